@@ -1,0 +1,26 @@
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: test lint venv wheel clean
+
+venv: .venv/.installed
+
+.venv/.installed: pyproject.toml requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+wheel: venv
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf .venv build dist src/*.egg-info

@@ -1,0 +1,40 @@
+"""segfaith: judge attribution maps of semantic-segmentation models by intervention.
+
+The public names resolve on first use (PEP 562), so that `import segfaith` imports neither torch nor matplotlib.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Image": "segfaith.types",
+    "Labels": "segfaith.types",
+    "Map": "segfaith.types",
+    "Mask": "segfaith.types",
+    "Method": "segfaith.attribution.methods",
+    "SampleError": "segfaith.errors",
+    "SegfaithError": "segfaith.errors",
+    "SegmentationModel": "segfaith.models.segmentation",
+    "SettingsError": "segfaith.errors",
+    "Target": "segfaith.types",
+    "evaluate": "segfaith.api",
+    "explain": "segfaith.api",
+    "load_image": "segfaith.data.images",
+    "load_model": "segfaith.models",
+    "overlay": "segfaith.results.overlay",
+    "run": "segfaith.benchmark.executors",
+    "wrap": "segfaith.models.segmentation",
+}
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'segfaith' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

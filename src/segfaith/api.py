@@ -1,0 +1,156 @@
+"""The Python interface: explain and evaluate one image."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from segfaith.attribution.explain import gather, heatmaps, sample_rng
+from segfaith.attribution.methods import DEFAULT_METHODS, Method, MethodInstance, Parameters, resolve_method
+from segfaith.benchmark.plan import resolve_methods
+from segfaith.benchmark.settings import EvaluationSettings
+from segfaith.benchmark.worker import evaluate_sample, predicted_labels, to_device
+from segfaith.classes import class_index
+from segfaith.errors import SampleError, SettingsError
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.perturbation import clean_variant
+from segfaith.results.records import RECORD_COLUMNS
+from segfaith.scores import BatchSize
+from segfaith.targets import class_target, dominant_target
+from segfaith.types import Image, Map, Mask, Target
+
+TargetLike = Target | Mask | str | int | None
+
+
+def explain(
+    model: SegmentationModel,
+    image: Image,
+    target: TargetLike = None,
+    methods: Sequence[str | Method] = ("gpa", "ega", "ria", "dea"),
+    *,
+    seed: int = 0,
+    batch_size: int = 8,
+) -> dict[str, Map]:
+    """Heatmaps of one image, by method name.
+
+    Args:
+        model: from `load_model` or `wrap`.
+        image: RGB in [0, 1], (3, H, W); see `load_image`.
+        target: a `Target`; a class name or index (its region is where the model predicts it); None for the class that
+            the model predicts on most foreground pixels.
+        methods: names as in a settings file (`dea@alpha=0.8`), or `Method` objects.
+        seed: of the random controls and operators.
+
+    Returns:
+        Maps (H, W) in [0, 1], float32, on the model's device. Shared evidence is computed once.
+
+    Raises:
+        SampleError: an image or target of the wrong shape, no such class in the prediction, logits that are not finite.
+        SettingsError: an unknown method, parameter or class.
+    """
+    image, resolved = find_target(model, image, target)
+    instances = [resolve_method(name, {}) for name in methods]
+    rng = sample_rng(seed, "image")
+    clean = gather(
+        model,
+        clean_variant(image, resolved.region),
+        resolved.class_index,
+        instances,
+        BatchSize(batch_size),
+        rng,
+        score=False,
+    )
+    return {instance.name: heatmaps(model, clean, instance, rng, "image")[0] for instance in instances}
+
+
+def evaluate(
+    model: SegmentationModel,
+    image: Image,
+    target: TargetLike = None,
+    methods: Sequence[str | Method] | Mapping[str, Any] = DEFAULT_METHODS,
+    *,
+    k: float = 0.2,
+    occlusion: str = "mean",
+    stability: bool = False,
+    seed: int = 0,
+    batch_size: int = 8,
+) -> pd.DataFrame:
+    """Measures methods, or maps that you already have, on one image.
+
+    Args:
+        model, image, target, seed: see `explain`.
+        methods: names or `Method` objects, which are explained and measured; or a mapping from names to maps (H, W),
+            whose stability and runtime are then undefined.
+        k: fraction of the region's pixels that deletion and insertion take.
+        occlusion: operator of deletion and insertion.
+        stability: also explain the five perturbed variants.
+
+    Returns:
+        One row per method, indexed by its name, with the columns of the records; the control `random_cells`, against
+        which `tdd_gain` is measured, is always among them.
+
+    Raises:
+        SampleError, SettingsError: see `explain`. A method that fails has a row that says why.
+    """
+    image, resolved = find_target(model, image, target)
+    if isinstance(methods, Mapping):
+        instances = [_given(name, heatmap) for name, heatmap in methods.items()]
+        instances += [] if "random_cells" in methods else [resolve_method("random_cells", {})]
+    else:
+        instances = resolve_methods(methods, {})
+    try:
+        settings = EvaluationSettings(k=k, occlusion=[occlusion])
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    result = evaluate_sample(
+        model,
+        "image",
+        image,
+        resolved,
+        instances,
+        settings,
+        seed=seed,
+        batch=BatchSize(batch_size),
+        stability=stability,
+    )
+    return pd.DataFrame(result.records).reindex(columns=list(RECORD_COLUMNS)).set_index("method")
+
+
+def find_target(model: SegmentationModel, image: Image, target: TargetLike) -> tuple[Image, Target]:
+    """The image and the target on the model's device; see `explain` for what a target may be."""
+    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+        raise SampleError(f"expected a float image (3, H, W), got {image.dtype} {tuple(image.shape)}; see load_image")
+    if not bool(((image >= 0) & (image <= 1)).all()):
+        raise SampleError(
+            f"expected RGB in [0, 1], got values {float(image.min()):g} to {float(image.max()):g}; give the image "
+            "before normalisation, divided by 255 if it is 8-bit"
+        )
+    image = image.float()
+    if isinstance(target, torch.Tensor):
+        raise SettingsError("a mask alone names no class; give segfaith.Target(class_index, mask)")
+    if not isinstance(target, Target):
+        labels = predicted_labels(model, image)
+        if target is None:
+            target = dominant_target(labels, "prediction")
+        else:
+            target = class_target(labels, class_index(target, model.classes), model.classes, "prediction")
+    if target.region.shape != image.shape[1:] or target.region.dtype != torch.bool:
+        raise SampleError(
+            f"the target region is {target.region.dtype} {tuple(target.region.shape)}; expected a boolean mask "
+            f"{tuple(image.shape[1:])}, the image's (H, W)"
+        )
+    return to_device(model, image, target)
+
+
+def _given(name: str, heatmap: Any) -> MethodInstance:
+    values = heatmap if isinstance(heatmap, torch.Tensor) else torch.as_tensor(np.asarray(heatmap))
+    values = values.detach().float()
+
+    def combine(sample_id: str, size: tuple[int, int]) -> Map:
+        if tuple(values.shape) != size or not bool(values.isfinite().all()):
+            raise SampleError(f"map {name!r} has shape {tuple(values.shape)}; expected finite values of shape {size}")
+        return values
+
+    return MethodInstance(name, Method(name, "given by the user", ("file",), combine), Parameters())

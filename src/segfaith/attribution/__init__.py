@@ -1,0 +1,1 @@
+"""Attribution methods: pure functions from evidence to heatmaps."""

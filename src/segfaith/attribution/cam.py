@@ -1,0 +1,51 @@
+r"""Class activation maps from gradient evidence: GPA (Seg-Grad-CAM) and EGA (Seg-XRes-CAM).
+
+    GPA = minmax(up(relu(sum_k mean_{ij}(G_k) F_k)))        Vinogradova et al. 2020
+    EGA = minmax(up(relu(sum_k pool(G_k) * F_k)))           Hasany et al. 2023
+
+F_k and G_k are channel k of the feature layer's activation and gradient (h x w); up is bilinear to the image's size.
+"""
+
+from typing import Literal
+
+from torch.nn import functional as F
+
+from segfaith.attribution.heatmap import minmax, upsample
+from segfaith.types import Float, GradientEvidence, Tensor
+
+
+def gpa(gradient: GradientEvidence) -> Float[Tensor, "N H W"]:
+    """Gradient-Pooled Attribution of N variants, in [0, 1]: one weight a channel, the mean of its gradient."""
+    return minmax(upsample(pooled_cam(gradient), gradient.size))
+
+
+def ega(gradient: GradientEvidence, *, pool: Literal["mean", "max"], window: int) -> Float[Tensor, "N H W"]:
+    """Elementwise Gradient Attribution of N variants, in [0, 1].
+
+    Args:
+        pool, window: gradients are pooled over window x window blocks; a window of 1 leaves them as they are, and mean
+            pooling over the whole feature map gives GPA.
+    """
+    return minmax(upsample(elementwise_cam(gradient, pool=pool, window=window), gradient.size))
+
+
+def pooled_cam(gradient: GradientEvidence) -> Float[Tensor, "N h w"]:
+    """relu(sum_k mean_{ij}(G_k) F_k) at the feature layer's resolution."""
+    weights = gradient.gradient.mean((2, 3), keepdim=True)
+    return (weights * gradient.activation).sum(1).relu()
+
+
+def elementwise_cam(gradient: GradientEvidence, *, pool: Literal["mean", "max"], window: int) -> Float[Tensor, "N h w"]:
+    """relu(sum_k pool(G_k) * F_k) at the feature layer's resolution."""
+    return (block_pool(gradient.gradient, pool, window) * gradient.activation).sum(1).relu()
+
+
+def block_pool(values: Float[Tensor, "N K h w"], pool: Literal["mean", "max"], window: int) -> Float[Tensor, "N K h w"]:
+    """Pools window x window blocks (the last ones may be smaller) and repeats each block's value over its pixels."""
+    if window == 1:
+        return values
+    height, width = values.shape[-2:]
+    reduce = F.avg_pool2d if pool == "mean" else F.max_pool2d
+    pooled = reduce(values, kernel_size=window, stride=window, ceil_mode=True)
+    repeated = pooled.repeat_interleave(window, -2).repeat_interleave(window, -1)
+    return repeated[..., :height, :width]

@@ -1,0 +1,27 @@
+"""Controls: maps that explain nothing, without which a score means nothing (SPEC section 2)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from segfaith.types import Bool, Float, Int, Tensor
+
+
+def random_pixels(region: Bool[Tensor, "N H W"], rng: Sequence[np.random.Generator]) -> Float[Tensor, "N H W"]:
+    """Independent uniform values per pixel, drawn anew for each of the N variants."""
+    size = tuple(region.shape[1:])
+    return torch.stack([torch.from_numpy(one.random(size, dtype=np.float32)) for one in rng]).to(region.device)
+
+
+def random_cells(
+    partition: Int[Tensor, "N H W"], rng: Sequence[np.random.Generator], *, grid: int
+) -> Float[Tensor, "N H W"]:
+    """One uniform value per cell of RIA's grid, drawn anew for each of the N variants."""
+    values = [torch.from_numpy(one.random(grid * grid, dtype=np.float32)).to(partition.device) for one in rng]
+    return torch.stack([value[cells] for value, cells in zip(values, partition, strict=True)])
+
+
+def mask(region: Bool[Tensor, "N H W"]) -> Float[Tensor, "N H W"]:
+    """The target mask M itself."""
+    return region.float()

@@ -1,0 +1,166 @@
+"""From variants of an image to heatmaps: gathers each piece of evidence once, then lets every method read it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from segfaith.attribution.heatmap import minmax
+from segfaith.attribution.methods import GridParameters, MethodInstance
+from segfaith.errors import SampleError
+from segfaith.evidence.gradient import ForwardPass, Objective, clock, forward_pass, gradient_evidence
+from segfaith.evidence.intervention import intervention_evidence
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.occlusion import grid_partition
+from segfaith.perturbation import Variants
+from segfaith.randomness import generator
+from segfaith.scores import BatchSize
+from segfaith.types import Float, GradientEvidence, Int, InterventionEvidence, Target, Tensor
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """All evidence that a set of methods needs for N variants of one sample, and what each piece cost in seconds."""
+
+    variants: Variants
+    class_index: int
+    forward: ForwardPass | None = None
+    gradient: dict[Key, GradientEvidence] = field(default_factory=dict)
+    intervention: dict[Key, InterventionEvidence] = field(default_factory=dict)
+    seconds: dict[Key, float] = field(default_factory=dict)
+
+    def cost(self, instance: MethodInstance) -> float:
+        """Seconds of the evidence that the method would have needed alone: a shared pass is charged to each."""
+        gradient, intervention = instance.gradient_key, instance.intervention_key
+        total = self.seconds[gradient] if gradient else 0.0
+        if intervention:
+            total += self.seconds[intervention]
+            if not gradient and self.forward:  # the drop is relative to s, which takes a forward pass
+                total += self.forward.seconds
+        return total
+
+
+def gather(
+    model: SegmentationModel,
+    variants: Variants,
+    class_index: int,
+    methods: Sequence[MethodInstance],
+    batch: BatchSize,
+    rng: Callable[[str], np.random.Generator],
+    *,
+    score: bool = True,
+) -> Gathered:
+    """Runs the model for the evidence of `methods`, each piece once for all methods that share it.
+
+    Model passes: N for each distinct gradient evidence, N x grid^2 for each distinct intervention evidence, and N plain
+    ones only where no gradient evidence gives the scores that interventions, or the caller (`score`), need.
+    """
+    gradient_keys, intervention_keys = evidence_keys(methods)
+    images, regions = variants.images, variants.regions
+    forward: ForwardPass | None = None
+    gradient: dict[Key, GradientEvidence] = {}
+    intervention: dict[Key, InterventionEvidence] = {}
+    seconds: dict[Key, float] = {}
+    for layer, objective in gradient_keys:
+        gradient[layer, objective], passed, seconds[layer, objective] = gradient_evidence(
+            model, images, regions, class_index, batch, layer=layer, objective=objective
+        )
+        forward = forward or passed
+    if forward is None and (score or intervention_keys):
+        forward = forward_pass(model, images, regions, class_index, batch)
+    for grid, occlusion in intervention_keys:
+        assert forward is not None
+        start = clock(model.device)
+        intervention[grid, occlusion] = intervention_evidence(
+            model,
+            variants,
+            partitions(variants, grid),
+            grid * grid,
+            forward.score,
+            class_index,
+            batch,
+            occlusion=occlusion,
+            rng=lambda occlusion=occlusion: rng(f"occlusion|{occlusion}"),  # type: ignore[misc]
+        )
+        seconds[grid, occlusion] = clock(model.device) - start
+    return Gathered(variants, class_index, forward, gradient, intervention, seconds)
+
+
+def evidence_keys(
+    methods: Sequence[MethodInstance],
+) -> tuple[list[tuple[str | None, Objective]], list[tuple[int, str]]]:
+    """The distinct gradient evidence (layer, objective) and intervention evidence (grid, operator) of some methods."""
+    gradient = dict.fromkeys(key for method in methods if (key := method.gradient_key))
+    intervention = dict.fromkeys(cell for method in methods if (cell := method.intervention_key))
+    return list(gradient), list(intervention)
+
+
+def partitions(variants: Variants, grid: int) -> Int[Tensor, "N H W"]:
+    """The grid's cells for each variant; a mirrored image gets the mirrored partition."""
+    size = (variants.images.shape[-2], variants.images.shape[-1])
+    cells = grid_partition(size, grid).to(variants.images.device)
+    return variants.mirror(cells.expand(len(variants.names), -1, -1))
+
+
+def heatmaps(
+    model: SegmentationModel,
+    gathered: Gathered,
+    instance: MethodInstance,
+    rng: Callable[[str], np.random.Generator],
+    sample_id: str,
+    draw: int = 0,
+) -> Float[Tensor, "N H W"]:
+    """The method's map of each variant, in [0, 1], in that variant's own frame (mirrored ones stay mirrored).
+
+    Raises:
+        SampleError: the method returned something that is no map of the image's size with finite values.
+    """
+    variants, method = gathered.variants, instance.method
+    size = (variants.images.shape[-2], variants.images.shape[-1])
+    if "file" in method.needs:
+        from_file: Tensor = method.combine(sample_id, size)
+        return from_file[None].to(variants.images.device)
+    if "model" in method.needs:
+        maps = [
+            method.combine(model, image, Target(gathered.class_index, region))
+            for image, region in zip(variants.images, variants.regions, strict=True)
+        ]
+        return minmax(torch.stack([_checked(one, size, instance.name) for one in maps]))
+    inputs: dict[str, Any] = {}
+    for need in method.needs:
+        if need == "gradient":
+            inputs[need] = gathered.gradient[instance.gradient_key or ()]
+        elif need == "intervention":
+            inputs[need] = gathered.intervention[instance.intervention_key or ()]
+        elif need == "region":
+            inputs[need] = variants.regions
+        elif need == "partition":
+            assert isinstance(instance.parameters, GridParameters)
+            inputs[need] = partitions(variants, instance.parameters.grid)
+        elif need == "rng":
+            inputs[need] = [rng(f"{instance.name}|{name}|{draw}") for name in variants.names]
+    maps_of_all: Tensor = method.combine(**inputs, **instance.options)
+    return torch.stack([_checked(one, size, instance.name) for one in maps_of_all])
+
+
+def _checked(heatmap: Any, size: tuple[int, int], name: str) -> Float[Tensor, "H W"]:
+    if isinstance(heatmap, np.ndarray):
+        heatmap = torch.from_numpy(heatmap)
+    if not isinstance(heatmap, Tensor) or tuple(heatmap.shape) != size:
+        came = tuple(heatmap.shape) if isinstance(heatmap, Tensor) else type(heatmap).__name__
+        raise SampleError(f"method {name!r} returned {came}; expected a map of shape {size}, the image's (H, W)")
+    heatmap = heatmap.detach().float()
+    if not bool(heatmap.isfinite().all()):
+        raise SampleError(
+            f"method {name!r} returned {int((~heatmap.isfinite()).sum())} values that are NaN or infinite"
+        )
+    return heatmap
+
+
+def sample_rng(seed: int, sample_id: str) -> Callable[[str], np.random.Generator]:
+    """The sample's generators by purpose."""
+    return lambda purpose: generator(seed, sample_id, purpose)

@@ -1,0 +1,20 @@
+"""Shared last steps of heatmaps: min-max normalisation and bilinear upsampling."""
+
+import torch
+from torch.nn import functional as F
+
+from segfaith.constants import DEGENERATE_RANGE
+from segfaith.types import Float, Tensor
+
+
+def minmax(maps: Float[Tensor, "N H W"]) -> Float[Tensor, "N H W"]:
+    """(A - min A) / (max A - min A) of each map; all zeros where the range is below 1e-12."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    span = high - low
+    flat = span < DEGENERATE_RANGE
+    return torch.where(flat, 0.0, (maps - low) / torch.where(flat, 1.0, span)).clamp(0, 1)
+
+
+def upsample(maps: Float[Tensor, "N h w"], size: tuple[int, int]) -> Float[Tensor, "N H W"]:
+    """Bilinear to `size`, align_corners=False."""
+    return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]

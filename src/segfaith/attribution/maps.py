@@ -1,0 +1,43 @@
+"""Heatmaps that somebody computed elsewhere: `maps:DIR`, a file per sample id."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+
+from segfaith.attribution.heatmap import minmax
+from segfaith.errors import SampleError
+from segfaith.types import Map
+
+
+def read_map(folder: Path, sample_id: str, size: tuple[int, int]) -> Map:
+    """The map `folder/ID.npy` or, where there is none, the grey PNG `folder/ID.png`, min-max normalised.
+
+    Args:
+        size: (H, W) at which the sample is evaluated; the map must have it.
+
+    Raises:
+        SampleError: no file, a colour image, another size, or values that are NaN or infinite.
+    """
+    array_file, image_file = folder / f"{sample_id}.npy", folder / f"{sample_id}.png"
+    if not array_file.is_file() and not image_file.is_file():
+        raise SampleError(f"no map for {sample_id}: expected {array_file} or {image_file.name} beside it")
+    path = array_file if array_file.is_file() else image_file
+    try:
+        if path is array_file:
+            values = np.load(path, allow_pickle=False)
+        else:
+            with PillowImage.open(path) as picture:
+                values = np.asarray(picture)
+    except (OSError, ValueError, EOFError) as error:
+        raise SampleError(f"map {path} cannot be read: {error}") from error
+    if values.shape != size:
+        hint = "; a coloured picture of a heatmap holds colours, not values" if values.ndim == 3 else ""
+        raise SampleError(f"map {path} has shape {values.shape}; expected {size}, the evaluated image's (H, W){hint}")
+    if not (np.issubdtype(values.dtype, np.number) or values.dtype == bool) or np.iscomplexobj(values):
+        raise SampleError(f"map {path} holds {values.dtype}; expected real numbers")
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise SampleError(f"map {path} holds {int((~np.isfinite(values)).sum())} values that are NaN or infinite")
+    return minmax(torch.from_numpy(values)[None])[0].float()

@@ -1,0 +1,207 @@
+"""METHODS: every attribution method as one pure function, the evidence it needs, and its parameters.
+
+A method's name may carry parameters, `dea@alpha=0.8,beta=0.2`. `maps:DIR` names heatmaps computed elsewhere, and
+`package.module:function` or `path/to/file.py:function` a method of one's own, a function of (model, image, target).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from segfaith.attribution import cam, controls, fusion, region
+from segfaith.attribution.maps import read_map
+from segfaith.errors import SettingsError
+from segfaith.evidence.gradient import Objective
+from segfaith.lookup import lookup
+from segfaith.models import import_function
+from segfaith.occlusion import OPERATORS
+from segfaith.types import Tensor
+
+Need = Literal["gradient", "intervention", "region", "partition", "rng", "model", "file"]
+
+
+class Parameters(BaseModel):
+    """Parameters of a method that has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GradientParameters(Parameters):
+    """What the gradient is taken of, and at which layer (None: the model's feature layer)."""
+
+    objective: Objective = "logits"
+    layer: str | None = None
+
+
+class EgaParameters(GradientParameters):
+    """Pooling of the gradient: blocks of `window` feature pixels a side; 1 is the identity."""
+
+    pool: Literal["mean", "max"] = "mean"
+    window: int = Field(default=1, ge=1)
+
+
+class GridParameters(Parameters):
+    """The partition of the image into grid x grid cells."""
+
+    grid: int = Field(default=14, ge=1)
+
+
+class RiaParameters(GridParameters):
+    """The operator that occludes a cell."""
+
+    occlusion: str = "mean"
+
+    @field_validator("occlusion")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        lookup("occlusion operator", value, OPERATORS)
+        return value
+
+
+class DeaParameters(EgaParameters, RiaParameters):
+    """alpha weighs gradient evidence, beta agreement; the rest is EGA's and RIA's."""
+
+    alpha: float = Field(default=0.65, ge=0, le=1)
+    beta: float = Field(default=0.35, ge=0)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method by name.
+
+    Attributes:
+        needs: what `combine` is given, by keyword: `gradient` and `intervention` evidence; `region`, the target
+            masks (N, H, W); `partition`, RIA's cells (N, H, W); `rng`, a generator per variant. These return maps (N, H, W) in
+            [0, 1]. With `model` it is called once per variant as combine(model, image, target) and returns an
+            attribution (H, W); with `file` as combine(sample_id, size) and returns the map of the clean image only.
+        combine: the method itself.
+        paper: where it comes from.
+        parameters: what may be set, with defaults.
+        options: which of the parameters `combine` takes by keyword; the others direct the evidence.
+        inherits: methods whose settings hold here too, unless set here.
+        draws: how many independent maps the scores are averaged over.
+    """
+
+    name: str
+    paper: str
+    needs: tuple[Need, ...]
+    combine: Callable[..., Tensor]
+    parameters: type[Parameters] = Parameters
+    options: tuple[str, ...] = ()
+    inherits: tuple[str, ...] = ()
+    draws: int = 1
+
+
+METHODS: dict[str, Method] = {
+    "gpa": Method("gpa", "Seg-Grad-CAM: Vinogradova et al. 2020", ("gradient",), cam.gpa, GradientParameters),
+    "ega": Method("ega", "Seg-XRes-CAM: Hasany et al. 2023", ("gradient",), cam.ega, EgaParameters, ("pool", "window")),
+    "ria": Method("ria", "Sakib et al., section 3.2", ("intervention",), region.ria, RiaParameters),
+    "dea": Method(
+        "dea",
+        "Sakib et al., equation 2",
+        ("gradient", "intervention"),
+        fusion.dea,
+        DeaParameters,
+        ("alpha", "beta", "pool", "window"),
+        inherits=("ega", "ria"),
+    ),
+    "random": Method("random", "control", ("region", "rng"), controls.random_pixels),
+    "random_cells": Method(
+        "random_cells",
+        "control",
+        ("partition", "rng"),
+        controls.random_cells,
+        GridParameters,
+        ("grid",),
+        inherits=("ria",),
+        draws=3,
+    ),
+    "mask": Method("mask", "control", ("region",), controls.mask),
+}
+CONTROLS = ("random", "random_cells", "mask")
+DEFAULT_METHODS = tuple(METHODS)
+
+
+@dataclass(frozen=True)
+class MethodInstance:
+    """A method with its parameters resolved, under the name by which the records call it."""
+
+    name: str
+    method: Method
+    parameters: Parameters
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword parameters of `combine`."""
+        return {key: getattr(self.parameters, key) for key in self.method.options}
+
+    @property
+    def gradient_key(self) -> tuple[str | None, Objective] | None:
+        """Layer and objective of the gradient evidence that the method needs, or None."""
+        if isinstance(self.parameters, GradientParameters):
+            return self.parameters.layer, self.parameters.objective
+        return None
+
+    @property
+    def intervention_key(self) -> tuple[int, str] | None:
+        """Grid and operator of the intervention evidence that the method needs, or None."""
+        if isinstance(self.parameters, RiaParameters):
+            return self.parameters.grid, self.parameters.occlusion
+        return None
+
+
+def resolve_method(
+    name: str | Method, settings: Mapping[str, Mapping[str, Any]], base: Path = Path()
+) -> MethodInstance:
+    """The method that `name` stands for, with parameters from its defaults, `settings` and the name itself.
+
+    Args:
+        name: `gpa`, `dea@alpha=0.8,grid=7`, `maps:DIR`, `package.module:function`, or a `Method`.
+        settings: parameters by method name, as in a settings file's `[methods]`.
+        base: folder that relative paths are relative to.
+
+    Raises:
+        SettingsError: unknown method or parameter, or a value out of its range.
+    """
+    if isinstance(name, Method):
+        return MethodInstance(name.name, name, name.parameters())
+    if name.startswith("maps:"):
+        return MethodInstance(name, _maps_method(name, base), Parameters())
+    if ":" in name:
+        return MethodInstance(name, _foreign_method(name, base), Parameters())
+    stem, _, variant = name.partition("@")
+    method = lookup("method", stem, METHODS)
+    known = method.parameters.model_fields
+    values: dict[str, Any] = {}
+    for parent in method.inherits:
+        values |= {key: value for key, value in settings.get(parent, {}).items() if key in known}
+    values |= settings.get(stem, {})
+    for pair in filter(None, variant.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"method {name!r}: expected name@key=value, got {pair!r} after '@'")
+        values[key] = value
+    try:
+        return MethodInstance(name, method, method.parameters.model_validate(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "value"
+        raise SettingsError(
+            f"method {name!r}, parameter {place}: {first['msg']}; it has {', '.join(known) or 'no parameters'}"
+        ) from error
+
+
+def _maps_method(name: str, base: Path) -> Method:
+    folder = base / Path(name.removeprefix("maps:")).expanduser()
+    if not folder.is_dir():
+        raise SettingsError(f"method {name!r}: no folder {folder}; expected one with ID.npy or ID.png per sample")
+    return Method(name, f"maps of {folder.name}", ("file",), lambda sample_id, size: read_map(folder, sample_id, size))
+
+
+def _foreign_method(name: str, base: Path) -> Method:
+    place, _, function = name.rpartition(":")
+    full = f"{base / place}:{function}" if place.endswith(".py") else name
+    return Method(name, "given by the user", ("model",), import_function(full))

@@ -1,0 +1,289 @@
+"""Runs a plan shard by shard into a run directory that describes itself and resumes."""
+
+import json
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import segfaith
+from segfaith.attribution.explain import gather, sample_rng
+from segfaith.attribution.methods import MethodInstance
+from segfaith.benchmark.plan import (
+    Plan,
+    check_classes,
+    differences,
+    digest,
+    identity,
+    make_plan,
+    record_file,
+    target_class,
+)
+from segfaith.benchmark.settings import Settings
+from segfaith.benchmark.worker import SampleResult, evaluate_sample, predicted_labels, to_device, unmeasured
+from segfaith.errors import SettingsError
+from segfaith.evidence.gradient import clock
+from segfaith.models import load_model
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.perturbation import clean_variant
+from segfaith.results.overlay import picture
+from segfaith.results.records import CURVE_COLUMNS, RECORD_COLUMNS, replace_file, write_rows
+from segfaith.scores import BatchSize
+from segfaith.targets import class_target, dominant_target
+from segfaith.types import Sample, Target
+
+PACKAGES = ("segfaith", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "pillow")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A plan with its model loaded: ready to run."""
+
+    plan: Plan
+    model: SegmentationModel
+    class_index: int | None
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Plans the run, loads the model, warms it up and checks that it fits the data and the methods.
+
+    Raises:
+        SettingsError: anything that would make every sample fail.
+    """
+    plan = make_plan(settings)
+    chosen = settings.model
+    device = settings.execution.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use 'cpu' or 'auto'"
+        ) from error
+    if settings.execution.threads:
+        torch.set_num_threads(settings.execution.threads)
+    model = load_model(
+        chosen.name,
+        weights=chosen.weights,
+        layer=chosen.layer,
+        classes=chosen.classes,
+        mean=chosen.mean,
+        std=chosen.std,
+        args=chosen.args,
+        seed=settings.seed,
+        device=device,
+    )
+    check_classes(model, plan.dataset)
+    warm_up(model, plan.methods, settings)
+    return Prepared(plan, model, target_class(settings, model, plan.dataset))
+
+
+def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: Settings) -> None:
+    """Runs the model as the run will, on a made-up image, before anything is timed.
+
+    Raises:
+        SettingsError: a feature layer that cannot be used, or class names that are not as many as the channels.
+    """
+    size = 224 if settings.data.size == "native" else settings.data.size
+    image = torch.from_numpy(np.random.default_rng(0).random((3, size, size), dtype=np.float32)).to(model.device)
+    try:
+        with torch.inference_mode():
+            channels = model.logits(image.expand(settings.execution.batch_size, -1, -1, -1)).shape[1]
+        variant = clean_variant(image, torch.ones(size, size, dtype=torch.bool, device=model.device))
+        gradient_methods = [method for method in methods if method.gradient_key and not method.intervention_key]
+        batch = BatchSize(settings.execution.batch_size)
+        gather(model, variant, min(1, channels - 1), gradient_methods, batch, sample_rng(0, "warm-up"))
+    except SettingsError:
+        raise
+    except Exception:
+        return  # what fails on real samples is recorded with them
+    if model.classes is not None and len(model.classes) != channels:
+        raise SettingsError(
+            f"{model.name} has {channels} output classes, but {len(model.classes)} class names were given: "
+            f"{', '.join(model.classes[:5])}{', ...' if len(model.classes) > 5 else ''}; set [model] classes"
+        )
+
+
+def seconds_per_pass(prepared: Prepared) -> float:
+    """Measured on one full batch of made-up images, after the warm-up."""
+    settings = prepared.plan.settings
+    size = 224 if settings.data.size == "native" else settings.data.size
+    images = torch.zeros(settings.execution.batch_size, 3, size, size, device=prepared.model.device)
+    start = clock(prepared.model.device)
+    with torch.inference_mode():
+        prepared.model.logits(images).logsumexp(1)
+    return (clock(prepared.model.device) - start) / len(images)
+
+
+def describe(prepared: Prepared) -> dict[str, Any]:
+    """The content of `run.json`."""
+    plan, model = prepared.plan, prepared.model
+    same = identity(plan, model)
+    return {
+        "identity": same,
+        "identity_sha256": digest(same),
+        "settings": plan.settings.model_dump(mode="json", by_alias=True),
+        "model": {
+            "name": model.name,
+            "weights": model.weights,
+            "layer": model.layer,
+            "classes": model.classes,
+            **model.provenance,
+        },
+        "data": {
+            "name": plan.dataset.name,
+            "split": plan.dataset.split,
+            "samples": plan.ids,
+            "digest": same["data_digest"],
+        },
+        "methods": {
+            method.name: {
+                "paper": method.method.paper,
+                "parameters": method.parameters.model_dump(mode="json"),
+            }
+            for method in plan.methods
+        },
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "machine": {
+            "system": platform.platform(),
+            "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _processor(),
+            "threads": torch.get_num_threads(),
+        },
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return segfaith.__version__ if package == "segfaith" else "unknown"
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def open_directory(directory: Path, prepared: Prepared) -> list[int]:
+    """Makes the run directory, or checks that it holds this very run; returns the shards that are still to do.
+
+    Raises:
+        SettingsError: the directory holds a run with other settings, weights or data; the differences are listed.
+    """
+    shards = range(len(prepared.plan.shards))
+    file = directory / "run.json"
+    description = describe(prepared)
+    if file.is_file():
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))["identity"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SettingsError(f"{file} cannot be read ({error}); remove {directory} or choose another") from error
+        changed = differences(before, description["identity"])
+        if changed:
+            raise SettingsError(
+                f"{directory} holds a run with other settings; choose another directory or remove it.\n"
+                "Before -> now:\n  " + "\n  ".join(changed)
+            )
+    else:
+        text = json.dumps(description, indent=2)
+        replace_file(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return [shard for shard in shards if not record_file(directory, shard).is_file()]
+
+
+def run(
+    prepared: Prepared | Settings,
+    directory: str | Path,
+    on_sample: Callable[[str], None] = lambda sample_id: None,
+) -> Path:
+    """Runs what is still to do of a run, shard by shard, and returns its directory.
+
+    A shard is done if and only if its file in `records/` exists, so the same call resumes a run that was stopped.
+
+    Args:
+        prepared: settings, or what `prepare` made of them.
+        directory: made if it does not exist.
+        on_sample: called with the id after each sample.
+
+    Raises:
+        SettingsError: see `prepare` and `open_directory`. A bad sample raises nothing: it becomes rows.
+    """
+    if isinstance(prepared, Settings):
+        prepared = prepare(prepared)
+    directory = Path(directory)
+    batch = BatchSize(prepared.plan.settings.execution.batch_size)
+    for shard in open_directory(directory, prepared):
+        records: list[dict[str, Any]] = []
+        curves: list[dict[str, Any]] = []
+        for sample_id in prepared.plan.shards[shard]:
+            result = run_sample(prepared, sample_id, batch, directory)
+            records += result.records
+            curves += result.curves
+            on_sample(sample_id)
+        if curves:
+            write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS)
+        write_rows(record_file(directory, shard), records, RECORD_COLUMNS)
+    return directory
+
+
+def run_sample(prepared: Prepared, sample_id: str, batch: BatchSize, directory: Path | None = None) -> SampleResult:
+    """One sample from file to records; with a directory and `[output] maps`, its pictures and maps are kept there."""
+    plan = prepared.plan
+    settings = plan.settings
+    target: Target | None = None
+    try:
+        sample = plan.dataset.load(sample_id, settings.data.size)
+        target = find_target(prepared, sample)
+        image, target = to_device(prepared.model, sample.image, target)
+        result = evaluate_sample(
+            prepared.model,
+            sample_id,
+            image,
+            target,
+            plan.methods,
+            settings.evaluation,
+            seed=settings.seed,
+            batch=batch,
+            labels=sample.labels.to(image.device),
+            stability=sample_id in plan.stability_ids,
+        )
+        if directory is not None and settings.output.maps:
+            _keep_maps(directory / "maps" / sample_id, sample, target, result)
+    except Exception as error:  # a bad sample never stops a run, and its rows say why
+        return unmeasured(sample_id, plan.methods, error, target)
+    return result
+
+
+def find_target(prepared: Prepared, sample: Sample) -> Target:
+    """The sample's target by `[target]`.
+
+    Raises:
+        SampleSkipped: the sample has none.
+    """
+    from_truth = prepared.plan.settings.target.source == "ground_truth"
+    labels = sample.labels if from_truth else predicted_labels(prepared.model, sample.image).cpu()
+    source = "ground truth" if from_truth else "prediction"
+    if prepared.class_index is None:
+        return dominant_target(labels, source)
+    return class_target(labels, prepared.class_index, prepared.model.classes, source)
+
+
+def _keep_maps(folder: Path, sample: Sample, target: Target, result: SampleResult) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, heatmap in result.maps.items():
+        np.save(folder / f"{name.replace('/', '_')}.npy", heatmap)
+    picture(sample.image).save(folder / "image.png")
+    picture(target.region.float().expand(3, -1, -1)).save(folder / "target.png")

@@ -1,0 +1,157 @@
+"""The plan of a run: which samples, which methods, how many model passes, and what makes two runs the same."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from segfaith.attribution.explain import evidence_keys
+from segfaith.attribution.methods import MethodInstance, resolve_method
+from segfaith.benchmark.settings import EvaluationSettings, Settings
+from segfaith.benchmark.worker import GAIN_CONTROL
+from segfaith.classes import class_index, read_classes
+from segfaith.data.datasets import Dataset, open_dataset
+from segfaith.errors import SettingsError
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.perturbation import PERTURBATIONS
+from segfaith.randomness import generator
+
+RESULTS_VERSION = 1
+"""Raised whenever a change moves a number; part of what makes two runs the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All that is known before the model runs."""
+
+    settings: Settings
+    dataset: Dataset
+    ids: list[str]
+    stability_ids: frozenset[str]
+    methods: list[MethodInstance]
+
+    @property
+    def shards(self) -> list[list[str]]:
+        """The ids in pieces of `shard_size`; each becomes one file of records."""
+        size = self.settings.execution.shard_size
+        return [self.ids[start : start + size] for start in range(0, len(self.ids), size)]
+
+    @property
+    def passes(self) -> int:
+        """Model passes of the whole run, if every sample has a target."""
+        evaluation, target = self.settings.evaluation, self.settings.target
+        stable = passes_per_sample(self.methods, evaluation, stability=True)
+        plain = passes_per_sample(self.methods, evaluation, stability=False)
+        total = len(self.stability_ids) * stable + (len(self.ids) - len(self.stability_ids)) * plain
+        return total + (len(self.ids) if target.source == "prediction" else 0)
+
+
+def resolve_methods(names: Sequence[Any], tables: dict[str, dict[str, Any]]) -> list[MethodInstance]:
+    """The methods of a run, with the control that `tdd_gain` needs among them.
+
+    Raises:
+        SettingsError: an unknown method or parameter, or a name twice.
+    """
+    methods = [resolve_method(name, tables) for name in names]
+    if GAIN_CONTROL not in [method.name for method in methods]:
+        methods.append(resolve_method(GAIN_CONTROL, tables))
+    resolved = [method.name for method in methods]
+    twice = [name for name in resolved if resolved.count(name) > 1]
+    if twice:
+        raise SettingsError(f"method {twice[0]!r} is named twice; name each method once")
+    return methods
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Opens the data set, draws the samples and resolves the methods; no model is loaded.
+
+    Raises:
+        SettingsError: data that is not there, unknown methods, too many samples asked for.
+    """
+    data = settings.data
+    dataset = open_dataset(data.name, data.root, data.split, classes=read_classes(data.classes), download=data.download)
+    ids = dataset.choose(data.n, data.ids, settings.seed)
+    methods = resolve_methods(settings.methods.names, settings.methods.tables())
+    stability = settings.evaluation.stability
+    count = (len(ids) if stability else 0) if isinstance(stability, bool) else min(stability, len(ids))
+    drawn = generator(settings.seed, "", "stability").permutation(len(ids))[:count]
+    return Plan(settings, dataset, ids, frozenset(ids[i] for i in drawn), methods)
+
+
+def passes_per_sample(methods: Sequence[MethodInstance], evaluation: EvaluationSettings, *, stability: bool) -> int:
+    """Model passes of one sample: evidence for one variant or six, one baseline per operator, three per map."""
+    gradients, interventions = evidence_keys(methods)
+    regions = sum(grid * grid for grid, _ in interventions)
+    evidence = max(1, len(gradients)) + regions
+    if stability:
+        evidence += len(PERTURBATIONS) * (evidence if regions else len(gradients))
+    draws = sum(method.method.draws for method in methods)
+    operators = len(evaluation.occlusion)
+    return evidence + operators * (1 + 3 * draws * len(evaluation.fractions))
+
+
+def target_class(settings: Settings, model: SegmentationModel, dataset: Dataset) -> int | None:
+    """The index of the class that `[target] class` names, or None where each sample has its own."""
+    name = settings.target.class_name
+    return None if name is None else class_index(name, model.classes or dataset.classes)
+
+
+def check_classes(model: SegmentationModel, dataset: Dataset) -> None:
+    """Holds the class names of model and data against each other, where both are known.
+
+    Raises:
+        SettingsError: the same index means different classes, so no score would mean anything.
+    """
+    if model.classes is None or dataset.classes is None or list(model.classes) == list(dataset.classes):
+        return
+    for index, (ours, theirs) in enumerate(zip(model.classes, dataset.classes, strict=False)):
+        if ours != theirs:
+            raise SettingsError(
+                f"class {index} is {ours!r} for the model and {theirs!r} for the data; labels must be the model's "
+                "channel indices with the same names: set [model] classes or [data] classes, or renumber the masks"
+            )
+    if len(dataset.classes) > len(model.classes):
+        raise SettingsError(
+            f"the data has {len(dataset.classes)} classes and the model {len(model.classes)}; set [model] classes to "
+            "all of the model's classes, or use another model"
+        )
+
+
+def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
+    """What makes two runs the same: settings without paths and batch size, with digests in place of the paths."""
+    settings = plan.settings.model_dump(mode="json", by_alias=True)
+    settings["data"].pop("root")
+    settings["data"].pop("download")
+    settings["execution"].pop("batch_size")
+    settings["execution"].pop("threads")
+    settings["model"]["weights"] = model.weights
+    settings["model"]["name"] = model.name
+    return {
+        "results_version": RESULTS_VERSION,
+        "settings": settings,
+        "weights_digest": model.provenance["state_sha256"],
+        "data_digest": plan.dataset.digest(plan.ids),
+        "samples": len(plan.ids),
+    }
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of a JSON value with sorted keys."""
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def differences(before: Any, now: Any, place: str = "") -> list[str]:
+    """The leaves in which two JSON values differ, as "key: before -> now"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted({*before, *now})
+        return [
+            line for key in keys for line in differences(before.get(key), now.get(key), f"{place}.{key}".lstrip("."))
+        ]
+    return [] if before == now else [f"{place}: {before!r} -> {now!r}"]
+
+
+def record_file(directory: Path, shard: int, kind: str = "records") -> Path:
+    """Where a shard's rows lie: its existence is what makes the shard done."""
+    return directory / kind / f"{shard:05d}.parquet"

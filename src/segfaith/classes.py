@@ -1,0 +1,68 @@
+"""Class names: Pascal VOC's, a list, or a file with one name a line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segfaith.errors import SettingsError
+
+VOC_CLASSES = [
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+]
+"""The 21 classes of Pascal VOC 2012 (Everingham et al. 2010) by label value."""
+
+
+def read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | None:
+    """Class names by index from "voc", a list of names, or the path of a text file with one name a line.
+
+    Raises:
+        SettingsError: no such file, no names in it, or a name twice.
+    """
+    if classes is None:
+        return None
+    if classes == "voc":
+        return list(VOC_CLASSES)
+    if isinstance(classes, str | Path):
+        path = Path(classes)
+        if not path.is_file():
+            raise SettingsError(f"no class-name file {path}; expected 'voc', a list, or a file with one name a line")
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    else:
+        names = [str(name) for name in classes]
+    if not names or len(set(names)) != len(names):
+        raise SettingsError(f"class names must be at least one and all different; got {names}")
+    return names
+
+
+def class_index(name: str | int, classes: Sequence[str] | None) -> int:
+    """The index of a class given by name or by index.
+
+    Raises:
+        SettingsError: the name is not among `classes`, or names are unknown.
+    """
+    if isinstance(name, int):
+        return name
+    if classes is None:
+        raise SettingsError(f"class {name!r} is given by name, but the model has no class names; give its index")
+    if name not in classes:
+        raise SettingsError(f"unknown class {name!r}; the classes are {', '.join(classes)}")
+    return list(classes).index(name)

@@ -1,0 +1,214 @@
+"""The command line: thin verbs, each one call into the library."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+import segfaith
+from segfaith.errors import SegfaithError
+
+app = typer.Typer(
+    help="Judge attribution maps of semantic-segmentation models by intervention.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out, err = Console(), Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """Prints a line as it is, unwrapped."""
+    out.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+LISTS = {
+    "models": ("segfaith.models", "MODELS"),
+    "methods": ("segfaith.attribution.methods", "METHODS"),
+    "metrics": ("segfaith.evaluation.metrics", "METRICS"),
+    "datasets": ("segfaith.data.datasets", "DATASETS"),
+    "occlusions": ("segfaith.occlusion", "OPERATORS"),
+}
+
+
+@app.command("run")
+def run_command(
+    config: Annotated[Path, typer.Argument(help="Settings file (TOML).")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run directory; default runs/NAME.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print samples, passes and time; run nothing.")] = False,
+    n: Annotated[int | None, typer.Option("-n", "--samples", help="Number of samples (data.n).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run (seed).")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto (execution.device).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a model pass (execution.batch_size).")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.n=20.")
+    ] = None,
+) -> None:
+    """Run the benchmark that CONFIG describes, or resume it."""
+    from segfaith.benchmark import executors
+    from segfaith.benchmark.settings import read_settings
+
+    flags = {"data.n": n, "seed": seed, "execution.device": device, "execution.batch_size": batch_size}
+    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    chosen = read_settings(config, overrides + (settings or []))
+    directory = output or Path("runs") / chosen.name
+    prepared = executors.prepare(chosen)
+    if dry_run:
+        _print_plan(prepared)
+        return
+    todo = executors.open_directory(directory, prepared)
+    if not todo:
+        say(f"{directory} is finished: all {len(prepared.plan.ids)} samples are there.")
+    else:
+        _run_with_progress(prepared, directory, todo)
+    raise typer.Exit(_summarise(directory))
+
+
+def _print_plan(prepared: Any) -> None:
+    from segfaith.benchmark.executors import seconds_per_pass
+
+    plan, model = prepared.plan, prepared.model
+    each = seconds_per_pass(prepared)
+    say(f"data      {plan.dataset.name} {plan.dataset.split}: {len(plan.ids)} samples")
+    say(f"          {', '.join(plan.ids[:8])}{', ...' if len(plan.ids) > 8 else ''}")
+    say(
+        f"model     {model.name}, weights {model.weights}, layer {model.layer}, on {model.device}",
+    )
+    say(f"methods   {', '.join(method.name for method in plan.methods)}")
+    say(f"stability on {len(plan.stability_ids)} samples")
+    say(f"passes    {plan.passes:,} through the model, {len(plan.shards)} shards")
+    say(
+        f"time      about {_duration(each * plan.passes)} ({each * 1000:.1f} ms a pass, measured on one batch)",
+    )
+
+
+def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
+    from segfaith.benchmark.executors import run
+
+    plan = prepared.plan
+    left = sum(len(plan.shards[shard]) for shard in todo)
+    if left < len(plan.ids):
+        say(
+            f"Resuming {directory}: {len(plan.ids) - left} of {len(plan.ids)} samples are done.",
+        )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=err) as progress:
+            task = progress.add_task(plan.settings.name, total=len(plan.ids), completed=len(plan.ids) - left)
+            run(prepared, directory, lambda sample_id: progress.advance(task))
+    except KeyboardInterrupt:
+        err.print("Stopped. At most the shard in work is lost; the same command resumes.")
+        raise typer.Exit(130) from None
+
+
+def _summarise(directory: Path) -> int:
+    """Prints how the run's samples ended; 1 if nothing succeeded, else 0."""
+    from segfaith.results.records import read_run
+
+    _, records = read_run(directory)
+    bad = records[records["status"] != "ok"]
+    for (status, reason), group in bad.groupby(["status", "reason"]):
+        ids = list(dict.fromkeys(group["sample_id"]))
+        which = f"{', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''}"
+        say(
+            f"{status}: {len(ids)} sample(s), {len(group)} row(s) ({which}): {reason}",
+        )
+    ok = records[records["status"] == "ok"]
+    say(
+        f"{ok['sample_id'].nunique()} of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok. "
+        f"Next: segfaith report {directory}",
+    )
+    return 0 if len(ok) else 1
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories; several are averaged run by run.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where table.csv and table.md go.")] = None,
+    min_s: Annotated[float | None, typer.Option(help="Leave out samples whose score s is lower.")] = None,
+) -> None:
+    """Print the table of one or several runs, and write it as CSV and Markdown."""
+    from segfaith.results import records, tables
+
+    loaded = [records.read_run(directory) for directory in runs]
+    summary = tables.summarise(loaded, min_s)
+    for title, statistic in tables.STATISTICS.items():
+        for data, group in summary.groupby("data", sort=False):
+            header, *body = tables.layout(group, statistic)
+            table = Table(title=f"{data}: {title.lower()}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+            for name in header[1:]:
+                table.add_column(name, justify="left" if name == "Method" else "right")
+            for _, *cells in body:
+                table.add_row(*cells)
+            out.print(table)
+    for note in tables.notes(loaded, min_s):
+        say(note)
+    for path in tables.write_tables(loaded, output or runs[0], min_s):
+        say(f"written: {path}")
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="voc2012 or sbd.")],
+    root: Annotated[Path, typer.Argument(help="Folder that will hold the data set.")],
+    split: Annotated[str, typer.Option(help="Split that is opened afterwards.")] = "val",
+) -> None:
+    """Download a data set from its official address."""
+    from segfaith.data.datasets import open_dataset
+
+    dataset = open_dataset(name, root, split, download=True)
+    say(f"{name} is in {root}: {len(dataset.files)} samples in {split}")
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[str, typer.Argument(help=", ".join(LISTS))],
+) -> None:
+    """List the names that settings may use."""
+    from segfaith.lookup import lookup
+
+    module, table = lookup("list", kind, LISTS)
+    for name, entry in getattr(import_module(module), table).items():
+        words = getattr(entry, "meaning", None) or getattr(entry, "paper", None) or ""
+        say(f"{name:28}{words}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    say(segfaith.__version__)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def main() -> None:
+    """Runs the command line; an error that a user can mend is printed without a traceback, with exit status 2."""
+    try:
+        app()
+    except SegfaithError as error:
+        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

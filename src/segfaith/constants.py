@@ -1,0 +1,10 @@
+"""Numbers that several stages share. No torch here."""
+
+EPS = 1e-6
+"""The eps of every formula (equations 1 and 3 to 5 of the paper)."""
+
+DEGENERATE_RANGE = 1e-12
+"""A map whose range (max - min) is below this says nothing: it becomes all zeros and is recorded as degenerate."""
+
+IGNORE = 255
+"""The label of pixels that belong to no class; they are part of not-M unless `ignore = "exclude"`."""

@@ -1,0 +1,92 @@
+"""Photographs and label masks from files: honest conversion to RGB in [0, 1], and the protocol's resizing."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+from PIL import ImageOps
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from segfaith.errors import SampleError
+from segfaith.types import Image, Labels
+
+Size = int | Literal["native"]
+
+
+def load_image(path: str | Path, size: Size = "native") -> Image:
+    """Reads anything that Pillow opens as RGB in [0, 1], float32, (3, H, W).
+
+    The EXIF orientation is applied; grey becomes three equal channels; 16-bit grey is divided by 65535; transparency
+    is composited over white; CMYK and other colour modes go through Pillow's conversion (embedded ICC profiles are not
+    applied). Animated files give their first frame.
+
+    Args:
+        size: "native", or the side of the square to which the image is resized (bilinear, antialiased).
+
+    Raises:
+        SampleError: the file cannot be read, or its values have no defined range (float outside [0, 1]).
+    """
+    try:
+        with PillowImage.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            picture.load()
+    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
+        raise SampleError(f"image {path} cannot be read: {error}") from error
+    return resize_image(_to_rgb(picture, path), size)
+
+
+def _to_rgb(picture: PillowImage.Image, path: str | Path) -> Image:
+    mode = picture.mode
+    if mode.startswith("I") or mode == "F":
+        values = np.asarray(picture, dtype=np.float64)
+        top = 1.0 if mode == "F" else 65535.0
+        if not (values.min() >= 0 and values.max() <= top):
+            raise SampleError(
+                f"image {path} has mode {mode} with values {values.min():g} to {values.max():g}; expected 0 to "
+                f"{top:g}; convert it to 8- or 16-bit first, with the window that you want to see"
+            )
+        grey = torch.from_numpy((values / top).astype(np.float32))
+        return grey.expand(3, -1, -1).contiguous()
+    if "A" in mode or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = PillowImage.new("RGBA", picture.size, "white")
+        picture = PillowImage.alpha_composite(white, picture)
+    array = np.array(picture.convert("RGB"), dtype=np.float32)
+    return torch.from_numpy(array / np.float32(255)).permute(2, 0, 1).contiguous()
+
+
+def load_labels(path: str | Path) -> Labels:
+    """Reads a label mask, (H, W) int64: a palette or index PNG whose pixel value is the class index, 255 ignored.
+
+    Raises:
+        SampleError: unreadable, or a colour image (whose colours are not labels).
+    """
+    try:
+        with PillowImage.open(path) as file:
+            mode, array = file.mode, np.array(file)
+    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
+        raise SampleError(f"label mask {path} cannot be read: {error}") from error
+    if array.ndim != 2 or mode not in {"P", "L", "1", "I", "I;16"}:
+        raise SampleError(
+            f"label mask {path} has mode {mode}; expected palette (P) or index (L, I;16) values that are class indices"
+        )
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def resize_image(image: Image, size: Size) -> Image:
+    """Bilinear with antialias to (size, size), values kept in [0, 1]; "native" returns the image as it is."""
+    if size == "native" or tuple(image.shape[-2:]) == (size, size):
+        return image
+    resized: Image = transforms.resize(image, [size, size], InterpolationMode.BILINEAR, antialias=True)
+    return resized.clamp(0, 1)
+
+
+def resize_labels(labels: Labels, size: Size) -> Labels:
+    """Nearest to (size, size) by pixel centres, as Pillow does; "native" returns the labels as they are."""
+    if size == "native" or tuple(labels.shape) == (size, size):
+        return labels
+    resized: Labels = transforms.resize(labels[None], [size, size], InterpolationMode.NEAREST_EXACT)[0]
+    return resized

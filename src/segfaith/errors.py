@@ -1,0 +1,17 @@
+"""The errors that segfaith raises on purpose. Each says what was expected, what came, and what to do."""
+
+
+class SegfaithError(Exception):
+    """Base of the errors that a user can mend; the command line prints it without a traceback."""
+
+
+class SettingsError(SegfaithError, ValueError):
+    """Settings, arguments or files of a run that cannot be used: the run does not start."""
+
+
+class SampleError(SegfaithError, ValueError):
+    """One sample that cannot be measured: it becomes rows with status `failed`; the run goes on."""
+
+
+class SampleSkipped(SampleError):
+    """A sample that has nothing to explain by the protocol: rows with status `skipped`."""

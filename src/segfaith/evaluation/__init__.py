@@ -1,0 +1,1 @@
+"""Metrics: from heatmaps and intervened scores to figures."""

@@ -1,0 +1,67 @@
+r"""Which pixels a heatmap ranks highest: S(A, R, k), with ties broken by chance and said (SPEC section 3).
+
+    n(k, R) = max(1, floor(k |R| + 0.5))
+
+Values are rounded to 1e-6. Equal ones are ordered by a random rank of the pixel's cell in a 14 x 14 grid, then by a
+random rank of the pixel: the same for every method of a sample, never memory order.
+"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from segfaith.occlusion import grid_partition
+from segfaith.types import Bool, Float, Int, Tensor
+
+Ties = Literal["cell", "pixel"]
+RESOLUTION = 1e-6
+TIE_GRID = 14
+
+
+def tie_ranks(size: tuple[int, int], ties: Ties, rng: np.random.Generator) -> Int[Tensor, "H W"]:
+    """A random total order of the pixels, 0 first: by cell and then pixel, or by pixel alone (`ties="pixel"`)."""
+    pixels = rng.permutation(size[0] * size[1])
+    if ties == "cell":
+        cells = rng.permutation(TIE_GRID**2)[grid_partition(size, TIE_GRID).flatten().numpy()]
+        order = np.lexsort((pixels, cells))
+        pixels = np.empty_like(order)
+        pixels[order] = np.arange(len(order))
+    return torch.from_numpy(pixels).reshape(size)
+
+
+def top_count(k: float, region_size: int) -> int:
+    """n(k, R): how many pixels the top fraction k of a region of `region_size` pixels is; at least 1."""
+    return max(1, int(np.floor(k * region_size + 0.5)))
+
+
+def rank_region(
+    heatmap: Float[Tensor, "H W"], region: Bool[Tensor, "H W"], ranks: Int[Tensor, "H W"]
+) -> Int[Tensor, "P"]:
+    """Flat indices of the region's pixels, highest attribution first, ties in the order of `ranks`."""
+    indices = region.flatten().nonzero().flatten()
+    levels = _levels(heatmap).flatten()[indices]
+    key = levels * ranks.numel() + (ranks.numel() - 1 - ranks.flatten()[indices])
+    return indices[key.argsort(descending=True)]
+
+
+def top_pixels(order: Int[Tensor, "P"], count: int, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
+    """The first `count` pixels of a ranking as a mask."""
+    chosen = torch.zeros(size[0] * size[1], dtype=torch.bool, device=order.device)
+    chosen[order[:count]] = True
+    return chosen.reshape(size)
+
+
+def tied_share(heatmap: Float[Tensor, "H W"], order: Int[Tensor, "P"], count: int) -> float:
+    """Fraction of the first `count` pixels that are there by the tie-break alone.
+
+    These are the chosen pixels with the lowest chosen value, where not all pixels of the region with that value were
+    chosen. 0: the map itself decides; 1: chance does, as for a constant map.
+    """
+    levels = _levels(heatmap).flatten()[order]
+    edge = levels == levels[count - 1]
+    return int(edge[:count].sum()) / count if bool(edge[count:].any()) else 0.0
+
+
+def _levels(heatmap: Float[Tensor, "H W"]) -> Int[Tensor, "H W"]:
+    return (heatmap.double() / RESOLUTION).round().long()

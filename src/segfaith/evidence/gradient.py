@@ -1,0 +1,142 @@
+r"""Gradient evidence: activations F of the feature layer and G = dY/dF, by one forward and one backward pass.
+
+    Y = sum_{uv} M_{uv} z_c(u, v)     (`objective="logits"`, Seg-Grad-CAM, Vinogradova et al. 2020)
+    Y = s_c(x, M)                     (`objective="prob"`)
+
+The graph is recorded from the feature layer on, so the backward pass stops there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from segfaith.errors import SampleError, SettingsError
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.scores import BatchSize, in_batches, masked_mean_probability
+from segfaith.types import Bool, Float, GradientEvidence, Int, Tensor
+
+Objective = Literal["logits", "prob"]
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """What one forward pass per variant tells: s_c in float64, the argmax, and how long it took."""
+
+    score: Float[Tensor, "N"]
+    prediction: Int[Tensor, "N H W"]
+    seconds: float
+
+
+def clock(device: torch.device) -> float:
+    """Wall-clock seconds, after everything queued on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return perf_counter()
+
+
+def forward_pass(
+    model: SegmentationModel,
+    images: Float[Tensor, "N 3 H W"],
+    regions: Bool[Tensor, "N H W"],
+    class_index: int,
+    batch: BatchSize,
+) -> ForwardPass:
+    """Scores and predictions of N variants without any evidence: N model passes."""
+
+    def compute(part: slice) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            logits = _finite(model.logits(images[part]))
+            return masked_mean_probability(logits, regions[part], class_index), logits.argmax(1)
+
+    start = clock(model.device)
+    score, prediction = in_batches(len(images), compute, batch)
+    return ForwardPass(score, prediction, clock(model.device) - start)
+
+
+def gradient_evidence(
+    model: SegmentationModel,
+    images: Float[Tensor, "N 3 H W"],
+    regions: Bool[Tensor, "N H W"],
+    class_index: int,
+    batch: BatchSize,
+    *,
+    layer: str | None = None,
+    objective: Objective = "logits",
+) -> tuple[GradientEvidence, ForwardPass, float]:
+    """Activations and gradients at `layer` (the model's feature layer by default) for N variants: N model passes.
+
+    Returns:
+        The evidence, what its forward pass told, and the seconds of forward and backward together.
+
+    Raises:
+        SettingsError: the layer does not exist, did not run or ran twice, or gives no (N, K, h, w) tensor.
+        SampleError: logits, activations or gradients are not finite.
+    """
+    module = model.feature_module(layer)
+    name = layer or model.layer
+    forward_seconds = 0.0
+
+    def compute(part: slice) -> tuple[Tensor, ...]:
+        nonlocal forward_seconds
+        start = clock(model.device)
+        leaves: list[Tensor] = []
+        handle = module.register_forward_hook(_record_from_here(leaves, name))
+        try:
+            with torch.no_grad():  # the hook switches recording on; leaving the block restores the caller's mode
+                logits = _finite(model.logits(images[part]))
+                if not leaves:
+                    raise SettingsError(f"layer {name!r} did not run in {model.name}'s forward pass; name another one")
+                score = masked_mean_probability(logits, regions[part], class_index)
+                masked = logits[:, class_index][regions[part]]
+                value = masked.sum() if objective == "logits" else score.sum()
+                forward_seconds += clock(model.device) - start
+                gradient = _gradient(value, leaves[0], name)
+        finally:
+            handle.remove()
+        return leaves[0].detach(), gradient, score.detach(), logits.detach().argmax(1)
+
+    start = clock(model.device)
+    activation, gradient, score, prediction = in_batches(len(images), compute, batch)
+    seconds = clock(model.device) - start
+    if not bool(activation.isfinite().all() & gradient.isfinite().all()):
+        raise SampleError(f"activations or gradients at layer {name!r} are NaN or infinite")
+    size = (images.shape[-2], images.shape[-1])
+    evidence = GradientEvidence(activation.float(), gradient.float(), size)
+    return evidence, ForwardPass(score, prediction, forward_seconds), seconds
+
+
+def _record_from_here(leaves: list[Tensor], name: str | None) -> Callable[[nn.Module, Any, Any], Tensor]:
+    """A forward hook that makes the layer's output a leaf and starts to record the graph."""
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            came = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+            raise SettingsError(f"layer {name!r} returns {came}; expected a feature map (N, channels, h, w)")
+        if leaves:
+            raise SettingsError(f"layer {name!r} runs more than once in a forward pass; name a layer that runs once")
+        leaves.append(output.detach().requires_grad_())
+        torch.set_grad_enabled(True)
+        return leaves[0].clone()  # an in-place operation may follow
+
+    return hook
+
+
+def _gradient(value: Tensor, leaf: Tensor, name: str | None) -> Tensor:
+    if not value.requires_grad:
+        raise SettingsError(
+            f"the logits do not depend on layer {name!r} through differentiable steps; name another one"
+        )
+    (gradient,) = torch.autograd.grad(value, [leaf], allow_unused=True)
+    if gradient is None:
+        raise SettingsError(f"the logits do not depend on layer {name!r}; name another one")
+    return gradient
+
+
+def _finite(logits: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+    if not bool(logits.isfinite().all()):
+        raise SampleError("the model returned logits that are NaN or infinite")
+    return logits

@@ -1,0 +1,190 @@
+"""Models by name, by file and function, with weights downloaded, from a file, or random."""
+
+import importlib
+import importlib.util
+import urllib.error
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models import segmentation as torchvision_segmentation
+
+from segfaith.classes import read_classes
+from segfaith.errors import SettingsError
+from segfaith.lookup import lookup
+from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD, SegmentationModel, wrap
+from segfaith.models.weights import file_digest, load_weights, read_state_dict, state_digest
+
+__all__ = ["MODELS", "ModelEntry", "SegmentationModel", "load_model", "wrap"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model known by name: torchvision's builder, its VOC weights, and the feature layer of SPEC section 2."""
+
+    build: Callable[..., nn.Module]
+    weights: Any
+    layer: str
+    paper: str
+
+
+MODELS: dict[str, ModelEntry] = {
+    "deeplabv3_resnet50": ModelEntry(
+        torchvision_segmentation.deeplabv3_resnet50,
+        torchvision_segmentation.DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1,
+        "backbone.layer4",
+        "Chen et al. 2017, arXiv:1706.05587",
+    ),
+    "fcn_resnet50": ModelEntry(
+        torchvision_segmentation.fcn_resnet50,
+        torchvision_segmentation.FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1,
+        "backbone.layer4",
+        "Long et al. 2015",
+    ),
+    "lraspp_mobilenet_v3_large": ModelEntry(
+        torchvision_segmentation.lraspp_mobilenet_v3_large,
+        torchvision_segmentation.LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1,
+        "backbone.16",
+        "Howard et al. 2019, arXiv:1905.02244",
+    ),
+}
+"""`backbone.layer4` gives the ResNets' backbone output `out`; `backbone.16` is LRASPP's output `high`."""
+
+
+def load_model(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    layer: str | None = None,
+    classes: str | Path | Sequence[str] | None = None,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    args: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> SegmentationModel:
+    """Loads a segmentation model.
+
+    Args:
+        name: a name of `MODELS`, or `path/to/file.py:function` or `package.module:function`, where the function
+            returns a `torch.nn.Module`.
+        weights: None downloads torchvision's VOC weights for a known name (with a progress bar) and keeps a
+            function's own; a `.pth`, `.pt` or `.safetensors` file is loaded strictly; "random" draws weights with
+            `seed`, for trials of correctness and speed only.
+        layer: feature layer for gradient methods; known names have one.
+        classes: "voc", a list of names, or a file with one name a line, in the order of the output channels.
+        mean, std: normalisation of RGB in [0, 1].
+        args: keyword arguments of the function.
+
+    Raises:
+        SettingsError: unknown name, missing file, weights that do not fit, a layer that does not exist.
+    """
+    known = ":" not in name
+    if known:
+        entry = lookup("model", name, MODELS)
+        module, source, provenance = _known_module(name, entry, weights, dict(args or {}), seed)
+        layer = layer or entry.layer
+        classes = classes or "voc"
+    else:
+        module, source, provenance = _custom_module(name, weights, dict(args or {}), seed)
+    module.eval()
+    model = SegmentationModel(
+        module,
+        layer=layer,
+        mean=mean,
+        std=std,
+        classes=read_classes(classes),
+        name=name if known else f"{Path(name.partition(':')[0]).name}:{name.rpartition(':')[2]}",
+        weights=source,
+        provenance=provenance | {"state_sha256": state_digest(module)},
+    )
+    return model.to(device)
+
+
+def _known_module(
+    name: str, entry: ModelEntry, weights: str | Path | None, args: dict[str, Any], seed: int
+) -> tuple[nn.Module, str, dict[str, str]]:
+    fixed = {"weights": None, "weights_backbone": None}
+    if weights == "random":
+        return _seeded(lambda: entry.build(**fixed, **args), seed), f"random (seed {seed})", {}
+    if weights is None:
+        state = _download(name, entry.weights)
+        source, provenance = str(entry.weights), {"url": str(entry.weights.url)}
+    else:
+        path = Path(weights)
+        state = read_state_dict(path)
+        source, provenance = path.name, {"file_sha256": file_digest(path)}
+    if any(key.startswith("aux_classifier.") for key in state):
+        args = {"aux_loss": True} | args
+    module = _seeded(lambda: entry.build(**fixed, **args), seed)
+    load_weights(module, state, source)
+    return module, source, provenance
+
+
+def _download(name: str, weights: Any) -> Mapping[str, torch.Tensor]:
+    """torchvision's weights, from its cache or with a progress bar from the net; their hash is checked."""
+    try:
+        state: Mapping[str, torch.Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise SettingsError(
+            f"the weights of {name} could not be downloaded from {weights.url}: {error}. Fetch that file on a machine "
+            'with a network and give weights = FILE, or use weights = "random" for a trial'
+        ) from error
+    return state
+
+
+def _custom_module(
+    name: str, weights: str | Path | None, args: dict[str, Any], seed: int
+) -> tuple[nn.Module, str, dict[str, str]]:
+    build = import_function(name)
+    module = _seeded(lambda: build(**args), seed)
+    if not isinstance(module, nn.Module):
+        raise SettingsError(f"{name} returned a {type(module).__name__}; expected a torch.nn.Module")
+    if weights is None:
+        return module, f"as built by {name.rpartition(':')[2]}", {}
+    if weights == "random":
+        return module, f"random (as built by {name.rpartition(':')[2]}, seed {seed})", {}
+    path = Path(weights)
+    load_weights(module, read_state_dict(path), path.name)
+    return module, path.name, {"file_sha256": file_digest(path)}
+
+
+def _seeded(build: Callable[[], Any], seed: int) -> Any:
+    """Builds with torch's global generator seeded, and leaves that generator as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build()
+
+
+def import_function(name: str) -> Callable[..., Any]:
+    """The function named `path/to/file.py:function` or `package.module:function`.
+
+    Raises:
+        SettingsError: the file or module is missing, fails to import, or has no such function.
+    """
+    place, _, attribute = name.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            path = Path(place)
+            if not path.is_file():
+                raise SettingsError(f"no file {path} (from {name!r}); expected path/to/file.py:function")
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            if spec is None or spec.loader is None:
+                raise SettingsError(f"{path} cannot be imported as a Python module")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise SettingsError(f"importing {place!r} (from {name!r}) failed: {type(error).__name__}: {error}") from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise SettingsError(f"{place} has no function {attribute!r}; it has {', '.join(names) or 'none'}")
+    result: Callable[..., Any] = function
+    return result

@@ -1,0 +1,82 @@
+"""Weights: files, torchvision's downloads, random draws, and the digests that every result carries."""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from segfaith.errors import SettingsError
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The state dict in a `.pth`/`.pt` file (read with `weights_only=True`) or a `.safetensors` file.
+
+    A checkpoint that keeps its state dict under `model` or `state_dict` is unpacked.
+
+    Raises:
+        SettingsError: no such file, another ending, or a file that holds no state dict.
+    """
+    if not path.is_file():
+        raise SettingsError(
+            f"no weights file {path}; give a .pth, .pt or .safetensors file, 'random', or leave weights out"
+        )
+    if path.suffix not in {".pth", ".pt", ".safetensors"}:
+        raise SettingsError(f"weights file {path}: expected the ending .pth, .pt or .safetensors, got {path.suffix!r}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise SettingsError(f"weights file {path} cannot be read: {error}") from error
+    except Exception as error:  # pickle.UnpicklingError: code or objects inside
+        raise SettingsError(
+            f"weights file {path} is not a plain state dict ({error}); save model.state_dict() with torch.save"
+        ) from error
+    return _unpacked(content, path)
+
+
+def _unpacked(content: Any, path: Path) -> dict[str, Tensor]:
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise SettingsError(
+            f"weights file {path}: expected a state dict (names to tensors), got {type(content).__name__}"
+        )
+    return dict(content)
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Loads `state` strictly.
+
+    Raises:
+        SettingsError: names or shapes do not match; the first differences are in the message.
+    """
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise SettingsError(
+            f"the weights of {source} do not fit {type(module).__name__}: "
+            + " ".join(line.strip()[:300] for line in lines[1:4])
+        ) from error
+
+
+def state_digest(module: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of all parameters and buffers, whatever file they came from."""
+    digest = sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        data = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}|{data.dtype}|{tuple(data.shape)}|".encode())
+        digest.update(data.flatten().view(torch.uint8).numpy().tobytes() if data.numel() else b"")
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    return sha256(path.read_bytes()).hexdigest()

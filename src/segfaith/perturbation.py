@@ -1,0 +1,62 @@
+r"""The variants of an image over which stability is measured: five small perturbations, strength t (SPEC section 3).
+
+| name | x' (clipped to [0, 1]) |
+|---|---|
+| `noise` | x + t N(0, 1), independent per pixel and channel |
+| `brightness` | x + t |
+| `contrast` | m + (1 + t)(x - m), m the per-channel mean |
+| `blur` | Gaussian, sigma = 1 px at H = 224 scaled with H (its strength is not t) |
+| `flip` | mirrored left to right; the target is mirrored too, and the heatmap is mirrored back |
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from segfaith.occlusion import gaussian_blur, mean_colour
+from segfaith.types import Bool, Float, Image, Mask, Tensor
+
+PERTURBATIONS: dict[str, Callable[[Image, float, np.random.Generator], Image]] = {
+    "noise": lambda image, t, rng: (
+        image + t * torch.from_numpy(rng.standard_normal(tuple(image.shape), dtype=np.float32)).to(image)
+    ),
+    "brightness": lambda image, t, rng: image + t,
+    "contrast": lambda image, t, rng: (
+        mean_colour(image)[:, None, None] + (1 + t) * (image - mean_colour(image)[:, None, None])
+    ),
+    "blur": lambda image, t, rng: gaussian_blur(image, image.shape[1] / 224),
+    "flip": lambda image, t, rng: image.flip(-1),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Variants:
+    """N variants of one sample's image with the target region of each; `flipped[n]` says which are mirrored."""
+
+    names: tuple[str, ...]
+    images: Float[Tensor, "N 3 H W"]
+    regions: Bool[Tensor, "N H W"]
+
+    @property
+    def flipped(self) -> list[bool]:
+        return [name == "flip" for name in self.names]
+
+    def mirror(self, maps: Tensor) -> Tensor:
+        """Mirrors the maps (N, H, W) of flipped variants: back to the clean image's frame, or from it."""
+        return torch.stack([one.flip(-1) if flip else one for one, flip in zip(maps, self.flipped, strict=True)])
+
+
+def clean_variant(image: Image, region: Mask) -> Variants:
+    """The image as it is, as the only variant."""
+    return Variants(("clean",), image[None], region[None])
+
+
+def perturbed_variants(
+    image: Image, region: Mask, strength: float, rng: Callable[[str], np.random.Generator]
+) -> Variants:
+    """The five perturbed variants of an image; `rng(name)` gives each its own generator."""
+    images = [perturb(image, strength, rng(name)).clamp(0, 1) for name, perturb in PERTURBATIONS.items()]
+    regions = [region.flip(-1) if name == "flip" else region for name in PERTURBATIONS]
+    return Variants(tuple(PERTURBATIONS), torch.stack(images), torch.stack(regions))

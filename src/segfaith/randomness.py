@@ -1,0 +1,11 @@
+"""Every random number comes from here: PCG64 seeded with SHA-256 of `seed|sample id|purpose`, never global state."""
+
+from hashlib import sha256
+
+import numpy as np
+
+
+def generator(seed: int, sample_id: str, purpose: str) -> np.random.Generator:
+    """A generator of its own for (run seed, sample, purpose): the same whatever ran before, and in which order."""
+    digest = sha256(f"{seed}|{sample_id}|{purpose}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))

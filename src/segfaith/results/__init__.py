@@ -1,0 +1,1 @@
+"""Records on disk, tables and pictures. Nothing here imports torch."""

@@ -1,0 +1,57 @@
+"""Heatmaps over photographs, as PNG pictures."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import binary_dilation
+
+
+def overlay(
+    image: Any, heatmap: Any, target: Any = None, *, opacity: float = 0.55, colormap: str = "inferno"
+) -> Image.Image:
+    """The photograph in grey under the heatmap in colour, with the target's outline in white and black.
+
+    Args:
+        image: RGB in [0, 1], (3, H, W): a tensor or an array.
+        heatmap: attribution in [0, 1], (H, W).
+        target: a mask (H, W), something with a `region` (a `Target`), or None for no outline.
+        opacity: of the colour, in [0, 1].
+        colormap: a name of matplotlib's.
+
+    Returns:
+        A picture; `.save("map.png")` writes it.
+
+    Raises:
+        ValueError: image, heatmap and target differ in height or width.
+    """
+    photo = _array(image).astype(np.float64).transpose(1, 2, 0)
+    values = _array(heatmap).astype(np.float64)
+    region = None if target is None else _array(getattr(target, "region", target)).astype(bool)
+    for name, array in (("heatmap", values), ("target", region)):
+        if array is not None and array.shape != photo.shape[:2]:
+            raise ValueError(f"{name} has shape {array.shape}; expected {photo.shape[:2]}, the image's (H, W)")
+    grey = np.repeat(photo.mean(2, keepdims=True), 3, axis=2)
+    colour = np.asarray(colormaps[colormap](values))[..., :3]
+    blended = (1 - opacity) * grey + opacity * colour
+    if region is not None:
+        blended[_ring(region, 2)] = 0.0
+        blended[_ring(region, 1)] = 1.0
+    return Image.fromarray((blended.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def picture(image: Any) -> Image.Image:
+    """RGB in [0, 1], (3, H, W), as a picture."""
+    return Image.fromarray((_array(image).transpose(1, 2, 0).clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def _array(value: Any) -> NDArray[Any]:
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+
+
+def _ring(region: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """The pixels outside the region that are at most `width` steps away from it."""
+    grown: NDArray[np.bool_] = binary_dilation(region, iterations=width)
+    return grown & ~region

@@ -1,0 +1,98 @@
+"""Records: Parquet files with a column per figure, written whole or not at all."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segfaith.errors import SettingsError
+from segfaith.evaluation.metrics import METRICS
+
+_TEXT, _REAL, _INTEGER, _TRUTH = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+
+RECORD_COLUMNS: dict[str, tuple[Any, str]] = {
+    "sample_id": (_TEXT, "id of the sample in its data set"),
+    "class_index": (_INTEGER, "target class c; null where no target was found"),
+    "method": (_TEXT, "method with its parameters, as in [methods] names"),
+    "target_area": (_REAL, "|M| as a fraction of all pixels"),
+    "target_iou": (_REAL, "intersection over union of the model's prediction of c with M"),
+    "s": (_REAL, "s_c(x, M), masked mean probability in [0, 1]"),
+    "s_target_deleted": (_REAL, "s_c(O(x, S_t), M)"),
+    "s_off_deleted": (_REAL, "s_c(O(x, S_o), M)"),
+    "s_baseline": (_REAL, "s_c(b, M), b = O(x, all pixels)"),
+    "s_inserted": (_REAL, "s_c(b with S_t put back from x, M)"),
+    **{name: (_REAL, METRICS[name].meaning) for name in METRICS if name not in ("stability", "runtime_s")},
+    "stability": (_REAL, METRICS["stability"].meaning),
+    **{
+        f"stability_{name}": (_REAL, f"Pearson correlation with the map under {name}")
+        for name in ("noise", "brightness", "contrast", "blur", "flip")
+    },
+    "runtime_s": (_REAL, METRICS["runtime_s"].meaning),
+    "degenerate": (_TRUTH, "the map is constant (range below 1e-12)"),
+    "tied_share_target": (_REAL, "fraction of S_t that is there by the tie-break alone"),
+    "tied_share_off": (_REAL, "fraction of S_o that is there by the tie-break alone"),
+    "status": (_TEXT, "ok, skipped or failed"),
+    "reason": (_TEXT, "why a row is not ok, or which of its values are undefined (NaN)"),
+}
+"""Columns of `records/*.parquet`: type and meaning. random_cells holds means over its three draws."""
+
+CURVE_COLUMNS: dict[str, tuple[Any, str]] = {
+    "sample_id": RECORD_COLUMNS["sample_id"],
+    "class_index": RECORD_COLUMNS["class_index"],
+    "method": RECORD_COLUMNS["method"],
+    "occlusion": (_TEXT, "operator"),
+    "k": (_REAL, "fraction of the region's pixels"),
+    "kind": (_TEXT, "target_deletion, off_deletion or insertion"),
+    "pixels": (_INTEGER, "n(k, R)"),
+    "s": RECORD_COLUMNS["s"],
+    "score": (_REAL, "s_c of the intervened image"),
+    "s_baseline": RECORD_COLUMNS["s_baseline"],
+    "value": (_REAL, "tdd, odd or insertion_gain at this operator and k"),
+}
+"""Columns of `curves/*.parquet`."""
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[Any, str]]) -> None:
+    """Writes rows as Parquet under a temporary name, then moves the file into place. A missing float is NaN."""
+    fields = [pa.field(name, kind, metadata={"description": meaning}) for name, (kind, meaning) in columns.items()]
+    arrays = [
+        pa.array([row.get(name, nan if kind == _REAL else None) for row in rows], kind, from_pandas=False)
+        for name, (kind, _) in columns.items()
+    ]
+    table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+    replace_file(path, lambda temporary: pq.write_table(table, temporary))
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` make a file under a temporary name beside `path`, then puts it there in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_run(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """A run's `run.json` and its records in the order of the run.
+
+    Raises:
+        SettingsError: no run there, or nothing finished yet.
+    """
+    file = directory / "run.json"
+    if not file.is_file():
+        raise SettingsError(
+            f"{directory} is no run directory: it has no run.json; make one with: segfaith run FILE -o DIR"
+        )
+    description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    shards = sorted((directory / "records").glob("*.parquet"))
+    if not shards:
+        raise SettingsError(f"{directory} has no records yet; run it with: segfaith run FILE -o {directory}")
+    return description, pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)

@@ -1,0 +1,52 @@
+"""Which class and region of a sample is explained, or why none is (paper section 4.1)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from segfaith.constants import IGNORE
+from segfaith.errors import SampleSkipped
+from segfaith.types import Labels, Target
+
+TargetSource = Literal["ground_truth", "prediction"]
+
+
+def dominant_target(labels: Labels, source: str = "ground truth") -> Target:
+    """The most frequent foreground label and its mask; background (0) and ignore (255) excluded, ties to the lowest.
+
+    Args:
+        labels: (H, W) after resizing: the ground truth, or a model's argmax.
+        source: where the labels come from, for the message.
+
+    Raises:
+        SampleSkipped: there is no foreground.
+    """
+    values, counts = torch.unique(labels[(labels != 0) & (labels != IGNORE)], return_counts=True)
+    if len(values) == 0:
+        hint = ""
+        if bool((labels == IGNORE).any()):
+            hint = f" (it holds {IGNORE}, which means 'ignored'; if {IGNORE} is the foreground here, re-save it as 1)"
+        raise SampleSkipped(f"no foreground in the {source}: every pixel is background or ignored{hint}")
+    label = int(values[counts.argmax()])  # argmax returns the first of equal counts, the lowest label
+    return Target(label, labels == label)
+
+
+def class_target(labels: Labels, class_index: int, classes: Sequence[str] | None, source: str) -> Target:
+    """The mask of a named class.
+
+    Raises:
+        SampleSkipped: no pixel has that class.
+    """
+    region = labels == class_index
+    if not bool(region.any()):
+        name = f" ({classes[class_index]})" if classes is not None and class_index < len(classes) else ""
+        raise SampleSkipped(f"class {class_index}{name} does not occur in the {source}")
+    return Target(class_index, region)
+
+
+def intersection_over_union(prediction: Labels, target: Target) -> float:
+    """IoU in [0, 1] of the model's pixels of the target class with M: `target_iou` of the records."""
+    predicted = prediction == target.class_index
+    union = int((predicted | target.region).sum())
+    return int((predicted & target.region).sum()) / union if union else torch.nan

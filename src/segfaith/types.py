@@ -1,0 +1,96 @@
+"""The nouns of segfaith: images, masks, maps, targets and evidence, with shapes, units and ranges.
+
+Sizes are (height, width) everywhere. The shapes in annotations are documentation; where jaxtyping is installed
+(a development dependency) the tests check every call against them.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+else:
+    try:
+        from jaxtyping import Bool, Float, Int
+    except ImportError:
+
+        class _Plain:
+            """Stands in for jaxtyping's types at run time: `Float[Tensor, "H W"]` is then just `Tensor`."""
+
+            def __class_getitem__(cls, item: tuple[type, str]) -> type:
+                return item[0]
+
+        Bool = Float = Int = _Plain
+
+__all__ = [
+    "Bool",
+    "Float",
+    "GradientEvidence",
+    "Image",
+    "Int",
+    "InterventionEvidence",
+    "Labels",
+    "Map",
+    "Mask",
+    "Sample",
+    "Target",
+    "Tensor",
+]
+
+Image = Float[Tensor, "3 H W"]
+"""RGB in [0, 1], pixel space: only the model normalises."""
+Mask = Bool[Tensor, "H W"]
+"""True where the pixel is in the set that the parameter is named after."""
+Labels = Int[Tensor, "H W"]
+"""Class index of each pixel; 255 is ignored."""
+Map = Float[Tensor, "H W"]
+"""Attribution in [0, 1]; larger is more important."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One photograph with its ground truth, both at the size at which they are evaluated."""
+
+    id: str
+    image: Image
+    labels: Labels
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What is explained: the score of class `class_index` over the pixels of `region` (at least one)."""
+
+    class_index: int
+    region: Mask
+
+    def __post_init__(self) -> None:
+        if self.class_index < 0:
+            raise ValueError(f"class_index must be 0 or more, got {self.class_index}")
+        if not bool(self.region.any()):
+            raise ValueError("the target region has no pixel; expected a mask with at least one True")
+
+
+@dataclass(frozen=True, eq=False)
+class GradientEvidence:
+    """Activations F of the feature layer and gradients G = dY/dF for N variants of one image (K channels, h x w).
+
+    `size` is the image's (H, W), to which maps are upsampled.
+    """
+
+    activation: Float[Tensor, "N K h w"]
+    gradient: Float[Tensor, "N K h w"]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class InterventionEvidence:
+    """Score drops of R regions for N variants of one image.
+
+    `regions[n]` holds for each pixel the index in [0, R) of its region; `drop[n, r] = s(x_n) - s(O(x_n, r))`,
+    signed, in float64.
+    """
+
+    regions: Int[Tensor, "N H W"]
+    drop: Float[Tensor, "N R"]

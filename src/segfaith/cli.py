@@ -155,9 +155,10 @@ def report(
     for title, statistic in tables.STATISTICS.items():
         for data, group in summary.groupby("data", sort=False):
             header, *body = tables.layout(group, statistic)
-            table = Table(title=f"{data}: {title.lower()}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+            table = Table(title=f"{data}: {title.lower()}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+            table.padding = (0, 1, 0, 0)
             for name in header[1:]:
-                table.add_column(name, justify="left" if name == "Method" else "right")
+                table.add_column(name, justify="left" if name == "Method" else "right", overflow="fold")
             for _, *cells in body:
                 table.add_row(*cells)
             out.print(table)

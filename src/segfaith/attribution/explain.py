@@ -153,12 +153,11 @@ def _checked(heatmap: Any, size: tuple[int, int], name: str) -> Float[Tensor, "H
     if not isinstance(heatmap, Tensor) or tuple(heatmap.shape) != size:
         came = tuple(heatmap.shape) if isinstance(heatmap, Tensor) else type(heatmap).__name__
         raise SampleError(f"method {name!r} returned {came}; expected a map of shape {size}, the image's (H, W)")
-    heatmap = heatmap.detach().float()
-    if not bool(heatmap.isfinite().all()):
-        raise SampleError(
-            f"method {name!r} returned {int((~heatmap.isfinite()).sum())} values that are NaN or infinite"
-        )
-    return heatmap
+    values: Tensor = heatmap.detach().float()
+    bad = int((~values.isfinite()).sum())
+    if bad:
+        raise SampleError(f"method {name!r} returned {bad} values that are NaN or infinite")
+    return values
 
 
 def sample_rng(seed: int, sample_id: str) -> Callable[[str], np.random.Generator]:

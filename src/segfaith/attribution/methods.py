@@ -74,9 +74,9 @@ class Method:
 
     Attributes:
         needs: what `combine` is given, by keyword: `gradient` and `intervention` evidence; `region`, the target
-            masks (N, H, W); `partition`, RIA's cells (N, H, W); `rng`, a generator per variant. These return maps (N, H, W) in
-            [0, 1]. With `model` it is called once per variant as combine(model, image, target) and returns an
-            attribution (H, W); with `file` as combine(sample_id, size) and returns the map of the clean image only.
+            masks (N, H, W); `partition`, RIA's cells (N, H, W); `rng`, a generator per variant. It returns maps
+            (N, H, W) in [0, 1]. With `model` it is called once per variant as combine(model, image, target) and
+            returns an attribution (H, W); with `file` as combine(sample_id, size), for the clean image only.
         combine: the method itself.
         paper: where it comes from.
         parameters: what may be set, with defaults.

@@ -51,7 +51,7 @@ METRICS: dict[str, Metric] = {
             high=1,
         ),
         Metric("odd_abs", "OT abs", "absolute value of odd", "lower", low=0),
-        Metric("leak_abs", "LeakAbs", "odd_abs / (|tdd| + eps)", "lower", low=0),
+        Metric("leak_abs", "Leak abs", "odd_abs / (|tdd| + eps)", "lower", low=0),
         Metric("leak_signed", "Leak signed", "odd / (|tdd| + eps), a diagnostic", None),
         Metric("insertion_gain", "Ins.", "rise of s when the top target pixels return", "higher", -1, 1),
         Metric("insertion_gain_rel", "Ins. rel.", "insertion_gain / (|s| + eps)", "higher"),
@@ -63,7 +63,7 @@ METRICS: dict[str, Metric] = {
             -1,
             1,
         ),
-        Metric("runtime_s", "Runtime s", "wall-clock seconds of evidence and fusion, alone, warm", "lower", low=0),
+        Metric("runtime_s", "Time s", "wall-clock seconds of evidence and fusion, alone, warm", "lower", low=0),
     )
 }
 

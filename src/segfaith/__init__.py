@@ -24,6 +24,7 @@ _HOMES = {
     "load_image": "segfaith.data.images",
     "load_model": "segfaith.models",
     "overlay": "segfaith.results.overlay",
+    "predicted_target": "segfaith.api",
     "run": "segfaith.benchmark.executors",
     "wrap": "segfaith.models.segmentation",
 }

@@ -19,9 +19,9 @@ from segfaith.perturbation import clean_variant
 from segfaith.results.records import RECORD_COLUMNS
 from segfaith.scores import BatchSize
 from segfaith.targets import class_target, dominant_target
-from segfaith.types import Image, Map, Mask, Target
+from segfaith.types import Image, Map, Target
 
-TargetLike = Target | Mask | str | int | None
+TargetLike = Target | str | int | None
 
 
 def explain(
@@ -50,7 +50,7 @@ def explain(
         SampleError: an image or target of the wrong shape, no such class in the prediction, logits that are not finite.
         SettingsError: an unknown method, parameter or class.
     """
-    image, resolved = find_target(model, image, target)
+    image, resolved = _prepared(model, image, target)
     instances = [resolve_method(name, {}) for name in methods]
     rng = sample_rng(seed, "image")
     clean = gather(
@@ -94,7 +94,7 @@ def evaluate(
     Raises:
         SampleError, SettingsError: see `explain`. A method that fails has a row that says why.
     """
-    image, resolved = find_target(model, image, target)
+    image, resolved = _prepared(model, image, target)
     if isinstance(methods, Mapping):
         instances = [_given(name, heatmap) for name, heatmap in methods.items()]
         instances += [] if "random_cells" in methods else [resolve_method("random_cells", {})]
@@ -118,8 +118,21 @@ def evaluate(
     return pd.DataFrame(result.records).reindex(columns=list(RECORD_COLUMNS)).set_index("method")
 
 
-def find_target(model: SegmentationModel, image: Image, target: TargetLike) -> tuple[Image, Target]:
-    """The image and the target on the model's device; see `explain` for what a target may be."""
+def predicted_target(model: SegmentationModel, image: Image, class_name: str | int | None = None) -> Target:
+    """The pixels that the model predicts as a class; by default as its most frequent foreground class.
+
+    Raises:
+        SampleSkipped: the model predicts that class, or any foreground, nowhere.
+        SettingsError: an unknown class.
+    """
+    labels = predicted_labels(model, image)
+    if class_name is None:
+        return dominant_target(labels, "prediction")
+    return class_target(labels, class_index(class_name, model.classes), model.classes, "prediction")
+
+
+def _prepared(model: SegmentationModel, image: Image, target: TargetLike) -> tuple[Image, Target]:
+    """Image and target, checked and on the model's device; see `explain` for what a target may be."""
     if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
         raise SampleError(f"expected a float image (3, H, W), got {image.dtype} {tuple(image.shape)}; see load_image")
     if not bool(((image >= 0) & (image <= 1)).all()):
@@ -131,11 +144,7 @@ def find_target(model: SegmentationModel, image: Image, target: TargetLike) -> t
     if isinstance(target, torch.Tensor):
         raise SettingsError("a mask alone names no class; give segfaith.Target(class_index, mask)")
     if not isinstance(target, Target):
-        labels = predicted_labels(model, image)
-        if target is None:
-            target = dominant_target(labels, "prediction")
-        else:
-            target = class_target(labels, class_index(target, model.classes), model.classes, "prediction")
+        target = predicted_target(model, image, target)
     if target.region.shape != image.shape[1:] or target.region.dtype != torch.bool:
         raise SampleError(
             f"the target region is {target.region.dtype} {tuple(target.region.shape)}; expected a boolean mask "

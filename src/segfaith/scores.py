@@ -80,7 +80,7 @@ def in_batches(count: int, compute: Callable[[slice], tuple[Tensor, ...]], batch
 def _out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says that memory ran out: its own class on a GPU, a plain RuntimeError on the CPU."""
     words = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in words or "out of memory" in words
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in words or "not enough memory" in words
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from segfaith.attribution.heatmap import minmax
-from segfaith.attribution.methods import GridParameters, MethodInstance
+from segfaith.attribution.methods import MethodInstance
 from segfaith.errors import SampleError
 from segfaith.evidence.gradient import ForwardPass, Objective, clock, forward_pass, gradient_evidence
 from segfaith.evidence.intervention import intervention_evidence
@@ -139,8 +139,7 @@ def heatmaps(
         elif need == "region":
             inputs[need] = variants.regions
         elif need == "partition":
-            assert isinstance(instance.parameters, GridParameters)
-            inputs[need] = partitions(variants, instance.parameters.grid)
+            inputs[need] = partitions(variants, instance.grid)
         elif need == "rng":
             inputs[need] = [rng(f"{instance.name}|{name}|{draw}") for name in variants.names]
     maps_of_all: Tensor = method.combine(**inputs, **instance.options)

@@ -18,7 +18,7 @@ from segfaith.evidence.gradient import Objective
 from segfaith.lookup import lookup
 from segfaith.models import import_function
 from segfaith.occlusion import OPERATORS
-from segfaith.types import Tensor
+from segfaith.types import Map, Tensor
 
 Need = Literal["gradient", "intervention", "region", "partition", "rng", "model", "file"]
 
@@ -141,27 +141,32 @@ class MethodInstance:
     @property
     def gradient_key(self) -> tuple[str | None, Objective] | None:
         """Layer and objective of the gradient evidence that the method needs, or None."""
-        if isinstance(self.parameters, GradientParameters):
-            return self.parameters.layer, self.parameters.objective
-        return None
+        if "gradient" not in self.method.needs:
+            return None
+        chosen = self.parameters if isinstance(self.parameters, GradientParameters) else GradientParameters()
+        return chosen.layer, chosen.objective
 
     @property
     def intervention_key(self) -> tuple[int, str] | None:
         """Grid and operator of the intervention evidence that the method needs, or None."""
-        if isinstance(self.parameters, RiaParameters):
-            return self.parameters.grid, self.parameters.occlusion
-        return None
+        if "intervention" not in self.method.needs:
+            return None
+        chosen = self.parameters if isinstance(self.parameters, RiaParameters) else RiaParameters()
+        return chosen.grid, chosen.occlusion
+
+    @property
+    def grid(self) -> int:
+        """Cells a side of the partition that the method is given."""
+        return self.parameters.grid if isinstance(self.parameters, GridParameters) else GridParameters().grid
 
 
-def resolve_method(
-    name: str | Method, settings: Mapping[str, Mapping[str, Any]], base: Path = Path()
-) -> MethodInstance:
+def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]) -> MethodInstance:
     """The method that `name` stands for, with parameters from its defaults, `settings` and the name itself.
 
     Args:
-        name: `gpa`, `dea@alpha=0.8,grid=7`, `maps:DIR`, `package.module:function`, or a `Method`.
+        name: `gpa`, `dea@alpha=0.8,grid=7`, `maps:DIR`, `package.module:function`, `path/to/file.py:function`, or a
+            `Method`. Records call the paths' methods by their last part: `maps:DIR`, `file.py:function`.
         settings: parameters by method name, as in a settings file's `[methods]`.
-        base: folder that relative paths are relative to.
 
     Raises:
         SettingsError: unknown method or parameter, or a value out of its range.
@@ -169,9 +174,9 @@ def resolve_method(
     if isinstance(name, Method):
         return MethodInstance(name.name, name, name.parameters())
     if name.startswith("maps:"):
-        return MethodInstance(name, _maps_method(name, base), Parameters())
+        return _maps_method(name)
     if ":" in name:
-        return MethodInstance(name, _foreign_method(name, base), Parameters())
+        return _foreign_method(name)
     stem, _, variant = name.partition("@")
     method = lookup("method", stem, METHODS)
     known = method.parameters.model_fields
@@ -194,14 +199,19 @@ def resolve_method(
         ) from error
 
 
-def _maps_method(name: str, base: Path) -> Method:
-    folder = base / Path(name.removeprefix("maps:")).expanduser()
+def _maps_method(name: str) -> MethodInstance:
+    folder = Path(name.removeprefix("maps:")).expanduser()
     if not folder.is_dir():
         raise SettingsError(f"method {name!r}: no folder {folder}; expected one with ID.npy or ID.png per sample")
-    return Method(name, f"maps of {folder.name}", ("file",), lambda sample_id, size: read_map(folder, sample_id, size))
+
+    def combine(sample_id: str, size: tuple[int, int]) -> Map:
+        return read_map(folder, sample_id, size)
+
+    short = f"maps:{folder.resolve().name}"
+    return MethodInstance(short, Method(short, "computed elsewhere", ("file",), combine), Parameters())
 
 
-def _foreign_method(name: str, base: Path) -> Method:
+def _foreign_method(name: str) -> MethodInstance:
     place, _, function = name.rpartition(":")
-    full = f"{base / place}:{function}" if place.endswith(".py") else name
-    return Method(name, "given by the user", ("model",), import_function(full))
+    short = f"{Path(place).name}:{function}" if place.endswith(".py") else name
+    return MethodInstance(short, Method(short, "given by the user", ("model",), import_function(name)), Parameters())

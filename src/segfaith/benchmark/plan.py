@@ -126,6 +126,7 @@ def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
     settings["data"].pop("download")
     settings["execution"].pop("batch_size")
     settings["execution"].pop("threads")
+    settings["methods"]["names"] = [method.name for method in plan.methods]
     settings["model"]["weights"] = model.weights
     settings["model"]["name"] = model.name
     return {

@@ -1,0 +1,121 @@
+"""The README's and the documentation's own examples run as they stand."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import segfaith
+from segfaith.benchmark.settings import EvaluationSettings, read_settings
+from segfaith.cli import app
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.results.records import RECORD_COLUMNS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _blocks(file: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.realdata
+def test_readme_goes_from_a_photograph_to_an_overlay_and_a_tdd(
+    shared: Path,
+    trained_model: SegmentationModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The ten lines, with the shared trained model in place of the download."""
+    code = _blocks("README.md", "python")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    monkeypatch.chdir(tmp_path)
+    photograph = shared / "voc/VOCdevkit/VOC2012/JPEGImages/2007_005608.jpg"
+    (tmp_path / "photo.jpg").write_bytes(photograph.read_bytes())
+    monkeypatch.setattr(segfaith, "load_model", lambda name: trained_model, raising=False)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert Image.open(tmp_path / "dea.png").size == (224, 224)
+    printed = capsys.readouterr().out
+    assert all(method in printed for method in ("gpa", "ega", "ria", "dea", "random_cells"))
+    scores = names["scores"]
+    s, tdd = scores.loc["dea", "s"], scores.loc["dea", "tdd"]  # type: ignore[attr-defined]
+    assert s > 0.5
+    assert 0.1 < tdd <= 1
+
+
+def test_method_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to bring a method of one's own."""
+    import torch
+
+    from toys import SmallCNN, plain
+
+    _, function, pure = _blocks("docs/extending.md", "python")
+    (tmp_path / "my_method.py").write_text(function, encoding="utf-8")
+    region = torch.zeros(28, 28, dtype=torch.bool)
+    region[5:15, 8:20] = True
+    names: dict[str, object] = {
+        "model": plain(SmallCNN(), layer="backbone.4"),
+        "image": torch.rand(3, 28, 28, generator=torch.Generator().manual_seed(0)),
+        "target": segfaith.Target(1, region),
+    }
+    exec(pure, names)
+    assert list(names["scores"].index) == ["ega", "ria", "agreement", "random_cells"]  # type: ignore[attr-defined]
+    assert (names["scores"]["status"] == "ok").all()  # type: ignore[index]
+    monkeypatch.chdir(tmp_path)
+    maps = segfaith.explain(names["model"], names["image"], names["target"], ["my_method.py:explain"])  # type: ignore[arg-type]
+    heatmap = maps["my_method.py:explain"]
+    assert float(heatmap.min()) == 0
+    assert float(heatmap.max()) == 1
+    gradient = np.abs(_input_gradient(names)).sum(0)
+    expected = (gradient - gradient.min()) / (gradient.max() - gradient.min())
+    np.testing.assert_allclose(heatmap.numpy(), expected, atol=1e-5)
+
+
+def _input_gradient(names: dict[str, object]) -> np.ndarray:
+    """Gradient of the masked logit sum with respect to the pixels, in float64 and with the whole graph."""
+    import torch
+
+    model, image, target = names["model"], names["image"], names["target"]
+    x = image.clone().double()[None].requires_grad_()  # type: ignore[attr-defined]
+    module = model.module.double()  # type: ignore[attr-defined]
+    module.eval()
+    out = torch.nn.functional.interpolate(module(x)["out"], size=(28, 28), mode="bilinear", align_corners=False)
+    (gradient,) = torch.autograd.grad(out[0, target.class_index][target.region].sum(), x)  # type: ignore[attr-defined]
+    module.float()
+    return gradient[0].numpy()
+
+
+def test_settings_page_shows_the_real_keys_and_defaults(tmp_path: Path) -> None:
+    """The annotated settings file is read, and what it shows as defaults are the defaults."""
+    text = _blocks("docs/settings.md", "toml")[0]
+    for line in ('"maps:their_maps", "my_method.py:explain"', 'class = "dog"', "n = 100"):
+        assert line in text
+    file = tmp_path / "settings.toml"
+    file.write_text(text, encoding="utf-8")
+    assert read_settings(file).evaluation == EvaluationSettings()
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)
+def test_examples_are_valid_settings(example: Path) -> None:
+    assert read_settings(example).model.name
+
+
+def test_records_page_names_every_column() -> None:
+    text = (ROOT / "docs/records.md").read_text(encoding="utf-8")
+    for column in RECORD_COLUMNS:
+        short = column.removeprefix("stability")
+        assert f"`{column}`" in text or f"`{short}`" in text, column
+
+
+def test_commands_of_the_readme_exist() -> None:
+    """Every `segfaith VERB` in the README and the docs is a verb."""
+    texts = [(ROOT / "README.md").read_text(encoding="utf-8")]
+    texts += [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
+    verbs = set(re.findall(r"^segfaith (\w+)", "\n".join(texts), flags=re.MULTILINE))
+    assert {"download", "run", "report"} <= verbs
+    for verb in verbs:
+        assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0

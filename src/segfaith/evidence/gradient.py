@@ -86,7 +86,8 @@ def gradient_evidence(
         leaves: list[Tensor] = []
         handle = module.register_forward_hook(_record_from_here(leaves, name))
         try:
-            with torch.no_grad():  # the hook switches recording on; leaving the block restores the caller's mode
+            # The hook switches recording on; leaving the block restores the caller's mode.
+            with model.evaluating(), torch.no_grad():
                 logits = _finite(model.logits(images[part]))
                 if not leaves:
                     raise SettingsError(f"layer {name!r} did not run in {model.name}'s forward pass; name another one")

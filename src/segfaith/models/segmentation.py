@@ -1,7 +1,7 @@
 """Any `torch.nn.Module` as a segmentation model that takes RGB in [0, 1] and returns logits at the image's size."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -90,12 +90,18 @@ class SegmentationModel:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode inside the block; every submodule's own train flag is restored after it."""
+        """Evaluation mode inside the block; every submodule's own train flag is restored after it.
+
+        On a GPU, convolutions run in full float32 (no TF32) by deterministic algorithms inside the block.
+        """
         training = [module for module in self.module.modules() if module.training]
         for module in training:
             module.training = False
+        cuda = self.device.type == "cuda"
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False) if cuda else nullcontext()
         try:
-            yield
+            with exact:
+                yield
         finally:
             for module in training:
                 module.training = True

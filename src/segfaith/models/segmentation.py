@@ -98,7 +98,8 @@ class SegmentationModel:
         for module in training:
             module.training = False
         cuda = self.device.type == "cuda"
-        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False) if cuda else nullcontext()
+        fixed = {"enabled": True, "deterministic": True, "allow_tf32": False}
+        exact = torch.backends.cudnn.flags(**fixed) if cuda else nullcontext()
         try:
             with exact:
                 yield

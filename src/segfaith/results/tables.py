@@ -61,23 +61,30 @@ def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
 
 def notes(runs: Sequence[Run], min_s: float | None = None) -> list[str]:
     """What a reader of the table must know: model, weights, samples left out, small scores, filters."""
-    lines = []
-    for data, group in _by_data(runs).items():
-        for description, records in group:
-            model = description["model"]
-            per_sample = records.drop_duplicates("sample_id")
-            ok = records[records["status"] == "ok"].drop_duplicates("sample_id")
-            counts = {status: int((per_sample["status"] == status).sum()) for status in ("skipped", "failed")}
-            lines.append(
-                f"{data}: {model['name']}, weights {model['weights']}"
-                + (f" (SHA-256 {model['file_sha256'][:12]})" if "file_sha256" in model else "")
-                + f", seed {description['settings']['seed']}; {len(ok)} of {len(description['data']['samples'])} "
-                f"samples measured, {counts['skipped']} skipped, {counts['failed']} failed; "
-                f"{int((ok['s'] < SMALL_SCORE).sum())} with s < {SMALL_SCORE}"
-            )
+    lines = [
+        f"{data}: {_note(description, records)}"
+        for data, group in _by_data(runs).items()
+        for description, records in group
+    ]
     if min_s is not None:
         lines.append(f"Only samples with s >= {min_s:g} entered.")
     return lines
+
+
+def _note(description: Mapping[str, Any], records: pd.DataFrame) -> str:
+    """One run in words. A sample counts as measured if any method was; else it was skipped or failed."""
+    model, planned = description["model"], description["data"]["samples"]
+    measured = records[records["status"] == "ok"].drop_duplicates("sample_id")
+    others = records[~records["sample_id"].isin(measured["sample_id"])].drop_duplicates("sample_id")["status"]
+    small = int((measured["s"] < SMALL_SCORE).sum())
+    unfinished = len(planned) - records["sample_id"].nunique()
+    digest = f" (SHA-256 {model['file_sha256'][:12]})" if "file_sha256" in model else ""
+    return (
+        f"{model['name']}, weights {model['weights']}{digest}, seed {description['settings']['seed']}; "
+        f"{len(measured)} of {len(planned)} samples measured, {int((others == 'skipped').sum())} skipped, "
+        f"{int((others == 'failed').sum())} failed; {small} with s < {SMALL_SCORE}"
+        + (f"; NOT FINISHED, {unfinished} samples to go" if unfinished else "")
+    )
 
 
 def layout(summary: pd.DataFrame, statistic: Literal["mean", "median"] = "mean") -> list[list[str]]:

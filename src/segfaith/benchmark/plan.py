@@ -54,6 +54,8 @@ def resolve_methods(names: Sequence[Any], tables: dict[str, dict[str, Any]]) -> 
     Raises:
         SettingsError: an unknown method or parameter, or a name twice.
     """
+    for name, table in tables.items():  # a misspelt parameter is an error even of a method that does not run
+        resolve_method(name, {name: table})
     methods = [resolve_method(name, tables) for name in names]
     if GAIN_CONTROL not in [method.name for method in methods]:
         methods.append(resolve_method(GAIN_CONTROL, tables))

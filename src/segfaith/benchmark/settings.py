@@ -30,7 +30,7 @@ class DataSettings(_Section):
     split: str = "val"
     size: Literal["native"] | int = 224
     n: int | None = Field(default=None, ge=1)
-    ids: list[str] | None = None
+    ids: list[str] | None = Field(default=None, min_length=1)
     download: bool = False
     classes: Literal["voc"] | list[str] | str | None = None
 

@@ -86,13 +86,14 @@ def gradient_evidence(
         leaves: list[Tensor] = []
         handle = module.register_forward_hook(_record_from_here(leaves, name))
         try:
-            # The hook switches recording on; leaving the block restores the caller's mode.
-            with model.evaluating(), torch.no_grad():
-                logits = _finite(model.logits(images[part]))
+            # The hook switches recording on; leaving the block restores the caller's mode, which may be inference mode.
+            with torch.inference_mode(False), model.evaluating(), torch.no_grad():
+                inputs, inside = images[part].clone(), regions[part].clone()
+                logits = _finite(model.logits(inputs))
                 if not leaves:
                     raise SettingsError(f"layer {name!r} did not run in {model.name}'s forward pass; name another one")
-                score = masked_mean_probability(logits, regions[part], class_index)
-                masked = logits[:, class_index][regions[part]]
+                score = masked_mean_probability(logits, inside, class_index)
+                masked = logits[:, class_index][inside]
                 value = masked.sum() if objective == "logits" else score.sum()
                 forward_seconds += clock(model.device) - start
                 gradient = _gradient(value, leaves[0], name)

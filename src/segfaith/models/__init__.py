@@ -2,10 +2,14 @@
 
 import importlib
 import importlib.util
+import sys
 import urllib.error
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from pickle import UnpicklingError
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -107,9 +111,9 @@ def load_model(
 def _known_module(
     name: str, entry: ModelEntry, weights: str | Path | None, args: dict[str, Any], seed: int
 ) -> tuple[nn.Module, str, dict[str, str]]:
-    fixed = {"weights": None, "weights_backbone": None}
+    args = args | {"weights": None, "weights_backbone": None}
     if weights == "random":
-        return _seeded(lambda: entry.build(**fixed, **args), seed), f"random (seed {seed})", {}
+        return _seeded(name, entry.build, args, seed), f"random (seed {seed})", {}
     if weights is None:
         state = _download(name, entry.weights)
         source, provenance = str(entry.weights), {"url": str(entry.weights.url)}
@@ -119,7 +123,7 @@ def _known_module(
         source, provenance = path.name, {"file_sha256": file_digest(path)}
     if any(key.startswith("aux_classifier.") for key in state):
         args = {"aux_loss": True} | args
-    module = _seeded(lambda: entry.build(**fixed, **args), seed)
+    module = _seeded(name, entry.build, args, seed)
     load_weights(module, state, source)
     return module, source, provenance
 
@@ -128,6 +132,9 @@ def _download(name: str, weights: Any) -> Mapping[str, torch.Tensor]:
     """torchvision's weights, from its cache or with a progress bar from the net; their hash is checked."""
     try:
         state: Mapping[str, torch.Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+    except (UnpicklingError, EOFError) as error:
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        raise SettingsError(f"the weights of {name} in {cached} are damaged ({error}); remove that file") from error
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise SettingsError(
             f"the weights of {name} could not be downloaded from {weights.url}: {error}. Fetch that file on a machine "
@@ -139,8 +146,7 @@ def _download(name: str, weights: Any) -> Mapping[str, torch.Tensor]:
 def _custom_module(
     name: str, weights: str | Path | None, args: dict[str, Any], seed: int
 ) -> tuple[nn.Module, str, dict[str, str]]:
-    build = import_function(name)
-    module = _seeded(lambda: build(**args), seed)
+    module = _seeded(name, import_function(name), args, seed)
     if not isinstance(module, nn.Module):
         raise SettingsError(f"{name} returned a {type(module).__name__}; expected a torch.nn.Module")
     if weights is None:
@@ -152,11 +158,29 @@ def _custom_module(
     return module, path.name, {"file_sha256": file_digest(path)}
 
 
-def _seeded(build: Callable[[], Any], seed: int) -> Any:
-    """Builds with torch's global generator seeded, and leaves that generator as it was."""
+def _seeded(name: str, build: Callable[..., Any], args: Mapping[str, Any], seed: int) -> Any:
+    """Calls build(**args) with torch's global generator seeded, and leaves that generator as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build()
+        try:
+            return build(**args)
+        except TypeError as error:
+            raise SettingsError(f"{name} cannot be built with args {dict(args)}: {error}; see [model] args") from error
+
+
+def _run_file(path: Path) -> ModuleType:
+    """Imports a file as a module of its own; modules that lie beside it can be imported by it."""
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_{sha256(bytes(path)).hexdigest()[:8]}", path)
+    if spec is None or spec.loader is None:
+        raise SettingsError(f"{path} cannot be imported as a Python module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look a class's module up
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
 
 
 def import_function(name: str) -> Callable[..., Any]:
@@ -171,11 +195,7 @@ def import_function(name: str) -> Callable[..., Any]:
             path = Path(place)
             if not path.is_file():
                 raise SettingsError(f"no file {path} (from {name!r}); expected path/to/file.py:function")
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            if spec is None or spec.loader is None:
-                raise SettingsError(f"{path} cannot be imported as a Python module")
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+            module = _run_file(path.resolve())
         else:
             module = importlib.import_module(place)
     except SettingsError:

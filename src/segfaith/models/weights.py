@@ -1,8 +1,10 @@
 """Weights: files, torchvision's downloads, random draws, and the digests that every result carries."""
 
+import re
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import safetensors
@@ -31,12 +33,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        inside = re.search(r"GLOBAL (\S+)", str(error))
+        holds = f"it holds a {inside[1]}" if inside else "it is damaged or no file of torch's"
+        raise SettingsError(
+            f"weights file {path} is not a plain state dict ({holds}); save model.state_dict() with torch.save"
+        ) from error
     except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise SettingsError(f"weights file {path} cannot be read: {error}") from error
-    except Exception as error:  # pickle.UnpicklingError: code or objects inside
-        raise SettingsError(
-            f"weights file {path} is not a plain state dict ({error}); save model.state_dict() with torch.save"
-        ) from error
     return _unpacked(content, path)
 
 

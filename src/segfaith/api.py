@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
+from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.methods import DEFAULT_METHODS, Method, MethodInstance, Parameters, resolve_method
 from segfaith.benchmark.plan import resolve_methods
 from segfaith.benchmark.settings import EvaluationSettings
@@ -155,11 +156,11 @@ def _prepared(model: SegmentationModel, image: Image, target: TargetLike) -> tup
 
 def _given(name: str, heatmap: Any) -> MethodInstance:
     values = heatmap if isinstance(heatmap, torch.Tensor) else torch.as_tensor(np.asarray(heatmap))
-    values = values.detach().float()
+    values = values.detach().double()
 
     def combine(sample_id: str, size: tuple[int, int]) -> Map:
         if tuple(values.shape) != size or not bool(values.isfinite().all()):
             raise SampleError(f"map {name!r} has shape {tuple(values.shape)}; expected finite values of shape {size}")
-        return values
+        return minmax(values[None])[0].float()
 
     return MethodInstance(name, Method(name, "given by the user", ("file",), combine), Parameters())

@@ -41,6 +41,7 @@ class Variants:
 
     @property
     def flipped(self) -> list[bool]:
+        """Whether each variant is mirrored."""
         return [name == "flip" for name in self.names]
 
     def mirror(self, maps: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Pascal VOC 2012 and SBD through torchvision, and plain folders: ids, each with an image and a label file."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -90,7 +91,7 @@ class Dataset:
 def open_voc2012(root: Path, split: str, classes: list[str] | None, download: bool) -> Dataset:
     """Pascal VOC 2012 segmentation (Everingham et al. 2010); `root` holds `VOCdevkit/VOC2012`."""
     found = _torchvision_set(
-        "voc2012", root, split, lambda: VOCSegmentation(str(root), "2012", split, download=download)
+        "voc2012", root, split, download, lambda fetch: VOCSegmentation(str(root), "2012", split, download=fetch)
     )
     return _from_paths("voc2012", split, found.images, found.masks, load_labels, classes or VOC_CLASSES)
 
@@ -98,7 +99,7 @@ def open_voc2012(root: Path, split: str, classes: list[str] | None, download: bo
 def open_sbd(root: Path, split: str, classes: list[str] | None, download: bool) -> Dataset:
     """Semantic Boundaries Dataset (Hariharan et al. 2011); `root` holds `img`, `cls` and the splits' text files."""
     found = _torchvision_set(
-        "sbd", root, split, lambda: SBDataset(str(root), split, mode="segmentation", download=download)
+        "sbd", root, split, download, lambda fetch: SBDataset(str(root), split, mode="segmentation", download=fetch)
     )
     return _from_paths("sbd", split, found.images, found.masks, _sbd_labels, classes or VOC_CLASSES)
 
@@ -157,13 +158,22 @@ def open_dataset(
 
 
 def _torchvision_set(
-    name: str, root: Path, split: str, make: Callable[[], VOCSegmentation | SBDataset]
+    name: str, root: Path, split: str, download: bool, make: Callable[[bool], VOCSegmentation | SBDataset]
 ) -> VOCSegmentation | SBDataset:
+    """Opens the data set, and fetches it only where it is not there yet."""
     try:
-        return make()
-    except (OSError, RuntimeError, ValueError) as error:
+        try:
+            return make(False)
+        except (OSError, RuntimeError):
+            if not download:
+                raise
+            return make(True)
+    except ValueError as error:
+        raise SettingsError(f"{name} has no split {split!r}: {error}") from error
+    except (OSError, RuntimeError) as error:
         raise SettingsError(
-            f"{name} {split} is not in {root.resolve()} ({error}). Download it with: segfaith download {name} {root}"
+            f"{name} {split} is not in {root.resolve()} ({error}). "
+            f"Download it with: segfaith download {name} {shlex.quote(str(root))}"
         ) from error
 
 
@@ -183,6 +193,6 @@ def _sbd_labels(path: Path) -> Labels:
     try:
         content = loadmat(path)
         segmentation = content["GTcls"][0]["Segmentation"][0]
-    except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # scipy raises classes of its own for damaged files
         raise SampleError(f"SBD label file {path} cannot be read: {type(error).__name__}: {error}") from error
     return torch.from_numpy(np.asarray(segmentation).astype(np.int64))

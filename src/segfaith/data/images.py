@@ -5,13 +5,24 @@ from typing import Literal
 
 import numpy as np
 import torch
+from PIL import ExifTags
 from PIL import Image as PillowImage
-from PIL import ImageOps
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from segfaith.errors import SampleError
 from segfaith.types import Image, Labels
+
+_TURNS = {
+    2: PillowImage.Transpose.FLIP_LEFT_RIGHT,
+    3: PillowImage.Transpose.ROTATE_180,
+    4: PillowImage.Transpose.FLIP_TOP_BOTTOM,
+    5: PillowImage.Transpose.TRANSPOSE,
+    6: PillowImage.Transpose.ROTATE_270,
+    7: PillowImage.Transpose.TRANSVERSE,
+    8: PillowImage.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation (1: nothing)."""
 
 Size = int | Literal["native"]
 
@@ -31,8 +42,9 @@ def load_image(path: str | Path, size: Size = "native") -> Image:
     """
     try:
         with PillowImage.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            picture.load()
+            file.load()  # Pillow turns a TIFF here, and forgets its orientation
+            turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+            picture = file.copy() if turn is None else file.transpose(turn)
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
         raise SampleError(f"image {path} cannot be read: {error}") from error
     return resize_image(_to_rgb(picture, path), size)
@@ -49,6 +61,8 @@ def _to_rgb(picture: PillowImage.Image, path: str | Path) -> Image:
                 f"{top:g}; convert it to 8- or 16-bit first, with the window that you want to see"
             )
         grey = torch.from_numpy((values / top).astype(np.float32))
+        if isinstance(transparent := picture.info.get("transparency"), int):
+            grey[torch.from_numpy(values == transparent)] = 1
         return grey.expand(3, -1, -1).contiguous()
     if "A" in mode or "transparency" in picture.info:
         picture = picture.convert("RGBA")
@@ -88,5 +102,5 @@ def resize_labels(labels: Labels, size: Size) -> Labels:
     """Nearest to (size, size) by pixel centres, as Pillow does; "native" returns the labels as they are."""
     if size == "native" or tuple(labels.shape) == (size, size):
         return labels
-    resized: Labels = transforms.resize(labels[None], [size, size], InterpolationMode.NEAREST_EXACT)[0]
-    return resized
+    rows, columns = ((2 * torch.arange(size) + 1) * length // (2 * size) for length in labels.shape)
+    return labels[rows][:, columns]

@@ -91,7 +91,10 @@ def read_run(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         raise SettingsError(
             f"{directory} is no run directory: it has no run.json; make one with: segfaith run FILE -o DIR"
         )
-    description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file} cannot be read ({error}); run it again into another directory") from error
     shards = sorted((directory / "records").glob("*.parquet"))
     if not shards:
         raise SettingsError(f"{directory} has no records yet; run it with: segfaith run FILE -o {directory}")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import segfaith
-from segfaith.attribution.explain import gather, sample_rng
+from segfaith.attribution.explain import evidence_keys
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.plan import (
     Plan,
@@ -29,7 +29,7 @@ from segfaith.benchmark.plan import (
 from segfaith.benchmark.settings import Settings
 from segfaith.benchmark.worker import SampleResult, evaluate_sample, predicted_labels, to_device, unmeasured
 from segfaith.errors import SettingsError
-from segfaith.evidence.gradient import clock
+from segfaith.evidence.gradient import clock, gradient_evidence
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
@@ -98,9 +98,9 @@ def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: S
         with torch.inference_mode():
             channels = model.logits(image.expand(settings.execution.batch_size, -1, -1, -1)).shape[1]
         variant = clean_variant(image, torch.ones(size, size, dtype=torch.bool, device=model.device))
-        gradient_methods = [method for method in methods if method.gradient_key and not method.intervention_key]
         batch = BatchSize(settings.execution.batch_size)
-        gather(model, variant, min(1, channels - 1), gradient_methods, batch, sample_rng(0, "warm-up"))
+        for layer, objective in evidence_keys(methods)[0]:
+            gradient_evidence(model, variant.images, variant.regions, 1, batch, layer=layer, objective=objective)
     except SettingsError:
         raise
     except Exception:

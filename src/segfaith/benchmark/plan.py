@@ -15,6 +15,7 @@ from segfaith.classes import class_index, read_classes
 from segfaith.data.datasets import Dataset, open_dataset
 from segfaith.errors import SettingsError
 from segfaith.models.segmentation import SegmentationModel
+from segfaith.models.weights import file_digest
 from segfaith.perturbation import PERTURBATIONS
 from segfaith.randomness import generator
 
@@ -129,15 +130,30 @@ def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
     settings["execution"].pop("batch_size")
     settings["execution"].pop("threads")
     settings["methods"]["names"] = [method.name for method in plan.methods]
-    settings["model"]["weights"] = model.weights
-    settings["model"]["name"] = model.name
+    settings["model"] |= {"weights": model.weights, "name": model.name, "classes": model.classes}
+    settings["data"]["classes"] = list(plan.dataset.classes or []) or None
     return {
         "results_version": RESULTS_VERSION,
         "settings": settings,
         "weights_digest": model.provenance["state_sha256"],
         "data_digest": plan.dataset.digest(plan.ids),
+        "sources": _sources(plan),
         "samples": len(plan.ids),
     }
+
+
+def _sources(plan: Plan) -> dict[str, str]:
+    """SHA-256 of the user's own code and of maps computed elsewhere, by the name that the settings give them."""
+    sources: dict[str, str] = {}
+    names = [plan.settings.model.name, *plan.settings.methods.names]
+    for name in names:
+        file, maps = Path(name.rpartition(":")[0]), Path(name.removeprefix("maps:"))
+        if name.startswith("maps:"):
+            files = [maps / f"{sample_id}{ending}" for sample_id in plan.ids for ending in (".npy", ".png")]
+            sources[maps.name] = digest([file_digest(path) for path in files if path.is_file()])
+        elif file.suffix == ".py":
+            sources[file.name] = file_digest(file)
+    return sources
 
 
 def digest(content: Any) -> str:
@@ -152,7 +168,8 @@ def differences(before: Any, now: Any, place: str = "") -> list[str]:
         return [
             line for key in keys for line in differences(before.get(key), now.get(key), f"{place}.{key}".lstrip("."))
         ]
-    return [] if before == now else [f"{place}: {before!r} -> {now!r}"]
+    same = json.dumps(before) == json.dumps(now)  # 1 and true are equal to Python
+    return [] if same else [f"{place}: {before!r} -> {now!r}"]
 
 
 def record_file(directory: Path, shard: int, kind: str = "records") -> Path:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import ValidationError
 
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.heatmap import minmax
@@ -90,7 +91,8 @@ def evaluate(
 
     Returns:
         One row per method, indexed by its name, with the columns of the records; the control `random_cells`, against
-        which `tdd_gain` is measured, is always among them.
+        which `tdd_gain` is measured, is always among them. `runtime_s` is that of this call, warm or not. The frame's
+        `attrs["weights"]` say where the model's weights come from.
 
     Raises:
         SampleError, SettingsError: see `explain`. A method that fails has a row that says why.
@@ -98,13 +100,15 @@ def evaluate(
     image, resolved = _prepared(model, image, target)
     if isinstance(methods, Mapping):
         instances = [_given(name, heatmap) for name, heatmap in methods.items()]
-        instances += [] if "random_cells" in methods else [resolve_method("random_cells", {})]
+        if "random_cells" in methods:
+            raise SettingsError("a map cannot be called 'random_cells', the control that tdd_gain is measured against")
+        instances.append(resolve_method("random_cells", {}))
     else:
         instances = resolve_methods(methods, {})
     try:
         settings = EvaluationSettings(k=k, occlusion=[occlusion])
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
+    except ValidationError as error:
+        raise SettingsError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
     result = evaluate_sample(
         model,
         "image",
@@ -116,7 +120,9 @@ def evaluate(
         batch=BatchSize(batch_size),
         stability=stability,
     )
-    return pd.DataFrame(result.records).reindex(columns=list(RECORD_COLUMNS)).set_index("method")
+    frame = pd.DataFrame(result.records).reindex(columns=list(RECORD_COLUMNS)).set_index("method")
+    frame.attrs["weights"] = model.weights
+    return frame
 
 
 def predicted_target(model: SegmentationModel, image: Image, class_name: str | int | None = None) -> Target:

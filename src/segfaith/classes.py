@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from segfaith.constants import IGNORE
 from segfaith.errors import SettingsError
 
 VOC_CLASSES = [
@@ -57,9 +58,12 @@ def class_index(name: str | int, classes: Sequence[str] | None) -> int:
     """The index of a class given by name or by index.
 
     Raises:
-        SettingsError: the name is not among `classes`, or names are unknown.
+        SettingsError: the name or index is not among `classes`, or names are unknown.
     """
     if isinstance(name, int):
+        top = IGNORE if classes is None else len(classes)
+        if not 0 <= name < top:
+            raise SettingsError(f"class {name} is out of range; expected 0 to {top - 1}")
         return name
     if classes is None:
         raise SettingsError(f"class {name!r} is given by name, but the model has no class names; give its index")

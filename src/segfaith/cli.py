@@ -70,11 +70,11 @@ def run_command(
         _print_plan(prepared)
         return
     todo = executors.open_directory(directory, prepared)
-    if not todo:
-        say(f"{directory} is finished: all {len(prepared.plan.ids)} samples are there.")
-    else:
+    if todo:
         _run_with_progress(prepared, directory, todo)
-    raise typer.Exit(_summarise(directory))
+        raise typer.Exit(_summarise(directory))
+    say(f"{directory} is finished: all {len(prepared.plan.ids)} samples are there.")
+    _summarise(directory)
 
 
 def _print_plan(prepared: Any) -> None:
@@ -96,7 +96,7 @@ def _print_plan(prepared: Any) -> None:
 
 
 def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
-    from segfaith.benchmark.executors import run
+    from segfaith.benchmark.executors import run_shards
 
     plan = prepared.plan
     left = sum(len(plan.shards[shard]) for shard in todo)
@@ -115,7 +115,7 @@ def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
     try:
         with Progress(*columns, console=err) as progress:
             task = progress.add_task(plan.settings.name, total=len(plan.ids), completed=len(plan.ids) - left)
-            run(prepared, directory, lambda sample_id: progress.advance(task))
+            run_shards(prepared, directory, todo, lambda sample_id: progress.advance(task))
     except KeyboardInterrupt:
         err.print("Stopped. At most the shard in work is lost; the same command resumes.")
         raise typer.Exit(130) from None
@@ -125,7 +125,7 @@ def _summarise(directory: Path) -> int:
     """Prints how the run's samples ended; 1 if nothing succeeded, else 0."""
     from segfaith.results.records import read_run
 
-    _, records = read_run(directory)
+    description, records = read_run(directory)
     bad = records[records["status"] != "ok"]
     for (status, reason), group in bad.groupby(["status", "reason"]):
         ids = list(dict.fromkeys(group["sample_id"]))
@@ -134,6 +134,7 @@ def _summarise(directory: Path) -> int:
             f"{status}: {len(ids)} sample(s), {len(group)} row(s) ({which}): {reason}",
         )
     ok = records[records["status"] == "ok"]
+    say(f"model {description['model']['name']}, weights {description['model']['weights']}")
     say(
         f"{ok['sample_id'].nunique()} of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok. "
         f"Next: segfaith report {directory}",

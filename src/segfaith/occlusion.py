@@ -33,9 +33,12 @@ ROAD_NOISE = 0.01
 
 
 def gaussian_blur(image: Image, sigma: float) -> Image:
-    """Gaussian blur, sigma in pixels, kernel 2 ceil(3 sigma) + 1, reflect padding."""
-    kernel = 2 * ceil(3 * sigma) + 1
-    blurred: Image = transforms.gaussian_blur(image, [kernel, kernel], [sigma, sigma])
+    """Gaussian blur, sigma in pixels, kernel 2 ceil(3 sigma) + 1, reflect padding.
+
+    Where a side is too short to be reflected that far, the kernel ends at 2 side - 1 pixels along it.
+    """
+    kernel = [2 * min(ceil(3 * sigma), side - 1) + 1 for side in (image.shape[2], image.shape[1])]
+    blurred: Image = transforms.gaussian_blur(image, kernel, [sigma, sigma])
     return blurred
 
 

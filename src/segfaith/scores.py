@@ -36,8 +36,7 @@ def masked_mean_probability(
     columns = region.any(1).any(0).nonzero().flatten()
     box = (..., slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
     inside, z = region[box].double(), logits[box]
-    probability = (z[:, class_index] - z.logsumexp(1)).exp().double()
-    probability = torch.where(region[box], probability, 0.0)
+    probability = torch.where(region[box], z.softmax(1)[:, class_index].double(), 0.0)
     score = probability.sum((1, 2)) / (inside.sum((1, 2)) + EPS)
     if not bool(score.isfinite().all()):
         raise SampleError("the model returned logits that are NaN or infinite inside the target region")

@@ -31,13 +31,14 @@ def ega(gradient: GradientEvidence, *, pool: Literal["mean", "max"], window: int
 
 def pooled_cam(gradient: GradientEvidence) -> Float[Tensor, "N h w"]:
     """relu(sum_k mean_{ij}(G_k) F_k) at the feature layer's resolution."""
-    weights = gradient.gradient.mean((2, 3), keepdim=True)
-    return (weights * gradient.activation).sum(1).relu()
+    weights = gradient.gradient.double().mean((2, 3), keepdim=True)
+    return (weights * gradient.activation).sum(1).relu().float()
 
 
 def elementwise_cam(gradient: GradientEvidence, *, pool: Literal["mean", "max"], window: int) -> Float[Tensor, "N h w"]:
     """relu(sum_k pool(G_k) * F_k) at the feature layer's resolution."""
-    return (block_pool(gradient.gradient, pool, window) * gradient.activation).sum(1).relu()
+    pooled = block_pool(gradient.gradient.double(), pool, window)
+    return (pooled * gradient.activation).sum(1).relu().float()
 
 
 def block_pool(values: Float[Tensor, "N K h w"], pool: Literal["mean", "max"], window: int) -> Float[Tensor, "N K h w"]:

@@ -29,8 +29,8 @@ class Gathered:
     variants: Variants
     class_index: int
     forward: ForwardPass | None = None
-    gradient: dict[Key, GradientEvidence] = field(default_factory=dict)
-    intervention: dict[Key, InterventionEvidence] = field(default_factory=dict)
+    gradient: dict[Key, GradientEvidence | Exception] = field(default_factory=dict)
+    intervention: dict[Key, InterventionEvidence | Exception] = field(default_factory=dict)
     seconds: dict[Key, float] = field(default_factory=dict)
 
     def cost(self, instance: MethodInstance) -> float:
@@ -56,36 +56,47 @@ def gather(
 ) -> Gathered:
     """Runs the model for the evidence of `methods`, each piece once for all methods that share it.
 
+    Evidence that cannot be had is kept as its error, which stops only the methods that need it.
+
     Model passes: N for each distinct gradient evidence, N x grid^2 for each distinct intervention evidence, and N plain
     ones only where no gradient evidence gives the scores that interventions, or the caller (`score`), need.
+
+    Raises:
+        SampleError: the logits are NaN or infinite, so there is nothing to explain.
     """
     gradient_keys, intervention_keys = evidence_keys(methods)
     images, regions = variants.images, variants.regions
     forward: ForwardPass | None = None
-    gradient: dict[Key, GradientEvidence] = {}
-    intervention: dict[Key, InterventionEvidence] = {}
+    gradient: dict[Key, GradientEvidence | Exception] = {}
+    intervention: dict[Key, InterventionEvidence | Exception] = {}
     seconds: dict[Key, float] = {}
     for layer, objective in gradient_keys:
-        gradient[layer, objective], passed, seconds[layer, objective] = gradient_evidence(
-            model, images, regions, class_index, batch, layer=layer, objective=objective
-        )
-        forward = forward or passed
+        try:
+            gradient[layer, objective], passed, seconds[layer, objective] = gradient_evidence(
+                model, images, regions, class_index, batch, layer=layer, objective=objective
+            )
+            forward = forward or passed
+        except Exception as error:
+            gradient[layer, objective] = error
     if forward is None and (score or intervention_keys):
         forward = forward_pass(model, images, regions, class_index, batch)
     for grid, occlusion in intervention_keys:
         assert forward is not None
         start = clock(model.device)
-        intervention[grid, occlusion] = intervention_evidence(
-            model,
-            variants,
-            partitions(variants, grid),
-            grid * grid,
-            forward.score,
-            class_index,
-            batch,
-            occlusion=occlusion,
-            rng=lambda occlusion=occlusion: rng(f"occlusion|{occlusion}"),  # type: ignore[misc]
-        )
+        try:
+            intervention[grid, occlusion] = intervention_evidence(
+                model,
+                variants,
+                partitions(variants, grid),
+                grid * grid,
+                forward.score,
+                class_index,
+                batch,
+                occlusion=occlusion,
+                rng=lambda occlusion=occlusion: rng(f"evidence|{occlusion}"),  # type: ignore[misc]
+            )
+        except Exception as error:
+            intervention[grid, occlusion] = error
         seconds[grid, occlusion] = clock(model.device) - start
     return Gathered(variants, class_index, forward, gradient, intervention, seconds)
 
@@ -129,13 +140,13 @@ def heatmaps(
             method.combine(model, image, Target(gathered.class_index, region))
             for image, region in zip(variants.images, variants.regions, strict=True)
         ]
-        return minmax(torch.stack([_checked(one, size, instance.name) for one in maps]))
+        return minmax(torch.stack([_checked(one, size, instance.name).to(variants.images.device) for one in maps]))
     inputs: dict[str, Any] = {}
     for need in method.needs:
         if need == "gradient":
-            inputs[need] = gathered.gradient[instance.gradient_key or ()]
+            inputs[need] = _usable(gathered.gradient[instance.gradient_key or ()])
         elif need == "intervention":
-            inputs[need] = gathered.intervention[instance.intervention_key or ()]
+            inputs[need] = _usable(gathered.intervention[instance.intervention_key or ()])
         elif need == "region":
             inputs[need] = variants.regions
         elif need == "partition":
@@ -143,7 +154,14 @@ def heatmaps(
         elif need == "rng":
             inputs[need] = [rng(f"{instance.name}|{name}|{draw}") for name in variants.names]
     maps_of_all: Tensor = method.combine(**inputs, **instance.options)
-    return torch.stack([_checked(one, size, instance.name) for one in maps_of_all])
+    return torch.stack([_checked(one, size, instance.name).to(variants.images.device) for one in maps_of_all])
+
+
+def _usable(evidence: Any) -> Any:
+    """The evidence, or the error that kept it from being had."""
+    if isinstance(evidence, Exception):
+        raise evidence
+    return evidence
 
 
 def _checked(heatmap: Any, size: tuple[int, int], name: str) -> Float[Tensor, "H W"]:

@@ -24,7 +24,7 @@ Need = Literal["gradient", "intervention", "region", "partition", "rng", "model"
 
 
 class Parameters(BaseModel):
-    """Parameters of a method that has none."""
+    """What every method's parameters share: none are known but those that a method names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -121,7 +121,6 @@ METHODS: dict[str, Method] = {
     ),
     "mask": Method("mask", "control", ("region",), controls.mask),
 }
-CONTROLS = ("random", "random_cells", "mask")
 DEFAULT_METHODS = tuple(METHODS)
 
 

@@ -3,7 +3,7 @@
 import json
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -118,8 +118,8 @@ def seconds_per_pass(prepared: Prepared) -> float:
     size = 224 if settings.data.size == "native" else settings.data.size
     images = torch.zeros(settings.execution.batch_size, 3, size, size, device=prepared.model.device)
     start = clock(prepared.model.device)
-    with torch.inference_mode():
-        prepared.model.logits(images).logsumexp(1)
+    with torch.no_grad():
+        prepared.model.logits(images).softmax(1)
     return (clock(prepared.model.device) - start) / len(images)
 
 
@@ -197,6 +197,8 @@ def open_directory(directory: Path, prepared: Prepared) -> list[int]:
                 f"{directory} holds a run with other settings; choose another directory or remove it.\n"
                 "Before -> now:\n  " + "\n  ".join(changed)
             )
+    elif next((directory / "records").glob("*.parquet"), None):
+        raise SettingsError(f"{directory} has records but no run.json, so nobody knows whose; choose another directory")
     else:
         text = json.dumps(description, indent=2)
         replace_file(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
@@ -223,8 +225,14 @@ def run(
     if isinstance(prepared, Settings):
         prepared = prepare(prepared)
     directory = Path(directory)
+    run_shards(prepared, directory, open_directory(directory, prepared), on_sample)
+    return directory
+
+
+def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sample: Callable[[str], None]) -> None:
+    """Runs some shards of a plan; each file of records appears whole, after its curves and maps."""
     batch = BatchSize(prepared.plan.settings.execution.batch_size)
-    for shard in open_directory(directory, prepared):
+    for shard in shards:
         records: list[dict[str, Any]] = []
         curves: list[dict[str, Any]] = []
         for sample_id in prepared.plan.shards[shard]:
@@ -235,7 +243,6 @@ def run(
         if curves:
             write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS)
         write_rows(record_file(directory, shard), records, RECORD_COLUMNS)
-    return directory
 
 
 def run_sample(prepared: Prepared, sample_id: str, batch: BatchSize, directory: Path | None = None) -> SampleResult:
@@ -259,10 +266,10 @@ def run_sample(prepared: Prepared, sample_id: str, batch: BatchSize, directory: 
             labels=sample.labels.to(image.device),
             stability=sample_id in plan.stability_ids,
         )
-        if directory is not None and settings.output.maps:
-            _keep_maps(directory / "maps" / sample_id, sample, target, result)
     except Exception as error:  # a bad sample never stops a run, and its rows say why
         return unmeasured(sample_id, plan.methods, error, target)
+    if directory is not None and settings.output.maps:  # a full disk does stop it
+        _keep_maps(directory / "maps" / sample_id, sample, target, result)
     return result
 
 

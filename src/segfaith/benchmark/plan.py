@@ -125,6 +125,8 @@ def check_classes(model: SegmentationModel, dataset: Dataset) -> None:
 def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
     """What makes two runs the same: settings without paths and batch size, with digests in place of the paths."""
     settings = plan.settings.model_dump(mode="json", by_alias=True)
+    settings.pop("name")
+    settings["execution"]["device"] = model.device.type
     settings["data"].pop("root")
     settings["data"].pop("download")
     settings["execution"].pop("batch_size")

@@ -86,7 +86,7 @@ def evaluate_sample(
     the baseline and three for each map (one a method, three for `random_cells`).
 
     Raises:
-        SampleError: the model gives nothing usable on this image. A method that fails alone becomes a failed row.
+        SampleError: the model's logits are NaN or infinite. A method that fails alone becomes a failed row.
     """
     rng = sample_rng(seed, sample_id)
     clean = gather(model, clean_variant(image, target.region), target.class_index, methods, batch, rng)
@@ -273,7 +273,7 @@ def predicted_labels(model: SegmentationModel, image: Image) -> Labels:
     Raises:
         SampleError: logits are NaN or infinite.
     """
-    with torch.inference_mode():
+    with torch.no_grad():
         logits = model.logits(image[None].to(model.device))
     if not bool(logits.isfinite().all()):
         raise SampleError("the model returned logits that are NaN or infinite")

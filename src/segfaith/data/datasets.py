@@ -107,11 +107,15 @@ def open_sbd(root: Path, split: str, classes: list[str] | None, download: bool) 
 def open_folder(root: Path, split: str, classes: list[str] | None, download: bool) -> Dataset:
     """`root/images/ID.*` with `root/masks/ID.png`, and `root/classes.txt` with one class name a line.
 
-    With a sub-folder of the split's name (`root/val/images`), that one is read; otherwise `root` itself.
+    With a sub-folder of the split's name (`root/val/images`), that one is read; without, `root` itself is "val".
     """
     if download:
         raise SettingsError("a folder data set cannot be downloaded; put images/, masks/ and classes.txt into its root")
     base = root / split if (root / split / "images").is_dir() else root
+    if base == root and split != "val":
+        raise SettingsError(
+            f"expected the folder {root / split / 'images'} for split {split!r}; make it or leave split out"
+        )
     if not (base / "images").is_dir() or not (base / "masks").is_dir():
         raise SettingsError(
             f"expected the folders {base / 'images'} and {base / 'masks'}; make them or change [data] root"
@@ -174,6 +178,7 @@ def _torchvision_set(
         raise SettingsError(
             f"{name} {split} is not in {root.resolve()} ({error}). "
             f"Download it with: segfaith download {name} {shlex.quote(str(root))}"
+            + (f" --split {split}" if split != "val" else "")
         ) from error
 
 

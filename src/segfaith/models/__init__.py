@@ -7,6 +7,7 @@ import urllib.error
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
@@ -76,8 +77,8 @@ def load_model(
         name: a name of `MODELS`, or `path/to/file.py:function` or `package.module:function`, where the function
             returns a `torch.nn.Module`.
         weights: None downloads torchvision's VOC weights for a known name (with a progress bar) and keeps a
-            function's own; a `.pth`, `.pt` or `.safetensors` file is loaded strictly; "random" draws weights with
-            `seed`, for trials of correctness and speed only.
+            function's own; a `.pth`, `.pt` or `.safetensors` file is loaded strictly; "random", for a known name
+            only, draws weights with `seed`, for trials of correctness and speed.
         layer: feature layer for gradient methods; known names have one.
         classes: "voc", a list of names, or a file with one name a line, in the order of the output channels.
         mean, std: normalisation of RGB in [0, 1].
@@ -111,9 +112,11 @@ def load_model(
 def _known_module(
     name: str, entry: ModelEntry, weights: str | Path | None, args: dict[str, Any], seed: int
 ) -> tuple[nn.Module, str, dict[str, str]]:
-    args = args | {"weights": None, "weights_backbone": None}
+    fixed = {"weights": None, "weights_backbone": None}
+    if fixed.keys() & args.keys():
+        raise SettingsError(f"args of {name} cannot hold {', '.join(fixed)}; use weights = ... of [model]")
     if weights == "random":
-        return _seeded(name, entry.build, args, seed), f"random (seed {seed})", {}
+        return _build_known(name, entry, fixed | args, seed), f"random (seed {seed})", {}
     if weights is None:
         state = _download(name, entry.weights)
         source, provenance = str(entry.weights), {"url": str(entry.weights.url)}
@@ -123,7 +126,7 @@ def _known_module(
         source, provenance = path.name, {"file_sha256": file_digest(path)}
     if any(key.startswith("aux_classifier.") for key in state):
         args = {"aux_loss": True} | args
-    module = _seeded(name, entry.build, args, seed)
+    module = _build_known(name, entry, fixed | args, seed)
     load_weights(module, state, source)
     return module, source, provenance
 
@@ -146,26 +149,38 @@ def _download(name: str, weights: Any) -> Mapping[str, torch.Tensor]:
 def _custom_module(
     name: str, weights: str | Path | None, args: dict[str, Any], seed: int
 ) -> tuple[nn.Module, str, dict[str, str]]:
-    module = _seeded(name, import_function(name), args, seed)
+    if weights == "random":
+        raise SettingsError(
+            f"weights = 'random' is for torchvision's models; leave weights out to keep those of {name}"
+        )
+    build = import_function(name)
+    try:
+        signature(build).bind(**args)
+    except TypeError as error:
+        raise SettingsError(f"{name} does not take args {args}: {error}; see [model] args") from error
+    module = _seeded(build, args, seed)
     if not isinstance(module, nn.Module):
         raise SettingsError(f"{name} returned a {type(module).__name__}; expected a torch.nn.Module")
     if weights is None:
         return module, f"as built by {name.rpartition(':')[2]}", {}
-    if weights == "random":
-        return module, f"random (as built by {name.rpartition(':')[2]}, seed {seed})", {}
     path = Path(weights)
     load_weights(module, read_state_dict(path), path.name)
     return module, path.name, {"file_sha256": file_digest(path)}
 
 
-def _seeded(name: str, build: Callable[..., Any], args: Mapping[str, Any], seed: int) -> Any:
+def _build_known(name: str, entry: ModelEntry, args: Mapping[str, Any], seed: int) -> nn.Module:
+    try:
+        module: nn.Module = _seeded(entry.build, args, seed)
+    except TypeError as error:
+        raise SettingsError(f"{name} cannot be built with args {dict(args)}: {error}; see [model] args") from error
+    return module
+
+
+def _seeded(build: Callable[..., Any], args: Mapping[str, Any], seed: int) -> Any:
     """Calls build(**args) with torch's global generator seeded, and leaves that generator as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        try:
-            return build(**args)
-        except TypeError as error:
-            raise SettingsError(f"{name} cannot be built with args {dict(args)}: {error}; see [model] args") from error
+        return build(**args)
 
 
 def _run_file(path: Path) -> ModuleType:

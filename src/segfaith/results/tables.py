@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from segfaith.evaluation.metrics import METRICS, Metric
+from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records import replace_file
 
 TABLE_METRICS = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
@@ -28,8 +28,8 @@ def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
         min_s: leaves out samples with a lower s; off by default.
 
     Returns:
-        Columns data, method, metric, mean (over run-level means, each run counting once), std (n - 1; NaN for a single
-        run), median (over all samples), runs, n (samples whose value entered), undefined (NaN values of measured
+        Columns data, weights, method, metric, mean (over run-level means, each run counting once), std (n - 1; NaN for a
+        single run), median (over all samples), runs, n (samples whose value entered), undefined (NaN values of measured
         samples), not_ok (rows that were skipped or failed).
     """
     rows = []
@@ -45,6 +45,7 @@ def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
                 rows.append(
                     {
                         "data": data,
+                        "weights": "; ".join(dict.fromkeys(str(run["model"]["weights"]) for run, _ in group)),
                         "method": method,
                         "metric": metric,
                         "mean": means.mean(),
@@ -88,15 +89,24 @@ def _note(description: Mapping[str, Any], records: pd.DataFrame) -> str:
 
 
 def layout(summary: pd.DataFrame, statistic: Literal["mean", "median"] = "mean") -> list[list[str]]:
-    """The printed table: a header row, then one row per data set and method."""
+    """The printed table: a header row, then one row per data set and method.
+
+    `n` is how many samples entered; a value that fewer entered is followed by its own number in brackets.
+    """
     several = bool((summary["runs"] > 1).any()) and statistic == "mean"
     arrows = {"higher": " ↑", "lower": " ↓", None: ""}
     header = ["Data", "Method", *(METRICS[name].label + arrows[METRICS[name].better] for name in TABLE_METRICS)]
     table = [[*header, "n", "undef."]]
     for (data, method), group in summary.groupby(["data", "method"], sort=False):
-        values, spreads = (dict(zip(group["metric"], group[name], strict=True)) for name in (statistic, "std"))
-        cells = [_cell(values[name], spreads[name] if several else nan) for name in TABLE_METRICS]
-        table.append([str(data), str(method), *cells, str(group["n"].max()), str(group["undefined"].sum())])
+        values, spreads, counts = (
+            dict(zip(group["metric"], group[name], strict=True)) for name in (statistic, "std", "n")
+        )
+        n = max(counts.values())
+        cells = [
+            _cell(values[name], spreads[name] if several else nan) + (f" ({counts[name]})" if counts[name] < n else "")
+            for name in TABLE_METRICS
+        ]
+        table.append([str(data), str(method), *cells, str(n), str(group["undefined"].sum())])
     return table
 
 
@@ -118,11 +128,6 @@ def write_tables(runs: Sequence[Run], directory: Path, min_s: float | None = Non
     replace_file(csv, lambda temporary: summary.to_csv(temporary, index=False))
     replace_file(text, lambda temporary: temporary.write_text(markdown(runs, min_s), encoding="utf-8"))
     return csv, text
-
-
-def metric_definitions() -> list[Metric]:
-    """The metrics of the table, in its order."""
-    return [METRICS[name] for name in TABLE_METRICS]
 
 
 def _by_data(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -28,9 +28,9 @@ def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
         min_s: leaves out samples with a lower s; off by default.
 
     Returns:
-        Columns data, weights, method, metric, mean (over run-level means, each run counting once), std (n - 1; NaN for a
-        single run), median (over all samples), runs, n (samples whose value entered), undefined (NaN values of measured
-        samples), not_ok (rows that were skipped or failed).
+        Columns data, weights, method, metric, mean (over run-level means, each run counting once), std (n - 1; NaN
+        for a single run), median (over all samples), runs, n (samples whose value entered), undefined (NaN values of
+        measured samples), not_ok (rows that were skipped or failed).
     """
     rows = []
     for data, group in _by_data(runs).items():

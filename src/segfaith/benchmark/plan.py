@@ -152,7 +152,7 @@ def _sources(plan: Plan) -> dict[str, str]:
         file, maps = Path(name.rpartition(":")[0]), Path(name.removeprefix("maps:"))
         if name.startswith("maps:"):
             files = [maps / f"{sample_id}{ending}" for sample_id in plan.ids for ending in (".npy", ".png")]
-            sources[maps.name] = digest([file_digest(path) for path in files if path.is_file()])
+            sources[maps.name] = digest({path.name: file_digest(path) for path in files if path.is_file()})
         elif file.suffix == ".py":
             sources[file.name] = file_digest(file)
     return sources

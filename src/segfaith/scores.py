@@ -79,7 +79,9 @@ def in_batches(count: int, compute: Callable[[slice], tuple[Tensor, ...]], batch
 def _out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says that memory ran out: its own class on a GPU, a plain RuntimeError on the CPU."""
     words = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in words or "not enough memory" in words
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in words for text in ("allocate memory", "not enough memory", "out of memory")
+    )
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ This module imports no torch: tables and reports read it too.
 
 from dataclasses import dataclass
 from math import inf, isnan, nan
+from statistics import fmean
 from typing import Literal
 
 from segfaith.constants import EPS
@@ -95,4 +96,4 @@ def score_metrics(s: float, s_target: float, s_off: float, s_baseline: float, s_
 def mean_defined(values: list[float]) -> float:
     """Mean of the values that are not NaN; NaN where there is none."""
     defined = [value for value in values if not isnan(value)]
-    return sum(defined) / len(defined) if defined else nan
+    return fmean(defined) if defined else nan

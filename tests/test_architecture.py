@@ -1,0 +1,161 @@
+"""The house rules of the source tree: which way imports point, what stays light, how large modules are."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import segfaith
+
+SOURCE = Path(segfaith.__file__).parent
+MODULES = {
+    ".".join(("segfaith", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(SOURCE.rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+FLOORS = [
+    {"types", "classes", "lookup", "errors", "constants", "randomness"},
+    {"models", "data"},
+    {"scores", "occlusion", "perturbation", "targets"},
+    {"evidence"},
+    {"evaluation", "attribution"},
+    {"api", "benchmark", "results"},
+    {"cli"},
+]
+"""From the ground up: a room imports rooms of its own floor or of lower ones."""
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def imported(name: str) -> Iterator[str]:
+    """Every module that a module imports anywhere, also inside functions."""
+    package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                base = ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
+            submodules = [f"{base}.{alias.name}" for alias in node.names if f"{base}.{alias.name}" in MODULES]
+            yield from submodules or [base]
+
+
+def room(module: str) -> str:
+    """`segfaith.evidence.gradient` lies in the room `evidence`."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def own_imports() -> Iterator[tuple[str, str]]:
+    """(importer, imported) for all imports between rooms of segfaith; the root, which holds the version, is free."""
+    for name in MODULES:
+        for other in imported(name):
+            if other.startswith("segfaith.") and room(name) and room(name) != room(other):
+                yield name, other
+
+
+def test_the_tests_see_the_whole_tree_and_its_imports() -> None:
+    assert len(MODULES) > 30
+    assert ("segfaith.evidence.gradient", "segfaith.scores") in set(own_imports())
+    assert ("segfaith.cli", "segfaith.benchmark.executors") in set(own_imports())
+    assert "torch" in set(imported("segfaith.scores"))
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room(name) for name in MODULES} - {""} == set(FLOOR)
+
+
+def test_imports_point_down() -> None:
+    upwards = [f"{a} imports {b}" for a, b in own_imports() if FLOOR[room(a)] < FLOOR[room(b)]]
+    assert upwards == []
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    """No cycle of rooms, of whatever length: rooms without imports are taken away until none is left."""
+    needs = {name: {room(b) for a, b in own_imports() if room(a) == name} for name in FLOOR}
+    while free := [name for name, others in needs.items() if not others]:
+        for name in free:
+            del needs[name]
+        for others in needs.values():
+            others.difference_update(free)
+    assert needs == {}
+
+
+def test_no_two_modules_import_each_other() -> None:
+    needs = {name: {other for other in imported(name) if other in MODULES} for name in MODULES}
+    while free := [name for name, others in needs.items() if not others]:
+        for name in free:
+            del needs[name]
+        for others in needs.values():
+            others.difference_update(free)
+    assert needs == {}
+
+
+def test_results_and_what_they_need_import_no_torch() -> None:
+    """In a process of its own, so that what they import in turn counts."""
+    light = [name for name in MODULES if room(name) == "results"]
+    light += [f"segfaith.{name}" for name in ("evaluation.metrics", "errors", "lookup", "constants", "classes")]
+    assert {"segfaith.results.tables", "segfaith.results.records", "segfaith.results.overlay"} <= set(light)
+    code = (
+        "import importlib, sys\n"
+        f"for name in {light!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    assert 'torch' not in sys.modules, name\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_the_executors_import_ray() -> None:
+    users = {name for name in MODULES if any(other.split(".")[0] == "ray" for other in imported(name))}
+    assert users <= {"segfaith.benchmark.executors"}
+
+
+def test_modules_are_at_most_330_lines_long() -> None:
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: length for name, length in lengths.items() if length > 330} == {}
+
+
+def test_nothing_is_left_to_do() -> None:
+    """No TODO or FIXME, and nothing that only raises NotImplementedError."""
+    marks = re.compile(r"\b(TODO|FIXME|XXX)\b")
+    marked = [name for name, path in MODULES.items() if marks.search(path.read_text(encoding="utf-8"))]
+    raising = [
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise) and node.exc is not None and "NotImplementedError" in ast.unparse(node.exc)
+    ]
+    assert marked + raising == []
+
+
+def public(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """The module itself, its public functions and classes, and the public methods of these."""
+    yield "(module)", tree
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name, node
+            if isinstance(node, ast.ClassDef):
+                for inner in node.body:
+                    if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                        yield f"{node.name}.{inner.name}", inner
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_everything_public_has_a_docstring(name: str) -> None:
+    bare = [place for place, node in public(TREES[name]) if not ast.get_docstring(node)]
+    assert bare == []
+
+
+def test_methods_are_pure_functions_of_evidence() -> None:
+    """The modules of the built-in methods neither run a model nor read files; `maps` is the one that reads."""
+    forbidden = {"segfaith.models", "segfaith.evidence", "segfaith.scores", "segfaith.occlusion"}
+    for name in ("cam", "region", "fusion", "controls", "heatmap"):
+        others = set(imported(f"segfaith.attribution.{name}"))
+        assert not {other for other in others if any(other.startswith(one) for one in forbidden)}, name
+        assert not others & {"pathlib", "os", "PIL"}, name

@@ -1,0 +1,376 @@
+"""The command line: what each verb prints and writes, exit statuses, and errors without a traceback."""
+
+import csv
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import segfaith
+from folder_runs import command, content, make_project, toml, write_settings
+from segfaith.attribution.methods import METHODS
+from segfaith.benchmark.settings import make_settings
+from segfaith.cli import app
+from segfaith.data.datasets import DATASETS
+from segfaith.evaluation.metrics import METRICS
+from segfaith.models import MODELS
+from segfaith.occlusion import OPERATORS
+from segfaith.results.records import read_run
+
+VERBS = ["run", "report", "list", "download", "version"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_project(tmp_path_factory.mktemp("project"), samples=3)
+    write_settings(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(project: Path) -> Path:
+    """A finished run of three samples without stability."""
+    return segfaith.run(make_settings(content(project)), project / "finished")
+
+
+def fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path, status: int = 2
+) -> str:
+    """What a failing command says on the error stream: an `error:` line and nothing like a traceback."""
+    assert command(monkeypatch, *arguments) == status
+    output, errors = capsys.readouterr()
+    assert errors.startswith("error: "), errors
+    assert "Traceback" not in output + errors
+    return errors
+
+
+def test_importing_segfaith_and_its_help_import_nothing_heavy() -> None:
+    """A process of its own; `segfaith --help` must answer at once."""
+    code = (
+        "import sys, segfaith\n"
+        "dir(segfaith)\n"
+        "heavy = {'torch', 'torchvision', 'matplotlib', 'pandas', 'pyarrow', 'scipy', 'numpy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "import segfaith.cli\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "sys.argv = ['segfaith', '--help']\n"
+        "try:\n"
+        "    segfaith.cli.main()\n"
+        "finally:\n"
+        "    assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [verb for verb in VERBS if verb not in done.stdout] == []
+
+
+def test_every_public_name_resolves_and_an_unknown_one_lists_them() -> None:
+    for name in segfaith.__all__:
+        assert getattr(segfaith, name) is not None
+    assert set(segfaith.__all__) <= set(dir(segfaith))
+    with pytest.raises(AttributeError, match=r"module 'segfaith' has no attribute 'explane'; it has .*explain"):
+        _ = segfaith.explane
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help(verb: str) -> None:
+    shown = CliRunner().invoke(app, [verb, "--help"])
+    assert shown.exit_code == 0
+    assert "Usage" in shown.output
+
+
+def test_no_verb_shows_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    command(monkeypatch)
+    output = "".join(capsys.readouterr())
+    assert "Usage" in output
+    assert all(verb in output for verb in VERBS)
+
+
+def test_version() -> None:
+    shown = CliRunner().invoke(app, ["version"])
+    assert (shown.exit_code, shown.output.strip()) == (0, segfaith.__version__)
+
+
+@pytest.mark.parametrize(
+    ("kind", "table"),
+    [
+        ("models", MODELS),
+        ("methods", METHODS),
+        ("metrics", METRICS),
+        ("datasets", DATASETS),
+        ("occlusions", OPERATORS),
+    ],
+)
+def test_list_shows_every_name_once(kind: str, table: dict[str, Any]) -> None:
+    shown = CliRunner().invoke(app, ["list", kind])
+    assert shown.exit_code == 0
+    assert [line.split()[0] for line in shown.output.splitlines()] == list(table)
+
+
+def test_list_says_what_metrics_mean_and_where_methods_come_from() -> None:
+    metrics = CliRunner().invoke(app, ["list", "metrics"]).output
+    assert re.search(r"^tdd +relative drop of s when the top pixels inside the target are deleted$", metrics, re.M)
+    methods = CliRunner().invoke(app, ["list", "methods"]).output
+    assert re.search(r"^dea +Sakib et al\., equation 2$", methods, re.M)
+
+
+def test_an_unknown_list_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    errors = fails(monkeypatch, capsys, "list", "method")
+    assert "unknown list 'method'; did you mean 'methods'" in errors
+    assert "known: models, methods, metrics, datasets, occlusions" in errors
+
+
+# run
+
+
+def test_run_writes_a_run_and_names_the_next_command(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "run", project / "settings.toml", "-o", tmp_path / "run") == 0
+    output, errors = capsys.readouterr()
+    assert f"3 of 3 samples measured, 0 rows not ok. Next: segfaith report {tmp_path / 'run'}" in output
+    assert "3/3" in errors, "the progress bar counts samples"
+    assert len(read_run(tmp_path / "run")[1]) == 3 * 7
+
+
+def test_run_without_an_output_goes_to_runs_and_the_name(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = project / "settings.toml"
+    assert command(monkeypatch, "run", settings, "-n", "1", "--set", 'methods.names=["random"]') == 0
+    assert sorted(path.name for path in (tmp_path / "runs" / "small").iterdir()) == ["records", "run.json"]
+
+
+def test_flags_and_set_reach_the_settings(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = project / "settings.toml"
+    flags = ["-n", "2", "--seed", "3", "--device", "cpu", "--batch-size", "5"]
+    overrides = ["--set", "evaluation.k=0.3", "--set", 'methods.names=["random"]', "--set", "name=other"]
+    assert command(monkeypatch, "run", settings, "-o", tmp_path, *flags, *overrides) == 0
+    description, records = read_run(tmp_path)
+    chosen = description["settings"]
+    assert (chosen["data"]["n"], chosen["seed"], chosen["name"]) == (2, 3, "other")
+    assert (chosen["execution"]["device"], chosen["execution"]["batch_size"]) == ("cpu", 5)
+    assert chosen["evaluation"]["k"] == 0.3
+    assert list(records["method"]) == ["random", "random_cells"] * 2
+
+
+def test_dry_run_says_what_it_would_cost_and_writes_nothing(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """3 samples x (6 x (1 + 4 x 4) + 3 x (4 methods + 3 draws) + 1) passes."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(project.rglob("*"))
+    settings = project / "settings.toml"
+    stable = ["--set", "evaluation.stability=true", "--set", 'methods.names=["gpa", "ega", "ria", "dea"]']
+    assert command(monkeypatch, "run", settings, "--dry-run", "-o", tmp_path / "run", *stable) == 0
+    output = capsys.readouterr().out
+    assert "folder val: 3 samples" in output
+    assert "s0, s1, s2" in output
+    assert "gpa, ega, ria, dea, random_cells" in output
+    assert "tiny.py:build, weights tiny.pth, layer backbone.1, on cpu" in output
+    assert f"{3 * (6 * 17 + 3 * 7 + 1)} through the model, 1 shards" in output
+    assert re.search(r"time +about \d+ s \(\d+\.\d ms a pass", output)
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(project.rglob("*")) == before
+
+
+def test_a_refused_directory_shows_the_differences(
+    project: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = fails(monkeypatch, capsys, "run", project / "settings.toml", "-o", finished, "--set", "evaluation.k=0.3")
+    assert "holds a run with other settings; choose another directory or remove it" in errors
+    assert "settings.evaluation.k: 0.2 -> 0.3" in errors
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('methods.names=["gap"]', "unknown method 'gap'; did you mean 'gpa'"),
+        ('methods.names=["dea@alfa=1"]', "parameter alfa"),
+        ('methods.names=["maps:nowhere"]', "expected one with ID.npy or ID.png per sample"),
+        ("data.name=voc", "unknown data set 'voc'; did you mean 'voc2012'"),
+        ("data.root=nowhere", "make them or change [data] root"),
+        ("data.n=9", "n = 9 samples asked for; folder val has 3"),
+        ("data.sise=9", "unknown key 'data.sise'; did you mean 'size'"),
+        ("model.name=fcn_resnet5", "unknown model 'fcn_resnet5'; did you mean 'fcn_resnet50'"),
+        ("model.name=nowhere.py:build", "expected path/to/file.py:function"),
+        ("model.weights=nowhere.pth", "give a .pth, .pt or .safetensors file, 'random', or leave weights out"),
+        ("model.layer=backbone.9", "has no layer 'backbone.9'; the nearest are backbone."),
+        ("model.classes=nowhere.txt", "expected 'voc', a list, or a file with one name a line"),
+        ("target.class=dog", "unknown class 'dog'; the classes are background, box, disc"),
+        ('evaluation.occlusion=["meen"]', "unknown occlusion operator 'meen'; did you mean 'mean'"),
+        ("execution.device=gpu", "device 'gpu' cannot be used"),
+        ("data.n", "expected KEY=VALUE, as in data.n=20"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_told_before_anything_is_written(
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    override: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(monkeypatch, capsys, "run", project / "settings.toml", "-o", "run", "--set", override)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_settings_file_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = fails(monkeypatch, capsys, "run", tmp_path / "missing.toml")
+    assert "no settings file" in errors
+    assert "give a TOML file" in errors
+
+
+def test_absent_data_name_the_command_that_downloads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "settings.toml"
+    for name in ("voc2012", "sbd"):
+        root = tmp_path / name
+        settings.write_text(toml({"data": {"name": name, "root": name}, "model": {"name": "fcn_resnet50"}}))
+        errors = fails(monkeypatch, capsys, "run", settings)
+        assert f"{name} val is not in {root}" in errors
+        assert f"Download it with: segfaith download {name} {root}" in errors
+
+
+def test_run_in_a_process_of_its_own_prints_an_error_without_a_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from segfaith.cli import main; main()", "report", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"error: .* is no run directory: it has no run\.json; make one with: segfaith run .*\n", done.stderr
+    )
+    assert done.stdout == ""
+
+
+# report
+
+
+def test_report_prints_the_table_and_writes_it(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert command(monkeypatch, "report", finished, "-o", tmp_path / "tables") == 0
+    output = capsys.readouterr().out
+    records = read_run(finished)[1]
+    for method, rows in records.groupby("method"):
+        (line,) = [line for line in output.splitlines() if line.split()[:1] == [method]][:1]
+        cells = line.split()
+        assert cells[1:3] == [f"{rows['tdd'].mean():.3f}", f"{rows['tdd_gain'].mean():.3f}"]
+        assert cells[3] == f"{rows['odd_abs'].mean():.3f}"
+        assert cells[6] == "n/a", "stability was not measured"
+        assert cells[-2:] == ["3", "3"], "n, and the three values of stability that are undefined"
+    for label in (
+        "Method",
+        "TDD ↑",
+        "TDD gain ↑",
+        "OT abs ↓",
+        "Leak abs ↓",
+        "Ins. ↑",
+        "Stab. ↑",
+        "Time s ↓",
+        "n",
+        "undef.",
+    ):
+        assert label in output
+    assert "folder val: mean" in output
+    assert "folder val: median over samples" in output
+    assert "tiny.py:build, weights tiny.pth" in output
+    assert "3 of 3 samples measured, 0 skipped, 0 failed" in output
+    assert f"written: {tmp_path / 'tables' / 'table.csv'}" in output
+    with (tmp_path / "tables" / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    (tdd,) = [row for row in rows if (row["method"], row["metric"]) == ("dea", "tdd")]
+    assert float(tdd["mean"]) == pytest.approx(records[records["method"] == "dea"]["tdd"].mean())
+    assert (tdd["n"], tdd["undefined"], tdd["not_ok"]) == ("3", "0", "0")
+    text = (tmp_path / "tables" / "table.md").read_text(encoding="utf-8")
+    assert text.count("| dea |") == 2, "in the table of means and in that of medians"
+
+
+def test_report_writes_into_the_run_where_no_output_is_named(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(monkeypatch, "report", finished) == 0
+    assert {"table.csv", "table.md"} <= {path.name for path in finished.iterdir()}
+
+
+def test_report_over_several_runs_counts_each_run_once(
+    project: Path,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    other = segfaith.run(make_settings(content(project, data={"n": 1}, seed=1)), tmp_path / "other")
+    assert command(monkeypatch, "report", finished, other, "-o", tmp_path) == 0
+    output = capsys.readouterr().out
+    means = [read_run(one)[1].query("method == 'ria'")["tdd"].mean() for one in (finished, other)]
+    mean, spread = sum(means) / 2, abs(means[0] - means[1]) / 2**0.5
+    assert f"{mean:.3f} ± {spread:.3f}" in output
+    assert output.count("weights tiny.pth") == 2
+
+
+def test_report_with_a_lowest_score_says_so(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = sorted(read_run(finished)[1].query("method == 'gpa'")["s"])
+    limit = (scores[0] + scores[1]) / 2
+    assert command(monkeypatch, "report", finished, "-o", tmp_path, "--min-s", f"{limit}") == 0
+    assert f"Only samples with s >= {limit:g} entered." in capsys.readouterr().out
+    with (tmp_path / "table.csv").open(newline="") as file:
+        assert {row["n"] for row in csv.DictReader(file) if row["metric"] == "tdd"} == {"2"}
+
+
+def test_report_of_what_is_no_run_is_an_error(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "it has no run.json; make one with: segfaith run" in fails(monkeypatch, capsys, "report", tmp_path)
+    (tmp_path / "run.json").write_bytes((finished / "run.json").read_bytes())
+    assert "has no records yet; run it with: segfaith run FILE -o" in fails(monkeypatch, capsys, "report", tmp_path)
+
+
+def test_report_of_a_broken_run_json_is_an_error(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("{")
+    assert "run.json cannot be read" in fails(monkeypatch, capsys, "report", tmp_path / "run")
+
+
+def test_report_of_an_unfinished_run_says_so(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = {"device": "cpu", "shard_size": 1}
+    segfaith.run(make_settings(content(project, execution=shards, methods={"names": ["random"]})), tmp_path / "run")
+    (tmp_path / "run" / "records" / "00001.parquet").unlink()
+    assert command(monkeypatch, "report", tmp_path / "run") == 0
+    output = capsys.readouterr().out
+    assert "2 of 3 samples measured, 0 skipped, 0 failed" in output
+    assert "NOT FINISHED, 1 samples to go" in output
+
+
+def test_download_of_an_unknown_or_a_folder_data_set_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "unknown data set 'voc'; did you mean 'voc2012'" in fails(monkeypatch, capsys, "download", "voc", tmp_path)
+    assert "a folder data set cannot be downloaded" in fails(monkeypatch, capsys, "download", "folder", tmp_path)
+
+
+def test_an_unknown_option_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "run", "settings.toml", "--gpu") == 2
+    assert "--gpu" in capsys.readouterr().err

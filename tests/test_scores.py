@@ -1,0 +1,195 @@
+"""Equation 1 by loops, scoring in batches, and what happens when memory runs out."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rederived import bilinear, score
+from segfaith.errors import SampleError
+from segfaith.scores import BatchSize, in_batches, masked_mean_probability, score_images
+from toys import SmallCNN, plain
+
+
+def blocks(size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> Tensor:
+    """Masks (N, H, W), one for each box (top, bottom, left, right)."""
+    masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
+    for mask, (top, bottom, left, right) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = True
+    return masks
+
+
+@pytest.mark.parametrize("classes", [2, 3, 21])
+@pytest.mark.parametrize("size", [(5, 7), (12, 4), (1, 1)])
+def test_score_is_the_masked_mean_probability(classes: int, size: tuple[int, int], rng: np.random.Generator) -> None:
+    logits = rng.normal(0, 4, (3, classes, *size)).astype(np.float32)
+    regions = rng.random((3, *size)) < 0.4
+    regions[:, 0, 0] = True
+    got = masked_mean_probability(torch.from_numpy(logits), torch.from_numpy(regions), classes - 1)
+    assert got.dtype == torch.float64
+    for n in range(3):
+        assert got[n].item() == pytest.approx(score(logits[n], regions[n], classes - 1), abs=2e-7)
+
+
+def test_eps_stands_in_the_denominator() -> None:
+    logits = torch.tensor([-200.0, 200.0])[None, :, None, None].expand(1, 2, 2, 3).contiguous()
+    one, all_six = torch.zeros(1, 2, 3, dtype=torch.bool), torch.ones(1, 2, 3, dtype=torch.bool)
+    one[0, 1, 2] = True
+    assert masked_mean_probability(logits, one, 1).item() == pytest.approx(1 / 1.000001, rel=1e-12)
+    assert masked_mean_probability(logits, all_six, 1).item() == pytest.approx(6 / 6.000001, rel=1e-12)
+    assert masked_mean_probability(logits, all_six, 0).item() == 0.0
+
+
+def test_sums_are_float64() -> None:
+    """The mean of equal probabilities is that probability to 1e-13; torch's float32 sum misses it by 1e-7."""
+    logits = torch.tensor([0.3, -0.9, 0.1])[None, :, None, None].expand(1, 3, 211, 301).contiguous()
+    one = masked_mean_probability(logits[..., :1, :1], torch.ones(1, 1, 1, dtype=torch.bool), 1).item()
+    many = masked_mean_probability(logits, torch.ones(1, 211, 301, dtype=torch.bool), 1).item()
+    probability, count = one * (1 + 1e-6), 211 * 301
+    assert many == pytest.approx(probability * count / (count + 1e-6), rel=1e-13)
+
+
+def test_only_the_region_counts(rng: np.random.Generator) -> None:
+    logits = torch.from_numpy(rng.normal(size=(1, 3, 8, 8)).astype(np.float32))
+    region = blocks((8, 8), (2, 5, 1, 4))
+    region[0, 3, 2] = False  # a hole inside the bounding box
+    before = masked_mean_probability(logits, region, 2).item()
+    elsewhere = logits + 100 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * ~region[:, None]
+    assert masked_mean_probability(elsewhere, region, 2).item() == before
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_scores_of_logits_that_are_not_finite_are_refused(value: float) -> None:
+    logits, region = torch.zeros(1, 3, 4, 4), blocks((4, 4), (0, 2, 0, 2))
+    logits[0, 1, 1, 1] = value
+    with pytest.raises(SampleError, match="logits that are NaN or infinite inside the target region"):
+        masked_mean_probability(logits, region, 1)
+
+
+def test_class_beyond_the_models_classes_is_refused() -> None:
+    with pytest.raises(SampleError, match="class index 3 is not one of the model's 3 classes"):
+        masked_mean_probability(torch.zeros(1, 3, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool), 3)
+
+
+class OneChannel(nn.Module):
+    """The logit of a sigmoid foreground: the red channel, scaled."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * x[:, :1] - 1
+
+
+def test_one_channel_is_a_sigmoid_foreground(rng: np.random.Generator) -> None:
+    image = torch.from_numpy(rng.random((1, 3, 4, 5), dtype=np.float32))
+    region = torch.from_numpy(rng.random((1, 4, 5)) < 0.5)
+    got = masked_mean_probability(plain(OneChannel()).logits(image), region, 1).item()
+    red = image[0, 0].double().numpy()[region[0].numpy()]
+    assert got == pytest.approx(float((1 / (1 + np.exp(1 - 3 * red))).sum() / (red.size + 1e-6)), abs=1e-7)
+
+
+def test_images_are_scored_each_on_its_own_region(rng: np.random.Generator) -> None:
+    """Coarse logits are upsampled bilinearly, and image i is scored on regions[variant[i]]."""
+    size, module = (11, 14), SmallCNN(seed=3)
+    images = torch.from_numpy(rng.random((5, 3, *size), dtype=np.float32))
+    regions = blocks(size, (2, 9, 3, 8), (0, 4, 5, 14))
+    variant = torch.tensor([1, 0, 0, 1, 1])
+    module.eval()
+    with torch.no_grad():
+        coarse = module(images)["out"].double().numpy()
+    module.train()
+    got = score_images(plain(module), lambda part: images[part], 5, regions, variant, 2, BatchSize(2))
+    for i in range(5):
+        logits = np.stack([bilinear(channel, size) for channel in coarse[i]])
+        assert got[i].item() == pytest.approx(score(logits, regions[variant[i]].numpy(), 2), abs=1e-6)
+
+
+@pytest.mark.parametrize("images", [1, 3, 8, 64])
+def test_batches_cover_every_image_once_in_order(images: int) -> None:
+    seen: list[slice] = []
+
+    def compute(part: slice) -> tuple[Tensor, Tensor]:
+        seen.append(part)
+        index = torch.arange(part.start, part.stop)
+        return index, -index
+
+    index, negative = in_batches(20, compute, BatchSize(images))
+    assert index.tolist() == list(range(20))
+    assert negative.tolist() == [-i for i in range(20)]
+    assert [part.start for part in seen] == list(range(0, 20, images))
+    assert max(part.stop - part.start for part in seen) == min(images, 20)
+
+
+def refusing(error: RuntimeError, above: int, calls: list[tuple[int, int]]):
+    """A computation that has room for `above` images at most."""
+
+    def compute(part: slice) -> tuple[Tensor]:
+        calls.append((part.start, part.stop))
+        if part.stop - part.start > above:
+            raise error
+        return (torch.arange(part.start, part.stop),)
+
+    return compute
+
+
+OUT_OF_MEMORY = {
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "cuda library": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    "linux": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 36028797018963968 bytes."),
+    "windows": RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 36028797018963968 bytes."),
+}
+
+
+@pytest.mark.parametrize("device", OUT_OF_MEMORY)
+def test_out_of_memory_halves_the_batch_and_repeats_the_slice(device: str) -> None:
+    calls: list[tuple[int, int]] = []
+    batch = BatchSize(8)
+    (got,) = in_batches(7, refusing(OUT_OF_MEMORY[device], 2, calls), batch)
+    assert got.tolist() == list(range(7))
+    assert calls == [(0, 7), (0, 3), (0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7)]
+    assert batch.images == 1
+    calls.clear()
+    batch = BatchSize(8)
+    assert in_batches(20, refusing(OUT_OF_MEMORY[device], 4, calls), batch)[0].tolist() == list(range(20))
+    assert calls == [(0, 8), (0, 4), (4, 8), (8, 12), (12, 16), (16, 20)]
+    assert batch.images == 4
+    calls.clear()
+    in_batches(9, refusing(OUT_OF_MEMORY[device], 4, calls), batch)  # the batch stays halved
+    assert calls == [(0, 4), (4, 8), (8, 9)]
+
+
+@pytest.mark.parametrize("device", OUT_OF_MEMORY)
+def test_a_single_image_that_does_not_fit_is_the_callers_error(device: str) -> None:
+    calls: list[tuple[int, int]] = []
+    with pytest.raises(RuntimeError, match="memory") as caught:
+        in_batches(4, refusing(OUT_OF_MEMORY[device], 0, calls), BatchSize(4))
+    assert caught.value is OUT_OF_MEMORY[device]
+    assert calls == [(0, 4), (0, 2), (0, 1)]
+
+
+def test_other_runtime_errors_are_not_swallowed() -> None:
+    calls: list[tuple[int, int]] = []
+    batch = BatchSize(4)
+    with pytest.raises(RuntimeError, match="must match the size"):
+        in_batches(4, refusing(RuntimeError("The size of tensor a must match the size of b"), 1, calls), batch)
+    assert calls == [(0, 4)]
+    assert batch.images == 4
+
+
+def test_memory_that_runs_out_inside_the_model_changes_no_score(rng: np.random.Generator) -> None:
+    class Tight(SmallCNN):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            if len(x) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(x)
+
+    images = torch.from_numpy(rng.random((10, 3, 14, 14), dtype=np.float32))
+    region, variant = blocks((14, 14), (3, 9, 4, 12)), torch.zeros(10, dtype=torch.long)
+    batch = BatchSize(10)
+    tight = score_images(plain(Tight()), lambda part: images[part], 10, region, variant, 1, batch)
+    roomy = score_images(plain(SmallCNN()), lambda part: images[part], 10, region, variant, 1, BatchSize(10))
+    assert batch.images == 2
+    torch.testing.assert_close(tight, roomy, rtol=0, atol=1e-6)
+
+
+def test_batch_size_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch size must be at least 1, got 0"):
+        BatchSize(0)

@@ -23,7 +23,7 @@ SIZE = (40, 56)
 MODEL = '''
 """A fixed three-class segmenter with global context.
 
-It returns NaN for a red image, and sleeps TINY_DELAY seconds an image.
+It returns NaN for a red image, and hangs as soon as the file that TINY_HANGS_AT names is there.
 """
 
 import os
@@ -45,7 +45,8 @@ class Tiny(nn.Module):
                 parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.6)
 
     def forward(self, x):
-        time.sleep(len(x) * float(os.environ.get("TINY_DELAY", "0")))
+        if os.path.exists(os.environ.get("TINY_HANGS_AT", "")):
+            time.sleep(600)
         features = self.backbone(x)
         logits = self.head(features) + self.context(features.mean((2, 3), keepdim=True))
         red = (x[:, 0].mean((1, 2)) > 0.9) & (x[:, 1:].mean((1, 2, 3)) < 0.1)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
-from statistics import fmean
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -215,7 +215,7 @@ def _record(
     return (
         dict(sample)
         | {"method": name, "runtime_s": one.runtime, "degenerate": any(map(_constant, one.draws))}
-        | {key: fmean(draw[key] for draw in draws) for key in draws[0]}
+        | {key: mean(draw[key] for draw in draws) for key in draws[0]}
         | {"stability": mean_defined(list(correlations.values()))}
         | {f"stability_{key}": correlations.get(key, nan) for key in PERTURBATIONS}
         | {"reason": "; ".join(reasons)}
@@ -242,7 +242,7 @@ def _curve_rows(
             groups.setdefault((item.operator, item.k, item.kind), []).append(score)
     rows = []
     for (operator, k, kind), values in groups.items():
-        score = fmean(values)
+        score = mean(values)
         ranking = rankings[indices[0]]
         order = ranking.outside if kind == "off_deletion" else ranking.inside
         value = score - baselines[operator] if kind == "insertion" else deletion(sample["s"], score)

@@ -145,16 +145,17 @@ def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
 
 
 def _sources(plan: Plan) -> dict[str, str]:
-    """SHA-256 of the user's own code and of maps computed elsewhere, by the name that the settings give them."""
+    """SHA-256 of the user's own code and of maps computed elsewhere, by what they serve."""
+    given = [("model", plan.settings.model.name)]
+    given += [(method.name, name) for method, name in zip(plan.methods, plan.settings.methods.names, strict=False)]
     sources: dict[str, str] = {}
-    names = [plan.settings.model.name, *plan.settings.methods.names]
-    for name in names:
+    for role, name in given:
         file, maps = Path(name.rpartition(":")[0]), Path(name.removeprefix("maps:"))
         if name.startswith("maps:"):
             files = [maps / f"{sample_id}{ending}" for sample_id in plan.ids for ending in (".npy", ".png")]
-            sources[maps.name] = digest({path.name: file_digest(path) for path in files if path.is_file()})
+            sources[role] = digest({path.name: file_digest(path) for path in files if path.is_file()})
         elif file.suffix == ".py":
-            sources[file.name] = file_digest(file)
+            sources[role] = file_digest(file)
     return sources
 
 

@@ -135,10 +135,10 @@ def _download(name: str, weights: Any) -> Mapping[str, torch.Tensor]:
     """torchvision's weights, from its cache or with a progress bar from the net; their hash is checked."""
     try:
         state: Mapping[str, torch.Tensor] = weights.get_state_dict(progress=True, check_hash=True)
-    except (UnpicklingError, EOFError) as error:
+    except (urllib.error.URLError, OSError, RuntimeError, UnpicklingError, EOFError) as error:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        raise SettingsError(f"the weights of {name} in {cached} are damaged ({error}); remove that file") from error
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        if cached.is_file():
+            raise SettingsError(f"the weights of {name} in {cached} are damaged ({error}); remove that file") from error
         raise SettingsError(
             f"the weights of {name} could not be downloaded from {weights.url}: {error}. Fetch that file on a machine "
             'with a network and give weights = FILE, or use weights = "random" for a trial'

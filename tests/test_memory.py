@@ -66,7 +66,7 @@ def test_200_explanations_of_the_trained_model_grow_by_less_than_20_mb(shared: P
         [sys.executable, "-c", EXPLAIN_200, str(shared / "weights")],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

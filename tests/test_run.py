@@ -287,7 +287,7 @@ STOPS = (signal.SIGKILL, signal.SIGINT)
 
 @pytest.fixture(scope="module")
 def stopped(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[signal.Signals, Stopped]:
-    """Runs in processes of their own that hang in their second shard, are killed (`kill -9`) or interrupted (Ctrl-C)."""
+    """Runs in processes of their own, killed (`kill -9`) or interrupted (Ctrl-C) as they hang in their second shard."""
     settings, started = {}, {}
     for how in STOPS:
         root = tmp_path_factory.mktemp(how.name) / "project"
@@ -303,7 +303,7 @@ def stopped(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[sig
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     waiting, results = dict(started), {}
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while waiting and time.monotonic() < deadline:
         for how, process in list(waiting.items()):
             if (settings[how].parent / "run" / "records" / "00000.parquet").exists() or process.poll() is not None:
@@ -312,7 +312,7 @@ def stopped(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[sig
     for how, process in started.items():
         if how in waiting:
             process.kill()
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
         results[how] = Stopped(settings[how], settings[how].parent / "run", process.returncode, errors)
     return results
 

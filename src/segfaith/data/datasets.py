@@ -196,9 +196,8 @@ def _from_paths(
 
 def _sbd_labels(path: Path) -> Labels:
     try:
-        with path.open("rb") as file:
-            content = loadmat(file)
-        segmentation = content["GTcls"][0]["Segmentation"][0]
+        path.stat()  # scipy does not say which file is missing
+        segmentation = loadmat(path)["GTcls"][0]["Segmentation"][0]
     except Exception as error:  # scipy raises classes of its own for damaged files
         raise SampleError(f"SBD label file {path} cannot be read: {type(error).__name__}: {error}") from error
     return torch.from_numpy(np.asarray(segmentation).astype(np.int64))

@@ -77,7 +77,7 @@ def gather(
             )
             forward = forward or passed
         except Exception as error:
-            gradient[layer, objective] = error
+            gradient[layer, objective] = error.with_traceback(None)  # whose frames hold tensors
     if forward is None and (score or intervention_keys):
         forward = forward_pass(model, images, regions, class_index, batch)
     for grid, occlusion in intervention_keys:
@@ -96,7 +96,7 @@ def gather(
                 rng=lambda occlusion=occlusion: rng(f"evidence|{occlusion}"),  # type: ignore[misc]
             )
         except Exception as error:
-            intervention[grid, occlusion] = error
+            intervention[grid, occlusion] = error.with_traceback(None)
         seconds[grid, occlusion] = clock(model.device) - start
     return Gathered(variants, class_index, forward, gradient, intervention, seconds)
 

@@ -99,7 +99,7 @@ def resize_image(image: Image, size: Size) -> Image:
 
 
 def resize_labels(labels: Labels, size: Size) -> Labels:
-    """Nearest to (size, size) by pixel centres, as Pillow does; "native" returns the labels as they are."""
+    """Nearest to (size, size) by pixel centres, exactly; "native" returns the labels as they are."""
     if size == "native" or tuple(labels.shape) == (size, size):
         return labels
     rows, columns = ((2 * torch.arange(size) + 1) * length // (2 * size) for length in labels.shape)

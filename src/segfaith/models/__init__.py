@@ -134,7 +134,7 @@ def _known_module(
 def _download(name: str, weights: Any) -> Mapping[str, torch.Tensor]:
     """torchvision's weights, from its cache or with a progress bar from the net; their hash is checked."""
     try:
-        state: Mapping[str, torch.Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+        state: Mapping[str, torch.Tensor] = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (urllib.error.URLError, OSError, RuntimeError, UnpicklingError, EOFError) as error:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         if cached.is_file():

@@ -24,7 +24,7 @@ def masked_mean_probability(
 
     Args:
         logits: z at the image's size, float32.
-        region: M; only its bounding box is put through the softmax, which changes nothing.
+        region: M; only its pixels are put through the softmax.
         class_index: c, in [0, C).
 
     Raises:
@@ -32,12 +32,11 @@ def masked_mean_probability(
     """
     if class_index >= logits.shape[1]:
         raise SampleError(f"class index {class_index} is not one of the model's {logits.shape[1]} classes")
-    rows = region.any(2).any(0).nonzero().flatten()
-    columns = region.any(1).any(0).nonzero().flatten()
-    box = (..., slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
-    inside, z = region[box].double(), logits[box]
-    probability = torch.where(region[box], z.softmax(1)[:, class_index].double(), 0.0)
-    score = probability.sum((1, 2)) / (inside.sum((1, 2)) + EPS)
+    counts = region.sum((1, 2))
+    pixels = logits.movedim(1, -1)[region]  # (pixels of all regions, C): a row's softmax depends on nothing else
+    probability = pixels.softmax(1)[:, class_index].double()
+    total = torch.stack([one.sum() for one in torch.split(probability, counts.tolist())])
+    score = total / (counts.double() + EPS)
     if not bool(score.isfinite().all()):
         raise SampleError("the model returned logits that are NaN or infinite inside the target region")
     return score

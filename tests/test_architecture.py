@@ -75,25 +75,24 @@ def test_imports_point_down() -> None:
     assert upwards == []
 
 
-def test_no_two_rooms_import_each_other() -> None:
-    """No cycle of rooms, of whatever length: rooms without imports are taken away until none is left."""
-    needs = {name: {room(b) for a, b in own_imports() if room(a) == name} for name in FLOOR}
+def cyclic(needs: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What is left when names that need nothing are taken away until there are none: cycles of whatever length."""
     while free := [name for name, others in needs.items() if not others]:
-        for name in free:
-            del needs[name]
-        for others in needs.values():
-            others.difference_update(free)
-    assert needs == {}
+        needs = {name: others - set(free) for name, others in needs.items() if name not in free}
+    return needs
+
+
+def test_the_search_for_cycles_finds_them() -> None:
+    assert cyclic({"a": {"b"}, "b": set()}) == {}
+    assert cyclic({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set()}) == {"a": {"b"}, "b": {"c"}, "c": {"a"}}
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    assert cyclic({name: {room(b) for a, b in own_imports() if room(a) == name} for name in FLOOR}) == {}
 
 
 def test_no_two_modules_import_each_other() -> None:
-    needs = {name: {other for other in imported(name) if other in MODULES} for name in MODULES}
-    while free := [name for name, others in needs.items() if not others]:
-        for name in free:
-            del needs[name]
-        for others in needs.values():
-            others.difference_update(free)
-    assert needs == {}
+    assert cyclic({name: {other for other in imported(name) if other in MODULES} for name in MODULES}) == {}
 
 
 def test_results_and_what_they_need_import_no_torch() -> None:

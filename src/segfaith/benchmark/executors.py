@@ -95,7 +95,7 @@ def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: S
     size = 224 if settings.data.size == "native" else settings.data.size
     image = torch.from_numpy(np.random.default_rng(0).random((3, size, size), dtype=np.float32)).to(model.device)
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # what a model keeps from its first pass must serve gradients too
             channels = model.logits(image.expand(settings.execution.batch_size, -1, -1, -1)).shape[1]
         variant = clean_variant(image, torch.ones(size, size, dtype=torch.bool, device=model.device))
         batch = BatchSize(settings.execution.batch_size)

@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: test lint venv wheel clean
+.PHONY: test lint venv quickstart wheel clean
 
 venv: .venv/.installed
 
@@ -18,6 +18,9 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+quickstart: venv
+	$(BIN)/segfaith run quickstart
 
 wheel: venv
 	$(BIN)/python -m build --wheel

@@ -25,6 +25,7 @@ FLOORS = [
     {"evidence"},
     {"evaluation", "attribution"},
     {"api", "benchmark", "results"},
+    {"planted"},
     {"cli"},
 ]
 """From the ground up: a room imports rooms of its own floor or of lower ones."""

@@ -22,7 +22,7 @@ from segfaith.models import MODELS
 from segfaith.occlusion import OPERATORS
 from segfaith.results.records import read_run
 
-VERBS = ["run", "report", "list", "download", "version"]
+VERBS = ["run", "report", "list", "download", "train-scenes", "check-method", "version"]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,13 @@ def test_run_writes_a_run_and_names_the_next_command(
 ) -> None:
     assert command(monkeypatch, "run", project / "settings.toml", "-o", tmp_path / "run") == 0
     output, errors = capsys.readouterr()
-    assert f"3 of 3 samples measured, 0 rows not ok. Next: segfaith report {tmp_path / 'run'}" in output
+    assert output.splitlines()[-2:] == [
+        "3 of 3 samples measured, 0 rows not ok.",
+        f"Next: segfaith report {tmp_path / 'run'}",
+    ]
+    assert "pictures" not in output, "no maps were kept"
+    assert "folder val: mean" in output
+    assert "median" not in output, "that table is for the report"
     assert "3/3" in errors, "the progress bar counts samples"
     assert len(read_run(tmp_path / "run")[1]) == 3 * 7
 

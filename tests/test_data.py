@@ -25,6 +25,7 @@ from segfaith.cli import app
 from segfaith.data import Dataset, open_dataset
 from segfaith.data.images import load_labels, resize_image, resize_labels
 from segfaith.errors import SampleError, SettingsError
+from segfaith.types import Sample
 from servers import FileServer, serve, unreachable_url
 
 COLOURS = np.random.default_rng(7).integers(0, 256, (4, 6, 3), dtype=np.uint8)
@@ -485,7 +486,7 @@ def test_a_folder(folder: Path) -> None:
     data = open_dataset("folder", folder)
     assert data.name == "folder"
     assert list(data.classes or []) == ["background", "cat", "dog"]
-    assert sorted(data.files) == ["a", "b", "c"]
+    assert sorted(data.ids) == ["a", "b", "c"]
     sample = data.load("a", "native")
     assert sample.id == "a"
     assert sample.image.shape == (3, 6, 4)
@@ -506,21 +507,21 @@ def test_a_folder_with_other_image_formats_and_hidden_files(tmp_path: Path) -> N
     (tmp_path / "images" / ".DS_Store").write_bytes(b"x")
     (tmp_path / "images" / "thumbnails").mkdir()
     data = open_dataset("folder", tmp_path, classes=["background", "cat"])
-    assert list(data.files) == ["x"]
+    assert list(data.ids) == ["x"]
     assert data.load("x", "native").image.shape == (3, 16, 16)
 
 
 def test_a_folder_with_splits(folder: Path) -> None:
     write_folder(folder / "val", {"v": np.ones((4, 4))})
     write_folder(folder / "train", {"t": np.ones((4, 4)), "u": np.ones((4, 4))})
-    assert list(open_dataset("folder", folder, "val").files) == ["v"]
-    assert sorted(open_dataset("folder", folder, "train").files) == ["t", "u"]
+    assert list(open_dataset("folder", folder, "val").ids) == ["v"]
+    assert sorted(open_dataset("folder", folder, "train").ids) == ["t", "u"]
     assert list(open_dataset("folder", folder, "val").classes or []) == ["background", "cat", "dog"]
 
 
 def test_a_folder_without_the_split(folder: Path) -> None:
     """`root` itself is the split `val`, and no other."""
-    assert sorted(open_dataset("folder", folder, "val").files) == ["a", "b", "c"]
+    assert sorted(open_dataset("folder", folder, "val").ids) == ["a", "b", "c"]
     with pytest.raises(SettingsError, match=r"expected the folder .*test.images for split 'test'; make it"):
         open_dataset("folder", folder, "test")
 
@@ -555,7 +556,7 @@ def test_two_images_of_one_name(folder: Path) -> None:
 def test_a_missing_mask_concerns_only_its_sample(folder: Path) -> None:
     (folder / "masks" / "b.png").unlink()
     data = open_dataset("folder", folder)
-    assert sorted(data.files) == ["a", "b", "c"]
+    assert sorted(data.ids) == ["a", "b", "c"]
     with pytest.raises(SampleError, match=r"label mask .*b\.png cannot be read: .*No such file"):
         data.load("b", "native")
     assert data.load("c", "native").labels.unique().tolist() == [2]
@@ -601,7 +602,10 @@ def test_unknown_data_sets_and_missing_roots() -> None:
 
 
 def dataset_of(ids: list[str]) -> Dataset:
-    return Dataset("toy", "val", {one: (Path(one), Path(one)) for one in ids}, load_labels, None)
+    def load(sample_id: str, size: object) -> Sample:
+        raise AssertionError("choosing reads no sample")
+
+    return Dataset("toy", "val", ids, None, load, str.encode)
 
 
 IDS = [f"2007_{i:06d}" for i in range(37)]
@@ -765,8 +769,8 @@ def test_the_command_downloads(name: str, official: FileServer, tmp_path: Path) 
     assert set(official.requests) == {path}
     asked = len(official.requests)  # torchvision asks once for redirects and once for the file
     data = open_dataset(name, root)
-    assert len(data.files) == in_val
-    assert len(open_dataset(name, root, "train").files) == in_train
+    assert len(data.ids) == in_val
+    assert len(open_dataset(name, root, "train").ids) == in_train
     assert len(official.requests) == asked
     sample = data.load(data.choose(1, None, 0)[0], "native")
     assert sample.image.shape == (3, 16, 24)
@@ -776,7 +780,7 @@ def test_the_command_downloads(name: str, official: FileServer, tmp_path: Path) 
 @pytest.mark.parametrize("name", COUNTS)
 def test_opening_may_download(name: str, official: FileServer, tmp_path: Path) -> None:
     data = open_dataset(name, tmp_path / "root", "train", download=True)
-    assert len(data.files) == 1
+    assert len(data.ids) == 1
     assert data.split == "train"
     assert list(data.classes or []) == VOC_CLASSES
     assert set(official.requests) == {COUNTS[name][2]}
@@ -786,7 +790,7 @@ def test_opening_may_download(name: str, official: FileServer, tmp_path: Path) -
 def test_downloading_again_finds_the_data_set(name: str, official: FileServer, tmp_path: Path) -> None:
     requests = []
     for _ in range(2):
-        assert len(open_dataset(name, tmp_path / "root", download=True).files) == COUNTS[name][0]
+        assert len(open_dataset(name, tmp_path / "root", download=True).ids) == COUNTS[name][0]
         requests.append(len(official.requests))
     assert requests[0] == requests[1]
 
@@ -862,9 +866,9 @@ def test_voc_on_real_photographs(shared: Path) -> None:
     voc = shared / "voc" / "VOCdevkit" / "VOC2012"
     data = open_dataset("voc2012", shared / "voc")
     listed = (voc / "ImageSets" / "Segmentation" / "val.txt").read_text().split()
-    assert len(data.files) == 120
-    assert sorted(data.files) == sorted(listed)
-    assert len(open_dataset("voc2012", shared / "voc", "train").files) == 20
+    assert len(data.ids) == 120
+    assert sorted(data.ids) == sorted(listed)
+    assert len(open_dataset("voc2012", shared / "voc", "train").ids) == 20
     assert list(data.classes or []) == VOC_CLASSES
     for sample_id in listed[:3]:
         sample = data.load(sample_id, "native")
@@ -882,7 +886,7 @@ def test_voc_on_real_photographs(shared: Path) -> None:
 def test_every_real_mask_is_in_range(shared: Path) -> None:
     data = open_dataset("voc2012", shared / "voc")
     seen: set[int] = set()
-    for sample_id in data.files:
+    for sample_id in data.ids:
         seen |= set(data.load(sample_id, 56).labels.unique().tolist())
     assert seen == {*range(21), 255}
 
@@ -897,7 +901,7 @@ def test_sbd_on_real_photographs(folder_name: str, total: int, shared: Path) -> 
         if not listed:
             continue
         data = open_dataset("sbd", root, split)
-        assert sorted(data.files) == sorted(listed)
+        assert sorted(data.ids) == sorted(listed)
         for sample_id in listed:
             if not (root / "img" / f"{sample_id}.jpg").is_file():
                 continue

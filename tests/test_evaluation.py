@@ -47,6 +47,9 @@ from toys import SmallCNN, plain
 SIZE = (20, 27)
 SCORES = ["s", "s_target_deleted", "s_off_deleted", "s_baseline", "s_inserted"]
 FROM_SCORES = ["tdd", "odd", "odd_abs", "leak_abs", "leak_signed", "insertion_gain", "insertion_gain_rel"]
+BEYOND = ["odd_beyond", "odd_beyond_abs"]
+PLANTED = [*BEYOND, "evidence_ap", "evidence_mass", "evidence_top"]
+"""Metrics that are defined only where evidence was planted."""
 
 
 def photograph(size: tuple[int, int] = SIZE, seed: int = 0) -> tuple[Tensor, Target]:
@@ -235,13 +238,32 @@ def test_only_the_order_of_values_is_ranked(seed: int, rising) -> None:
 )
 def test_metrics_by_hand(given_scores: tuple[float, ...], expected: dict[str, float]) -> None:
     got = score_metrics(*given_scores)
-    assert list(got) == FROM_SCORES
-    assert got == pytest.approx(expected, rel=1e-12)
+    assert list(got) == [*FROM_SCORES, *BEYOND]
+    assert {name: got[name] for name in FROM_SCORES} == pytest.approx(expected, rel=1e-12)
+    assert all(isnan(got[name]) for name in BEYOND), "no evidence was planted"
+
+
+@pytest.mark.parametrize(
+    ("given_scores", "beyond"),
+    [
+        ((0.8, 0.2, 0.6, 0.1, 0.5, 0.7), 0.1 / 0.800001),  # the evidence within S_o explains half of the loss
+        ((0.8, 0.2, 0.6, 0.1, 0.5, 0.6), 0.0),  # all of it
+        ((0.8, 0.2, 0.6, 0.1, 0.5, 0.8), 0.2 / 0.800001),  # none of it: odd itself
+        ((0.5, 0.2, 0.9, 0.1, 0.5, 0.3), -0.6 / 0.500001),  # what is beyond the evidence raises the score
+    ],
+)
+def test_what_is_lost_beyond_the_evidence_by_hand(given_scores: tuple[float, ...], beyond: float) -> None:
+    got = score_metrics(*given_scores)
+    assert got["odd_beyond"] == pytest.approx(beyond, abs=1e-12)
+    assert got["odd_beyond_abs"] == pytest.approx(abs(beyond), abs=1e-12)
+    bare = score_metrics(*given_scores[:5])
+    assert {name: got[name] for name in FROM_SCORES} == {name: bare[name] for name in FROM_SCORES}
 
 
 def test_nothing_outside_leaves_the_off_target_metrics_undefined() -> None:
-    got = score_metrics(0.8, 0.2, nan, 0.1, 0.5)
-    assert {name for name, value in got.items() if isnan(value)} == {"odd", "odd_abs", "leak_abs", "leak_signed"}
+    got = score_metrics(0.8, 0.2, nan, 0.1, 0.5, 0.7)
+    undefined = {name for name, value in got.items() if isnan(value)}
+    assert undefined == {"odd", "odd_abs", "leak_abs", "leak_signed", *BEYOND}
 
 
 def test_means_leave_undefined_values_out() -> None:
@@ -285,6 +307,11 @@ def test_the_table_has_every_metric_of_the_spec_with_its_direction() -> None:
         "insertion_gain": "higher",
         "insertion_gain_rel": "higher",
         "stability": "higher",
+        "odd_beyond": None,
+        "odd_beyond_abs": "lower",
+        "evidence_ap": "higher",
+        "evidence_mass": "higher",
+        "evidence_top": "higher",
         "runtime_s": "lower",
     }
 
@@ -314,10 +341,12 @@ unit = st.floats(0, 1)
 
 
 @settings(max_examples=200)
-@given(unit, unit, unit, unit, unit)
-def test_metrics_stay_in_their_ranges(s: float, s_target: float, s_off: float, s_baseline: float, s_in: float) -> None:
+@given(unit, unit, unit, unit, unit, unit)
+def test_metrics_stay_in_their_ranges(
+    s: float, s_target: float, s_off: float, s_baseline: float, s_in: float, s_off_evidence: float
+) -> None:
     """For all scores in [0, 1]; the bounds are reached by the scores named below."""
-    for name, value in score_metrics(s, s_target, s_off, s_baseline, s_in).items():
+    for name, value in score_metrics(s, s_target, s_off, s_baseline, s_in, s_off_evidence).items():
         assert METRICS[name].low <= value <= METRICS[name].high
 
 
@@ -525,6 +554,10 @@ def test_the_rest_of_the_row(records: pd.DataFrame) -> None:
     assert records["target_iou"].tolist() == pytest.approx([overlap] * 7)
     assert np.ptp(records["s"]) == 0
     assert np.ptp(records["s_baseline"]) < 1e-12  # a mean of three draws for random_cells
+    counts = np.bincount(ByHand(SmallCNN(), 1, GRID).logits(image.double().numpy()).argmax(0)[region])
+    assert set(records["majority_class"]) == {int(counts.argmax())}
+    assert records["kind"].isna().all(), "no evidence was planted"
+    assert records["s_off_evidence_deleted"].isna().all()
     assert set(records["status"]) == {"ok"}
     assert set(records["reason"]) == {""}
     assert (records["runtime_s"] >= 0).all()
@@ -533,8 +566,11 @@ def test_the_rest_of_the_row(records: pd.DataFrame) -> None:
 
 def test_records_stay_in_the_ranges_of_the_table(records: pd.DataFrame) -> None:
     for name, metric in METRICS.items():
-        assert records[name].between(metric.low, metric.high).all()
-        assert records[name].notna().all()
+        if name in PLANTED:
+            assert records[name].isna().all(), "no evidence was planted"
+        else:
+            assert records[name].between(metric.low, metric.high).all()
+            assert records[name].notna().all()
 
 
 @pytest.fixture(scope="module")

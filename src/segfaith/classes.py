@@ -1,4 +1,4 @@
-"""Class names: Pascal VOC's, a list, or a file with one name a line."""
+"""Class names: Pascal VOC's, those of the planted scenes, a list, or a file with one name a line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +30,21 @@ VOC_CLASSES = [
     "tvmonitor",
 ]
 """The 21 classes of Pascal VOC 2012 (Everingham et al. 2010) by label value."""
+
+SCENE_CLASSES = [
+    "background",
+    "plain_rings",
+    "plain_rays",
+    "marker_upright",
+    "marker_level",
+    "context_above",
+    "context_below",
+    "both",
+    "not_both",
+    "either",
+    "neither",
+]
+"""Classes by label value: two for each kind, plain, marker, context, conjunction, redundancy."""
 
 
 def read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | None:

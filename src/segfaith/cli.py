@@ -1,6 +1,7 @@
 """The command line: thin verbs, each one call into the library."""
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -42,11 +44,19 @@ LISTS = {
     "datasets": ("segfaith.data.datasets", "DATASETS"),
     "occlusions": ("segfaith.occlusion", "OPERATORS"),
 }
+COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TextColumn("ETA"),
+    TimeRemainingColumn(),
+)
 
 
 @app.command("run")
 def run_command(
-    config: Annotated[Path, typer.Argument(help="Settings file (TOML).")],
+    config: Annotated[str, typer.Argument(help="Settings file (TOML), or packaged settings: quickstart.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Run directory; default runs/NAME.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print samples, passes and time; run nothing.")] = False,
     n: Annotated[int | None, typer.Option("-n", "--samples", help="Number of samples (data.n).")] = None,
@@ -59,11 +69,11 @@ def run_command(
 ) -> None:
     """Run the benchmark that CONFIG describes, or resume it."""
     from segfaith.benchmark import executors
-    from segfaith.benchmark.settings import read_settings
+    from segfaith.benchmark.settings import find_settings, read_settings
 
     flags = {"data.n": n, "seed": seed, "execution.device": device, "execution.batch_size": batch_size}
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    chosen = read_settings(config, overrides + (settings or []))
+    chosen = read_settings(find_settings(config), overrides + (settings or []))
     directory = output or Path("runs") / chosen.name
     prepared = executors.prepare(chosen)
     if dry_run:
@@ -104,16 +114,8 @@ def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
         say(
             f"Resuming {directory}: {len(plan.ids) - left} of {len(plan.ids)} samples are done.",
         )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
     try:
-        with Progress(*columns, console=err) as progress:
+        with Progress(*COLUMNS, console=err) as progress:
             task = progress.add_task(plan.settings.name, total=len(plan.ids), completed=len(plan.ids) - left)
             run_shards(prepared, directory, todo, lambda sample_id: progress.advance(task))
     except KeyboardInterrupt:
@@ -122,7 +124,9 @@ def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
 
 
 def _summarise(directory: Path) -> int:
-    """Prints how the run's samples ended; 1 if nothing succeeded, else 0."""
+    """Prints how the run's samples ended, its table and where its pictures are; 1 if nothing succeeded, else 0."""
+    from segfaith.results import tables
+    from segfaith.results.pictures import write_pictures
     from segfaith.results.records import read_run
 
     description, records = read_run(directory)
@@ -135,11 +139,31 @@ def _summarise(directory: Path) -> int:
         )
     ok = records[records["status"] == "ok"]
     say(f"model {description['model']['name']}, weights {description['model']['weights']}")
-    say(
-        f"{ok['sample_id'].nunique()} of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok. "
-        f"Next: segfaith report {directory}",
-    )
-    return 0 if len(ok) else 1
+    if not len(ok):
+        say(f"0 of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok.")
+        return 1
+    _print_tables(tables.summarise([(description, records)]), ["Mean"])
+    say(f"{ok['sample_id'].nunique()} of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok.")
+    pictures = write_pictures(directory, description, records)
+    if pictures:
+        say(f"pictures: {pictures[0]}, and one for each sample beside it")
+    say(f"Next: segfaith report {directory}")
+    return 0
+
+
+def _print_tables(summary: Any, titles: Sequence[str]) -> None:
+    from segfaith.results import tables
+
+    for title in titles:
+        for data, group in summary.groupby("data", sort=False):
+            header, *body = tables.layout(group, tables.STATISTICS[title])
+            table = Table(title=f"{data}: {title.lower()}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+            table.padding = (0, 1, 0, 0)
+            for name in header[1:]:
+                table.add_column(name, justify="left" if name == "Method" else "right", overflow="fold")
+            for _, *cells in body:
+                table.add_row(*cells)
+            out.print(table)
 
 
 @app.command()
@@ -148,24 +172,18 @@ def report(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where table.csv and table.md go.")] = None,
     min_s: Annotated[float | None, typer.Option(help="Leave out samples whose score s is lower.")] = None,
 ) -> None:
-    """Print the table of one or several runs, and write it as CSV and Markdown."""
-    from segfaith.results import records, tables
+    """Print the tables of one or several runs, and how far to trust them where evidence was planted; write both."""
+    from segfaith.results import records, tables, trust
 
     loaded = [records.read_run(directory) for directory in runs]
-    summary = tables.summarise(loaded, min_s)
-    for title, statistic in tables.STATISTICS.items():
-        for data, group in summary.groupby("data", sort=False):
-            header, *body = tables.layout(group, statistic)
-            table = Table(title=f"{data}: {title.lower()}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-            table.padding = (0, 1, 0, 0)
-            for name in header[1:]:
-                table.add_column(name, justify="left" if name == "Method" else "right", overflow="fold")
-            for _, *cells in body:
-                table.add_row(*cells)
-            out.print(table)
+    _print_tables(tables.summarise(loaded, min_s), list(tables.STATISTICS))
     for note in tables.notes(loaded, min_s):
         say(note)
-    for path in tables.write_tables(loaded, output or runs[0], min_s):
+    written = [*tables.write_tables(loaded, output or runs[0], min_s)]
+    if trust.has_evidence(loaded):
+        out.print(Markdown(trust.trust_page(loaded)))
+        written.append(trust.write_trust(loaded, output or runs[0]))
+    for path in written:
         say(f"written: {path}")
 
 
@@ -179,7 +197,7 @@ def download(
     from segfaith.data.datasets import open_dataset
 
     dataset = open_dataset(name, root, split, download=True)
-    say(f"{name} is in {root}: {len(dataset.files)} samples in {split}")
+    say(f"{name} is in {root}: {len(dataset.ids)} samples in {split}")
 
 
 @app.command("list")
@@ -193,6 +211,50 @@ def list_command(
     for name, entry in getattr(import_module(module), table).items():
         words = getattr(entry, "meaning", None) or getattr(entry, "paper", None) or ""
         say(f"{name:28}{words}")
+
+
+@app.command("train-scenes")
+def train_scenes_command(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for weights, card and log.")] = Path("scenes"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: the shipped model's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data and weights.")] = 0,
+    proof_scenes: Annotated[int, typer.Option(min=1, help="Unseen scenes for the proof of use.")] = 300,
+) -> None:
+    """Train the embedded model of the planted scenes anew, and prove that it decides by the planted evidence."""
+    from segfaith.planted.card import CARD, LOG, TEXT, WEIGHTS, train_scenes
+    from segfaith.planted.training import Recipe
+
+    recipe = Recipe(seed=seed) if steps is None else Recipe(seed=seed, steps=steps)
+    with Progress(*COLUMNS, TextColumn("{task.fields[words]}"), console=err) as bars:
+        tasks = {"training": bars.add_task("training", total=recipe.steps, words="")}
+        tasks["proof"] = bars.add_task("proof", total=proof_scenes, words="")
+        proof = train_scenes(
+            output,
+            recipe,
+            proof_scenes,
+            lambda stage, done, words: bars.update(tasks[stage], completed=done, words=words),
+        )
+    say((output / TEXT).read_text(encoding="utf-8"))
+    for name in (WEIGHTS, CARD, TEXT, LOG):
+        say(f"written: {output / name}")
+    raise typer.Exit(0 if proof.proven else 1)
+
+
+@app.command("check-method")
+def check_method_command(
+    method: Annotated[str, typer.Argument(help="package.module:function, path/to/file.py:function, or a name.")],
+    scenes: Annotated[int, typer.Option("-n", "--scenes", min=1, help="Planted scenes for the evidence score.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the controls.")] = 0,
+) -> None:
+    """Check a method on the planted scenes and on closed-form models, and say in words where it fails."""
+    from segfaith.planted.conformance import check_method
+
+    findings = check_method(method, scenes=scenes, seed=seed, on_step=lambda words: err.print(words, style="dim"))
+    for finding in findings:
+        say(f"{'ok  ' if finding.passed else 'FAIL'}  {finding.check}: {finding.words}")
+    failed = sum(not finding.passed for finding in findings)
+    say(f"{method}: {len(findings) - failed} of {len(findings)} checks passed")
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command()

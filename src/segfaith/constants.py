@@ -8,3 +8,6 @@ DEGENERATE_RANGE = 1e-12
 
 IGNORE = 255
 """The label of pixels that belong to no class; they are part of not-M unless `ignore = "exclude"`."""
+
+COUNTERPART = "counterpart"
+"""The kind of planted evidence of a class that is decided by the absence of a part: no pixels are its evidence."""

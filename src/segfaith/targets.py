@@ -7,7 +7,7 @@ import torch
 
 from segfaith.constants import IGNORE
 from segfaith.errors import SampleSkipped
-from segfaith.types import Labels, Target
+from segfaith.types import Labels, Mask, Target
 
 TargetSource = Literal["ground_truth", "prediction"]
 
@@ -50,3 +50,8 @@ def intersection_over_union(prediction: Labels, target: Target) -> float:
     predicted = prediction == target.class_index
     union = int((predicted | target.region).sum())
     return int((predicted & target.region).sum()) / union if union else torch.nan
+
+
+def majority_class(predicted: Labels, region: Mask) -> int:
+    """The class that is predicted on most pixels of a region; ties to the lowest."""
+    return int(torch.bincount(predicted[region]).argmax())

@@ -4,7 +4,8 @@ Sizes are (height, width) everywhere. The shapes in annotations are documentatio
 (a development dependency) the tests check every call against them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -34,6 +35,7 @@ __all__ = [
     "Labels",
     "Map",
     "Mask",
+    "Planted",
     "Sample",
     "Target",
     "Tensor",
@@ -50,12 +52,25 @@ Map = Float[Tensor, "H W"]
 
 
 @dataclass(frozen=True, eq=False)
+class Planted:
+    """The pixels that are known to decide an object's class: alternatives, each of which suffices by itself.
+
+    `kind` names how they decide (`plain`, `marker`, `context`, `conjunction`, `redundancy`). There are no
+    alternatives where the absence of something decides (`counterpart`).
+    """
+
+    kind: str
+    alternatives: tuple[Mask, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Sample:
-    """One photograph with its ground truth, both at the size at which they are evaluated."""
+    """One image with its ground truth at the size at which it is evaluated; `planted` evidence by class index."""
 
     id: str
     image: Image
     labels: Labels
+    planted: Mapping[int, Planted] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,8 +36,8 @@ from segfaith.perturbation import clean_variant
 from segfaith.results.overlay import picture
 from segfaith.results.records import CURVE_COLUMNS, RECORD_COLUMNS, replace_file, write_rows
 from segfaith.scores import BatchSize
-from segfaith.targets import class_target, dominant_target
-from segfaith.types import Sample, Target
+from segfaith.targets import class_target, dominant_target, majority_class
+from segfaith.types import Planted, Sample, Target
 
 PACKAGES = ("segfaith", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "pillow")
 
@@ -264,6 +264,7 @@ def run_sample(prepared: Prepared, sample_id: str, batch: BatchSize, directory: 
             seed=settings.seed,
             batch=batch,
             labels=sample.labels.to(image.device),
+            planted=_planted(sample, target),
             stability=sample_id in plan.stability_ids,
         )
     except Exception as error:  # a bad sample never stops a run, and its rows say why
@@ -271,6 +272,18 @@ def run_sample(prepared: Prepared, sample_id: str, batch: BatchSize, directory: 
     if directory is not None and settings.output.maps:  # a full disk does stop it
         _keep_maps(directory / "maps" / sample_id, sample, target, result)
     return result
+
+
+def _planted(sample: Sample, target: Target) -> Planted | None:
+    """The planted evidence of the target's class on the target's device, or None.
+
+    A predicted region that is truly of another class has none: what is planted for the class lies at another object.
+    """
+    device = target.region.device
+    if majority_class(sample.labels.to(device), target.region) != target.class_index:
+        return None
+    planted = sample.planted.get(target.class_index)
+    return planted and Planted(planted.kind, tuple(mask.to(device) for mask in planted.alternatives))
 
 
 def find_target(prepared: Prepared, sample: Sample) -> Target:
@@ -294,3 +307,7 @@ def _keep_maps(folder: Path, sample: Sample, target: Target, result: SampleResul
         np.save(folder / f"{name.replace('/', '_')}.npy", heatmap)
     picture(sample.image).save(folder / "image.png")
     picture(target.region.float().expand(3, -1, -1)).save(folder / "target.png")
+    planted = _planted(sample, target)
+    if planted and planted.alternatives:
+        evidence = torch.stack(planted.alternatives).any(0)
+        picture(evidence.float().expand(3, -1, -1)).save(folder / "evidence.png")

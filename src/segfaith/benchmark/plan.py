@@ -12,7 +12,8 @@ from segfaith.attribution.methods import MethodInstance, resolve_method
 from segfaith.benchmark.settings import EvaluationSettings, Settings
 from segfaith.benchmark.worker import GAIN_CONTROL
 from segfaith.classes import class_index, read_classes
-from segfaith.data.datasets import Dataset, open_dataset
+from segfaith.data.dataset import Dataset
+from segfaith.data.datasets import DRAWN, open_dataset
 from segfaith.errors import SettingsError
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.models.weights import file_digest
@@ -41,10 +42,11 @@ class Plan:
 
     @property
     def passes(self) -> int:
-        """Model passes of the whole run, if every sample has a target."""
+        """Model passes of the whole run, if every sample has a target; at most, where evidence is planted."""
         evaluation, target = self.settings.evaluation, self.settings.target
-        stable = passes_per_sample(self.methods, evaluation, stability=True)
-        plain = passes_per_sample(self.methods, evaluation, stability=False)
+        planted = self.dataset.name in DRAWN
+        stable = passes_per_sample(self.methods, evaluation, stability=True, planted=planted)
+        plain = passes_per_sample(self.methods, evaluation, stability=False, planted=planted)
         total = len(self.stability_ids) * stable + (len(self.ids) - len(self.stability_ids)) * plain
         return total + (len(self.ids) if target.source == "prediction" else 0)
 
@@ -83,8 +85,13 @@ def make_plan(settings: Settings) -> Plan:
     return Plan(settings, dataset, ids, frozenset(ids[i] for i in drawn), methods)
 
 
-def passes_per_sample(methods: Sequence[MethodInstance], evaluation: EvaluationSettings, *, stability: bool) -> int:
-    """Model passes of one sample: evidence for one variant or six, one baseline per operator, three per map."""
+def passes_per_sample(
+    methods: Sequence[MethodInstance], evaluation: EvaluationSettings, *, stability: bool, planted: bool = False
+) -> int:
+    """Model passes of one sample: evidence for one variant or six, one baseline per operator, three per map.
+
+    With planted evidence a fourth one per map is counted, which maps that mark none of it outside M do without.
+    """
     gradients, interventions = evidence_keys(methods)
     regions = sum(grid * grid for grid, _ in interventions)
     evidence = max(1, len(gradients)) + regions
@@ -92,7 +99,7 @@ def passes_per_sample(methods: Sequence[MethodInstance], evaluation: EvaluationS
         evidence += len(PERTURBATIONS) * (evidence if regions else len(gradients))
     draws = sum(method.method.draws for method in methods)
     operators = len(evaluation.occlusion)
-    return evidence + operators * (1 + 3 * draws * len(evaluation.fractions))
+    return evidence + operators * (1 + 3 * draws * len(evaluation.fractions)) + (draws if planted else 0)
 
 
 def target_class(settings: Settings, model: SegmentationModel, dataset: Dataset) -> int | None:

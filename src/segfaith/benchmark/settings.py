@@ -140,6 +140,25 @@ class Settings(_Section):
     execution: ExecutionSettings = ExecutionSettings()
 
 
+PACKAGED = Path(__file__).parent / "packaged"
+"""Settings files that come with segfaith; `segfaith run NAME` takes them by name."""
+
+
+def find_settings(name: str) -> Path:
+    """The settings file that a name on the command line stands for: a file, or else one of the packaged ones.
+
+    Raises:
+        SettingsError: neither; the message lists the packaged names.
+    """
+    path, packaged = Path(name), PACKAGED / f"{name}.toml"
+    if path.is_file() or not packaged.is_file() or len(path.parts) != 1:
+        if path.suffix or path.exists():
+            return path
+        names = ", ".join(sorted(one.stem for one in PACKAGED.glob("*.toml")))
+        raise SettingsError(f"no settings file {name!r}; give a TOML file or one of the packaged settings: {names}")
+    return packaged
+
+
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     """Reads a settings file; relative paths in it are relative to the file.
 

@@ -12,8 +12,9 @@ import torch
 from segfaith.attribution.explain import Gathered, gather, heatmaps, sample_rng
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.settings import EvaluationSettings
-from segfaith.constants import DEGENERATE_RANGE, IGNORE
+from segfaith.constants import COUNTERPART, DEGENERATE_RANGE, IGNORE
 from segfaith.errors import SampleError, SampleSkipped
+from segfaith.evaluation.evidence_score import evidence_scores
 from segfaith.evaluation.interventions import Intervention, Ranking, rank, score_interventions
 from segfaith.evaluation.metrics import deletion, mean_defined, score_metrics
 from segfaith.evaluation.ranking import tie_ranks, top_count
@@ -23,8 +24,8 @@ from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.perturbation import PERTURBATIONS, clean_variant, perturbed_variants
 from segfaith.scores import BatchSize
-from segfaith.targets import intersection_over_union
-from segfaith.types import Float, Image, Labels, Map, Target, Tensor
+from segfaith.targets import intersection_over_union, majority_class
+from segfaith.types import Float, Image, Labels, Map, Planted, Target, Tensor
 
 GAIN_CONTROL = "random_cells"
 """The control whose mean TDD `tdd_gain` is measured against; always computed."""
@@ -73,6 +74,7 @@ def evaluate_sample(
     seed: int,
     batch: BatchSize,
     labels: Labels | None = None,
+    planted: Planted | None = None,
     stability: bool = True,
 ) -> SampleResult:
     """Explains a target with every method and measures every map.
@@ -81,10 +83,11 @@ def evaluate_sample(
         image, target: on the model's device, of one size.
         methods: all to be measured; `random_cells` must be among them, for `tdd_gain`.
         labels: the ground truth, needed only for `ignore = "exclude"`.
+        planted: the target's planted evidence, on the model's device, where it is known.
         stability: whether the five perturbed variants are explained too.
 
     Model passes, for the four methods of the paper: 1 + 196 for each variant (six with stability, one without), one for
-    the baseline and three for each map (one a method, three for `random_cells`).
+    the baseline and three for each map (one a method, three for `random_cells`); with planted evidence up to four.
 
     Raises:
         SampleError: the model's logits are NaN or infinite. A method that fails alone becomes a failed row.
@@ -111,12 +114,18 @@ def evaluate_sample(
     owner = [(name, draw) for name, one in maps.items() for draw in range(len(one.draws))]
     rankings = [rank(maps[name].draws[draw], target, outside, ranks) for name, draw in owner]
     operators = {name: occluder(name, image, rng(f"occlusion|{name}")) for name in settings.occlusion}
-    scores, baselines = score_interventions(model, image, target, rankings, operators, settings.fractions, batch)
+    evidence = torch.stack(planted.alternatives).any(0) if planted and planted.alternatives else None
+    scores, baselines = score_interventions(
+        model, image, target, rankings, operators, settings.fractions, batch, evidence
+    )
+    prediction = clean.forward.prediction[0]
     sample = {
         "sample_id": sample_id,
         "class_index": target.class_index,
         "target_area": target.region.double().mean().item(),
-        "target_iou": intersection_over_union(clean.forward.prediction[0], target),
+        "target_iou": intersection_over_union(prediction, target),
+        "majority_class": majority_class(prediction, target.region),
+        "kind": planted.kind if planted else None,
         "s": float(clean.forward.score[0]),
         "status": "ok",
         "reason": "",
@@ -132,6 +141,9 @@ def evaluate_sample(
             settings,
             scores,
             baselines,
+            [evidence_scores(one, planted.alternatives, ranks, settings.fractions[0]) for one in one.draws]
+            if planted
+            else [],
         )
         for name, one in maps.items()
     }
@@ -188,14 +200,21 @@ def _record(
     settings: EvaluationSettings,
     scores: Mapping[Intervention, float],
     baselines: Mapping[str, float],
+    found: Sequence[Mapping[str, float]],
 ) -> dict[str, Any]:
-    """One row of the records: the means over the method's draws, at the first operator and the first k."""
+    """One row of the records: the means over the method's draws, at the first operator and the first k.
+
+    `found` are the draws' evidence scores, empty where no evidence was planted.
+    """
     operator, k = settings.occlusion[0], settings.fractions[0]
     draws: list[dict[str, float]] = []
     for index, ranking in zip(indices, rankings, strict=True):
         s_target = scores[Intervention(index, operator, k, "target_deletion")]
         s_off = scores.get(Intervention(index, operator, k, "off_deletion"), nan)
         s_inserted = scores[Intervention(index, operator, k, "insertion")]
+        s_off_evidence = nan  # where no evidence was planted; s itself where S_o holds none of it
+        if sample["kind"] not in (None, COUNTERPART) and not isnan(s_off):
+            s_off_evidence = scores.get(Intervention(index, operator, k, "off_evidence"), sample["s"])
         tied_target, tied_off = ranking.tied_share(k)
         draws.append(
             {
@@ -203,19 +222,25 @@ def _record(
                 "s_off_deleted": s_off,
                 "s_baseline": baselines[operator],
                 "s_inserted": s_inserted,
+                "s_off_evidence_deleted": s_off_evidence,
                 "tied_share_target": tied_target,
                 "tied_share_off": tied_off,
             }
-            | score_metrics(sample["s"], s_target, s_off, baselines[operator], s_inserted)
+            | score_metrics(sample["s"], s_target, s_off, baselines[operator], s_inserted, s_off_evidence)
         )
     reasons = list(one.reasons)
     if not len(rankings[0].outside):
         reasons.insert(0, "odd, leakage: nothing lies outside the target")
+    if sample["kind"] == COUNTERPART:
+        reasons.append("evidence scores, odd_beyond: what decides this class is the absence of a part")
+    elif any(isnan(one["evidence_mass"]) for one in found):
+        reasons.append("evidence_mass: the map is zero everywhere")
     correlations = {key: mean_defined(values) for key, values in one.correlations.items()}
     return (
         dict(sample)
         | {"method": name, "runtime_s": one.runtime, "degenerate": any(map(_constant, one.draws))}
         | {key: mean(draw[key] for draw in draws) for key in draws[0]}
+        | {key: mean_defined([draw[key] for draw in found]) for key in (found[0] if found else ())}
         | {"stability": mean_defined(list(correlations.values()))}
         | {f"stability_{key}": correlations.get(key, nan) for key in PERTURBATIONS}
         | {"reason": "; ".join(reasons)}
@@ -238,7 +263,7 @@ def _curve_rows(
     """One row per operator, k and kind: the intervened score and its metric, averaged over the method's draws."""
     groups: dict[tuple[str, float, str], list[float]] = {}
     for item, score in scores.items():
-        if item.index in indices:
+        if item.index in indices and item.kind != "off_evidence":
             groups.setdefault((item.operator, item.k, item.kind), []).append(score)
     rows = []
     for (operator, k, kind), values in groups.items():

@@ -1,5 +1,6 @@
 """Data sets: ids, and samples by id."""
 
-from segfaith.data.datasets import DATASETS, Dataset, open_dataset
+from segfaith.data.dataset import Dataset
+from segfaith.data.datasets import DATASETS, open_dataset
 
 __all__ = ["DATASETS", "Dataset", "open_dataset"]

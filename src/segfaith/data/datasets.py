@@ -1,8 +1,7 @@
-"""Pascal VOC 2012 and SBD through torchvision, and plain folders: ids, each with an image and a label file."""
+"""Pascal VOC 2012 and SBD through torchvision, plain folders, and the planted scenes, by name."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,79 +12,12 @@ from torchvision.datasets import SBDataset, VOCSegmentation
 
 from segfaith.classes import VOC_CLASSES, read_classes
 from segfaith.constants import IGNORE
+from segfaith.data.dataset import Dataset
 from segfaith.data.images import Size, load_image, load_labels, resize_image, resize_labels
+from segfaith.data.scenes import open_scenes
 from segfaith.errors import SampleError, SettingsError
-from segfaith.lookup import lookup, nearest
-from segfaith.randomness import generator
-from segfaith.types import Labels, Sample
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Samples by id. `files[id]` are the image file and the label file; nothing is read before `load`."""
-
-    name: str
-    split: str
-    files: Mapping[str, tuple[Path, Path]]
-    read_labels: Callable[[Path], Labels]
-    classes: Sequence[str] | None
-
-    def load(self, sample_id: str, size: Size) -> Sample:
-        """Reads one sample and resizes it.
-
-        Raises:
-            SampleError: a file cannot be read, image and mask differ in size, or a label is out of range.
-        """
-        image_path, label_path = self.files[sample_id]
-        image, labels = load_image(image_path), self.read_labels(label_path)
-        if image.shape[-2:] != labels.shape:
-            raise SampleError(
-                f"image and label mask differ in size: {tuple(image.shape[-2:])} and {tuple(labels.shape)} "
-                "(height, width)"
-            )
-        values = torch.unique(labels)
-        top = IGNORE if self.classes is None else len(self.classes)
-        bad = values[((values < 0) | (values >= top)) & (values != IGNORE)].tolist()
-        if bad:
-            raise SampleError(
-                f"label {bad[0]} is out of range; expected 0 to {top - 1}, or {IGNORE} for ignored pixels"
-            )
-        return Sample(sample_id, resize_image(image, size), resize_labels(labels, size))
-
-    def choose(self, n: int | None, ids: Sequence[str] | None, seed: int) -> list[str]:
-        """The ids of a run, sorted: the named ones, or `n` drawn from the sorted ids with the seed, or all.
-
-        Raises:
-            SettingsError: an id that does not exist, or n above the number of samples.
-        """
-        known = sorted(self.files)
-        if ids is not None:
-            missing = [name for name in ids if name not in self.files]
-            if missing:
-                close = nearest(missing[0], known)
-                raise SettingsError(
-                    f"{self.name} {self.split} has no sample {missing[0]!r}"
-                    + (f"; the nearest are {', '.join(close)}" if close else "")
-                )
-            return sorted(set(ids))
-        if n is None:
-            return known
-        if n > len(known):
-            raise SettingsError(f"n = {n} samples asked for; {self.name} {self.split} has {len(known)}")
-        drawn = generator(seed, "", "subset").permutation(len(known))[:n]
-        return [known[i] for i in sorted(drawn)]
-
-    def digest(self, ids: Sequence[str]) -> str:
-        """SHA-256 over the ids and the bytes of their image and label files ("missing" where one cannot be read)."""
-        total = sha256()
-        for sample_id in ids:
-            total.update(sample_id.encode())
-            for path in self.files[sample_id]:
-                try:
-                    total.update(sha256(path.read_bytes()).digest())
-                except OSError:
-                    total.update(b"missing")
-        return total.hexdigest()
+from segfaith.lookup import lookup
+from segfaith.types import Image, Labels, Sample
 
 
 def open_voc2012(root: Path, split: str, classes: list[str] | None, download: bool) -> Dataset:
@@ -139,7 +71,10 @@ DATASETS: dict[str, Callable[[Path, str, list[str] | None, bool], Dataset]] = {
     "voc2012": open_voc2012,
     "sbd": open_sbd,
     "folder": open_folder,
+    "scenes": open_scenes,
 }
+DRAWN = frozenset({"scenes"})
+"""Data sets that are drawn, not read: they have no root and nothing to download."""
 
 
 def open_dataset(
@@ -156,6 +91,10 @@ def open_dataset(
         SettingsError: unknown name, or nothing there; the message gives the command that downloads it.
     """
     opener = lookup("data set", name, DATASETS)
+    if name in DRAWN:
+        if root is not None or download:
+            raise SettingsError(f"data set {name} is drawn, not read: leave [data] root out, and download nothing")
+        root = ""
     if root is None:
         raise SettingsError(f"data set {name} needs a root folder: set [data] root (or --set data.root=DIR)")
     return opener(Path(root), split, classes, download)
@@ -190,8 +129,39 @@ def _from_paths(
     read_labels: Callable[[Path], Labels],
     classes: Sequence[str] | None,
 ) -> Dataset:
-    pairs = zip(map(Path, images), map(Path, labels), strict=True)
-    return Dataset(name, split, {image.stem: (image, label) for image, label in pairs}, read_labels, classes)
+    """A data set of an image and a label file per id; ids are the images' names without ending."""
+    files = {Path(image).stem: (Path(image), Path(label)) for image, label in zip(images, labels, strict=True)}
+
+    def load(sample_id: str, size: Size) -> Sample:
+        image_path, label_path = files[sample_id]
+        image, values = load_image(image_path), read_labels(label_path)
+        _check(image, values, classes)
+        return Sample(sample_id, resize_image(image, size), resize_labels(values, size))
+
+    def content(sample_id: str) -> bytes:
+        return b"".join(_fingerprint(path) for path in files[sample_id])
+
+    return Dataset(name, split, list(files), classes, load, content)
+
+
+def _check(image: Image, labels: Labels, classes: Sequence[str] | None) -> None:
+    """Raises SampleError where image and label mask differ in size, or a label is out of range."""
+    if image.shape[-2:] != labels.shape:
+        raise SampleError(
+            f"image and label mask differ in size: {tuple(image.shape[-2:])} and {tuple(labels.shape)} (height, width)"
+        )
+    values = torch.unique(labels)
+    top = IGNORE if classes is None else len(classes)
+    bad = values[((values < 0) | (values >= top)) & (values != IGNORE)].tolist()
+    if bad:
+        raise SampleError(f"label {bad[0]} is out of range; expected 0 to {top - 1}, or {IGNORE} for ignored pixels")
+
+
+def _fingerprint(path: Path) -> bytes:
+    try:
+        return sha256(path.read_bytes()).digest()
+    except OSError:
+        return b"missing"
 
 
 def _sbd_labels(path: Path) -> Labels:

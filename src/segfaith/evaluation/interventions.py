@@ -12,7 +12,7 @@ from segfaith.occlusion import Occluder
 from segfaith.scores import BatchSize, score_images
 from segfaith.types import Bool, Image, Int, Map, Mask, Target, Tensor
 
-Kind = Literal["target_deletion", "off_deletion", "insertion"]
+Kind = Literal["target_deletion", "off_deletion", "insertion", "off_evidence"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +55,14 @@ def score_interventions(
     operators: dict[str, Occluder],
     fractions: Sequence[float],
     batch: BatchSize,
+    evidence: Mask | None = None,
 ) -> tuple[dict[Intervention, float], dict[str, float]]:
     """Scores every (map, operator, k, kind), and each operator's baseline b = O(x, all pixels).
 
-    Model passes: for each operator one, plus for each map and k two, or three where something lies outside M.
-    Off-target deletions with nothing outside M are left out.
+    With planted `evidence` E the first operator and k also give `off_evidence`: S_o within E occluded.
+
+    Model passes: for each operator one, plus for each map and k two, or three where something lies outside M, and
+    one for each map whose S_o meets E. Off-target deletions with nothing outside M are left out.
     """
     size = (image.shape[1], image.shape[2])
     everything = torch.ones(1, *size, dtype=torch.bool, device=image.device)
@@ -72,8 +75,15 @@ def score_interventions(
         for kind in ("target_deletion", "off_deletion", "insertion")
         if kind != "off_deletion" or len(ranking.outside)
     ]
+    if evidence is not None:
+        operator, k = next(iter(operators)), fractions[0]
+        planned += [
+            Intervention(index, operator, k, "off_evidence")
+            for index, ranking in enumerate(rankings)
+            if bool((_chosen(ranking, k, "off_evidence", size) & evidence).any())
+        ]
     makers: list[Callable[[], Image]] = [lambda name=name: baselines[name] for name in operators]  # type: ignore[misc]
-    makers += [lambda item=item: _image(item, image, rankings, operators, baselines) for item in planned]  # type: ignore[misc]
+    makers += [lambda item=item: _image(item, image, rankings, operators, baselines, evidence) for item in planned]  # type: ignore[misc]
 
     def build(part: slice) -> Tensor:
         return torch.stack([make() for make in makers[part]])
@@ -86,16 +96,24 @@ def score_interventions(
     )
 
 
+def _chosen(ranking: Ranking, k: float, kind: Kind, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
+    """S_t or S_o, whichever the kind is about."""
+    order = ranking.outside if kind in ("off_deletion", "off_evidence") else ranking.inside
+    return top_pixels(order, top_count(k, len(order)) if len(order) else 0, size)
+
+
 def _image(
     item: Intervention,
     image: Image,
     rankings: Sequence[Ranking],
     operators: dict[str, Occluder],
     baselines: dict[str, Image],
+    evidence: Mask | None,
 ) -> Image:
-    ranking = rankings[item.index]
-    order = ranking.outside if item.kind == "off_deletion" else ranking.inside
-    chosen: Bool[Tensor, "H W"] = top_pixels(order, top_count(item.k, len(order)), (image.shape[1], image.shape[2]))
+    chosen = _chosen(rankings[item.index], item.k, item.kind, (image.shape[1], image.shape[2]))
     if item.kind == "insertion":
         return torch.where(chosen, image, baselines[item.operator])
+    if item.kind == "off_evidence":
+        assert evidence is not None
+        chosen = chosen & evidence
     return operators[item.operator](chosen[None])[0]

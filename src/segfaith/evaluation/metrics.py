@@ -6,6 +6,7 @@ With s = s_c(x, M), eps = 1e-6, S_t and S_o the top pixels inside and outside M,
     odd            = (s - s(O(x, S_o))) / (|s| + eps)          equation 4
     leak_abs       = |odd| / (|tdd| + eps)                     equation 5
     insertion_gain = s(b with S_t put back from x) - s(b)
+    odd_beyond     = (s(O(x, S_o and E)) - s(O(x, S_o))) / (|s| + eps), E the planted evidence
 
 This module imports no torch: tables and reports read it too.
 """
@@ -64,6 +65,13 @@ METRICS: dict[str, Metric] = {
             -1,
             1,
         ),
+        Metric("odd_beyond", "ODD beyond", "odd less what deleting the planted evidence within S_o costs", None),
+        Metric("odd_beyond_abs", "OT beyond", "absolute value of odd_beyond", "lower", low=0),
+        Metric("evidence_ap", "Evid. AP", "average precision of the map against planted evidence", "higher", 0, 1),
+        Metric("evidence_mass", "Evid. mass", "share of the map's sum on planted evidence", "higher", 0, 1),
+        Metric(
+            "evidence_top", "Evid. top", "share of the map's top n(k, E) pixels on planted evidence", "higher", 0, 1
+        ),
         Metric("runtime_s", "Time s", "wall-clock seconds of evidence and fusion, alone, warm", "lower", low=0),
     )
 }
@@ -74,14 +82,18 @@ def deletion(s: float, s_deleted: float) -> float:
     return (s - s_deleted) / (abs(s) + EPS)
 
 
-def score_metrics(s: float, s_target: float, s_off: float, s_baseline: float, s_inserted: float) -> dict[str, float]:
+def score_metrics(
+    s: float, s_target: float, s_off: float, s_baseline: float, s_inserted: float, s_off_evidence: float = nan
+) -> dict[str, float]:
     """All metrics that follow from one map's intervened scores; NaN where a score is NaN.
 
     Args:
         s, s_target, s_off: s_c of the image, and with S_t and S_o occluded (NaN where nothing lies outside M).
         s_baseline, s_inserted: s_c of the fully occluded image, and of it with S_t put back.
+        s_off_evidence: s_c with the planted evidence within S_o occluded (NaN where none was planted).
     """
     tdd, odd = deletion(s, s_target), deletion(s, s_off)
+    beyond = odd - deletion(s, s_off_evidence)
     return {
         "tdd": tdd,
         "odd": odd,
@@ -90,6 +102,8 @@ def score_metrics(s: float, s_target: float, s_off: float, s_baseline: float, s_
         "leak_signed": odd / (abs(tdd) + EPS),
         "insertion_gain": s_inserted - s_baseline,
         "insertion_gain_rel": (s_inserted - s_baseline) / (abs(s) + EPS),
+        "odd_beyond": beyond,
+        "odd_beyond_abs": abs(beyond),
     }
 
 

@@ -40,8 +40,7 @@ def rank_region(
 ) -> Int[Tensor, "P"]:
     """Flat indices of the region's pixels, highest attribution first, ties in the order of `ranks`."""
     indices = region.flatten().nonzero().flatten()
-    levels = _levels(heatmap).flatten()[indices]
-    key = levels * ranks.numel() + (ranks.numel() - 1 - ranks.flatten()[indices])
+    key = levels(heatmap).flatten()[indices] * ranks.numel() + (ranks.numel() - 1 - ranks.flatten()[indices])
     return indices[key.argsort(descending=True)]
 
 
@@ -58,10 +57,11 @@ def tied_share(heatmap: Float[Tensor, "H W"], order: Int[Tensor, "P"], count: in
     These are the chosen pixels with the lowest chosen value, where not all pixels of the region with that value were
     chosen. 0: the map itself decides; 1: chance does, as for a constant map.
     """
-    levels = _levels(heatmap).flatten()[order]
-    edge = levels == levels[count - 1]
+    ordered = levels(heatmap).flatten()[order]
+    edge = ordered == ordered[count - 1]
     return int(edge[:count].sum()) / count if bool(edge[count:].any()) else 0.0
 
 
-def _levels(heatmap: Float[Tensor, "H W"]) -> Int[Tensor, "H W"]:
-    return (heatmap.double() / RESOLUTION).round().long()
+def levels(values: Float[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """Values in steps of 1e-6, as integers: what counts as equal."""
+    return (values.double() / RESOLUTION).round().long()

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import sys
 import urllib.error
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,10 @@ import torch
 from torch import nn
 from torchvision.models import segmentation as torchvision_segmentation
 
-from segfaith.classes import read_classes
+from segfaith.classes import SCENE_CLASSES, read_classes
 from segfaith.errors import SettingsError
 from segfaith.lookup import lookup
+from segfaith.models.scene_model import build_scene_model
 from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD, SegmentationModel, wrap
 from segfaith.models.weights import file_digest, load_weights, read_state_dict, state_digest
 
@@ -28,12 +30,16 @@ __all__ = ["MODELS", "ModelEntry", "SegmentationModel", "load_model", "wrap"]
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model known by name: torchvision's builder, its VOC weights, and the feature layer of SPEC section 2."""
+    """A model known by name: its builder, its weights, its feature layer (SPEC section 2), and its classes.
+
+    `weights` are torchvision's, downloaded once, or the path of a file inside the package.
+    """
 
     build: Callable[..., nn.Module]
     weights: Any
     layer: str
     paper: str
+    classes: str | Sequence[str] = "voc"
 
 
 MODELS: dict[str, ModelEntry] = {
@@ -54,6 +60,13 @@ MODELS: dict[str, ModelEntry] = {
         torchvision_segmentation.LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1,
         "backbone.16",
         "Howard et al. 2019, arXiv:1905.02244",
+    ),
+    "scenes": ModelEntry(
+        build_scene_model,
+        Path(__file__).parent / "embedded" / "scenes.safetensors",
+        "backbone.high",
+        "embedded: LR-ASPP on MobileNetV3-Small, trained on the planted scenes",
+        SCENE_CLASSES,
     ),
 }
 """`backbone.layer4` gives the ResNets' backbone output `out`; `backbone.16` is LRASPP's output `high`."""
@@ -76,9 +89,9 @@ def load_model(
     Args:
         name: a name of `MODELS`, or `path/to/file.py:function` or `package.module:function`, where the function
             returns a `torch.nn.Module`.
-        weights: None downloads torchvision's VOC weights for a known name (with a progress bar) and keeps a
-            function's own; a `.pth`, `.pt` or `.safetensors` file is loaded strictly; "random", for a known name
-            only, draws weights with `seed`, for trials of correctness and speed.
+        weights: None downloads torchvision's VOC weights for its models (with a progress bar), takes the embedded
+            ones for `scenes`, and keeps a function's own; a `.pth`, `.pt` or `.safetensors` file is loaded strictly;
+            "random", for a known name only, draws weights with `seed`, for trials of correctness and speed.
         layer: feature layer for gradient methods; known names have one.
         classes: "voc", a list of names, or a file with one name a line, in the order of the output channels.
         mean, std: normalisation of RGB in [0, 1].
@@ -92,7 +105,7 @@ def load_model(
         entry = lookup("model", name, MODELS)
         module, source, provenance = _known_module(name, entry, weights, dict(args or {}), seed)
         layer = layer or entry.layer
-        classes = classes or "voc"
+        classes = classes or entry.classes
     else:
         module, source, provenance = _custom_module(name, weights, dict(args or {}), seed)
     module.eval()
@@ -112,23 +125,35 @@ def load_model(
 def _known_module(
     name: str, entry: ModelEntry, weights: str | Path | None, args: dict[str, Any], seed: int
 ) -> tuple[nn.Module, str, dict[str, str]]:
-    fixed = {"weights": None, "weights_backbone": None}
+    embedded = isinstance(entry.weights, Path)
+    fixed = {} if embedded else {"weights": None, "weights_backbone": None}
     if fixed.keys() & args.keys():
         raise SettingsError(f"args of {name} cannot hold {', '.join(fixed)}; use weights = ... of [model]")
     if weights == "random":
         return _build_known(name, entry, fixed | args, seed), f"random (seed {seed})", {}
-    if weights is None:
+    if weights is None and not embedded:
         state = _download(name, entry.weights)
         source, provenance = str(entry.weights), {"url": str(entry.weights.url)}
     else:
-        path = Path(weights)
+        path = Path(weights or entry.weights)
         state = read_state_dict(path)
         source, provenance = path.name, {"file_sha256": file_digest(path)}
+        if embedded:
+            provenance |= _proof_of_use(path)
     if any(key.startswith("aux_classifier.") for key in state):
         args = {"aux_loss": True} | args
     module = _build_known(name, entry, fixed | args, seed)
     load_weights(module, state, source)
     return module, source, provenance
+
+
+def _proof_of_use(weights: Path) -> dict[str, str]:
+    """The kinds of planted evidence that the model was shown to use, from the card beside its weights, if any."""
+    card = weights.with_suffix(".json")
+    content = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    if content.get("file_sha256") != file_digest(weights):
+        return {}
+    return {"proven_kinds": ",".join(content["proof"]["proven"])}
 
 
 def _download(name: str, weights: Any) -> Mapping[str, torch.Tensor]:

@@ -42,6 +42,22 @@ def overlay(
     return Image.fromarray((blended.clip(0, 1) * 255).round().astype(np.uint8))
 
 
+def outlined(image: Any, target: Any, evidence: Any = None) -> Image.Image:
+    """The image in its own colours with the target's outline in white and black, and that of evidence in cyan.
+
+    Args:
+        image: RGB in [0, 1], (3, H, W).
+        target, evidence: masks (H, W).
+    """
+    pixels = _array(image).astype(np.float64).transpose(1, 2, 0).copy()
+    for mask, colour in ((target, (1.0, 1.0, 1.0)), (evidence, (0.0, 1.0, 1.0))):
+        if mask is not None:
+            region = _array(mask).astype(bool)
+            pixels[_ring(region, 2)] = 0.0
+            pixels[_ring(region, 1)] = colour
+    return Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
+
+
 def picture(image: Any) -> Image.Image:
     """RGB in [0, 1], (3, H, W), as a picture."""
     return Image.fromarray((_array(image).transpose(1, 2, 0).clip(0, 1) * 255).round().astype(np.uint8))

@@ -11,6 +11,8 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records import replace_file
 
 TABLE_METRICS = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
+PLANTED_METRICS = ("evidence_ap", "evidence_mass", "evidence_top", "odd_beyond_abs")
+"""Summarised too where evidence was planted; the printed table shows the first."""
 SMALL_SCORE = 0.05
 """Below this s, the relative metrics divide by next to nothing; reports count such samples."""
 
@@ -34,11 +36,12 @@ def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
     """
     rows = []
     for data, group in _by_data(runs).items():
+        planted = any("kind" in records and bool(records["kind"].notna().any()) for _, records in group)
         methods = list(dict.fromkeys(name for _, records in group for name in records["method"]))
         for method in methods:
             parts = [records[records["method"] == method] for _, records in group]
             measured = [_measured(part, min_s) for part in parts]
-            for metric in TABLE_METRICS:
+            for metric in (*TABLE_METRICS, *(PLANTED_METRICS if planted else ())):
                 values = [part[metric].dropna() for part in measured]
                 means = pd.Series([value.mean() for value in values if len(value)], dtype=float)
                 everything = pd.concat(values)
@@ -95,7 +98,8 @@ def layout(summary: pd.DataFrame, statistic: Literal["mean", "median"] = "mean")
     """
     several = bool((summary["runs"] > 1).any()) and statistic == "mean"
     arrows = {"higher": " ↑", "lower": " ↓", None: ""}
-    header = ["Data", "Method", *(METRICS[name].label + arrows[METRICS[name].better] for name in TABLE_METRICS)]
+    shown = [*TABLE_METRICS, *(name for name in PLANTED_METRICS[:1] if name in set(summary["metric"]))]
+    header = ["Data", "Method", *(METRICS[name].label + arrows[METRICS[name].better] for name in shown)]
     table = [[*header, "n", "undef."]]
     for (data, method), group in summary.groupby(["data", "method"], sort=False):
         values, spreads, counts = (
@@ -104,9 +108,12 @@ def layout(summary: pd.DataFrame, statistic: Literal["mean", "median"] = "mean")
         n = max(counts.values())
         cells = [
             _cell(values[name], spreads[name] if several else nan) + (f" ({counts[name]})" if counts[name] < n else "")
-            for name in TABLE_METRICS
+            if name in values
+            else ""
+            for name in shown
         ]
-        table.append([str(data), str(method), *cells, str(n), str(group["undefined"].sum())])
+        undefined = group.loc[group["metric"].isin(TABLE_METRICS), "undefined"].sum()
+        table.append([str(data), str(method), *cells, str(n), str(undefined)])
     return table
 
 

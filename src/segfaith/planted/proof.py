@@ -1,0 +1,139 @@
+"""Proof of use: does a model decide by the planted evidence, and by nothing that was planted as a distractor?
+
+Each body that is predicted right (the class of most of its visible pixels) on an unseen scene is looked at again in
+counterfactual scenes. With what decides it changed, its predicted class must become the new one; with one of two
+sufficient parts removed, or a distractor swapped, moved or removed, it must not change.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from segfaith.classes import SCENE_CLASSES
+from segfaith.constants import COUNTERPART
+from segfaith.data.scenes.edits import decisive_edits, distractor_edits
+from segfaith.data.scenes.rendering import render
+from segfaith.data.scenes.symbols import COUNTERPARTS, FAMILIES, Scene
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.randomness import generator
+from segfaith.targets import majority_class
+from segfaith.types import Image, Int, Labels, Mask, Tensor
+
+LEAST, MOST = 0.90, 0.05
+"""A decisive change must change the class in at least 90 % of cases, any other change in at most 5 %."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One line of the proof: in which share of the cases a change of the scene changes the predicted class."""
+
+    kind: str
+    change: str
+    cases: int
+    share: float
+    bound: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All claims, with the intersection over union per class on the unedited scenes ("mean": over the classes)."""
+
+    scenes: int
+    size: int
+    claims: list[Claim]
+    iou: dict[str, float]
+
+    @property
+    def proven(self) -> list[str]:
+        """The kinds of which every claim holds."""
+        kinds = dict.fromkeys(claim.kind for claim in self.claims if claim.kind != COUNTERPART)
+        return [kind for kind in kinds if all(claim.holds for claim in self.claims if claim.kind == kind)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values, with the proven kinds."""
+        return asdict(self) | {"proven": self.proven}
+
+
+def prove(
+    model: SegmentationModel, scenes: Sequence[Scene], size: int, on_scene: Callable[[], None] = lambda: None
+) -> Proof:
+    """Measures the proof of use on scenes that the model was not trained on.
+
+    Args:
+        size: the side at which scenes are rendered, in pixels.
+        on_scene: called after each scene.
+    """
+    rows: list[dict[str, Any]] = []
+    confusion = torch.zeros(len(SCENE_CLASSES), len(SCENE_CLASSES), dtype=torch.int64)
+    for scene in scenes:
+        image, labels = render(scene, size)
+        predicted = predict(model, [image])[0]
+        confusion += _confusion(labels, predicted)
+        regions = {index: labels == scene.label(body) for index, body in enumerate(scene.bodies)}
+        right = {
+            index: region
+            for index, region in regions.items()
+            if majority_class(predicted, region) == scene.label(scene.bodies[index])
+        }
+        if right:
+            rows += _changes(model, scene, right, size)
+        on_scene()
+    union = confusion.sum(0) + confusion.sum(1) - confusion.diag()
+    iou = dict(zip(SCENE_CLASSES, (confusion.diag().double() / union.double()).tolist(), strict=True))
+    return Proof(
+        len(scenes), size, list(_claims(pd.DataFrame(rows))), iou | {"mean": float(np.nanmean([*iou.values()]))}
+    )
+
+
+def _changes(model: SegmentationModel, scene: Scene, right: dict[int, Mask], size: int) -> list[dict[str, Any]]:
+    """One row per body predicted right and counterfactual scene: before, expected, and what came."""
+    edits: list[tuple[int | None, str, Scene]] = [
+        (index, name, edit) for index in right for name, edit in decisive_edits(scene, index).items()
+    ]
+    edits += [(None, name, edit) for name, edit in distractor_edits(scene, generator(0, scene.key, "proof")).items()]
+    predictions = predict(model, [render(edit, size)[0] for _, _, edit in edits])
+    rows = []
+    for (owner, name, edit), predicted in zip(edits, predictions, strict=True):
+        for index in right if owner is None else [owner]:
+            before, after = scene.label(scene.bodies[index]), edit.label(edit.bodies[index])
+            kind = COUNTERPART if before in COUNTERPARTS else scene.bodies[index].family
+            change = f"distractor {name.split()[-1]}" if owner is None else _words(name)
+            came = majority_class(predicted, right[index])
+            rows.append({"kind": kind, "change": change, "decides": before != after, "came": came, "new": after})
+    return rows
+
+
+def _words(name: str) -> str:
+    """An edit's name without what differs between scenes."""
+    if name.startswith("without"):
+        return "both parts removed" if name.endswith("both") else "one part removed"
+    return "one part added" if name.startswith("with") else "texture, part or cue swapped"
+
+
+def _claims(rows: pd.DataFrame) -> Iterator[Claim]:
+    order = [*FAMILIES, COUNTERPART]
+    for kind in order:
+        of_kind = rows[rows["kind"] == kind] if len(rows) else rows
+        for (decides, change), group in of_kind.groupby(["decides", "change"], sort=False) if len(of_kind) else ():
+            changed = group["came"] == group["new"] if decides else group["came"] != group["new"]
+            share = float(changed.mean())
+            holds = share >= LEAST if decides else share <= MOST
+            bound = f"at least {LEAST:.0%}" if decides else f"at most {MOST:.0%}"
+            yield Claim(kind, str(change), len(group), share, bound, bool(holds))
+
+
+@torch.inference_mode()
+def predict(model: SegmentationModel, images: Sequence[Image], batch: int = 8) -> Int[Tensor, "N H W"]:
+    """The argmax of the model's logits on images of one size, in batches, on the CPU."""
+    parts = [torch.stack(list(images[start : start + batch])) for start in range(0, len(images), batch)]
+    return torch.cat([model.logits(part.to(model.device)).argmax(1).cpu() for part in parts])
+
+
+def _confusion(labels: Labels, predicted: Labels) -> Int[Tensor, "C C"]:
+    classes = len(SCENE_CLASSES)
+    return torch.bincount(labels.flatten() * classes + predicted.flatten(), minlength=classes**2).view(classes, classes)

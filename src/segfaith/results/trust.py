@@ -1,0 +1,207 @@
+"""How far to trust the metrics: do they rank methods as the planted evidence does? From records, without torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from segfaith.constants import COUNTERPART
+from segfaith.evaluation.metrics import METRICS
+from segfaith.results.records import replace_file
+
+Run = tuple[Mapping[str, Any], pd.DataFrame]
+TITLE = "How far to trust these metrics"
+JUDGED = ("tdd", "insertion_gain", "odd_abs", "leak_abs", "odd_beyond_abs", "stability")
+"""Metrics whose ranking of methods is held against the evidence score's."""
+CONTROLS = frozenset({"random", "random_cells", "mask"})
+SCORES = ("evidence_ap", "evidence_mass", "evidence_top")
+RESAMPLES = 1000
+LEAST_SCENES, LEAST_METHODS = 5, 3
+"""With fewer scenes or methods, no agreement of rankings is stated."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Kendall's tau-b of two rankings of methods, with a 95 % percentile interval over resampled scenes.
+
+    `why` says why it is not testable; the numbers are then NaN.
+    """
+
+    kind: str
+    metric: str
+    methods: int
+    scenes: int
+    tau: float = nan
+    low: float = nan
+    high: float = nan
+    why: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.why:
+            return f"not testable: {self.why}"
+        return "agrees" if self.low > 0 else "disagrees" if self.high < 0 else "undecided"
+
+
+def has_evidence(runs: Sequence[Run]) -> bool:
+    """Whether any of the runs was made on scenes with planted evidence."""
+    return any("kind" in records and bool(records["kind"].notna().any()) for _, records in runs)
+
+
+def usable(runs: Sequence[Run]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The rows from which conclusions are drawn, and why the others are not among them, by kind.
+
+    Rows are measured ones with planted evidence, on regions that the model predicts right, of kinds for which the
+    model's proof of use holds.
+    """
+    parts: list[pd.DataFrame] = []
+    left_out: dict[str, str] = {}
+    wrong = 0
+    for description, records in runs:
+        if "kind" not in records:
+            continue
+        proven = str(description["model"].get("proven_kinds", "")).split(",")
+        planted = records[records["kind"].notna() & (records["status"] == "ok")]
+        for kind in sorted(set(planted["kind"]) - set(proven)):
+            left_out[kind] = (
+                "decided by the absence of a part, for which no pixels are the evidence"
+                if kind == COUNTERPART
+                else "unproven: the model was not shown to decide by this evidence"
+            )
+        right = planted["majority_class"] == planted["class_index"]
+        wrong += planted.loc[~right & planted["kind"].isin(proven), "sample_id"].nunique()
+        parts.append(planted[right & planted["kind"].isin(proven)])
+    empty = pd.DataFrame(columns=["sample_id", "method", "kind"])
+    rows = pd.concat(parts, ignore_index=True) if parts else empty
+    for kind in set(left_out) & set(rows["kind"]):
+        left_out[kind] += " (in some of these runs; it entered from the others)"
+    if wrong:
+        left_out["predicted wrong"] = f"{wrong} region(s) that the model does not predict right"
+    return rows, left_out
+
+
+def agreement(rows: pd.DataFrame, kind: str, metric: str, *, seed: int = 0) -> Agreement:
+    """Whether a metric ranks methods, by their means over scenes, as the mean `evidence_ap` does.
+
+    Both means of every method are over the same scenes, those on which all methods have a value, for else they would
+    compare scenes. A method that has one on less than half of the scenes is left out. Several runs on one scene count
+    as their mean, so that the same scene is not drawn as if it were two.
+
+    Args:
+        rows: of `usable`; only those of the kind are read ("all": of every kind).
+        metric: of `METRICS`; the sign is turned where lower is better.
+    """
+    chosen = rows if kind == "all" else rows[rows["kind"] == kind]
+    means = chosen.groupby(["sample_id", "method"])[["evidence_ap", metric]].mean()
+    value, truth = means[metric].unstack(), means["evidence_ap"].unstack()
+    counts = value.notna().sum()
+    value = value.loc[:, counts * 2 > counts.max()].dropna()
+    scenes, methods = (len(value), len(value.columns)) if counts.any() else (0, 0)
+    if scenes < LEAST_SCENES:
+        return Agreement(kind, metric, methods, scenes, why=f"{scenes} scenes, at least {LEAST_SCENES} needed")
+    if methods < LEAST_METHODS:
+        return Agreement(kind, metric, methods, scenes, why=f"{methods} methods, at least {LEAST_METHODS} needed")
+    left = truth.loc[value.index, value.columns].to_numpy(float)
+    right = value.to_numpy(float) * (1 if METRICS[metric].better == "higher" else -1)
+    (tau,) = _taus(left.mean(0, keepdims=True), right.mean(0, keepdims=True))
+    if isnan(tau):
+        return Agreement(kind, metric, methods, scenes, why="all methods are tied")
+    draws = np.random.default_rng(seed).integers(0, scenes, (RESAMPLES, scenes))
+    low, high = np.nanpercentile(_taus(left[draws].mean(1), right[draws].mean(1)), [2.5, 97.5])
+    return Agreement(kind, metric, methods, scenes, float(tau), float(low), float(high))
+
+
+def _taus(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Kendall's tau-b of each row of two tables; values equal to 1e-6 are tied, and NaN where a whole row is."""
+    i, j = np.triu_indices(left.shape[1], 1)
+    a, b = (np.sign(rounded[:, i] - rounded[:, j]) for rounded in (left.round(6), right.round(6)))
+    untied = np.sqrt(np.abs(a).sum(1) * np.abs(b).sum(1))
+    return np.divide((a * b).sum(1), untied, out=np.full(len(a), nan), where=untied > 0)
+
+
+def trust_page(runs: Sequence[Run]) -> str:
+    """The page as Markdown."""
+    rows, left_out = usable(runs)
+    lines = [f"# {TITLE}", "", INTRODUCTION, ""]
+    for kind, why in left_out.items():
+        lines.append(f"- left out: {kind}: {why}")
+    if not len(rows):
+        return "\n".join([*lines, "- nothing is left from which to conclude", ""])
+    kinds = [kind for kind in KINDS if kind in set(rows["kind"])]
+    counts = ", ".join(f"{kind} {rows.loc[rows['kind'] == kind, 'sample_id'].nunique()}" for kind in kinds)
+    lines += [f"- scenes that entered: {counts}", "", "## Who finds the evidence", "", SCORE_WORDS, ""]
+    methods = list(dict.fromkeys(rows["method"]))
+    lines += _table(["Kind", *methods], [[kind, *_score_cells(rows, kind, methods)] for kind in [*kinds, "all"]])
+    lines += ["", "## Do the metrics rank methods as the evidence does?", "", TAU_WORDS, ""]
+    own = rows[~rows["method"].str.partition("@")[0].isin(CONTROLS)]
+    table = []
+    for metric in JUDGED:
+        for kind in [*kinds, "all"]:
+            both = [agreement(some, kind, metric) for some in (rows, own)]
+            cells = [*(_tau_cell(one) for one in both), str(both[0].scenes), both[0].verdict]
+            table.append([METRICS[metric].label, kind, *cells])
+    lines += _table(["Metric", "Kind", "tau", "tau without controls", "Scenes", "Verdict (first tau)"], table)
+    lines += ["", "## What leakage says of a truthful map", "", LEAK_WORDS, ""]
+    header = ["Kind", *(f"{name}: {label}" for name in methods for label in ("OT abs", "beyond"))]
+    body = []
+    for kind in kinds:
+        means = rows[rows["kind"] == kind].groupby("method")[["odd_abs", "odd_beyond_abs"]].mean().reindex(methods)
+        cells = [_number(float(means[key][name])) for name in methods for key in ("odd_abs", "odd_beyond_abs")]
+        body.append([kind, *cells])
+    return "\n".join([*lines, *_table(header, body), ""])
+
+
+def write_trust(runs: Sequence[Run], directory: Path) -> Path:
+    """Writes `trust.md` into a directory."""
+    page = trust_page(runs)
+    path = directory / "trust.md"
+    replace_file(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return path
+
+
+KINDS = ("plain", "marker", "context", "conjunction", "redundancy")
+INTRODUCTION = (
+    "On these scenes it is known by construction which pixels decide each object's class, and the model was shown to "
+    "decide by them (docs/scenes.md). So the metrics themselves can be judged: a good one ranks methods as the planted "
+    "evidence does. Only regions that the model predicts right entered."
+)
+SCORE_WORDS = (
+    "Average precision of the map against the planted evidence / share of its mass there / share of its top pixels "
+    "there; means over scenes."
+)
+TAU_WORDS = (
+    "Kendall's tau-b between the ranking of methods by the metric and by the average precision (1: the same, -1: "
+    "reversed), with a 95 % bootstrap interval over scenes. `agrees`: the interval lies above 0; `disagrees`: below; "
+    "`undecided`: it holds 0. Methods are ranked by means over the scenes on which all of them have a value; small "
+    "denominators rule those of Leak abs. The interval speaks of other scenes with these methods, not of other "
+    "methods: a metric that knows nothing of the evidence orders four methods with a tau above 0 in 9 of 24 cases."
+)
+LEAK_WORDS = (
+    "OT abs is what deleting a map's top pixels outside the target changes. Where the evidence lies outside, a "
+    "truthful map must change much: OT abs punishes it. `beyond` is the same less what deleting the planted evidence "
+    "among those pixels costs: what is lost, or gained, beyond the truth."
+)
+
+
+def _score_cells(rows: pd.DataFrame, kind: str, methods: Sequence[str]) -> list[str]:
+    chosen = rows if kind == "all" else rows[rows["kind"] == kind]
+    means = chosen.groupby("method")[list(SCORES)].mean().reindex(methods)
+    return [" / ".join(_number(float(means[score][name])) for score in SCORES) for name in methods]
+
+
+def _tau_cell(one: Agreement) -> str:
+    return "n/a" if one.why else f"{one.tau:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
+
+
+def _number(value: float) -> str:
+    return "n/a" if isnan(value) else f"{value:.3f}"
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *body)]

@@ -137,8 +137,9 @@ def check_method(
         words = f"expected a function; {instance.name} reads maps from files; name the function that made them"
         return [Finding("import", False, words)]
     trial = _Trial(instance, batch_size, seed, on_step)
-    _try_closed_forms(trial)
-    evidence = _try_scenes(trial, model or load_model("scenes"), scenes, size) if scenes else []
+    with torch.inference_mode(False):  # whatever the caller's mode, methods may take gradients
+        _try_closed_forms(trial)
+        evidence = _try_scenes(trial, model or load_model("scenes"), scenes, size) if scenes else []
     contract = [_finding(check, trial.log[check]) for check in CONTRACT if trial.log[check]]
     return [Finding("import", True, f"{instance.name} was imported"), *contract, *evidence]
 

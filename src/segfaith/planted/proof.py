@@ -102,17 +102,21 @@ def _changes(model: SegmentationModel, scene: Scene, right: dict[int, Mask], siz
         for index in right if owner is None else [owner]:
             before, after = scene.label(scene.bodies[index]), edit.label(edit.bodies[index])
             kind = COUNTERPART if before in COUNTERPARTS else scene.bodies[index].family
-            change = f"distractor {name.split()[-1]}" if owner is None else _words(name)
+            change = f"distractor {name.split()[-1]}" if owner is None else _words(name, before != after)
             came = majority_class(predicted, right[index])
             rows.append({"kind": kind, "change": change, "decides": before != after, "came": came, "new": after})
     return rows
 
 
-def _words(name: str) -> str:
-    """An edit's name without what differs between scenes."""
+def _words(name: str, decides: bool) -> str:
+    """An edit's name without what differs between scenes; a part is spare where the class stays without it."""
+    if name == "without both":
+        return "both parts removed"
     if name.startswith("without"):
-        return "both parts removed" if name.endswith("both") else "one part removed"
-    return "one part added" if name.startswith("with") else "texture, part or cue swapped"
+        return "needed part removed" if decides else "spare part removed"
+    if name.startswith("with"):
+        return "missing part added" if decides else "spare part added"
+    return "texture, part or cue swapped"
 
 
 def _claims(rows: pd.DataFrame) -> Iterator[Claim]:

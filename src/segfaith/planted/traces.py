@@ -1,7 +1,6 @@
 """What a call leaves behind: global random states and settings; hooks, gradients, flags and values of a model."""
 
 import pickle
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import nan
@@ -23,7 +22,6 @@ GLOBAL_STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         lambda: pickle.dumps(np.random.get_state()),  # noqa: NPY002 - the legacy state is what is guarded
         lambda state: np.random.set_state(pickle.loads(state)),  # noqa: NPY002
     ),
-    "Python's random state": (random.getstate, random.setstate),
     "torch's grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
     "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -32,7 +30,10 @@ GLOBAL_STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         torch.use_deterministic_algorithms,
     ),
 }
-"""What a method must leave alone: how to read it, and how to put it back."""
+"""What a method must leave alone: how to read it, and how to put it back.
+
+Python's own random state is not among it: type checkers at run time (beartype) draw from it.
+"""
 
 
 @contextmanager

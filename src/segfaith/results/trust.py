@@ -122,7 +122,8 @@ def _taus(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.f
     i, j = np.triu_indices(left.shape[1], 1)
     a, b = (np.sign(rounded[:, i] - rounded[:, j]) for rounded in (left.round(6), right.round(6)))
     untied = np.sqrt(np.abs(a).sum(1) * np.abs(b).sum(1))
-    return np.divide((a * b).sum(1), untied, out=np.full(len(a), nan), where=untied > 0)
+    taus: NDArray[np.float64] = np.divide((a * b).sum(1), untied, out=np.full(len(a), nan), where=untied > 0)
+    return taus
 
 
 def trust_page(runs: Sequence[Run]) -> str:
@@ -144,16 +145,15 @@ def trust_page(runs: Sequence[Run]) -> str:
     for metric in JUDGED:
         for kind in [*kinds, "all"]:
             both = [agreement(some, kind, metric) for some in (rows, own)]
-            cells = [*(_tau_cell(one) for one in both), str(both[0].scenes), both[0].verdict]
+            cells = [*(_tau_cell(one) for one in both), str(both[0].scenes), _verdicts(*both)]
             table.append([METRICS[metric].label, kind, *cells])
-    lines += _table(["Metric", "Kind", "tau", "tau without controls", "Scenes", "Verdict (first tau)"], table)
+    lines += _table(["Metric", "Kind", "tau", "tau without controls", "Scenes", "Verdict"], table)
     lines += ["", "## What leakage says of a truthful map", "", LEAK_WORDS, ""]
-    header = ["Kind", *(f"{name}: {label}" for name in methods for label in ("OT abs", "beyond"))]
+    header = ["Kind", "Method", "OT abs", "beyond"]
     body = []
     for kind in kinds:
         means = rows[rows["kind"] == kind].groupby("method")[["odd_abs", "odd_beyond_abs"]].mean().reindex(methods)
-        cells = [_number(float(means[key][name])) for name in methods for key in ("odd_abs", "odd_beyond_abs")]
-        body.append([kind, *cells])
+        body += [[kind, name, *(_number(float(value)) for value in means.loc[name])] for name in methods]
     return "\n".join([*lines, *_table(header, body), ""])
 
 
@@ -191,12 +191,16 @@ LEAK_WORDS = (
 
 def _score_cells(rows: pd.DataFrame, kind: str, methods: Sequence[str]) -> list[str]:
     chosen = rows if kind == "all" else rows[rows["kind"] == kind]
-    means = chosen.groupby("method")[list(SCORES)].mean().reindex(methods)
+    means = chosen.groupby("method")[list(SCORES)].mean().reindex(list(methods))
     return [" / ".join(_number(float(means[score][name])) for score in SCORES) for name in methods]
 
 
 def _tau_cell(one: Agreement) -> str:
     return "n/a" if one.why else f"{one.tau:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
+
+
+def _verdicts(both: Agreement, own: Agreement) -> str:
+    return both.verdict if own.verdict == both.verdict else f"{both.verdict}; without controls: {own.verdict}"
 
 
 def _number(value: float) -> str:

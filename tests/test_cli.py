@@ -6,20 +6,25 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import segfaith
-from folder_runs import command, content, make_project, toml, write_settings
+from folder_runs import assert_same_records, command, content, make_project, toml, write_settings
 from segfaith.attribution.methods import METHODS
-from segfaith.benchmark.settings import make_settings
+from segfaith.benchmark.plan import make_plan
+from segfaith.benchmark.settings import PACKAGED, Settings, find_settings, make_settings, read_settings
 from segfaith.cli import app
 from segfaith.data.datasets import DATASETS
 from segfaith.evaluation.metrics import METRICS
 from segfaith.models import MODELS
 from segfaith.occlusion import OPERATORS
+from segfaith.planted import card, conformance
 from segfaith.results.records import read_run
 
 VERBS = ["run", "report", "list", "download", "train-scenes", "check-method", "version"]
@@ -380,3 +385,181 @@ def test_an_unknown_option_is_a_usage_error(
 ) -> None:
     assert command(monkeypatch, "run", "settings.toml", "--gpu") == 2
     assert "--gpu" in capsys.readouterr().err
+
+
+# Packaged settings, and the planted scenes from one end to the other
+
+
+def test_a_file_wins_over_packaged_settings_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_settings("quickstart") == PACKAGED / "quickstart.toml"
+    (tmp_path / "quickstart").mkdir()
+    assert find_settings("quickstart") == PACKAGED / "quickstart.toml", "a folder is no settings file"
+    (tmp_path / "quickstart").rmdir()
+    (tmp_path / "quickstart").write_text('name = "own"')
+    assert find_settings("quickstart") == Path("quickstart")
+    assert find_settings("nowhere/mine.toml") == Path("nowhere/mine.toml"), "what is missing is said where it is read"
+
+
+@pytest.mark.parametrize("name", ["quikstart", "packaged/quickstart", "nowhere/quickstart"])
+def test_unknown_packaged_settings_name_those_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    errors = fails(monkeypatch, capsys, "run", name)
+    assert f"no settings file {name!r}; give a TOML file or one of the packaged settings: quickstart" in errors
+
+
+def test_a_folder_is_no_settings_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"no settings file {tmp_path}" in fails(monkeypatch, capsys, "run", tmp_path)
+
+
+def test_every_packaged_settings_file_can_be_planned() -> None:
+    """The quickstart promises at least 16 scenes, the four methods, three controls, and stability on 4 of them."""
+    names = sorted(path.stem for path in PACKAGED.glob("*.toml"))
+    assert names == ["quickstart"]
+    plan = make_plan(read_settings(find_settings("quickstart")))
+    assert (len(plan.ids), len(plan.stability_ids)) == (16, 4)
+    assert [method.name for method in plan.methods] == ["gpa", "ega", "ria", "dea", "random", "random_cells", "mask"]
+    defaults = Settings.model_validate({"data": {"name": "scenes"}, "model": {"name": "scenes"}})
+    assert plan.settings.evaluation == defaults.evaluation.model_copy(update={"stability": 4})
+    assert (plan.settings.seed, plan.settings.data.size) == (defaults.seed, defaults.data.size)
+
+
+SMALL = ["data.size=64", 'data.ids=["val-0002","val-0004"]', "model.weights=random", "methods.ria={grid=3}"]
+ONE_SHARD_EACH = ["execution.shard_size=1", "execution.device=cpu", "evaluation.stability=1"]
+
+
+@pytest.fixture(scope="module")
+def scenes_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """`segfaith run quickstart` on two small scenes with an untrained model, and what it printed."""
+    directory = tmp_path_factory.mktemp("scenes") / "run"
+    arguments = [one for override in SMALL + ONE_SHARD_EACH for one in ("--set", override)]
+    done = CliRunner().invoke(app, ["run", "quickstart", "-o", str(directory), *arguments])
+    assert done.exit_code == 0, done.output
+    return directory, done.stdout
+
+
+def test_run_quickstart_ends_with_the_table_and_the_pictures(scenes_run: tuple[Path, str]) -> None:
+    directory, output = scenes_run
+    assert output.splitlines()[-3:] == [
+        "2 of 2 samples measured, 0 rows not ok.",
+        f"pictures: {directory / 'pictures.png'}, and one for each sample in {directory / 'pictures'}",
+        f"Next: segfaith report {directory}",
+    ]
+    assert "scenes val: mean" in output
+    pictures = sorted(path.name for path in (directory / "pictures").iterdir())
+    assert pictures == ["val-0002.png", "val-0004.png"]
+    for sample_id in ("val-0002", "val-0004"):
+        kept = {path.name for path in (directory / "maps" / sample_id).iterdir()}
+        assert {"image.png", "target.png", "evidence.png", "gpa.npy", "mask.npy"} <= kept
+
+
+def test_records_of_scenes_say_what_was_planted(scenes_run: tuple[Path, str]) -> None:
+    """Scene 2 is a marker's and scene 4 a context's; what was kept as a picture is what was measured."""
+    records = read_run(scenes_run[0])[1]
+    assert len(records) == 2 * 7
+    assert dict(zip(records["sample_id"], records["kind"], strict=True)) == {
+        "val-0002": "marker",
+        "val-0004": "context",
+    }
+    for row in records.query("method == 'mask'").to_dict("records"):
+        folder = scenes_run[0] / "maps" / row["sample_id"]
+        evidence, target = (
+            np.asarray(Image.open(folder / f"{name}.png"))[..., 0] > 0 for name in ("evidence", "target")
+        )
+        assert row["target_area"] == pytest.approx(target.mean())
+        assert row["evidence_mass"] == pytest.approx((evidence & target).sum() / target.sum())
+        assert (row["evidence_mass"] > 0) == (row["kind"] == "marker"), "a context lies outside the target"
+    defined = ["evidence_ap", "evidence_top", "odd_beyond", "odd_beyond_abs", "s_off_evidence_deleted"]
+    assert records[defined].notna().all().all()
+    assert records["majority_class"].between(0, 10).all()
+
+
+def test_a_stopped_run_of_scenes_is_resumed(
+    scenes_run: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = shutil.copytree(scenes_run[0], tmp_path / "run")
+    before = read_run(directory)[1]
+    (directory / "records" / "00001.parquet").unlink()
+    shutil.rmtree(directory / "pictures")
+    arguments = [one for override in SMALL + ONE_SHARD_EACH for one in ("--set", override)]
+    assert command(monkeypatch, "run", "quickstart", "-o", directory, *arguments) == 0
+    output = capsys.readouterr().out
+    assert f"Resuming {directory}: 1 of 2 samples are done." in output
+    assert "2 of 2 samples measured" in output
+    assert_same_records(before, read_run(directory)[1], 1e-4)
+    assert (directory / "pictures" / "val-0002.png").is_file()
+
+
+def test_report_of_scenes_prints_and_writes_how_far_to_trust(
+    scenes_run: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody has shown that random weights decide by the evidence, so nothing is concluded."""
+    assert command(monkeypatch, "report", scenes_run[0], "-o", tmp_path) == 0
+    output = capsys.readouterr().out
+    assert "How far to trust these metrics" in output
+    assert "left out: marker: unproven" in output
+    assert "nothing is left from which to conclude" in output
+    assert f"written: {tmp_path / 'trust.md'}" in output
+    page = (tmp_path / "trust.md").read_text(encoding="utf-8")
+    assert "- left out: context: unproven: the model was not shown to decide by this evidence" in page
+
+
+def test_report_of_photographs_has_no_page_on_trust(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "report", finished, "-o", tmp_path) == 0
+    assert "trust" not in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.md"]
+
+
+@pytest.mark.parametrize(("proven", "status"), [(["marker"], 0), ([], 1)])
+def test_train_scenes_hands_its_options_on_and_fails_without_a_proof(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    proven: list[str],
+    status: int,
+) -> None:
+    seen: list[Any] = []
+
+    def train(output: Path, recipe: Any, scenes: int, on_step: Any) -> Any:
+        seen.extend([output, recipe.steps, recipe.seed, scenes])
+        on_step("training", recipe.steps, "loss 0.5")
+        on_step("proof", scenes, "")
+        (output / card.TEXT).write_text("the card's words")
+        return SimpleNamespace(proven=proven)
+
+    monkeypatch.setattr(card, "train_scenes", train)
+    flags = ["-o", tmp_path, "--steps", "7", "--seed", "5", "--proof-scenes", "3"]
+    assert command(monkeypatch, "train-scenes", *flags) == status
+    assert seen == [tmp_path, 7, 5, 3]
+    output, errors = capsys.readouterr()
+    assert "the card's words" in output
+    for name in (card.WEIGHTS, card.CARD, card.TEXT, card.LOG):
+        assert f"written: {tmp_path / name}" in output
+    assert "7/7" in errors
+    assert "3/3" in errors
+
+
+@pytest.mark.parametrize(("passed", "status"), [(True, 0), (False, 1)])
+def test_check_method_prints_its_findings_and_counts_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], passed: bool, status: int
+) -> None:
+    def check(method: str, *, scenes: int, seed: int, on_step: Any) -> list[Any]:
+        on_step(f"{method} on {scenes} scenes with seed {seed}")
+        one = SimpleNamespace(passed=True, check="shape", words="as it should be")
+        return [one, SimpleNamespace(passed=passed, check="hooks", words="left 2 behind")]
+
+    monkeypatch.setattr(conformance, "check_method", check)
+    assert command(monkeypatch, "check-method", "here:mine", "-n", "3", "--seed", "4") == status
+    output, errors = capsys.readouterr()
+    assert output.splitlines() == [
+        "ok    shape: as it should be",
+        f"{'ok  ' if passed else 'FAIL'}  hooks: left 2 behind",
+        f"here:mine: {1 + passed} of 2 checks passed",
+    ]
+    assert "here:mine on 3 scenes with seed 4" in errors

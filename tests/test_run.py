@@ -107,7 +107,11 @@ def test_one_row_per_sample_and_method_with_everything_measured(full_records: pd
     assert list(by_method(full_records, "gpa")["class_index"]) == [2, 1, 2, 1, 2, 1]
     figures = full_records.drop(columns=["stability"]).select_dtypes("float")
     measured = figures.drop(columns=[name for name in figures if name.startswith("stability_")])
-    assert measured.notna().all(axis=None)
+    planted = [name for name in measured if name.startswith(("evidence_", "odd_beyond", "s_off_evidence"))]
+    assert len(planted) == 6
+    assert measured[planted].isna().all(axis=None), "nothing was planted in photographs"
+    assert full_records["kind"].isna().all()
+    assert measured.drop(columns=planted).notna().all(axis=None)
     random_rows = by_method(full_records, "random")
     assert (random_rows["stability"].abs() < 0.2).all(), "a random map is drawn anew for each variant"
     assert (full_records["runtime_s"] >= 0).all()
@@ -1110,3 +1114,60 @@ def test_prepared_settings_and_run_of_settings_are_the_same_run(project: Path, t
     assert segfaith.run(prepared, tmp_path, seen.append) == tmp_path
     assert seen == prepared.plan.ids
     run_records(project, tmp_path, data={"n": 1}, **QUICK)
+
+
+# Planted evidence
+
+
+def scenes(tmp_path: Path, n: int = 8, **changes: Any) -> executors.Prepared:
+    """A quick run over small scenes with an untrained model."""
+    given = {
+        "data": {"name": "scenes", "size": 64, "ids": [f"val-{i:04d}" for i in range(n)]},
+        "model": {"name": "scenes", "weights": "random"},
+        "methods": {"names": ["mask"]},
+        "evaluation": {"stability": False},
+        "execution": {"device": "cpu"},
+    }
+    return executors.prepare(make_settings(given | changes))
+
+
+def test_passes_on_scenes_are_at_most_those_announced(tmp_path: Path) -> None:
+    """One for each of the four maps of each sample at most, and none where evidence lies inside the target."""
+    prepared = scenes(tmp_path)
+    images = [0]
+    prepared.model.module.register_forward_pre_hook(
+        lambda module, inputs: images.__setitem__(0, images[0] + len(inputs[0]))
+    )
+    executors.run(prepared, tmp_path / "run")
+    records = read_run(tmp_path / "run")[1]
+    assert set(records["status"]) == {"ok"}
+    assert set(records["kind"]) == {"plain", "marker", "context", "conjunction", "redundancy"}
+    bare = 8 * (1 + 3 * (1 + 3) + 1)
+    assert prepared.plan.passes == bare + 8 * 4
+    assert bare < images[0] <= prepared.plan.passes
+
+
+def test_the_evidence_of_a_predicted_region_is_that_of_its_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predicted right, a region has its class's evidence. Predicted as a class that is shown elsewhere in the scene, it
+    has none: not that of the other object.
+    """
+    prepared = scenes(tmp_path, 1, target={"source": "prediction"})
+    (sample_id,) = prepared.plan.ids
+    sample = prepared.plan.dataset.load(sample_id, 64)
+    first = executors.dominant_target(sample.labels, "ground truth").class_index
+    others = [label for label in sample.planted if label != first and sample.planted[label].alternatives]
+    swapped = torch.where(
+        sample.labels == first, others[0], torch.where(sample.labels == others[0], first, sample.labels)
+    )
+    found = []
+    for labels in (sample.labels, swapped):
+        monkeypatch.setattr(executors, "predicted_labels", lambda model, image, labels=labels: labels)
+        result = executors.run_sample(prepared, sample_id, executors.BatchSize(8))
+        found.append({row["method"]: row for row in result.records}["mask"])
+    assert [row["class_index"] for row in found] == [first, others[0]]
+    assert found[0]["kind"] == sample.planted[first].kind
+    assert found[0]["evidence_ap"] > 0
+    assert found[1]["kind"] is None
+    assert "evidence_ap" not in found[1]

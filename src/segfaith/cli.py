@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 import segfaith
+from segfaith.constants import COUNTERPART
 from segfaith.errors import SegfaithError
 
 app = typer.Typer(
@@ -146,7 +147,7 @@ def _summarise(directory: Path) -> int:
     say(f"{ok['sample_id'].nunique()} of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok.")
     pictures = write_pictures(directory, description, records)
     if pictures:
-        say(f"pictures: {pictures[0]}, and one for each sample beside it")
+        say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")
     say(f"Next: segfaith report {directory}")
     return 0
 
@@ -181,8 +182,8 @@ def report(
         say(note)
     written = [*tables.write_tables(loaded, output or runs[0], min_s)]
     if trust.has_evidence(loaded):
-        out.print(Markdown(trust.trust_page(loaded)))
-        written.append(trust.write_trust(loaded, output or runs[0]))
+        out.print(Markdown(trust.trust_page(loaded, min_s)))
+        written.append(trust.write_trust(loaded, output or runs[0], min_s))
     for path in written:
         say(f"written: {path}")
 
@@ -237,7 +238,8 @@ def train_scenes_command(
     say((output / TEXT).read_text(encoding="utf-8"))
     for name in (WEIGHTS, CARD, TEXT, LOG):
         say(f"written: {output / name}")
-    raise typer.Exit(0 if proof.proven else 1)
+    unproven = {claim.kind for claim in proof.claims if not claim.holds} - {COUNTERPART}
+    raise typer.Exit(1 if unproven else 0)
 
 
 @app.command("check-method")

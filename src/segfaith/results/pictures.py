@@ -20,7 +20,7 @@ OVERVIEW = 40
 
 
 def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> list[Path]:
-    """Writes `pictures/ID.png` for every sample whose maps were kept, and `pictures/overview.png` with the first ones.
+    """Writes `pictures/ID.png` for every sample whose maps were kept, and `pictures.png` with the first ones.
 
     The first tile is the image with the target's outline in white and that of planted evidence in cyan; the others
     are the methods' maps with their TDD and, where evidence was planted, their average precision ("AP").
@@ -49,7 +49,7 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
     for one in pictures:
         sheet.paste(one, (0, top))
         top += one.height
-    overview = directory / "pictures" / "overview.png"
+    overview = directory / "pictures.png"
     _save(sheet, overview)
     return [overview, *rows]
 

@@ -21,7 +21,7 @@ JUDGED = ("tdd", "insertion_gain", "odd_abs", "leak_abs", "odd_beyond_abs", "sta
 CONTROLS = frozenset({"random", "random_cells", "mask"})
 SCORES = ("evidence_ap", "evidence_mass", "evidence_top")
 RESAMPLES = 1000
-LEAST_SCENES, LEAST_METHODS = 5, 3
+LEAST_SCENES, LEAST_METHODS = 10, 3
 """With fewer scenes or methods, no agreement of rankings is stated."""
 
 
@@ -54,11 +54,11 @@ def has_evidence(runs: Sequence[Run]) -> bool:
     return any("kind" in records and bool(records["kind"].notna().any()) for _, records in runs)
 
 
-def usable(runs: Sequence[Run]) -> tuple[pd.DataFrame, dict[str, str]]:
+def usable(runs: Sequence[Run], min_s: float | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
     """The rows from which conclusions are drawn, and why the others are not among them, by kind.
 
     Rows are measured ones with planted evidence, on regions that the model predicts right, of kinds for which the
-    model's proof of use holds.
+    model's proof of use holds; with `min_s`, only those with s of at least that.
     """
     parts: list[pd.DataFrame] = []
     left_out: dict[str, str] = {}
@@ -74,6 +74,7 @@ def usable(runs: Sequence[Run]) -> tuple[pd.DataFrame, dict[str, str]]:
                 if kind == COUNTERPART
                 else "unproven: the model was not shown to decide by this evidence"
             )
+        planted = planted if min_s is None else planted[planted["s"] >= min_s]
         right = planted["majority_class"] == planted["class_index"]
         wrong += planted.loc[~right & planted["kind"].isin(proven), "sample_id"].nunique()
         parts.append(planted[right & planted["kind"].isin(proven)])
@@ -94,10 +95,10 @@ def agreement(rows: pd.DataFrame, kind: str, metric: str, *, seed: int = 0) -> A
     as their mean, so that the same scene is not drawn as if it were two.
 
     Args:
-        rows: of `usable`; only those of the kind are read ("all": of every kind).
+        rows: of `usable`; only those of the kind are read, or of one of `GROUPS`.
         metric: of `METRICS`; the sign is turned where lower is better.
     """
-    chosen = rows if kind == "all" else rows[rows["kind"] == kind]
+    chosen = rows[rows["kind"].isin(GROUPS.get(kind, (kind,)))]
     means = chosen.groupby(["sample_id", "method"])[["evidence_ap", metric]].mean()
     value, truth = means[metric].unstack(), means["evidence_ap"].unstack()
     counts = value.notna().sum()
@@ -126,54 +127,79 @@ def _taus(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.f
     return taus
 
 
-def trust_page(runs: Sequence[Run]) -> str:
-    """The page as Markdown."""
-    rows, left_out = usable(runs)
+def trust_page(runs: Sequence[Run], min_s: float | None = None) -> str:
+    """The page as Markdown; `min_s` leaves out scenes with a lower score."""
+    rows, left_out = usable(runs, min_s)
     lines = [f"# {TITLE}", "", INTRODUCTION, ""]
-    for kind, why in left_out.items():
-        lines.append(f"- left out: {kind}: {why}")
+    lines += [f"- left out: {kind}: {why}" for kind, why in left_out.items()]
     if not len(rows):
         return "\n".join([*lines, "- nothing is left from which to conclude", ""])
     kinds = [kind for kind in KINDS if kind in set(rows["kind"])]
+    groups = [*kinds, *GROUPS] if len(kinds) > 1 else kinds
     counts = ", ".join(f"{kind} {rows.loc[rows['kind'] == kind, 'sample_id'].nunique()}" for kind in kinds)
-    lines += [f"- scenes that entered: {counts}", "", "## Who finds the evidence", "", SCORE_WORDS, ""]
     methods = list(dict.fromkeys(rows["method"]))
-    lines += _table(["Kind", *methods], [[kind, *_score_cells(rows, kind, methods)] for kind in [*kinds, "all"]])
-    lines += ["", "## Do the metrics rank methods as the evidence does?", "", TAU_WORDS, ""]
-    own = rows[~rows["method"].str.partition("@")[0].isin(CONTROLS)]
-    table = []
-    for metric in JUDGED:
-        for kind in [*kinds, "all"]:
-            both = [agreement(some, kind, metric) for some in (rows, own)]
-            cells = [*(_tau_cell(one) for one in both), str(both[0].scenes), _verdicts(*both)]
-            table.append([METRICS[metric].label, kind, *cells])
-    lines += _table(["Metric", "Kind", "tau", "tau without controls", "Scenes", "Verdict"], table)
-    lines += ["", "## What leakage says of a truthful map", "", LEAK_WORDS, ""]
-    header = ["Kind", "Method", "OT abs", "beyond"]
-    body = []
-    for kind in kinds:
-        means = rows[rows["kind"] == kind].groupby("method")[["odd_abs", "odd_beyond_abs"]].mean().reindex(methods)
-        body += [[kind, name, *(_number(float(value)) for value in means.loc[name])] for name in methods]
-    return "\n".join([*lines, *_table(header, body), ""])
+    lines += [f"- scenes that entered: {counts}", "", "## Who finds the evidence", "", SCORE_WORDS, ""]
+    lines += _table(["Kind", *methods], [[kind, *_score_cells(rows, kind, methods)] for kind in groups])
+    lines += ["", "## Do the metrics rank methods as the evidence does?", "", TAU_WORDS, "", *_agreements(rows, groups)]
+    lines += ["", "## What leakage says of a truthful map", "", LEAK_WORDS, "", *_leakage(rows, kinds, methods)]
+    return "\n".join([*lines, ""])
 
 
-def write_trust(runs: Sequence[Run], directory: Path) -> Path:
+def write_trust(runs: Sequence[Run], directory: Path, min_s: float | None = None) -> Path:
     """Writes `trust.md` into a directory."""
-    page = trust_page(runs)
+    page = trust_page(runs, min_s)
     path = directory / "trust.md"
     replace_file(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
 
+def _agreements(rows: pd.DataFrame, groups: Sequence[str]) -> list[str]:
+    """A line in words per metric, then the table of all taus that could be tested."""
+    own = rows[~rows["method"].str.partition("@")[0].isin(CONTROLS)]
+    words, table = [], []
+    for metric in JUDGED:
+        said: dict[str, list[str]] = {}
+        for kind in groups:
+            both, alone = agreement(rows, kind, metric), agreement(own, kind, metric)
+            said.setdefault(both.verdict, []).append(kind)
+            if not (both.why and alone.why):
+                cells = [_tau_cell(both), _tau_cell(alone), str(both.scenes), _verdicts(both, alone)]
+                table.append([METRICS[metric].label, kind, *cells])
+        verdicts = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in said.items())
+        words.append(f"- {METRICS[metric].label} ({metric}): {verdicts}")
+    if table:
+        words += ["", *_table(["Metric", "Kind", "tau", "tau without controls", "Scenes", "Verdict"], table)]
+    return words
+
+
+def _leakage(rows: pd.DataFrame, kinds: Sequence[str], methods: Sequence[str]) -> list[str]:
+    """By how much leakage punishes evidence outside, in words, and the means of both figures."""
+    own = [name for name in methods if name.partition("@")[0] not in CONTROLS]
+    body, words = [], []
+    for kind in kinds:
+        means = rows[rows["kind"] == kind].groupby("method")[["odd_abs", "odd_beyond_abs"]].mean().reindex(methods)
+        body += [[kind, name, *(_number(float(value)) for value in means.loc[name])] for name in methods]
+        if kind == "context" and own:
+            before, after = (_number(float(means.loc[own, column].mean())) for column in means)
+            words = [
+                f"On the context scenes OT abs is {before} on average over {', '.join(own)}; {after} of it is ",
+                "",
+            ]
+            words[0] += "lost beyond the true evidence."
+    return [*words, *_table(["Kind", "Method", "OT abs", "beyond"], body)]
+
+
 KINDS = ("plain", "marker", "context", "conjunction", "redundancy")
+GROUPS = {"all but plain": KINDS[1:], "all": KINDS}
+"""Kinds taken together; where the whole object is the evidence (plain), AP measures likeness to the mask."""
 INTRODUCTION = (
-    "On these scenes it is known by construction which pixels decide each object's class, and the model was shown to "
-    "decide by them (docs/scenes.md). So the metrics themselves can be judged: a good one ranks methods as the planted "
-    "evidence does. Only regions that the model predicts right entered."
+    "On these scenes it is known by construction which pixels decide each object's class, and for every kind below the "
+    "model was shown to decide by them (docs/scenes.md). So the metrics themselves can be judged: a good one ranks "
+    "methods as the planted evidence does. Only regions that the model predicts right entered."
 )
 SCORE_WORDS = (
     "Average precision of the map against the planted evidence / share of its mass there / share of its top pixels "
-    "there; means over scenes."
+    "there; means over scenes. Of the plain kind the whole object is the evidence, so that the mask itself scores 1."
 )
 TAU_WORDS = (
     "Kendall's tau-b between the ranking of methods by the metric and by the average precision (1: the same, -1: "
@@ -190,7 +216,7 @@ LEAK_WORDS = (
 
 
 def _score_cells(rows: pd.DataFrame, kind: str, methods: Sequence[str]) -> list[str]:
-    chosen = rows if kind == "all" else rows[rows["kind"] == kind]
+    chosen = rows[rows["kind"].isin(GROUPS.get(kind, (kind,)))]
     means = chosen.groupby("method")[list(SCORES)].mean().reindex(list(methods))
     return [" / ".join(_number(float(means[score][name])) for score in SCORES) for name in methods]
 

@@ -219,7 +219,7 @@ def train_scenes_command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for weights, card and log.")] = Path("scenes"),
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: the shipped model's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of data and weights.")] = 0,
-    proof_scenes: Annotated[int, typer.Option(min=1, help="Unseen scenes for the proof of use.")] = 300,
+    proof_scenes: Annotated[int, typer.Option(min=1, help="Unseen scenes for the proof of use.")] = 200,
 ) -> None:
     """Train the embedded model of the planted scenes anew, and prove that it decides by the planted evidence."""
     from segfaith.planted.card import CARD, LOG, TEXT, WEIGHTS, train_scenes

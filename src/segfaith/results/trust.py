@@ -177,15 +177,13 @@ def _leakage(rows: pd.DataFrame, kinds: Sequence[str], methods: Sequence[str]) -
     own = [name for name in methods if name.partition("@")[0] not in CONTROLS]
     body, words = [], []
     for kind in kinds:
-        means = rows[rows["kind"] == kind].groupby("method")[["odd_abs", "odd_beyond_abs"]].mean().reindex(methods)
-        body += [[kind, name, *(_number(float(value)) for value in means.loc[name])] for name in methods]
+        means = rows[rows["kind"] == kind].groupby("method")[["odd_abs", "odd_beyond_abs"]].mean()
+        values = means.reindex(list(methods)).to_numpy(float)
+        body += [[kind, name, *map(_number, pair)] for name, pair in zip(methods, values, strict=True)]
         if kind == "context" and own:
-            before, after = (_number(float(means.loc[own, column].mean())) for column in means)
-            words = [
-                f"On the context scenes OT abs is {before} on average over {', '.join(own)}; {after} of it is ",
-                "",
-            ]
-            words[0] += "lost beyond the true evidence."
+            punished, left = values[[name in own for name in methods]].mean(0)
+            average = f"{_number(punished)} on average over {', '.join(own)}"
+            words = [f"Context: OT abs is {average}, and {_number(left)} beyond the evidence.", ""]
     return [*words, *_table(["Kind", "Method", "OT abs", "beyond"], body)]
 
 

@@ -72,15 +72,11 @@ def _draft(rng: np.random.Generator, key: str, main_class: int) -> Scene | None:
             continue
         side = plate_side(body)
         parts: list[Plate] = []
-        for pattern in _part_patterns(rng, label):
+        for pattern in _part_patterns(rng, label, body.family):
             plate = inside_plate(rng, pattern, side, body, [*front, *parts])
             if plate is None:
                 return None
             parts.append(plate)
-        if rng.random() < 0.4:
-            pattern = _pick(rng, harmless(body.family))
-            plate = inside_plate(rng, pattern, side, body, [*front, *parts])
-            parts += [plate] if plate is not None else []
         bodies.append(replace(body, parts=tuple(parts)))
     if len(bodies) < 2:
         return None
@@ -134,24 +130,27 @@ def _place_body(rng: np.random.Generator, label: int, others: Sequence[Body]) ->
     return None
 
 
-def _part_patterns(rng: np.random.Generator, label: int) -> tuple[str, ...]:
-    """The patterns of a body's own plates; conjunction and redundancy always have two."""
+def _part_patterns(rng: np.random.Generator, label: int, family: str) -> tuple[str, ...]:
+    """The patterns of a body's plates: those that make its class, and harmless ones.
+
+    Conjunction and redundancy have two or three plates whatever their class, so that neither their number nor a blank
+    one tells anything.
+    """
     name = SCENE_CLASSES[label]
-    first, second = SHAPES if rng.random() < 0.5 else SHAPES[::-1]
-    if name == "either":
-        return (first, second if rng.random() < 0.7 else BLANK)
-    if name == "not_both":
-        return (first if rng.random() < 0.7 else BLANK, BLANK)
-    return {"marker_upright": BARS[:1], "marker_level": BARS[1:], "both": SHAPES, "neither": (BLANK, BLANK)}.get(
-        name, ()
-    )
+    if family in ("conjunction", "redundancy"):
+        count = {"both": 2, "neither": 0, "not_both": int(rng.random() < 0.7), "either": 1 + int(rng.random() < 0.7)}
+        shapes = SHAPES if rng.random() < 0.5 else SHAPES[::-1]
+        rest = 2 + int(rng.integers(2)) - count[name]
+        return (*shapes[: count[name]], *(_pick(rng, harmless(family)) for _ in range(rest)))
+    own = {"marker_upright": BARS[:1], "marker_level": BARS[1:]}.get(name, ())
+    return (*own, _pick(rng, harmless(family))) if rng.random() < 0.4 else own
 
 
 def harmless(family: str) -> tuple[str, ...]:
     """Plates that decide nothing inside a body of the family."""
     if family == "marker":
         return (*SHAPES, BLANK)
-    return BARS if family in FAMILIES[3:] else PARTS
+    return (*BARS, BLANK) if family in ("conjunction", "redundancy") else PARTS
 
 
 def plate_side(body: Body) -> float:

@@ -13,8 +13,8 @@ def decisive_edits(scene: Scene, index: int) -> dict[str, Scene]:
     """The scenes in which what decides the class of body `index` has changed, by the change's name.
 
     `swapped`: the other texture, part or cue. `without PART`: that part's plate is blank; `without both`: both are.
-    `with PART`: a missing part is there. `scene.label` tells whether the class changes with it: an `either` body with
-    two parts keeps its class when one goes.
+    `with PART`: a missing part stands in place of a harmless plate. `scene.label` tells whether the class changes with
+    it: an `either` body with two parts keeps its class when one goes.
     """
     body = scene.bodies[index]
     if body.family == "plain":
@@ -35,8 +35,8 @@ def decisive_edits(scene: Scene, index: int) -> dict[str, Scene]:
         blanks = tuple(replace(part, pattern=BLANK) if part.pattern in SHAPES else part for part in body.parts)
         edits["without both"] = _with_body(scene, index, replace(body, parts=blanks))
     missing = [name for name in SHAPES if name not in {part.pattern for part in body.parts}]
-    slots = [i for i, part in enumerate(body.parts) if part.pattern == BLANK]
-    for name, at in zip(missing, slots, strict=True):
+    others = [i for i, part in enumerate(body.parts) if part.pattern not in SHAPES]
+    for name, at in zip(missing, others, strict=False):
         edits[f"with {name}"] = _with_part(scene, index, at, replace(body.parts[at], pattern=name))
     return edits
 

@@ -97,7 +97,7 @@ def claims_of(proof: Proof, kind: str) -> dict[tuple[str, str], Claim]:
 LEAST, MOST = "at least 90%", "at most 5%"
 DISTRACTORS = {(f"distractor {how}", MOST) for how in ("swapped", "moved", "removed")}
 SWAPPED = ("texture, part or cue swapped", LEAST)
-ONE, BOTH = "one part removed", ("both parts removed", LEAST)
+NEEDED, SPARE, BOTH = ("needed part removed", LEAST), ("spare part removed", MOST), ("both parts removed", LEAST)
 
 
 def test_the_truth_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +111,8 @@ def test_the_truth_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
         assert claim.share == (1.0 if claim.bound == LEAST else 0.0)
     for kind in ("plain", "marker", "context"):
         assert set(claims_of(proof, kind)) == {SWAPPED} | DISTRACTORS
-    assert set(claims_of(proof, "conjunction")) == {(ONE, LEAST), BOTH} | DISTRACTORS
-    assert set(claims_of(proof, "redundancy")) >= {(ONE, MOST), BOTH} | DISTRACTORS
+    assert set(claims_of(proof, "conjunction")) == {NEEDED, BOTH} | DISTRACTORS
+    assert set(claims_of(proof, "redundancy")) >= {SPARE, BOTH} | DISTRACTORS
     assert set(proof.iou) == {*SCENE_CLASSES, "mean"}
     assert set(proof.iou.values()) == {1.0}
 
@@ -189,9 +189,9 @@ FAULTS: list[tuple[Answer, str, list[tuple[str, str]]]] = [
     (confused_by_the_background, "marker", [("distractor swapped", MOST)]),
     (blind_to_cue, "context", [SWAPPED]),
     (sees_the_cue_at_the_left_alone, "context", [("distractor moved", MOST)]),
-    (one_part_suffices, "conjunction", [(ONE, LEAST)]),
-    (loses_the_class, "conjunction", [(ONE, LEAST), BOTH]),
-    (sees_discs_alone, "redundancy", [(ONE, MOST)]),
+    (one_part_suffices, "conjunction", [NEEDED]),
+    (loses_the_class, "conjunction", [NEEDED, BOTH]),
+    (sees_discs_alone, "redundancy", [SPARE]),
 ]
 
 
@@ -223,7 +223,7 @@ def test_a_kind_is_not_proven_without_its_decisive_changes(monkeypatch: pytest.M
 def test_counterparts_are_reported_and_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     proof = proof_of(truth, monkeypatch)
     counterparts = claims_of(proof, COUNTERPART)
-    assert ("one part added", LEAST) in counterparts
+    assert ("missing part added", LEAST) in counterparts
     assert COUNTERPART not in proof.proven
 
 

@@ -149,11 +149,12 @@ def _known_module(
 
 def _proof_of_use(weights: Path) -> dict[str, str]:
     """The kinds of planted evidence that the model was shown to use, from the card beside its weights, if any."""
-    card = weights.with_suffix(".json")
-    content = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
-    if content.get("file_sha256") != file_digest(weights):
-        return {}
-    return {"proven_kinds": ",".join(content["proof"]["proven"])}
+    try:
+        content = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+        proven = content["proof"]["proven"] if content["file_sha256"] == file_digest(weights) else []
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}  # no card, or a file that is none: nothing is proven
+    return {"proven_kinds": ",".join(proven)} if proven else {}
 
 
 def _download(name: str, weights: Any) -> Mapping[str, torch.Tensor]:
@@ -176,7 +177,7 @@ def _custom_module(
 ) -> tuple[nn.Module, str, dict[str, str]]:
     if weights == "random":
         raise SettingsError(
-            f"weights = 'random' is for torchvision's models; leave weights out to keep those of {name}"
+            f"weights = 'random' is for the models of `segfaith list models`; leave weights out to keep those of {name}"
         )
     build = import_function(name)
     try:

@@ -97,7 +97,9 @@ def card_text(card: dict[str, Any]) -> str:
         f"{'yes' if claim['holds'] else 'NO'} |"
         for claim in proof["claims"]
     ]
-    iou = ", ".join(f"{name} {value:.3f}" for name, value in proof["iou"].items() if name != "mean")
+    iou = ", ".join(
+        f"{name} {value:.3f}" for name, value in proof["iou"].items() if name != "mean" and value is not None
+    )
     return "\n".join(
         [
             f"- Model: LR-ASPP on MobileNetV3-Small (torchvision), {card['parameters']:,} parameters, half precision; "

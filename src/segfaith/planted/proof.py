@@ -7,6 +7,7 @@ sufficient parts removed, or a distractor swapped, moved or removed, it must not
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ from segfaith.types import Image, Int, Labels, Mask, Tensor
 
 LEAST, MOST = 0.90, 0.05
 """A decisive change must change the class in at least 90 % of cases, any other change in at most 5 %."""
+
+
+AT_LEAST, AT_MOST = f"at least {LEAST:.0%}", f"at most {MOST:.0%}"
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,18 @@ class Proof:
 
     @property
     def proven(self) -> list[str]:
-        """The kinds of which every claim holds."""
-        kinds = dict.fromkeys(claim.kind for claim in self.claims if claim.kind != COUNTERPART)
-        return [kind for kind in kinds if all(claim.holds for claim in self.claims if claim.kind == kind)]
+        """The kinds of which every claim holds, and at least one decisive change was tried."""
+        claims = {kind: [claim for claim in self.claims if claim.kind == kind] for kind in FAMILIES}
+        return [
+            kind
+            for kind, ours in claims.items()
+            if all(claim.holds for claim in ours) and any(claim.bound == AT_LEAST for claim in ours)
+        ]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as JSON values, with the proven kinds."""
-        return asdict(self) | {"proven": self.proven}
+        """Everything as JSON values, with the proven kinds; the IoU of a class that was not seen is null."""
+        known = {name: None if isnan(value) else value for name, value in self.iou.items()}
+        return asdict(self) | {"iou": known, "proven": self.proven}
 
 
 def prove(
@@ -103,6 +112,8 @@ def _changes(model: SegmentationModel, scene: Scene, right: dict[int, Mask], siz
             before, after = scene.label(scene.bodies[index]), edit.label(edit.bodies[index])
             kind = COUNTERPART if before in COUNTERPARTS else scene.bodies[index].family
             change = f"distractor {name.split()[-1]}" if owner is None else _words(name, before != after)
+            if name == "cue moved" and kind == "context":
+                change = "cue moved"
             came = majority_class(predicted, right[index])
             rows.append({"kind": kind, "change": change, "decides": before != after, "came": came, "new": after})
     return rows
@@ -127,7 +138,7 @@ def _claims(rows: pd.DataFrame) -> Iterator[Claim]:
             changed = group["came"] == group["new"] if decides else group["came"] != group["new"]
             share = float(changed.mean())
             holds = share >= LEAST if decides else share <= MOST
-            bound = f"at least {LEAST:.0%}" if decides else f"at most {MOST:.0%}"
+            bound = AT_LEAST if decides else AT_MOST
             yield Claim(kind, str(change), len(group), share, bound, bool(holds))
 
 

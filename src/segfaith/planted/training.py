@@ -140,7 +140,9 @@ def train(recipe: Recipe, on_step: Callable[[int, float, float], None] = lambda 
         torch.manual_seed(recipe.seed)
         model: Any = build_scene_model(len(SCENE_CLASSES)).to(memory_format=torch.channels_last).train()
         pattern_head = nn.Conv2d(HIGH_CHANNELS, 1 + len(PATTERNS), 1)
-    loader = DataLoader(ScenePairs(recipe), batch_size=recipe.pairs, num_workers=1, prefetch_factor=8)
+    loader = DataLoader(
+        ScenePairs(recipe), batch_size=recipe.pairs, num_workers=1, prefetch_factor=8, generator=torch.Generator()
+    )
     optimizer = torch.optim.AdamW(
         [*model.parameters(), *pattern_head.parameters()], recipe.rate, weight_decay=recipe.decay
     )

@@ -28,6 +28,8 @@ SHARE = {"plain": 0.042, "marker": 0.042, "context": 0.042, "conjunction": 0.021
 """Area of a plate as a share of its whole body; what decides is at most 5 % of what is seen of the body."""
 VISIBLE = 0.86
 """The least share of a body that must be seen."""
+SIZE, MOST = 224, 0.0495
+"""Evidence covers at most this share of what is seen of its body at this size."""
 GAP = 0.012
 """Free room around a plate, in units of the image's side."""
 OUTLINES = {
@@ -92,7 +94,28 @@ def _draft(rng: np.random.Generator, key: str, main_class: int) -> Scene | None:
         plate = free_plate(rng, _pick(rng, PARTS), float(rng.uniform(0.06, 0.1)), [*taken, cue, *distractors])
         distractors += [plate] if plate is not None else []
     clutter = tuple(_splash(rng, _point(rng, 0), (0.015, 0.09)) for _ in range(int(rng.integers(6, 16))))
-    return Scene(key, clutter, tuple(distractors), cue, tuple(bodies[::-1]), tuple(occluders))
+    scene = Scene(key, clutter, tuple(distractors), cue, tuple(bodies[::-1]), tuple(occluders))
+    return scene if all(_evidence_is_small(scene, index) for index in range(len(scene.bodies))) else None
+
+
+def _evidence_is_small(scene: Scene, index: int) -> bool:
+    """Whether no alternative of a body's evidence covers more than 5 % of its visible pixels at 224 px.
+
+    The plates' pixels are counted; what is seen of the body is measured on a lattice, hence the margin.
+    """
+    body = scene.bodies[index]
+    seen = _visible_share(body, [*scene.bodies[index + 1 :], *scene.occluders], fineness=3)
+    pixels = _area(body) * seen * SIZE**2
+    return all(sum(_pixels(plate) for plate in plates) <= MOST * pixels for plates in scene.evidence(body))
+
+
+def _pixels(plate: Plate) -> int:
+    """How many pixels' centres a plate covers at 224 px."""
+    counts = [
+        np.floor((at + plate.side / 2) * SIZE - 0.5) - np.ceil((at - plate.side / 2) * SIZE - 0.5) + 1
+        for at in plate.centre
+    ]
+    return int(counts[0] * counts[1])
 
 
 def _labels(rng: np.random.Generator, main_class: int) -> list[int]:
@@ -159,13 +182,17 @@ def plate_side(body: Body) -> float:
 
 
 def _side(body: Body, share: float) -> float:
-    area = np.pi * body.radius**2 * (1 + sum(height**2 for _, height, _ in body.waves) / 2)
-    return float(np.sqrt(share * area))
+    return float(np.sqrt(share * _area(body)))
 
 
-def _visible_share(body: Body, front: Sequence[Shape]) -> float:
+def _area(body: Body) -> float:
+    return float(np.pi * body.radius**2 * (1 + sum(height**2 for _, height, _ in body.waves) / 2))
+
+
+def _visible_share(body: Body, front: Sequence[Shape], fineness: int = 1) -> float:
     """The share of a body's area that lies in the frame with nothing in front of it, on a polar lattice."""
-    angle, depth = np.meshgrid(np.arange(36) * 2 * np.pi / 36, np.sqrt((np.arange(12) + 0.5) / 12))
+    turns, depths = 36 * fineness, 12 * fineness
+    angle, depth = np.meshgrid(np.arange(turns) * 2 * np.pi / turns, np.sqrt((np.arange(depths) + 0.5) / depths))
     reach = depth * body.outline(angle)
     points = np.stack([reach * np.sin(angle), reach * np.cos(angle)], -1).reshape(-1, 2) + body.centre
     weight = body.outline(angle.ravel()) ** 2

@@ -608,7 +608,7 @@ def histograms() -> dict[str, list[np.ndarray]]:
     while min(map(len, found.values())) < REGIONS:
         for label in range(1, len(SCENE_CLASSES)):
             scene = draw_scene(f"colours-{number}-{label}", label)  # a key of its own: the light follows from it
-            image, labels = render(scene, 112)
+            image, labels = render(scene, 224)
             for one in {scene.label(body) for body in scene.bodies}:
                 found[SCENE_CLASSES[one]].append(colours(image, labels == one))
         number += 1
@@ -642,7 +642,7 @@ def test_the_classifiers_find_colours_that_do_tell(monkeypatch: pytest.MonkeyPat
     darker = []
     for number in range(150):
         scene = draw_scene(f"darker-{number}", level)
-        image, labels = render(scene, 112)
+        image, labels = render(scene, 224)
         darker.append(colours(image, labels == level))
     assert max(accuracies(histograms()["marker_upright"][:150], darker).values()) > 0.6
 

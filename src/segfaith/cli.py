@@ -35,7 +35,7 @@ out, err = Console(), Console(stderr=True)
 
 def say(text: str) -> None:
     """Prints a line as it is, unwrapped."""
-    out.print(text, soft_wrap=True, highlight=False, markup=False)
+    out.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 LISTS = {
@@ -161,7 +161,8 @@ def _print_tables(summary: Any, titles: Sequence[str]) -> None:
             table = Table(title=f"{data}: {title.lower()}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
             table.padding = (0, 1, 0, 0)
             for name in header[1:]:
-                table.add_column(name, justify="left" if name == "Method" else "right", overflow="fold")
+                words = name.replace(" ", "\n", 1)  # so that the table fits 80 characters
+                table.add_column(words, justify="left" if name == "Method" else "right", overflow="fold")
             for _, *cells in body:
                 table.add_row(*cells)
             out.print(table)

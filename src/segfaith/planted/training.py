@@ -134,7 +134,7 @@ def train(recipe: Recipe, on_step: Callable[[int, float, float], None] = lambda 
     make the last digits differ between machines.
 
     Args:
-        on_step: called with the step's number, from 1, and its loss.
+        on_step: called with the step's number, from 1, its loss and that of the second head, which learns patterns.
     """
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)

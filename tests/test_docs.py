@@ -1,6 +1,8 @@
 """The README's and the documentation's own examples run as they stand."""
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import segfaith
 from segfaith.benchmark.settings import EvaluationSettings, read_settings
 from segfaith.cli import app
 from segfaith.models.segmentation import SegmentationModel
+from segfaith.planted.card import card_text
+from segfaith.planted.training import Recipe
 from segfaith.results.records import RECORD_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,6 +113,21 @@ def test_records_page_names_every_column() -> None:
     for column in RECORD_COLUMNS:
         short = column.removeprefix("stability")
         assert f"`{column}`" in text or f"`{short}`" in text, column
+
+
+def test_scenes_page_shows_the_card_of_the_shipped_weights() -> None:
+    folder = Path(segfaith.__file__).parent / "models/embedded"
+    card = json.loads((folder / "scenes.json").read_text(encoding="utf-8"))
+    text = (folder / "scenes.md").read_text(encoding="utf-8")
+    assert text == card_text(card)
+    assert text in (ROOT / "docs/scenes.md").read_text(encoding="utf-8")
+    assert card["recipe"] == asdict(Recipe())
+
+
+def test_scenes_example_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = _blocks("docs/scenes.md", "python")
+    exec(code, {})
+    assert "context_above context [" in capsys.readouterr().out
 
 
 def test_commands_of_the_readme_exist() -> None:

@@ -21,7 +21,6 @@ from rich.progress import (
 from rich.table import Table
 
 import segfaith
-from segfaith.constants import COUNTERPART
 from segfaith.errors import SegfaithError
 
 app = typer.Typer(
@@ -57,7 +56,7 @@ COLUMNS = (
 
 @app.command("run")
 def run_command(
-    config: Annotated[str, typer.Argument(help="Settings file (TOML), or packaged settings: quickstart.")],
+    config: Annotated[str, typer.Argument(help="Settings file (TOML), or packaged settings.")] = "quickstart",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Run directory; default runs/NAME.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print samples, passes and time; run nothing.")] = False,
     n: Annotated[int | None, typer.Option("-n", "--samples", help="Number of samples (data.n).")] = None,
@@ -224,6 +223,7 @@ def train_scenes_command(
 ) -> None:
     """Train the embedded model of the planted scenes anew, and prove that it decides by the planted evidence."""
     from segfaith.planted.card import CARD, LOG, TEXT, WEIGHTS, train_scenes
+    from segfaith.planted.proof import REQUIRED
     from segfaith.planted.training import Recipe
 
     recipe = Recipe(seed=seed) if steps is None else Recipe(seed=seed, steps=steps)
@@ -239,8 +239,7 @@ def train_scenes_command(
     say((output / TEXT).read_text(encoding="utf-8"))
     for name in (WEIGHTS, CARD, TEXT, LOG):
         say(f"written: {output / name}")
-    unproven = {claim.kind for claim in proof.claims if not claim.holds} - {COUNTERPART}
-    raise typer.Exit(1 if unproven else 0)
+    raise typer.Exit(0 if set(proof.proven) == set(REQUIRED) else 1)
 
 
 @app.command("check-method")

@@ -37,7 +37,7 @@ class DataSettings(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
         if self.n is not None and self.ids is not None:
-            raise ValueError("give n or ids, not both")
+            raise ValueError("give n or ids, not both (settings that name ids take no -n; use --set 'data.ids=[...]')")
         if self.size != "native" and self.size < 1:
             raise ValueError(f"size must be 'native' or at least 1, got {self.size}")
         return self

@@ -13,6 +13,7 @@ from torch import nn
 from segfaith.classes import SCENE_CLASSES
 from segfaith.data.scenes import SCENES_VERSION
 from segfaith.data.scenes.drawing import draw_scene
+from segfaith.errors import SettingsError
 from segfaith.models import load_model
 from segfaith.models.weights import file_digest
 from segfaith.planted.proof import Proof, prove
@@ -35,9 +36,14 @@ def train_scenes(
         recipe: steps, seed and rates.
         proof_scenes: how many unseen scenes the proof of use is measured on, with the weights as written.
 
+    Raises:
+        SettingsError: the directory holds weights already.
+
     Returns:
         The proof of use. The log grows step by step; the weights lie there, whole, before the proof starts.
     """
+    if (directory / WEIGHTS).exists():
+        raise SettingsError(f"{directory} holds weights already; choose another folder, or remove {WEIGHTS} there")
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / LOG).open("w", encoding="utf-8", buffering=1) as log:
         log.write("step,loss,pattern_loss\n")
@@ -108,7 +114,8 @@ def card_text(card: dict[str, Any]) -> str:
             f"{recipe['size']} px.",
             f"- Training: {recipe['steps']:,} steps of {recipe['pairs']} pairs ({images:,} images), AdamW, one-cycle "
             f"rate up to {recipe['rate']}, weight decay {recipe['decay']}; torch {card['torch']}.",
-            f"- On {proof['scenes']} unseen scenes: mIoU {proof['iou']['mean']:.3f} ({iou}).",
+            f"- On {proof['scenes']} unseen scenes: {proof['right']} of {proof['regions']} regions predicted right; "
+            f"mIoU {proof['iou']['mean']:.3f} ({iou}).",
             f"- Proven kinds: {', '.join(proof['proven']) or 'none'}.",
             "",
             *table,

@@ -136,7 +136,7 @@ def train(recipe: Recipe, on_step: Callable[[int, float, float], None] = lambda 
     Args:
         on_step: called with the step's number, from 1, its loss and that of the second head, which learns patterns.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model: Any = build_scene_model(len(SCENE_CLASSES)).to(memory_format=torch.channels_last).train()
         pattern_head = nn.Conv2d(HIGH_CHANNELS, 1 + len(PATTERNS), 1)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from segfaith.constants import COUNTERPART
+from segfaith.constants import COUNTERPART, EPS
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records import replace_file
 
@@ -173,18 +173,25 @@ def _agreements(rows: pd.DataFrame, groups: Sequence[str]) -> list[str]:
 
 
 def _leakage(rows: pd.DataFrame, kinds: Sequence[str], methods: Sequence[str]) -> list[str]:
-    """By how much leakage punishes evidence outside, in words, and the means of both figures."""
+    """By how much leakage punishes evidence outside: in words, and both leakages with and without its part."""
     own = [name for name in methods if name.partition("@")[0] not in CONTROLS]
+    rows = rows.assign(leak_beyond=rows["odd_beyond_abs"] / (rows["tdd"].abs() + EPS))
     body, words = [], []
     for kind in kinds:
-        means = rows[rows["kind"] == kind].groupby("method")[["odd_abs", "odd_beyond_abs"]].mean()
-        values = means.reindex(list(methods)).to_numpy(float)
-        body += [[kind, name, *map(_number, pair)] for name, pair in zip(methods, values, strict=True)]
+        groups = rows[rows["kind"] == kind].groupby("method")
+        means = groups[["odd_abs", "odd_beyond_abs"]].mean().reindex(list(methods)).to_numpy(float)
+        medians = groups[["leak_abs", "leak_beyond"]].median().reindex(list(methods)).to_numpy(float)
+        values = np.hstack([means, medians])
+        body += [[kind, name, *map(_number, line)] for name, line in zip(methods, values, strict=True)]
         if kind == "context" and own:
-            punished, left = values[[name in own for name in methods]].mean(0)
-            average = f"{_number(punished)} on average over {', '.join(own)}"
-            words = [f"Context: OT abs is {average}, and {_number(left)} beyond the evidence.", ""]
-    return [*words, *_table(["Kind", "Method", "OT abs", "beyond"], body)]
+            average = [_number(value) for value in values[[name in own for name in methods]].mean(0)]
+            words = [
+                f"Context, mean over {', '.join(own)}: OT abs {average[0]}, of which {average[1]} beyond the evidence; "
+                f"Leak abs (medians) {average[2]}, of which {average[3]} beyond.",
+                "",
+            ]
+    header = ["Kind", "Method", "OT abs", "beyond", "Leak abs (median)", "beyond (median)"]
+    return [*words, *_table(header, body)]
 
 
 KINDS = ("plain", "marker", "context", "conjunction", "redundancy")
@@ -207,9 +214,9 @@ TAU_WORDS = (
     "methods: a metric that knows nothing of the evidence orders four methods with a tau above 0 in 9 of 24 cases."
 )
 LEAK_WORDS = (
-    "OT abs is what deleting a map's top pixels outside the target changes. Where the evidence lies outside, a "
-    "truthful map must change much: OT abs punishes it. `beyond` is the same less what deleting the planted evidence "
-    "among those pixels costs: what is lost, or gained, beyond the truth."
+    "OT abs is what deleting a map's top pixels outside the target changes, Leak abs its ratio to TDD. Where the "
+    "evidence lies outside, a truthful map must change much, and both punish it. `beyond` is the same less what "
+    "deleting the planted evidence among those pixels costs: what is lost, or gained, beyond the truth."
 )
 
 

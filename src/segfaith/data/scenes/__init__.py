@@ -7,17 +7,19 @@ from segfaith.data.images import Size
 from segfaith.data.scenes.drawing import draw_scene
 from segfaith.data.scenes.rendering import plate_mask, render
 from segfaith.data.scenes.symbols import COUNTERPARTS, Body, Scene
-from segfaith.errors import SettingsError
+from segfaith.errors import SampleError, SettingsError
 from segfaith.types import Labels, Planted, Sample
 
 __all__ = ["SCENES_VERSION", "open_scenes", "planted_evidence", "scene_of"]
 
 SCENES_VERSION = 1
-"""Raised whenever a change moves a pixel of any scene; part of the data's digest."""
+"""Raised with the first release whose scenes differ in any pixel from the last one's; part of the data's digest."""
 SPLITS = ("val", "train")
 COUNT = 1000
 SIZE = 224
 """The native size."""
+LEAST_SIZE = 32
+"""Below, plates have hardly a pixel."""
 MAIN_CLASSES = [label for label in range(1, len(SCENE_CLASSES)) if label not in COUNTERPARTS]
 """What the largest body of scene i is, in turn: the classes that have evidence."""
 
@@ -39,9 +41,17 @@ def open_scenes(root: object, split: str, classes: list[str] | None, download: b
 
 
 def load_scene(sample_id: str, size: Size) -> Sample:
-    """The scene of an id, rendered, with the planted evidence of each of its classes."""
+    """The scene of an id, rendered, with the planted evidence of each of its classes.
+
+    Raises:
+        SampleError: a size below 32 px.
+    """
     scene = scene_of(sample_id)
     pixels = SIZE if size == "native" else size
+    if pixels < LEAST_SIZE:
+        raise SampleError(
+            f"scenes of {pixels} px are too small for their plates; set [data] size to {LEAST_SIZE} or more"
+        )
     image, labels = render(scene, pixels)
     return Sample(
         sample_id, image, labels, {scene.label(body): planted_evidence(scene, body, labels) for body in scene.bodies}

@@ -25,6 +25,7 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.models import MODELS
 from segfaith.occlusion import OPERATORS
 from segfaith.planted import card, conformance
+from segfaith.planted.proof import REQUIRED
 from segfaith.results.records import read_run
 
 VERBS = ["run", "report", "list", "download", "train-scenes", "check-method", "version"]
@@ -516,7 +517,7 @@ def test_report_of_photographs_has_no_page_on_trust(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.md"]
 
 
-@pytest.mark.parametrize(("proven", "status"), [(["marker"], 0), ([], 1)])
+@pytest.mark.parametrize(("proven", "status"), [(list(REQUIRED), 0), (["marker"], 1), ([], 1)])
 def test_train_scenes_hands_its_options_on_and_fails_without_a_proof(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

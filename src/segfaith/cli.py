@@ -44,6 +44,8 @@ LISTS = {
     "datasets": ("segfaith.data.datasets", "DATASETS"),
     "occlusions": ("segfaith.occlusion", "OPERATORS"),
 }
+WIDE = 110
+"""Terminals narrower than this, in characters, get table heads of two lines."""
 COLUMNS = (
     TextColumn("{task.description}"),
     BarColumn(),
@@ -160,7 +162,7 @@ def _print_tables(summary: Any, titles: Sequence[str]) -> None:
             table = Table(title=f"{data}: {title.lower()}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
             table.padding = (0, 1, 0, 0)
             for name in header[1:]:
-                words = name.replace(" ", "\n", 1)  # so that the table fits 80 characters
+                words = name if out.width >= WIDE else name.replace(" ", "\n", 1)
                 table.add_column(words, justify="left" if name == "Method" else "right", overflow="fold")
             for _, *cells in body:
                 table.add_row(*cells)

@@ -551,8 +551,8 @@ def known(request: pytest.FixtureRequest) -> tuple[str, SegmentationModel, bool]
     return request.param, model, torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_table_holds_three_models() -> None:
-    assert set(MODELS) == set(FEATURES)
+def test_the_table_holds_torchvisions_three_models_and_the_embedded_one() -> None:
+    assert set(MODELS) == {*FEATURES, "scenes"}
 
 
 def test_known_models_with_random_weights_say_so(known: tuple[str, SegmentationModel, bool]) -> None:
@@ -819,7 +819,7 @@ def test_downloads_once_with_a_progress_bar(
 
 
 def test_the_builtin_weights_are_the_ones_on_voc_labels() -> None:
-    for entry in MODELS.values():
+    for entry in (MODELS[name] for name in FEATURES):
         assert entry.weights.name == "COCO_WITH_VOC_LABELS_V1"
         assert entry.weights.meta["categories"][:3] == ["__background__", "aeroplane", "bicycle"]
 
@@ -945,7 +945,7 @@ def test_a_custom_model_is_built_by_its_seed(custom: Path) -> None:
 
 
 def test_a_custom_model_has_no_other_random_weights(custom: Path) -> None:
-    with pytest.raises(SettingsError, match=r"weights = 'random' is for torchvision's models; leave weights out"):
+    with pytest.raises(SettingsError, match=r"weights = 'random' is for the models of `segfaith list models`; leave weights out"):
         load_model(f"{custom}:build", weights="random")
 
 

@@ -119,7 +119,12 @@ def test_drawing_leaves_the_global_generators_alone() -> None:
     assert before[1] == repr(np.random.get_state())  # noqa: NPY002
 
 
-@pytest.mark.parametrize("size", [17, 64, 97, 224, 320])
+def test_scenes_too_small_for_their_plates_are_refused() -> None:
+    with pytest.raises(SampleError, match="scenes of 31 px are too small for their plates; set .* to 32 or more"):
+        open_dataset("scenes", None).load("val-0004", 31)
+
+
+@pytest.mark.parametrize("size", [32, 64, 97, 224, 320])
 def test_a_scene_at_any_size(size: int) -> None:
     data = open_dataset("scenes", None)
     for sample_id in ("val-0004", "val-0006", "val-0127"):

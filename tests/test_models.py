@@ -945,9 +945,7 @@ def test_a_custom_model_is_built_by_its_seed(custom: Path) -> None:
 
 
 def test_a_custom_model_has_no_other_random_weights(custom: Path) -> None:
-    with pytest.raises(
-        SettingsError, match=r"weights = 'random' is for the models of `segfaith list models`; leave weights out"
-    ):
+    with pytest.raises(SettingsError, match=r"weights = 'random' is for the models of `segfaith list models`; leave"):
         load_model(f"{custom}:build", weights="random")
 
 

@@ -120,7 +120,7 @@ def test_drawing_leaves_the_global_generators_alone() -> None:
 
 
 def test_scenes_too_small_for_their_plates_are_refused() -> None:
-    with pytest.raises(SampleError, match="scenes of 31 px are too small for their plates; set .* to 32 or more"):
+    with pytest.raises(SampleError, match=r"scenes of 31 px are too small for their plates; set .* to 32 or more"):
         open_dataset("scenes", None).load("val-0004", 31)
 
 

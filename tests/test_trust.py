@@ -11,7 +11,8 @@ from scipy.stats import kendalltau
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import trust
-from segfaith.results.trust import JUDGED, Agreement, agreement, has_evidence, trust_page, usable, write_trust
+from segfaith.results.tables import has_evidence
+from segfaith.results.trust import JUDGED, Agreement, agreement, trust_page, usable, write_trust
 
 Run = tuple[dict[str, Any], pd.DataFrame]
 KINDS = "plain,marker,context,conjunction,redundancy"

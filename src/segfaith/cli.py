@@ -183,7 +183,7 @@ def report(
     for note in tables.notes(loaded, min_s):
         say(note)
     written = [*tables.write_tables(loaded, output or runs[0], min_s)]
-    if trust.has_evidence(loaded):
+    if tables.has_evidence(loaded):
         out.print(Markdown(trust.trust_page(loaded, min_s)))
         written.append(trust.write_trust(loaded, output or runs[0], min_s))
     for path in written:

@@ -22,6 +22,11 @@ STATISTICS: dict[str, Literal["mean", "median"]] = {"Mean": "mean", "Median over
 Run = tuple[Mapping[str, Any], pd.DataFrame]
 
 
+def has_evidence(runs: Sequence[Run]) -> bool:
+    """Whether any of the runs was made on scenes with planted evidence."""
+    return any("kind" in records and bool(records["kind"].notna().any()) for _, records in runs)
+
+
 def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
     """One row per (data, method, metric): mean and std of run-level means, median, and how many values entered.
 
@@ -36,7 +41,7 @@ def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
     """
     rows = []
     for data, group in _by_data(runs).items():
-        planted = any("kind" in records and bool(records["kind"].notna().any()) for _, records in group)
+        planted = has_evidence(group)
         methods = list(dict.fromkeys(name for _, records in group for name in records["method"]))
         for method in methods:
             parts = [records[records["method"] == method] for _, records in group]

@@ -1,10 +1,9 @@
 """How far to trust the metrics: do they rank methods as the planted evidence does? From records, without torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +12,8 @@ from numpy.typing import NDArray
 from segfaith.constants import COUNTERPART, EPS
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records import replace_file
+from segfaith.results.tables import Run
 
-Run = tuple[Mapping[str, Any], pd.DataFrame]
 TITLE = "How far to trust these metrics"
 JUDGED = ("tdd", "insertion_gain", "odd_abs", "leak_abs", "odd_beyond_abs", "stability")
 """Metrics whose ranking of methods is held against the evidence score's."""
@@ -47,11 +46,6 @@ class Agreement:
         if self.why:
             return f"not testable: {self.why}"
         return "agrees" if self.low > 0 else "disagrees" if self.high < 0 else "undecided"
-
-
-def has_evidence(runs: Sequence[Run]) -> bool:
-    """Whether any of the runs was made on scenes with planted evidence."""
-    return any("kind" in records and bool(records["kind"].notna().any()) for _, records in runs)
 
 
 def usable(runs: Sequence[Run], min_s: float | None = None) -> tuple[pd.DataFrame, dict[str, str]]:

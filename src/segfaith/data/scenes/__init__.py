@@ -4,7 +4,7 @@ from segfaith.classes import SCENE_CLASSES
 from segfaith.constants import COUNTERPART
 from segfaith.data.dataset import Dataset
 from segfaith.data.images import Size
-from segfaith.data.scenes.drawing import draw_scene
+from segfaith.data.scenes.drawing import SIZE, draw_scene
 from segfaith.data.scenes.rendering import plate_mask, render
 from segfaith.data.scenes.symbols import COUNTERPARTS, Body, Scene
 from segfaith.errors import SampleError, SettingsError
@@ -16,8 +16,6 @@ SCENES_VERSION = 1
 """Raised with the first release whose scenes differ in any pixel from the last one's; part of the data's digest."""
 SPLITS = ("val", "train")
 COUNT = 1000
-SIZE = 224
-"""The native size."""
 LEAST_SIZE = 32
 """Below, plates have hardly a pixel."""
 MAIN_CLASSES = [label for label in range(1, len(SCENE_CLASSES)) if label not in COUNTERPARTS]

@@ -29,7 +29,7 @@ SHARE = {"plain": 0.042, "marker": 0.042, "context": 0.042, "conjunction": 0.021
 VISIBLE = 0.86
 """The least share of a body that must be seen."""
 SIZE, MOST = 224, 0.0495
-"""Evidence covers at most this share of what is seen of its body at this size."""
+"""The native size, at which evidence covers at most this share of what is seen of its body."""
 GAP = 0.012
 """Free room around a plate, in units of the image's side."""
 OUTLINES = {

@@ -26,7 +26,7 @@ Point = tuple[float, float]
 Colour = tuple[float, float, float]
 
 FAMILIES = ("plain", "marker", "context", "conjunction", "redundancy")
-"""The five kinds of bodies; the last two are the issue of evidence that has several parts."""
+"""The five kinds of bodies; in the last two the evidence has several parts."""
 COUNTERPARTS = frozenset({SCENE_CLASSES.index("not_both"), SCENE_CLASSES.index("neither")})
 """Classes decided by the absence of a part, for which no set of pixels is the evidence."""
 BARS, SHAPES, CUES = ("upright", "level"), ("disc", "cross"), ("above", "below")

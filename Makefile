@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: test lint venv quickstart wheel clean
+.PHONY: test lint venv quickstart bench wheel clean
 
 venv: .venv/.installed
 
@@ -21,6 +21,9 @@ lint: venv
 
 quickstart: venv
 	$(BIN)/segfaith run quickstart
+
+bench: venv
+	$(BIN)/python benchmarks/speed.py
 
 wheel: venv
 	$(BIN)/python -m build --wheel

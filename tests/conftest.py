@@ -5,7 +5,10 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-_TYPED = ("types", "models", "scores", "occlusion", "perturbation", "targets", "evidence", "attribution", "evaluation")
+_TYPED = (
+    *("types", "models", "scores", "incremental", "occlusion", "perturbation", "targets", "evidence", "attribution"),
+    "evaluation",
+)
 install_import_hook([f"segfaith.{name}" for name in _TYPED], "typecheck.check")
 
 import numpy as np  # noqa: E402

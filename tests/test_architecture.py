@@ -19,9 +19,9 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 FLOORS = [
-    {"types", "classes", "lookup", "errors", "constants", "randomness"},
+    {"types", "classes", "lookup", "errors", "constants", "randomness", "process"},
     {"models", "data"},
-    {"scores", "occlusion", "perturbation", "targets"},
+    {"scores", "incremental", "occlusion", "perturbation", "targets"},
     {"evidence"},
     {"evaluation", "attribution"},
     {"api", "benchmark", "results"},

@@ -14,6 +14,7 @@ from segfaith.attribution import cam, controls, fusion, heatmap, region
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.methods import METHODS, resolve_method
 from segfaith.errors import SampleError
+from segfaith.evidence.regions import Regions
 from segfaith.perturbation import perturbed_variants
 from segfaith.scores import BatchSize
 from segfaith.types import GradientEvidence, InterventionEvidence, Target
@@ -32,7 +33,8 @@ def gradient_evidence(seed: int, variants: int = 2, shape: tuple[int, int, int] 
 def intervention_evidence(seed: int, variants: int = 2, grid: int = 6) -> InterventionEvidence:
     rng = np.random.default_rng(seed)
     partition = torch.from_numpy(cells(SIZE, grid)).expand(variants, *SIZE)
-    return InterventionEvidence(partition, torch.from_numpy(rng.normal(0.1, 0.3, (variants, grid * grid))))
+    drop = torch.from_numpy(rng.normal(0.1, 0.3, (variants, grid * grid)))
+    return InterventionEvidence(partition, drop, drop.clamp(min=0))
 
 
 def arrays(evidence: GradientEvidence, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,6 +118,14 @@ def test_relu_comes_before_upsampling() -> None:
     close(cam.ega(evidence, pool="mean", window=1)[0], np.array([[1, 0.75, 0.25, 0]]))
 
 
+def test_ria_paints_the_value_of_a_region_and_not_its_drop() -> None:
+    """Adaptive regions spread a cell's drop over its parts, so the two differ."""
+    evidence = intervention_evidence(0)
+    value = torch.from_numpy(np.random.default_rng(3).random(evidence.drop.shape))
+    for n, got in enumerate(region.ria(InterventionEvidence(evidence.regions, evidence.drop, value))):
+        close(got, ria(value[n].tolist(), evidence.regions[n].numpy()))
+
+
 def test_ria_paints_each_cell_with_its_clipped_drop() -> None:
     evidence = intervention_evidence(0)
     assert bool((evidence.drop < 0).any())
@@ -128,7 +138,8 @@ def test_ria_paints_each_cell_with_its_clipped_drop() -> None:
 
 def test_ria_without_any_drop_is_degenerate() -> None:
     evidence = intervention_evidence(0)
-    harmless = InterventionEvidence(evidence.regions, -evidence.drop.abs())
+    harm = -evidence.drop.abs()
+    harmless = InterventionEvidence(evidence.regions, harm, harm.clamp(min=0))
     assert torch.equal(region.ria(harmless), torch.zeros(2, *SIZE))
 
 
@@ -160,6 +171,10 @@ def test_the_defaults_are_those_of_the_paper() -> None:
         "window": 1,
         "grid": 14,
         "occlusion": "mean",
+        "regions": "grid",
+        "passes": 80,
+        "refine": "drop",
+        "precision": "fp32",
         "objective": "logits",
         "layer": None,
     }
@@ -182,7 +197,7 @@ def test_random_is_uniform_per_pixel_and_random_cells_per_cell() -> None:
     assert abs(across) < 0.06
     assert abs(beside) < 0.06
     partition = torch.from_numpy(cells((60, 70), 14)).expand(2, -1, -1)
-    coarse = controls.random_cells(partition, [np.random.default_rng(n) for n in range(2)], grid=14)
+    coarse = controls.random_cells(partition, [np.random.default_rng(n) for n in range(2)])
     for one in coarse:
         values = [one[partition[0] == cell].unique() for cell in range(196)]
         assert {len(value) for value in values} == {1}
@@ -281,8 +296,9 @@ def test_controls_are_redrawn_for_every_variant_and_draw() -> None:
 
 def test_random_cells_follows_the_grid_of_ria() -> None:
     given = resolve_method("random_cells", {"ria": {"grid": 7, "occlusion": "zero"}})
-    assert given.options == {"grid": 7}
-    assert resolve_method("random_cells@grid=3", {"ria": {"grid": 7}}).options == {"grid": 3}
+    assert given.regions == Regions(7, "zero")
+    assert resolve_method("random_cells@grid=3", {"ria": {"grid": 7}}).regions == Regions(3)
+    assert given.options == {}
 
 
 @pytest.mark.parametrize("size", [(28, 42), (42, 84)])
@@ -316,7 +332,8 @@ def test_the_numbers_of_regions_do_not_matter(seed: int, grid: int) -> None:
     numbers = torch.from_numpy(np.random.default_rng(seed).permutation(grid * grid))
     drop = torch.empty_like(evidence.drop)
     drop[:, numbers] = evidence.drop
-    assert torch.equal(region.ria(InterventionEvidence(numbers[evidence.regions], drop)), region.ria(evidence))
+    shuffled = InterventionEvidence(numbers[evidence.regions], drop, drop.clamp(min=0))
+    assert torch.equal(region.ria(shuffled), region.ria(evidence))
 
 
 @settings(deadline=None, max_examples=25)
@@ -325,7 +342,7 @@ def test_the_scale_of_the_evidence_does_not_matter(seed: int, scale: float) -> N
     """Gradients of a sum over M grow with M; min-max takes that out, and every map stays in [0, 1]."""
     evidence, drops = gradient_evidence(seed), intervention_evidence(seed)
     larger = GradientEvidence(evidence.activation, scale * evidence.gradient, SIZE)
-    more = InterventionEvidence(drops.regions, scale * drops.drop)
+    more = InterventionEvidence(drops.regions, scale * drops.drop, scale * drops.value)
     parameters = {"alpha": 0.65, "beta": 0.35, "pool": "mean", "window": 1}
     for one, other in [
         (cam.gpa(evidence), cam.gpa(larger)),

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rederived import cells, mean_occluded, region_drops, score
-from segfaith.attribution.explain import Gathered, gather, partitions, sample_rng
+from segfaith.attribution.explain import Gathered, gather, sample_rng
 from segfaith.attribution.methods import resolve_method
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evidence.gradient import forward_pass, gradient_evidence
 from segfaith.evidence.intervention import intervention_evidence
+from segfaith.evidence.regions import Regions
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import OPERATORS, occluder
 from segfaith.perturbation import Variants, clean_variant
@@ -179,21 +180,16 @@ def test_layers_that_cannot_serve_are_named(layer: str, message: str) -> None:
 def test_drops_are_differences_of_single_passes() -> None:
     """delta_r = s(x) - s(O(x, r)) with the mean colour of the variant that is being occluded, on its own region."""
     variants, model, grid = three_variants(), cnn(), 4
-    partition = partitions(variants, grid)
     clean = torch.from_numpy(cells(SIZE, grid))
-    assert torch.equal(partition[0], clean)
-    assert torch.equal(partition[1], clean)
-    assert torch.equal(partition[2], clean.flip(-1))
+    partition = torch.stack([clean, clean, clean.flip(-1)])
     passed = forward_pass(model, variants.images, variants.regions, 2, BatchSize(8))
     evidence = intervention_evidence(
         model,
         variants,
-        partition,
-        grid * grid,
+        Regions(grid),
         passed.score,
         2,
         BatchSize(5),
-        occlusion="mean",
         rng=lambda: np.random.default_rng(0),
     )
     assert evidence.drop.dtype == torch.float64
@@ -215,20 +211,21 @@ def test_every_operator_serves_interventions(name: str) -> None:
     methods = [resolve_method(f"ria@grid=2,occlusion={name}", {})]
     rng = sample_rng(0, "a")
     got = gather(model, variants, 1, methods, BatchSize(3), rng)
-    assert list(got.intervention) == [(2, name)]
+    asked = Regions(2, name)
+    assert list(got.intervention) == [asked]
     for n in range(3):
         operator = occluder(name, variants.images[n], rng(f"evidence|{name}"))
         score_of = scored(model, variants.regions[n], 1)
         for r in range(4):
-            occluded = operator((got.intervention[2, name].regions[n] == r)[None])[0].numpy()
+            occluded = operator((got.intervention[asked].regions[n] == r)[None])[0].numpy()
             expected = score_of(variants.images[n].numpy()) - score_of(occluded)
-            assert got.intervention[2, name].drop[n, r].item() == pytest.approx(expected, abs=2e-6)
+            assert got.intervention[asked].drop[n, r].item() == pytest.approx(expected, abs=2e-6)
 
 
 def test_cells_without_pixels_drop_nothing() -> None:
     variants = three_variants((5, 17))
     got = gather(cnn(), variants, 1, [resolve_method("ria", {})], BatchSize(16), sample_rng(0, "a"))
-    evidence = got.intervention[14, "mean"]
+    evidence = got.intervention[Regions()]
     used = np.unique(evidence.regions.numpy())
     assert len(used) == 5 * 14
     empty = np.setdiff1d(np.arange(196), used)
@@ -248,7 +245,7 @@ def test_on_a_linear_model_region_drops_add_up(seed: int, operator: str, grid: i
     name = f"ria@grid={grid},occlusion={operator}"
     make = sample_rng(seed, "a")
     got = gather(model, clean_variant(image, region), 1, [resolve_method(name, {})], BatchSize(16), make)
-    evidence = got.intervention[grid, operator]
+    evidence = got.intervention[Regions(grid, operator)]
     drops, partition = evidence.drop[0].numpy(), evidence.regions[0].numpy()
     score_of = scored(model, region, 1)
     occlude = occluder(operator, image, make(f"evidence|{operator}"))
@@ -312,6 +309,7 @@ class Counted(SmallCNN):
 )
 def test_each_piece_of_evidence_is_gathered_once(names: list[str], passes: int) -> None:
     model = plain(Counted(), layer="backbone.4")
+    model.incremental = False  # a traced copy would not count
     methods = [resolve_method(name, {}) for name in names]
     got = gather(model, three_variants((9, 14)), 1, methods, BatchSize(32), sample_rng(0, "a"))
     assert model.module.passes == 3 * passes
@@ -320,7 +318,7 @@ def test_each_piece_of_evidence_is_gathered_once(names: list[str], passes: int) 
         assert cost["gpa"] == cost["ega"] > 0
         assert cost["dea"] == cost["dea@alpha=0.8"] > cost["ria"] > cost["random"] == cost["mask"] == 0
         assert cost["dea"] == pytest.approx(sum(got.seconds.values()))
-        assert cost["ria"] == pytest.approx(got.seconds[14, "mean"] + got.forward.seconds)
+        assert cost["ria"] == pytest.approx(got.seconds[Regions()] + got.forward.seconds)
 
 
 def test_a_mirrored_variant_has_mirrored_evidence() -> None:

@@ -330,11 +330,12 @@ def test_evidence_costs_one_pass_for_each_map_that_marks_it(chosen: dict[str, An
     most = passes_per_sample(methods, evaluation, stability=False, planted=True)
     least = passes_per_sample(methods, evaluation, stability=False)
     assert most == least + 8
-    assert counted(None, **chosen)[0] == least
-    assert counted(Planted("marker", (INSIDE,)), **chosen)[0] == least
-    assert counted(Planted(COUNTERPART, ()), **chosen)[0] == least
-    assert counted(Planted("context", (~REGION,)), **chosen)[0] == most
-    assert least < counted(Planted("context", (CORNER,)), **chosen)[0] < most, "the ramp points there"
+    hooked = 1  # a module with hooks is not traced, and does without the pass for clean features
+    assert counted(None, **chosen)[0] == least - hooked
+    assert counted(Planted("marker", (INSIDE,)), **chosen)[0] == least - hooked
+    assert counted(Planted(COUNTERPART, ()), **chosen)[0] == least - hooked
+    assert counted(Planted("context", (~REGION,)), **chosen)[0] == most - hooked
+    assert least < counted(Planted("context", (CORNER,)), **chosen)[0] + hooked < most, "the ramp points there"
 
 
 def test_curves_know_nothing_of_the_evidence() -> None:

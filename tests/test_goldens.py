@@ -22,6 +22,7 @@ from segfaith.attribution.cam import elementwise_cam, pooled_cam
 from segfaith.attribution.explain import gather, sample_rng
 from segfaith.attribution.methods import resolve_method
 from segfaith.evidence.gradient import gradient_evidence
+from segfaith.evidence.regions import Regions
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import ROAD_NOISE, gaussian_blur, occluder
 from segfaith.perturbation import clean_variant
@@ -149,7 +150,7 @@ def drops(model: SegmentationModel, image: Tensor, target: Target, grid: int) ->
     methods = [resolve_method(f"ria@grid={grid}", {})]
     variants = clean_variant(image, target.region)
     got = gather(model, variants, target.class_index, methods, BatchSize(16), sample_rng(0, "a"))
-    evidence = got.intervention[grid, "mean"]
+    evidence = got.intervention[Regions(grid)]
     return evidence.drop[0].numpy()[evidence.regions[0].numpy()], evidence.regions[0].numpy()
 
 

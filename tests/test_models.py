@@ -25,10 +25,10 @@ from segfaith import Target, load_model, wrap
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evidence.gradient import forward_pass, gradient_evidence
 from segfaith.evidence.intervention import intervention_evidence
+from segfaith.evidence.regions import Regions
 from segfaith.models import MODELS
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.models.weights import state_digest
-from segfaith.occlusion import grid_partition
 from segfaith.perturbation import clean_variant
 from segfaith.scores import BatchSize
 from servers import FileServer, serve, unreachable_url
@@ -417,9 +417,8 @@ def run_gradient(model: SegmentationModel) -> None:
 
 def run_intervention(model: SegmentationModel) -> None:
     variants = clean_variant(random_image(), block_target().region)
-    cells, score = grid_partition((28, 28), 2)[None], torch.tensor([0.5], dtype=torch.float64)
-    rng = np.random.default_rng
-    intervention_evidence(model, variants, cells, 4, score, 1, BatchSize(3), occlusion="mean", rng=rng)
+    score = torch.tensor([0.5], dtype=torch.float64)
+    intervention_evidence(model, variants, Regions(2), score, 1, BatchSize(3), rng=np.random.default_rng)
 
 
 def run_explain(model: SegmentationModel) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rederived import bilinear, score
 from segfaith.errors import SampleError
+from segfaith.incremental.scoring import PlainScorer
 from segfaith.scores import BatchSize, in_batches, masked_mean_probability, score_images
 from toys import SmallCNN, plain
 
@@ -86,24 +87,30 @@ def test_one_channel_is_a_sigmoid_foreground(rng: np.random.Generator) -> None:
     assert got == pytest.approx(float((1 / (1 + np.exp(1 - 3 * red))).sum() / (red.size + 1e-6)), abs=1e-7)
 
 
-def test_images_are_scored_each_on_its_own_region(rng: np.random.Generator) -> None:
-    """Coarse logits are upsampled bilinearly, and image i is scored on regions[variant[i]]."""
+def test_images_are_scored_on_the_region(rng: np.random.Generator) -> None:
+    """Coarse logits are upsampled bilinearly, and image i's score comes back as the i-th, whatever the batches."""
     size, module = (11, 14), SmallCNN(seed=3)
     images = torch.from_numpy(rng.random((5, 3, *size), dtype=np.float32))
-    regions = blocks(size, (2, 9, 3, 8), (0, 4, 5, 14))
-    variant = torch.tensor([1, 0, 0, 1, 1])
+    region = blocks(size, (2, 9, 3, 8))[0]
     module.eval()
     with torch.no_grad():
         coarse = module(images)["out"].double().numpy()
     module.train()
-    got = score_images(plain(module), lambda part: images[part], 5, regions, variant, 2, BatchSize(2))
+    scorer = PlainScorer(plain(module), region, 2)
+    got = score_images(scorer.score, lambda numbers: images[numbers], 5, BatchSize(2))
+    boxes = (np.array([[9, 0], [0, 0], [5, 6], [0, 9], [3, 3]]), np.array([[11, 2], [4, 4], [6, 7], [11, 14], [5, 5]]))
+    shuffled = score_images(scorer.score, lambda numbers: images[numbers], 5, BatchSize(2), boxes)
+    torch.testing.assert_close(shuffled, got, rtol=0, atol=1e-6)
     for i in range(5):
         logits = np.stack([bilinear(channel, size) for channel in coarse[i]])
-        assert got[i].item() == pytest.approx(score(logits, regions[variant[i]].numpy(), 2), abs=1e-6)
+        assert got[i].item() == pytest.approx(score(logits, region.numpy(), 2), abs=1e-6)
 
 
-@pytest.mark.parametrize("images", [1, 3, 8, 64])
-def test_batches_cover_every_image_once_in_order(images: int) -> None:
+@pytest.mark.parametrize(
+    ("images", "sizes"), [(1, [1] * 20), (3, [3, 3, 3, 3, 3, 3, 2]), (8, [7, 7, 6]), (9, [7, 7, 6]), (64, [20])]
+)
+def test_batches_cover_every_image_once_in_order(images: int, sizes: list[int]) -> None:
+    """In as few batches as can be, whose sizes differ by one at most."""
     seen: list[slice] = []
 
     def compute(part: slice) -> tuple[Tensor, Tensor]:
@@ -114,8 +121,7 @@ def test_batches_cover_every_image_once_in_order(images: int) -> None:
     index, negative = in_batches(20, compute, BatchSize(images))
     assert index.tolist() == list(range(20))
     assert negative.tolist() == [-i for i in range(20)]
-    assert [part.start for part in seen] == list(range(0, 20, images))
-    assert max(part.stop - part.start for part in seen) == min(images, 20)
+    assert [part.stop - part.start for part in seen] == sizes
 
 
 def refusing(error: RuntimeError, above: int, calls: list[tuple[int, int]]):
@@ -149,11 +155,11 @@ def test_out_of_memory_halves_the_batch_and_repeats_the_slice(device: str) -> No
     calls.clear()
     batch = BatchSize(8)
     assert in_batches(20, refusing(OUT_OF_MEMORY[device], 4, calls), batch)[0].tolist() == list(range(20))
-    assert calls == [(0, 8), (0, 4), (4, 8), (8, 12), (12, 16), (16, 20)]
-    assert batch.images == 4
+    assert calls == [(0, 7), (0, 3), (3, 6), (6, 9), (9, 12), (12, 15), (15, 18), (18, 20)]
+    assert batch.images == 3
     calls.clear()
-    in_batches(9, refusing(OUT_OF_MEMORY[device], 4, calls), batch)  # the batch stays halved
-    assert calls == [(0, 4), (4, 8), (8, 9)]
+    in_batches(7, refusing(OUT_OF_MEMORY[device], 4, calls), batch)  # the batch stays halved
+    assert calls == [(0, 3), (3, 5), (5, 7)]
 
 
 @pytest.mark.parametrize("device", OUT_OF_MEMORY)
@@ -182,10 +188,11 @@ def test_memory_that_runs_out_inside_the_model_changes_no_score(rng: np.random.G
             return super().forward(x)
 
     images = torch.from_numpy(rng.random((10, 3, 14, 14), dtype=np.float32))
-    region, variant = blocks((14, 14), (3, 9, 4, 12)), torch.zeros(10, dtype=torch.long)
+    region = blocks((14, 14), (3, 9, 4, 12))[0]
     batch = BatchSize(10)
-    tight = score_images(plain(Tight()), lambda part: images[part], 10, region, variant, 1, batch)
-    roomy = score_images(plain(SmallCNN()), lambda part: images[part], 10, region, variant, 1, BatchSize(10))
+    tight = score_images(PlainScorer(plain(Tight()), region, 1).score, lambda numbers: images[numbers], 10, batch)
+    scorer = PlainScorer(plain(SmallCNN()), region, 1)
+    roomy = score_images(scorer.score, lambda numbers: images[numbers], 10, BatchSize(10))
     assert batch.images == 2
     torch.testing.assert_close(tight, roomy, rtol=0, atol=1e-6)
 

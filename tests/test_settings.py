@@ -82,12 +82,13 @@ def test_default_methods_and_their_parameters_are_those_of_spec() -> None:
     assert set(methods) == {"gpa", "ega", "ria", "dea", "random", "random_cells", "mask"}
     gradient = {"objective": "logits", "layer": None}
     identity_pool = gradient | {"pool": "mean", "window": 1}
-    grid = {"grid": 14, "occlusion": "mean"}
+    regions = {"regions": "grid", "passes": 80, "refine": "drop", "precision": "fp32"}
+    grid = {"grid": 14, "occlusion": "mean"} | regions
     assert methods["gpa"].parameters.model_dump() == gradient
     assert methods["ega"].parameters.model_dump() == identity_pool
     assert methods["ria"].parameters.model_dump() == grid
     assert methods["dea"].parameters.model_dump() == identity_pool | grid | {"alpha": 0.65, "beta": 0.35}
-    assert methods["random_cells"].parameters.model_dump() == {"grid": 14}
+    assert methods["random_cells"].parameters.model_dump() == grid
     assert {name: one.method.draws for name, one in methods.items() if one.method.draws != 1} == {"random_cells": 3}
 
 

@@ -7,13 +7,14 @@ A scalar in [0, 1]; sums in float64, softmax in float32. eps = 1e-6.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from segfaith.constants import EPS
 from segfaith.errors import SampleError
-from segfaith.models.segmentation import SegmentationModel
 from segfaith.types import Bool, Float, Int
 
 
@@ -30,16 +31,30 @@ def masked_mean_probability(
     Raises:
         SampleError: a logit inside the region is not finite, so the score is undefined.
     """
-    if class_index >= logits.shape[1]:
-        raise SampleError(f"class index {class_index} is not one of the model's {logits.shape[1]} classes")
+    check_class(class_index, logits.shape[1])
     counts = region.sum((1, 2))
     pixels = logits.movedim(1, -1)[region]  # (pixels of all regions, C): a row's softmax depends on nothing else
     probability = pixels.softmax(1)[:, class_index].double()
     total = torch.stack([one.sum() for one in torch.split(probability, counts.tolist())])
     score = total / (counts.double() + EPS)
+    check_finite(score)
+    return score
+
+
+def check_finite(score: Float[Tensor, "N"]) -> None:
+    """Raises SampleError where a score is not finite."""
     if not bool(score.isfinite().all()):
         raise SampleError("the model returned logits that are NaN or infinite inside the target region")
-    return score
+
+
+def check_class(class_index: int, channels: int) -> None:
+    """Raises SampleError where the model has no such class."""
+    if class_index >= channels:
+        raise SampleError(f"class index {class_index} is not one of the model's {channels} classes")
+
+
+Boxes = tuple[np.ndarray, np.ndarray]
+"""First rows and columns (B, 2), and one past the last ones (B, 2)."""
 
 
 @dataclass
@@ -56,12 +71,14 @@ class BatchSize:
 def in_batches(count: int, compute: Callable[[slice], tuple[Tensor, ...]], batch: BatchSize) -> tuple[Tensor, ...]:
     """Calls `compute` on consecutive slices of range(count) and concatenates what it returns along the first axis.
 
-    Out of memory halves `batch` and repeats the slice; at a batch of one the error is the caller's.
+    The slices are of equal size as far as that goes: no small batch is left at the end. Out of memory
+    halves `batch` and repeats the slice; at a batch of one the error is the caller's.
     """
     parts: list[tuple[Tensor, ...]] = []
     start = 0
     while start < count:
-        stop = min(start + batch.images, count)
+        rest = count - start
+        stop = start + ceil(rest / ceil(rest / batch.images))
         try:
             parts.append(compute(slice(start, stop)))
         except RuntimeError as error:
@@ -83,22 +100,38 @@ def _out_of_memory(error: RuntimeError) -> bool:
     )
 
 
+Scorer = Callable[[Float[Tensor, "B 3 H W"], Boxes | None], Float[Tensor, "B"]]
+"""Altered copies of one image, and boxes that hold all that was altered in each (None: anything), to s_c in float64."""
+
+
 @torch.inference_mode()
 def score_images(
-    model: SegmentationModel,
-    build: Callable[[slice], Float[Tensor, "B 3 H W"]],
+    scorer: Scorer,
+    build: Callable[[Int[Tensor, "B"]], Float[Tensor, "B 3 H W"]],
     count: int,
-    regions: Bool[Tensor, "V H W"],
-    variant: Int[Tensor, "count"],
-    class_index: int,
     batch: BatchSize,
+    boxes: Boxes | None = None,
 ) -> Float[Tensor, "count"]:
-    """s_c of `count` images that `build` makes slice by slice, so that only one batch of them exists at a time.
+    """s_c of `count` altered images that `build` makes by their numbers, so that only one batch of them exists at once.
 
-    Image i is scored on `regions[variant[i]]`. One model pass per image; float64 on the model's device.
+    Where `boxes` are known, images altered at like distances from the border go together: their windows are alike.
+
+    Raises:
+        SampleError: a score is not finite.
     """
+    order = np.arange(count)
+    if boxes is not None:
+        start, stop = boxes
+        margin = np.minimum(start, stop.max(0) - stop)
+        order = np.lexsort((margin[:, 1], margin[:, 0]))
 
     def scores(part: slice) -> tuple[Tensor]:
-        return (masked_mean_probability(model.logits(build(part)), regions[variant[part]], class_index),)
+        chosen = order[part]
+        images = build(torch.from_numpy(chosen))
+        return (scorer(images, None if boxes is None else (boxes[0][chosen], boxes[1][chosen])),)
 
-    return in_batches(count, scores, batch)[0]
+    (shuffled,) = in_batches(count, scores, batch)
+    result = torch.empty_like(shuffled)
+    result[torch.from_numpy(order).to(result.device)] = shuffled
+    check_finite(result)
+    return result

@@ -104,8 +104,10 @@ class InterventionEvidence:
     """Score drops of R regions for N variants of one image.
 
     `regions[n]` holds for each pixel the index in [0, R) of its region; `drop[n, r] = s(x_n) - s(O(x_n, r))`,
-    signed, in float64.
+    signed, in float64; NaN past the last region of a variant that has fewer. `value[n, r]`, at least 0, is what a map
+    paints on the region's pixels: max(drop, 0), and for adaptive regions see `evidence.regions`.
     """
 
     regions: Int[Tensor, "N H W"]
     drop: Float[Tensor, "N R"]
+    value: Float[Tensor, "N R"]

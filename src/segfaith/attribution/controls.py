@@ -14,11 +14,10 @@ def random_pixels(region: Bool[Tensor, "N H W"], rng: Sequence[np.random.Generat
     return torch.stack([torch.from_numpy(one.random(size, dtype=np.float32)) for one in rng]).to(region.device)
 
 
-def random_cells(
-    partition: Int[Tensor, "N H W"], rng: Sequence[np.random.Generator], *, grid: int
-) -> Float[Tensor, "N H W"]:
-    """One uniform value per cell of RIA's grid, drawn anew for each of the N variants."""
-    values = [torch.from_numpy(one.random(grid * grid, dtype=np.float32)).to(partition.device) for one in rng]
+def random_cells(partition: Int[Tensor, "N H W"], rng: Sequence[np.random.Generator]) -> Float[Tensor, "N H W"]:
+    """One uniform value per region of RIA's partition, drawn anew for each of the N variants."""
+    count = int(partition.max()) + 1
+    values = [torch.from_numpy(one.random(count, dtype=np.float32)).to(partition.device) for one in rng]
     return torch.stack([value[cells] for value, cells in zip(values, partition, strict=True)])
 
 

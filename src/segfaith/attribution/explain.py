@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from segfaith.attribution.cam import ega
 from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.methods import MethodInstance
 from segfaith.errors import SampleError
 from segfaith.evidence.gradient import ForwardPass, Objective, clock, forward_pass, gradient_evidence
 from segfaith.evidence.intervention import intervention_evidence
+from segfaith.evidence.regions import Regions, grid_cells
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.occlusion import grid_partition
 from segfaith.perturbation import Variants
 from segfaith.randomness import generator
 from segfaith.scores import BatchSize
 from segfaith.types import Float, GradientEvidence, Int, InterventionEvidence, Target, Tensor
 
-Key = tuple[Any, ...]
+Key = tuple[Any, ...] | Regions
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +59,9 @@ def gather(
 
     Evidence that cannot be had is kept as its error, which stops only the methods that need it.
 
-    Model passes: N for each distinct gradient evidence, N x grid^2 for each distinct intervention evidence, and N plain
-    ones only where no gradient evidence gives the scores that interventions, or the caller (`score`), need.
+    Model passes: N for each distinct gradient evidence, N x (1 + the number of regions) for each distinct intervention
+    evidence, and N plain ones only where no gradient evidence gives the scores that interventions, or the caller
+    (`score`), need.
 
     Raises:
         SampleError: the logits are NaN or infinite, so there is nothing to explain.
@@ -80,41 +82,34 @@ def gather(
             gradient[layer, objective] = error.with_traceback(None)  # whose frames hold tensors
     if forward is None and (score or intervention_keys):
         forward = forward_pass(model, images, regions, class_index, batch)
-    for grid, occlusion in intervention_keys:
+    for asked in intervention_keys:
         assert forward is not None
         start = clock(model.device)
         try:
-            intervention[grid, occlusion] = intervention_evidence(
+            guide = None if asked.guide is None else ega(_usable(gradient[asked.guide]), pool="mean", window=1)
+            intervention[asked] = intervention_evidence(
                 model,
                 variants,
-                partitions(variants, grid),
-                grid * grid,
+                asked,
                 forward.score,
                 class_index,
                 batch,
-                occlusion=occlusion,
-                rng=lambda occlusion=occlusion: rng(f"evidence|{occlusion}"),  # type: ignore[misc]
+                rng=lambda name=asked.occlusion: rng(f"evidence|{name}"),  # type: ignore[misc]
+                guide=guide,
             )
         except Exception as error:
-            intervention[grid, occlusion] = error.with_traceback(None)
-        seconds[grid, occlusion] = clock(model.device) - start
+            intervention[asked] = error.with_traceback(None)
+        seconds[asked] = clock(model.device) - start
     return Gathered(variants, class_index, forward, gradient, intervention, seconds)
 
 
 def evidence_keys(
     methods: Sequence[MethodInstance],
-) -> tuple[list[tuple[str | None, Objective]], list[tuple[int, str]]]:
-    """The distinct gradient evidence (layer, objective) and intervention evidence (grid, operator) of some methods."""
+) -> tuple[list[tuple[str | None, Objective]], list[Regions]]:
+    """The distinct gradient evidence (layer, objective) and intervention evidence of some methods."""
     gradient = dict.fromkeys(key for method in methods if (key := method.gradient_key))
     intervention = dict.fromkeys(cell for method in methods if (cell := method.intervention_key))
     return list(gradient), list(intervention)
-
-
-def partitions(variants: Variants, grid: int) -> Int[Tensor, "N H W"]:
-    """The grid's cells for each variant; a mirrored image gets the mirrored partition."""
-    size = (variants.images.shape[-2], variants.images.shape[-1])
-    cells = grid_partition(size, grid).to(variants.images.device)
-    return variants.mirror(cells.expand(len(variants.names), -1, -1))
 
 
 def heatmaps(
@@ -146,15 +141,26 @@ def heatmaps(
         if need == "gradient":
             inputs[need] = _usable(gathered.gradient[instance.gradient_key or ()])
         elif need == "intervention":
-            inputs[need] = _usable(gathered.intervention[instance.intervention_key or ()])
+            inputs[need] = _usable(gathered.intervention[instance.regions])
         elif need == "region":
             inputs[need] = variants.regions
         elif need == "partition":
-            inputs[need] = partitions(variants, instance.grid)
+            inputs[need] = _partition(gathered, instance.regions)
         elif need == "rng":
             inputs[need] = [rng(f"{instance.name}|{name}|{draw}") for name in variants.names]
     maps_of_all: Tensor = method.combine(**inputs, **instance.options)
     return torch.stack([_checked(one, size, instance.name).to(variants.images.device) for one in maps_of_all])
+
+
+def _partition(gathered: Gathered, regions: Regions) -> Int[Tensor, "N H W"]:
+    """The regions of each variant's pixels."""
+    if regions.kind != "grid":
+        evidence: InterventionEvidence = _usable(gathered.intervention[regions])
+        return evidence.regions
+    images = gathered.variants.images
+    size = (images.shape[-2], images.shape[-1])
+    cells = [grid_cells(size, regions.grid, mirrored=mirrored) for mirrored in gathered.variants.flipped]
+    return torch.stack(cells).to(images.device)
 
 
 def _usable(evidence: Any) -> Any:

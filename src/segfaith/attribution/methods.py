@@ -5,16 +5,18 @@ A method's name may carry parameters, `dea@alpha=0.8,beta=0.2`. `maps:DIR` names
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segfaith.attribution import cam, controls, fusion, region
 from segfaith.attribution.maps import read_map
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import Objective
+from segfaith.evidence.regions import Refine, RegionKind, Regions
+from segfaith.incremental.scoring import Precision
 from segfaith.lookup import lookup
 from segfaith.models import import_function
 from segfaith.occlusion import OPERATORS
@@ -43,22 +45,30 @@ class EgaParameters(GradientParameters):
     window: int = Field(default=1, ge=1)
 
 
-class GridParameters(Parameters):
-    """The partition of the image into grid x grid cells."""
+class RiaParameters(Parameters):
+    """The regions that are occluded, by what, and how the model runs for it: see `evidence.regions.Regions`."""
 
     grid: int = Field(default=14, ge=1)
-
-
-class RiaParameters(GridParameters):
-    """The operator that occludes a cell."""
-
     occlusion: str = "mean"
+    regions: RegionKind = "grid"
+    passes: int = Field(default=Regions().passes, ge=1)
+    refine: Refine = "drop"
+    precision: Precision = "fp32"
 
     @field_validator("occlusion")
     @classmethod
     def _known(cls, value: str) -> str:
         lookup("occlusion operator", value, OPERATORS)
         return value
+
+    @model_validator(mode="after")
+    def _enough(self) -> "RiaParameters":
+        first = ((self.grid + 1) // 2) ** 2
+        if self.regions == "adaptive" and self.passes < first:
+            raise ValueError(
+                f"adaptive regions of grid {self.grid} start with {first} cells; passes must be at least that"
+            )
+        return self
 
 
 class DeaParameters(EgaParameters, RiaParameters):
@@ -114,8 +124,7 @@ METHODS: dict[str, Method] = {
         "control",
         ("partition", "rng"),
         controls.random_cells,
-        GridParameters,
-        ("grid",),
+        RiaParameters,
         inherits=("ria",),
         draws=3,
     ),
@@ -141,22 +150,27 @@ class MethodInstance:
     def gradient_key(self) -> tuple[str | None, Objective] | None:
         """Layer and objective of the gradient evidence that the method needs, or None."""
         if "gradient" not in self.method.needs:
-            return None
+            return self.intervention_key.guide if self.intervention_key else None
         chosen = self.parameters if isinstance(self.parameters, GradientParameters) else GradientParameters()
         return chosen.layer, chosen.objective
 
     @property
-    def intervention_key(self) -> tuple[int, str] | None:
-        """Grid and operator of the intervention evidence that the method needs, or None."""
-        if "intervention" not in self.method.needs:
-            return None
+    def regions(self) -> Regions:
+        """The regions that the method's evidence, or its partition, is about."""
         chosen = self.parameters if isinstance(self.parameters, RiaParameters) else RiaParameters()
-        return chosen.grid, chosen.occlusion
+        gradient = self.parameters if isinstance(self.parameters, GradientParameters) else GradientParameters()
+        asked = Regions(chosen.grid, chosen.occlusion, chosen.regions, precision=chosen.precision)
+        if chosen.regions != "adaptive":
+            return asked
+        guide = (gradient.layer, gradient.objective) if chosen.refine == "gradient" else None
+        return replace(asked, passes=chosen.passes, refine=chosen.refine, guide=guide)
 
     @property
-    def grid(self) -> int:
-        """Cells a side of the partition that the method is given."""
-        return self.parameters.grid if isinstance(self.parameters, GridParameters) else GridParameters().grid
+    def intervention_key(self) -> Regions | None:
+        """The intervention evidence that the method needs, or None. A partition that is no grid comes with it."""
+        if "intervention" in self.method.needs or ("partition" in self.method.needs and self.regions.kind != "grid"):
+            return self.regions
+        return None
 
 
 def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]) -> MethodInstance:

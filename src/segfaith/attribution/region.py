@@ -2,7 +2,8 @@ r"""Region Intervention Attribution (RIA): the score drop of each region, painte
 
     A_{uv} = max(delta_{r(u,v)}, 0),    delta_r = s_c(x, M) - s_c(O(x, r), M),    then minmax
 
-The paper's region intervention baseline; clipping at 0 and painting without interpolation are ours (SPEC section 2).
+The paper's region intervention baseline; clipping at 0 and painting without interpolation are ours
+(SPEC section 2), and so are regions other than a grid's cells (`evidence.regions`).
 """
 
 from segfaith.attribution.heatmap import minmax
@@ -11,6 +12,5 @@ from segfaith.types import Float, InterventionEvidence, Tensor
 
 def ria(intervention: InterventionEvidence) -> Float[Tensor, "N H W"]:
     """RIA of N variants, in [0, 1]."""
-    positive = intervention.drop.clamp(min=0)
     size = intervention.regions.shape[1:]
-    return minmax(positive.gather(1, intervention.regions.flatten(1)).reshape(-1, *size)).float()
+    return minmax(intervention.value.gather(1, intervention.regions.flatten(1)).reshape(-1, *size)).float()

@@ -1,27 +1,23 @@
 """Runs a plan shard by shard into a run directory that describes itself and resumes."""
 
 import json
-import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import segfaith
 from segfaith.attribution.explain import evidence_keys
 from segfaith.attribution.methods import MethodInstance
+from segfaith.benchmark.description import describe
 from segfaith.benchmark.plan import (
     Plan,
     check_classes,
     differences,
-    digest,
-    identity,
     make_plan,
     record_file,
     target_class,
@@ -30,6 +26,7 @@ from segfaith.benchmark.settings import Settings
 from segfaith.benchmark.worker import SampleResult, evaluate_sample, predicted_labels, to_device, unmeasured
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import clock, gradient_evidence
+from segfaith.incremental.scoring import Precision, scorer_for
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
@@ -38,8 +35,6 @@ from segfaith.results.records import CURVE_COLUMNS, RECORD_COLUMNS, replace_file
 from segfaith.scores import BatchSize
 from segfaith.targets import class_target, dominant_target, majority_class
 from segfaith.types import Planted, Sample, Target
-
-PACKAGES = ("segfaith", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "pillow")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +76,7 @@ def prepare(settings: Settings) -> Prepared:
         seed=settings.seed,
         device=device,
     )
+    model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
     check_classes(model, plan.dataset)
     warm_up(model, plan.methods, settings)
     return Prepared(plan, model, target_class(settings, model, plan.dataset))
@@ -90,7 +86,8 @@ def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: S
     """Runs the model as the run will, on a made-up image, before anything is timed.
 
     Raises:
-        SettingsError: a feature layer that cannot be used, or class names that are not as many as the channels.
+        SettingsError: a feature layer or precision that cannot be used, or class names that are not as many as the
+            channels.
     """
     size = 224 if settings.data.size == "native" else settings.data.size
     image = torch.from_numpy(np.random.default_rng(0).random((3, size, size), dtype=np.float32)).to(model.device)
@@ -99,8 +96,13 @@ def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: S
             channels = model.logits(image.expand(settings.execution.batch_size, -1, -1, -1)).shape[1]
         variant = clean_variant(image, torch.ones(size, size, dtype=torch.bool, device=model.device))
         batch = BatchSize(settings.execution.batch_size)
-        for layer, objective in evidence_keys(methods)[0]:
+        gradients, interventions = evidence_keys(methods)
+        for layer, objective in gradients:
             gradient_evidence(model, variant.images, variant.regions, 1, batch, layer=layer, objective=objective)
+        precisions: list[Precision] = ["fp32", *(asked.precision for asked in interventions)]
+        for precision in dict.fromkeys(precisions):
+            scorer = scorer_for(model, image, variant.regions[0], 1, precision)
+            scorer.score(image.expand(settings.execution.batch_size, -1, -1, -1))
     except SettingsError:
         raise
     except Exception:
@@ -123,60 +125,6 @@ def seconds_per_pass(prepared: Prepared) -> float:
     return (clock(prepared.model.device) - start) / len(images)
 
 
-def describe(prepared: Prepared) -> dict[str, Any]:
-    """The content of `run.json`."""
-    plan, model = prepared.plan, prepared.model
-    same = identity(plan, model)
-    return {
-        "identity": same,
-        "identity_sha256": digest(same),
-        "settings": plan.settings.model_dump(mode="json", by_alias=True),
-        "model": {
-            "name": model.name,
-            "weights": model.weights,
-            "layer": model.layer,
-            "classes": model.classes,
-            **model.provenance,
-        },
-        "data": {
-            "name": plan.dataset.name,
-            "split": plan.dataset.split,
-            "samples": plan.ids,
-            "digest": same["data_digest"],
-        },
-        "methods": {
-            method.name: {
-                "paper": method.method.paper,
-                "parameters": method.parameters.model_dump(mode="json"),
-            }
-            for method in plan.methods
-        },
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "machine": {
-            "system": platform.platform(),
-            "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _processor(),
-            "threads": torch.get_num_threads(),
-        },
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return segfaith.__version__ if package == "segfaith" else "unknown"
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def open_directory(directory: Path, prepared: Prepared) -> list[int]:
     """Makes the run directory, or checks that it holds this very run; returns the shards that are still to do.
 
@@ -185,7 +133,7 @@ def open_directory(directory: Path, prepared: Prepared) -> list[int]:
     """
     shards = range(len(prepared.plan.shards))
     file = directory / "run.json"
-    description = describe(prepared)
+    description = describe(prepared.plan, prepared.model)
     if file.is_file():
         try:
             before = json.loads(file.read_text(encoding="utf-8"))["identity"]
@@ -235,8 +183,8 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
     for shard in shards:
         records: list[dict[str, Any]] = []
         curves: list[dict[str, Any]] = []
-        for sample_id in prepared.plan.shards[shard]:
-            result = run_sample(prepared, sample_id, batch, directory)
+        for sample_id, load in _ahead(prepared.plan, prepared.plan.shards[shard]):
+            result = run_sample(prepared, sample_id, load, batch, directory)
             records += result.records
             curves += result.curves
             on_sample(sample_id)
@@ -245,13 +193,30 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
         write_rows(record_file(directory, shard), records, RECORD_COLUMNS)
 
 
-def run_sample(prepared: Prepared, sample_id: str, batch: BatchSize, directory: Path | None = None) -> SampleResult:
-    """One sample from file to records; with a directory and `[output] maps`, its pictures and maps are kept there."""
+def _ahead(plan: Plan, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], Sample]]]:
+    """Each id with a call that gives its sample: the next one is read and resized while the model is at work."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = [reader.submit(plan.dataset.load, one, plan.settings.data.size) for one in ids[:1]]
+        for number, sample_id in enumerate(ids):
+            coming += [
+                reader.submit(plan.dataset.load, one, plan.settings.data.size) for one in ids[number + 1 : number + 2]
+            ]
+            yield sample_id, coming.pop(0).result
+
+
+def run_sample(
+    prepared: Prepared,
+    sample_id: str,
+    load: Callable[[], Sample],
+    batch: BatchSize,
+    directory: Path | None = None,
+) -> SampleResult:
+    """One sample to records; with a directory and `[output] maps`, its pictures and maps are kept there."""
     plan = prepared.plan
     settings = plan.settings
     target: Target | None = None
     try:
-        sample = plan.dataset.load(sample_id, settings.data.size)
+        sample = load()
         target = find_target(prepared, sample)
         image, target = to_device(prepared.model, sample.image, target)
         result = evaluate_sample(

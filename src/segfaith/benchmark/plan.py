@@ -20,7 +20,7 @@ from segfaith.models.weights import file_digest
 from segfaith.perturbation import PERTURBATIONS
 from segfaith.randomness import generator
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Raised whenever a change moves a number; part of what makes two runs the same."""
 
 
@@ -93,7 +93,7 @@ def passes_per_sample(
     With planted evidence a fourth one per map is counted, which maps that mark none of it outside M do without.
     """
     gradients, interventions = evidence_keys(methods)
-    regions = sum(grid * grid for grid, _ in interventions)
+    regions = sum(asked.count + 1 for asked in interventions)  # one for the clean image's features
     evidence = max(1, len(gradients)) + regions
     if stability:
         evidence += len(PERTURBATIONS) * (evidence if regions else len(gradients))
@@ -136,8 +136,8 @@ def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
     settings["execution"]["device"] = model.device.type
     settings["data"].pop("root")
     settings["data"].pop("download")
-    settings["execution"].pop("batch_size")
-    settings["execution"].pop("threads")
+    for key in ("batch_size", "threads", "incremental", "compile"):
+        settings["execution"].pop(key)
     settings["methods"]["names"] = [method.name for method in plan.methods]
     settings["model"] |= {"weights": model.weights, "name": model.name, "classes": model.classes}
     settings["data"]["classes"] = list(plan.dataset.classes or []) or None

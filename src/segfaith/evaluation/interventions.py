@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from segfaith.evaluation.ranking import rank_region, tied_share, top_count, top_pixels
+from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import Occluder
 from segfaith.scores import BatchSize, score_images
@@ -85,11 +86,11 @@ def score_interventions(
     makers: list[Callable[[], Image]] = [lambda name=name: baselines[name] for name in operators]  # type: ignore[misc]
     makers += [lambda item=item: _image(item, image, rankings, operators, baselines, evidence) for item in planned]  # type: ignore[misc]
 
-    def build(part: slice) -> Tensor:
-        return torch.stack([make() for make in makers[part]])
+    def build(numbers: Int[Tensor, "B"]) -> Tensor:
+        return torch.stack([makers[number]() for number in numbers.tolist()])
 
-    variant = torch.zeros(len(makers), dtype=torch.long, device=image.device)
-    scores = score_images(model, build, len(makers), target.region[None], variant, target.class_index, batch).tolist()
+    scorer = scorer_for(model, image, target.region, target.class_index)
+    scores = score_images(scorer.score, build, len(makers), batch).tolist()
     return (
         dict(zip(planned, scores[len(operators) :], strict=True)),
         dict(zip(operators, scores[: len(operators)], strict=True)),

@@ -1,49 +1,92 @@
-"""Intervention evidence: how much the score drops when a region is occluded, one model pass per region and variant."""
+"""Intervention evidence: how much the score drops when a region is occluded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import nan
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
+from segfaith.evidence.regions import Regions, adaptive_cells, grid_cells, superpixels
+from segfaith.incremental.scoring import IncrementalScorer, scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.perturbation import Variants
-from segfaith.scores import BatchSize, score_images
+from segfaith.scores import BatchSize, Boxes, score_images
 from segfaith.types import Float, Int, InterventionEvidence, Tensor
 
 
 def intervention_evidence(
     model: SegmentationModel,
     variants: Variants,
-    partition: Int[Tensor, "N H W"],
-    count: int,
+    regions: Regions,
     score: Float[Tensor, "N"],
     class_index: int,
     batch: BatchSize,
     *,
-    occlusion: str,
     rng: Callable[[], np.random.Generator],
+    guide: Float[Tensor, "N H W"] | None = None,
 ) -> InterventionEvidence:
     """delta[n, r] = s_c(x_n, M_n) - s_c(O(x_n, r), M_n) for every region r of every variant n.
 
     Args:
-        partition: the region of each pixel, in [0, count).
+        regions: how images are cut, what occludes a region, and in which precision the model runs.
         score: s_c of the unoccluded variants, float64.
-        occlusion: a name of `occlusion.OPERATORS`.
         rng: a fresh generator for each variant's operator.
+        guide: gradient evidence as maps, where the regions are refined by it.
 
-    N x count model passes, in batches of `batch` that cross from one variant to the next.
+    One model pass for each region of each variant, and for a model that is run incrementally one for each variant's
+    clean features.
     """
-    operators = [occluder(occlusion, image, rng()) for image in variants.images]
-    device = variants.images.device
-    variant = torch.arange(len(variants.images), device=device).repeat_interleave(count)
-    region = torch.arange(count, device=device).repeat(len(variants.images))
+    found = []
+    for n, (image, region) in enumerate(zip(variants.images, variants.regions, strict=True)):
+        scorer = scorer_for(model, image, region, class_index, regions.precision, expected=float(score[n]))
+        clean = scorer.clean_score()[0] if isinstance(scorer, IncrementalScorer) else score[n]
+        occlude = occluder(regions.occlusion, image, rng())
+        mirrored, size = variants.flipped[n], (image.shape[1], image.shape[2])
+        if regions.kind == "adaptive":
 
-    def build(part: slice) -> Tensor:
-        of, cells = variant[part], region[part]
-        masks = partition[of] == cells[:, None, None]
-        first, last = part.start // count, (part.stop - 1) // count
-        return torch.cat([operators[n](masks[of == n]) for n in range(first, last + 1)])
+            def drops(masks: Tensor, boxes: Boxes, scorer=scorer, occlude=occlude, clean=clean) -> Tensor:  # type: ignore[no-untyped-def]
+                def build(numbers: Tensor) -> Tensor:
+                    occluded: Tensor = occlude(masks[numbers.to(masks.device)])
+                    return occluded
 
-    occluded = score_images(model, build, len(variant), variants.regions, variant, class_index, batch)
-    return InterventionEvidence(partition, score[:, None] - occluded.reshape(len(variants.images), count))
+                drop: Tensor = clean - score_images(scorer.score, build, len(masks), batch, boxes)
+                return drop
+
+            found.append(adaptive_cells(drops, regions, region, None if guide is None else guide[n], mirrored=mirrored))
+            continue
+        if regions.kind == "superpixels":
+            cells = superpixels(image, regions.count, mirrored=mirrored).to(image.device)
+        else:
+            cells = grid_cells(size, regions.grid, mirrored=mirrored).to(image.device)
+        count = int(cells.max()) + 1 if regions.kind == "superpixels" else regions.count
+
+        def build(numbers: Tensor, occlude=occlude, cells=cells) -> Tensor:  # type: ignore[no-untyped-def]
+            occluded: Tensor = occlude(cells == numbers.to(cells.device)[:, None, None])
+            return occluded
+
+        drop = clean - score_images(scorer.score, build, count, batch, bounding_boxes(cells, count))
+        found.append((cells, drop, drop.clamp(min=0)))
+    cut, dropped, painted = zip(*found, strict=True)
+    return InterventionEvidence(torch.stack(cut), _padded(dropped, nan), _padded(painted, 0.0))
+
+
+def _padded(rows: Sequence[Float[Tensor, "R"]], fill: float) -> Float[Tensor, "N R"]:
+    """Rows of different lengths as one table."""
+    longest = max(map(len, rows))
+    return torch.stack([F.pad(row, (0, longest - len(row)), value=fill) for row in rows])
+
+
+def bounding_boxes(partition: Int[Tensor, "H W"], count: int) -> Boxes:
+    """The box around each region; one pixel for a region that has none."""
+    cells = partition.cpu().numpy()
+    start, stop = np.zeros((count, 2), dtype=np.int64), np.ones((count, 2), dtype=np.int64)
+    for axis in (0, 1):
+        position = np.broadcast_to(np.expand_dims(np.arange(cells.shape[axis]), 1 - axis), cells.shape)
+        first, last = np.full(count, cells.shape[axis]), np.full(count, -1)
+        np.minimum.at(first, cells, position)
+        np.maximum.at(last, cells, position)
+        found = last >= 0
+        start[found, axis], stop[found, axis] = first[found], last[found] + 1
+    return start, stop

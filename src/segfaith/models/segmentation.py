@@ -1,6 +1,6 @@
 """Any `torch.nn.Module` as a segmentation model that takes RGB in [0, 1] and returns logits at the image's size."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -27,7 +27,12 @@ class SegmentationModel:
         name: how outputs call the model.
         weights: where the weights come from, in words; outputs repeat it.
         provenance: what `run.json` records of the weights: file, SHA-256 digests.
+        incremental: whether interventions may recompute only what they change (see `incremental`); exact to 1e-5.
+        compile: whether interventions go through `torch.compile` instead, as whole images.
     """
+
+    incremental = True
+    compile = False
 
     def __init__(
         self,
@@ -89,16 +94,16 @@ class SegmentationModel:
         return modules[layer]
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self, *, tf32: bool = False) -> Iterator[None]:
         """Evaluation mode inside the block; every submodule's own train flag is restored after it.
 
-        On a GPU, convolutions run in full float32 (no TF32) by deterministic algorithms inside the block.
+        On a GPU, convolutions run by deterministic algorithms inside the block, in full float32 unless `tf32`.
         """
         training = [module for module in self.module.modules() if module.training]
         for module in training:
             module.training = False
         cuda = self.device.type == "cuda"
-        fixed = {"enabled": True, "deterministic": True, "allow_tf32": False}
+        fixed = {"enabled": True, "deterministic": True, "allow_tf32": tf32}
         exact = torch.backends.cudnn.flags(**fixed) if cuda else nullcontext()
         try:
             with exact:
@@ -115,14 +120,20 @@ class SegmentationModel:
         Raises:
             SampleError: the output is not usable as logits; the message says what came.
         """
-        mean = images.new_tensor(self.mean)[:, None, None]
-        std = images.new_tensor(self.std)[:, None, None]
+        return self.logits_of(self.module, images)
+
+    def normalise(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
+        """(x - mean) / std per channel."""
+        return (images - images.new_tensor(self.mean)[:, None, None]) / images.new_tensor(self.std)[:, None, None]
+
+    def logits_of(self, module: Callable[[Tensor], Any], images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C H W"]:
+        """`logits` of a stand-in for the module, such as its compiled form."""
         tensor = self._first_tensor()
-        inputs = (images - mean) / std
+        inputs = self.normalise(images)
         if tensor is not None and tensor.is_floating_point():
             inputs = inputs.to(tensor.dtype)
         with self.evaluating():
-            output = _logits_of(self.module(inputs))
+            output = _logits_of(module(inputs))
         if output.ndim != 4 or output.shape[0] != len(images) or not output.is_floating_point():
             raise SampleError(
                 f"{self.name} returned {output.dtype} of shape {tuple(output.shape)}; expected floating-point logits "

@@ -1,0 +1,229 @@
+"""The same numbers by captum and pytorch-grad-cam: single attributions, and the protocol of a whole sample.
+
+Their attributions are used as their documentation shows. What belongs to the protocol and to no attribution (perturbed
+images, random control maps, the order in which equal values are ranked) comes from segfaith in both, at the same cost.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from captum.attr import FeatureAblation, Occlusion
+from case import CELLS, GRID, SAMPLE, SEED, SIZE, Case, Output
+from pytorch_grad_cam import GradCAM, HiResCAM
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
+from torch import Tensor, nn
+
+from segfaith.attribution.explain import Gathered, heatmaps, sample_rng
+from segfaith.attribution.methods import resolve_method
+from segfaith.benchmark.settings import EvaluationSettings
+from segfaith.constants import EPS
+from segfaith.evaluation.ranking import rank_region, tie_ranks, top_count, top_pixels
+from segfaith.evidence.gradient import clock
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.perturbation import Variants, clean_variant, perturbed_variants
+
+METRICS = ("tdd", "odd", "insertion_gain", "stability")
+ALPHA, BETA = 0.65, 0.35
+
+
+class Logits(nn.Module):
+    """The model as a module from RGB in [0, 1] to logits at the image's size, as grad-cam wants it."""
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.module, self.logits = model.module, model.logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits(images)
+
+
+def masked_mean(case: Case, region: Tensor) -> Callable[[Tensor], Tensor]:
+    """The masked mean class probability of a batch, as captum wants it."""
+    weights = region / (region.sum() + EPS)
+    return lambda images: (case.model.logits(images).softmax(1)[:, case.class_index] * weights).sum((1, 2))
+
+
+def mean_image(image: Tensor) -> Tensor:
+    """The baseline: the image's mean colour everywhere."""
+    return image.mean((1, 2))[None, :, None, None].expand(1, *image.shape).contiguous()
+
+
+def ablate(case: Case, image: Tensor, region: Tensor, cells: Tensor, batch: int) -> Tensor:
+    """captum's FeatureAblation: the drop of each cell, painted on it (H, W)."""
+    painted: Tensor = FeatureAblation(masked_mean(case, region)).attribute(
+        image[None], baselines=mean_image(image), feature_mask=cells[None, None], perturbations_per_eval=batch
+    )
+    return painted[0, 0]
+
+
+def drops(case: Case, painted: Tensor) -> Output:
+    """The cells' values of a map that is constant on cells."""
+    values = painted.new_zeros(CELLS)
+    values[case.cells.flatten()] = painted.flatten()
+    return Output({"drop": values.double().cpu().numpy()})
+
+
+def some_cells(case: Case, count: int) -> Tensor:
+    """All cells, or `count` (a divisor of 196) of them, spread over the image; what they leave is cell `count`."""
+    step = CELLS // count
+    return case.cells if step == 1 else torch.where(case.cells % step == 0, case.cells // step, count)
+
+
+def left_out(case: Case, start: float, count: int) -> float:
+    """Seconds that the other cells would have taken; one pass is the image as it is, one what the cells leave."""
+    passes = count + 1 + (count < CELLS)
+    return (clock(case.model.device) - start) * ((CELLS + 1) / passes - 1)
+
+
+def feature_ablation(case: Case, batch: int, count: int) -> Output:
+    """RIA's drops by FeatureAblation."""
+    start = clock(case.model.device)
+    painted = ablate(case, case.image, case.region, some_cells(case, count), batch)
+    rest = left_out(case, start, count)
+    found = drops(case, painted).values["drop"]
+    found[np.arange(CELLS) % (CELLS // count) != 0] = np.nan
+    return Output({"drop": found}, rest)
+
+
+def occlusion(case: Case, batch: int, count: int) -> Output:
+    """RIA's drops by Occlusion with window = stride = cell; fewer cells (a divisor of 196) are wider, for time only."""
+    start = clock(case.model.device)
+    window = (3, SIZE // GRID, SIZE * GRID // count)
+    painted = Occlusion(masked_mean(case, case.region)).attribute(
+        case.image[None],
+        sliding_window_shapes=window,
+        strides=window,
+        baselines=mean_image(case.image),
+        perturbations_per_eval=batch,
+    )
+    rest = left_out(case, start, count)
+    found = drops(case, painted[0, 0]).values["drop"]
+    return Output({"drop": found if count == CELLS else np.full_like(found, np.nan)}, rest)
+
+
+def cams(kind: type[BaseCAM], case: Case, images: Tensor, regions: Tensor) -> Tensor:
+    """grad-cam's maps of N images at the model's feature layer, in [0, 1], upsampled and scaled by itself."""
+    targets = [SemanticSegmentationTarget(case.class_index, one.cpu().numpy().astype(np.float32)) for one in regions]
+    with kind(model=Logits(case.model), target_layers=[case.model.feature_module()]) as explainer:
+        return torch.from_numpy(explainer(input_tensor=images, targets=targets)).to(images.device)
+
+
+def cam(case: Case, batch: int, count: int, *, kind: type[BaseCAM]) -> Output:
+    """One map of one image."""
+    return Output({"map": cams(kind, case, case.image[None], case.region[None])[0].cpu().numpy()})
+
+
+def scaled(values: Tensor) -> Tensor:
+    """(A - min A) / (max A - min A), or zeros for a constant map."""
+    span = values.max() - values.min()
+    return (values - values.min()) / span if span > 1e-12 else torch.zeros_like(values)
+
+
+@dataclass
+class Ablation:
+    """RIA maps of variants by captum; with fewer cells than 196 `left_out` sums up what the others would have taken."""
+
+    case: Case
+    batch: int
+    count: int
+    left_out: float = 0.0
+
+    def maps(self, variants: Variants) -> list[Tensor]:
+        cells = variants.mirror(some_cells(self.case, self.count).expand(len(variants.names), -1, -1))
+        start = clock(self.case.model.device)
+        drop = [
+            ablate(self.case, image, region, one, self.batch)
+            for image, region, one in zip(variants.images, variants.regions, cells, strict=True)
+        ]
+        self.left_out += left_out(self.case, start, self.count)
+        return [scaled(one.clamp(min=0)) for one in drop]
+
+
+def fuse(gradient: Tensor, region: Tensor) -> Tensor:
+    """Equation 2 of the paper."""
+    return scaled(ALPHA * gradient * (1 + BETA * region) + (1 - ALPHA) * region)
+
+
+def whole_sample(case: Case, batch: int, count: int, *, reuse: bool) -> Output:
+    """Four methods and the control on the image and its five perturbations: metrics and stability.
+
+    Args:
+        batch: images a pass; only interventions and metric images are batched.
+        count: cells that are really ablated, of 196.
+        reuse: each piece of evidence once, gradient maps of six variants in one pass, metric images in batches.
+            Otherwise each method by itself, and each image by itself.
+    """
+    rng, settings = sample_rng(SEED, SAMPLE), EvaluationSettings()
+    clean = clean_variant(case.image, case.region)
+    others = perturbed_variants(case.image, case.region, settings.strength, lambda name: rng(f"perturbation|{name}"))
+    parts = (clean, others)
+    everything = Variants(
+        clean.names + others.names,
+        torch.cat([clean.images, others.images]),
+        torch.cat([clean.regions, others.regions]),
+    )
+    ablation = Ablation(case, batch, count)
+
+    def gradient_maps(kind: type[BaseCAM]) -> list[Tensor]:
+        if reuse:
+            return list(cams(kind, case, everything.images, everything.regions))
+        pairs = zip(everything.images, everything.regions, strict=True)
+        return [cams(kind, case, image[None], region[None])[0] for image, region in pairs]
+
+    maps: dict[str, list[list[Tensor]]] = {
+        "gpa": [gradient_maps(GradCAM)],
+        "ega": [gradient_maps(HiResCAM)],
+        "ria": [ablation.maps(everything)],
+    }
+    first, second = (maps["ega"][0], maps["ria"][0]) if reuse else (gradient_maps(HiResCAM), ablation.maps(everything))
+    maps["dea"] = [[fuse(one, two) for one, two in zip(first, second, strict=True)]]
+    control = resolve_method("random_cells", {})
+    maps["random_cells"] = [
+        [
+            one
+            for part in parts
+            for one in heatmaps(case.model, Gathered(part, case.class_index), control, rng, SAMPLE, draw)
+        ]
+        for draw in range(control.method.draws)
+    ]
+    deletions = _metrics(case, [draw[0] for draws in maps.values() for draw in draws], batch if reuse else 1)
+    values = {}
+    for name, draws in maps.items():
+        rows = [deletions.pop(0) for _ in draws]
+        steady = [[_correlation(draw[0], one) for one in everything.mirror(torch.stack(draw))[1:]] for draw in draws]
+        values[name] = np.append(np.mean(rows, 0), np.nanmean(steady))
+    if count < CELLS:
+        values = {name: value for name, value in values.items() if name not in ("ria", "dea")}
+    return Output(values, ablation.left_out)
+
+
+def _correlation(first: Tensor, second: Tensor) -> float:
+    if min(float(first.max() - first.min()), float(second.max() - second.min())) < 1e-12:
+        return float("nan")
+    return float(np.corrcoef(first.double().flatten().cpu().numpy(), second.double().flatten().cpu().numpy())[0, 1])
+
+
+def _metrics(case: Case, maps: Sequence[Tensor], batch: int) -> list[list[float]]:
+    """TDD, ODD and insertion gain of each map of the clean image."""
+    k = EvaluationSettings().fractions[0]
+    ranks = tie_ranks((SIZE, SIZE), EvaluationSettings().ties, sample_rng(SEED, SAMPLE)("ties")).to(case.image.device)
+    baseline = mean_image(case.image)[0]
+    images = [case.image, baseline]
+    for one in maps:
+        chosen = []
+        for region in (case.region, ~case.region):
+            order = rank_region(one, region, ranks)
+            chosen.append(top_pixels(order, top_count(k, len(order)), (SIZE, SIZE)))
+        images += [torch.where(area, baseline, case.image) for area in chosen]
+        images.append(torch.where(chosen[0], case.image, baseline))
+    score = masked_mean(case, case.region)
+    with torch.inference_mode():
+        parts = [score(torch.stack(images[i : i + batch])) for i in range(0, len(images), batch)]
+    s, s_baseline, *rest = torch.cat(parts).double().tolist()
+    return [
+        [(s - rest[i]) / (abs(s) + EPS), (s - rest[i + 1]) / (abs(s) + EPS), rest[i + 2] - s_baseline]
+        for i in range(0, len(rest), 3)
+    ]

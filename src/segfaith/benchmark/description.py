@@ -1,0 +1,68 @@
+"""What `run.json` says of a run: settings, versions, weights, data and machine."""
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import segfaith
+from segfaith.benchmark.plan import Plan, digest, identity
+from segfaith.models.segmentation import SegmentationModel
+
+PACKAGES = ("segfaith", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "pillow")
+
+
+def describe(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
+    """The content of `run.json`."""
+    same = identity(plan, model)
+    return {
+        "identity": same,
+        "identity_sha256": digest(same),
+        "settings": plan.settings.model_dump(mode="json", by_alias=True),
+        "model": {
+            "name": model.name,
+            "weights": model.weights,
+            "layer": model.layer,
+            "classes": model.classes,
+            **model.provenance,
+        },
+        "data": {
+            "name": plan.dataset.name,
+            "split": plan.dataset.split,
+            "samples": plan.ids,
+            "digest": same["data_digest"],
+        },
+        "methods": {
+            method.name: {
+                "paper": method.method.paper,
+                "parameters": method.parameters.model_dump(mode="json"),
+            }
+            for method in plan.methods
+        },
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "machine": {
+            "system": platform.platform(),
+            "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _processor(),
+            "threads": torch.get_num_threads(),
+        },
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return segfaith.__version__ if package == "segfaith" else "unknown"
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,270 @@
+r"""A model as a graph that is evaluated on windows: only what an alteration changes and what the target's score reads.
+
+Incremental inference of convolutional networks (Nakandala et al., SIGMOD 2019, "Incremental and approximate inference
+for faster occlusion-based deep CNN explanations"), written over the graph that `torch.fx` traces. From the image
+forwards, each layer recomputes the window that a local change can have reached and takes the rest from the clean
+image's features. From the score backwards, each layer computes no more than the target region reads. An operation that
+is not known here gets whole maps, so any traceable model is served, and exactly.
+
+Convolutions are folded with batch norms, run channels last, and skip the taps of dilated kernels that only meet zero
+padding.
+"""
+
+import operator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.fx.experimental.optimization import fuse
+from torch.nn import functional as F
+
+from segfaith.incremental.windows import Box, Kernel, Pairs, Windows, crop, place, view, whole
+from segfaith.types import Float, Tensor
+
+LIVE_SHARE = 0.7
+"""A dilated convolution is done tap by tap where less than this share of its products meets the map."""
+
+POINTWISE_MODULES = {
+    nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Identity,
+    nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Sigmoid, nn.Tanh,
+}  # fmt: skip
+POINTWISE_FUNCTIONS: set[Any] = {torch.relu, torch.sigmoid, torch.tanh, F.relu, F.relu6, F.silu, F.gelu, F.hardswish}
+JOINING_FUNCTIONS: set[Any] = {
+    operator.add, operator.iadd, operator.mul, operator.imul, operator.sub, torch.add, torch.mul,
+}  # fmt: skip
+
+
+Shape = tuple[int, ...]
+
+
+class Graph:
+    """A traced module in one precision. Nothing of the module itself is changed; its weights are copied.
+
+    Raises:
+        Exception: whatever tracing raises for a module that cannot be traced.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        if any(one._forward_hooks or one._forward_pre_hooks for one in module.modules()):
+            raise ValueError("the module has forward hooks, which a traced graph would not call")
+        self.dtype = dtype
+        self.shapes: dict[torch.Size, dict[fx.Node, Shape | None]] = {}  # by the image's height and width
+        traced = fuse(fx.symbolic_trace(module)).to(dtype).to(memory_format=torch.channels_last)
+        self.owner = fx.Interpreter(traced)
+        self.modules = dict(traced.named_modules())
+        self.nodes: list[fx.Node] = list(traced.graph.nodes)  # type: ignore[union-attr, arg-type]
+        (self.image,) = (node for node in self.nodes if node.op == "placeholder")
+        self.output = _logits_node(self.nodes[-1].args[0])
+        for one in self.modules.values():
+            if hasattr(one, "inplace"):
+                one.inplace = False  # the clean image's features are kept
+        kernels = {node: _kernel(self.modules[str(node.target)]) for node in self.nodes if node.op == "call_module"}
+        self.kernels = {node: kernel for node, kernel in kernels.items() if kernel is not None}
+
+    def clean(self, image: Float[Tensor, "1 3 H W"]) -> dict[fx.Node, Any]:
+        """Every node's value for one image."""
+        values: dict[fx.Node, Any] = {self.image: image.contiguous(memory_format=torch.channels_last)}
+        for node in self.nodes[:-1]:
+            if node is not self.image:
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = self.call(node, args, kwargs)
+        return values
+
+    def call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        """What the node does, on plain values."""
+        return getattr(self.owner, node.op)(node.target, args, kwargs)
+
+
+class Plan:
+    """What of each map of a graph must be computed so that the logits are known on `box` of the output's map."""
+
+    def __init__(self, graph: Graph, output: fx.Node, shapes: dict[fx.Node, Shape | None], box: Box) -> None:
+        self.graph, self.output, self.shapes, self.box = graph, output, shapes, box
+        self.kinds = {node: self._kind(node) for node in graph.nodes[:-1]}
+        self.needs: dict[fx.Node, Box] = {output: box}
+        used = {output}
+        for node in reversed(graph.nodes[: graph.nodes.index(output) + 1]):
+            if node in used:
+                used.update(node.all_input_nodes)
+                self._require(node)
+        self.steps = [node for node in graph.nodes if node in used and node is not graph.image]
+        self.frees: dict[fx.Node, list[fx.Node]] = {}
+        seen: set[fx.Node] = set()
+        for node in reversed(self.steps):
+            self.frees[node] = [one for one in node.all_input_nodes if one not in seen]
+            seen.update(node.all_input_nodes)
+
+    def map_size(self, node: fx.Node) -> Pairs:
+        """Rows and columns of a node's whole map."""
+        shape = self.shapes[node]
+        assert shape is not None
+        return np.array(shape[2:])
+
+    def _kind(self, node: fx.Node) -> str:
+        """How the node treats windows: `kernel`, `pointwise`, `joining`, `shape`, or `other`: it needs whole maps."""
+        inputs = node.all_input_nodes
+        if not inputs:
+            return "other"
+        if (node.target is getattr and node.args[1] == "shape") or (node.op, node.target) == ("call_method", "size"):
+            return "shape"
+        shapes = [self.shapes[one] for one in [node, *inputs]]
+        if any(shape is None for shape in shapes):
+            return "other"
+        if node.op == "call_module" and len(inputs) == 1:
+            if node in self.graph.kernels:
+                return "kernel"
+            return "pointwise" if type(self.graph.modules[str(node.target)]) in POINTWISE_MODULES else "other"
+        if len({shape[2:] for shape in shapes}) > 1 or node.op != "call_function":  # type: ignore[index]
+            return "other"
+        if node.target in POINTWISE_FUNCTIONS and len(inputs) == 1:
+            return "pointwise"
+        if node.target is torch.cat and node.kwargs.get("dim", (*node.args, 0)[1]) == 1:
+            return "joining"
+        if node.target in JOINING_FUNCTIONS:
+            return "joining" if len(inputs) > 1 else "pointwise"
+        return "other"
+
+    def _require(self, node: fx.Node) -> None:
+        """Adds to the needs of a node's inputs what the node reads for its own."""
+        kind = self.kinds[node]
+        for one in node.all_input_nodes:
+            if kind == "shape" or self.shapes[one] is None:
+                continue
+            everything = Box(np.zeros(2, dtype=np.int64), self.map_size(one))
+            box = everything
+            if kind in ("pointwise", "joining"):
+                box = self.needs[node]
+            elif kind == "kernel":
+                start, size = self.graph.kernels[node].reads(self.needs[node].start, self.needs[node].size)
+                box = Box(np.maximum(start, 0), np.minimum(start + size, everything.stop))
+            self.needs[one] = box.hull(self.needs.get(one))
+
+    def evaluate(self, images: Windows, clean: dict[fx.Node, Any] | None) -> Float[Tensor, "B C h w"]:
+        """The output on `box` for B altered images, given as windows of the clean image whose values are `clean`.
+
+        Without `clean` the windows must be whole images.
+        """
+        values: dict[fx.Node, Any] = {self.graph.image: images}
+        for node in self.steps:
+            kind = self.kinds[node]
+            if kind == "shape":
+                values[node] = self._shape(node, len(images.data), values)
+            elif kind == "kernel":
+                values[node] = self._kernel(node, values, clean)
+            elif kind == "pointwise":
+                (one,) = node.all_input_nodes
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), {one: values[one].data}.__getitem__)
+                values[node] = Windows(self.graph.call(node, args, kwargs), values[one].start)
+            elif kind == "joining":
+                values[node] = self._join(node, values, clean)
+            else:
+                values[node] = self._other(node, values, clean)
+            for one in self.frees[node]:
+                values.pop(one, None)
+        box = self.needs[self.output]
+        return self._view(self.output, values, clean, np.broadcast_to(box.start, images.start.shape), box.size)
+
+    def _view(
+        self, node: fx.Node, values: dict[fx.Node, Any], clean: Any, start: Pairs, size: Pairs, fill: float = 0.0
+    ) -> Tensor:
+        return view(values[node], clean and clean[node], self.map_size(node), start, size, fill)
+
+    def _shape(self, node: fx.Node, images: int, values: dict[fx.Node, Any]) -> Any:
+        source = node.all_input_nodes[0]
+        shape = self.shapes[source]
+        if shape is None:
+            return self.graph.call(node, *fx.node.map_arg((node.args, node.kwargs), values.__getitem__))
+        size = torch.Size((images, *shape[1:]))
+        return size if node.target is getattr or len(node.args) == 1 else size[node.args[1]]  # type: ignore[index]
+
+    def _kernel(self, node: fx.Node, values: dict[fx.Node, Any], clean: Any) -> Windows:
+        module, kernel = self.graph.modules[str(node.target)], self.graph.kernels[node]
+        (source,) = node.all_input_nodes
+        windows: Windows = values[source]
+        start, size = place(*kernel.changes(windows.start, windows.stop), self.needs[node])
+        reads, extent = kernel.reads(start, size)
+        if not isinstance(module, nn.Conv2d):
+            part = self._view(source, values, clean, reads, extent, -torch.inf)
+            return Windows(F.max_pool2d(part, module.kernel_size, module.stride, 0, module.dilation), start)
+        cut = crop(windows, self.map_size(source), reads, extent)
+        if cut is not None:
+            part, before, after = cut
+            if _live_share(kernel, part, before, size) < LIVE_SHARE and module.groups == 1 and kernel.stride.max() == 1:
+                return Windows(_tap_by_tap(module, kernel, part, before, size), start)
+            if (before == after).all():
+                return Windows(_convolve(module, part, tuple(before.tolist())), start)
+        return Windows(_convolve(module, self._view(source, values, clean, reads, extent), (0, 0)), start)
+
+    def _join(self, node: fx.Node, values: dict[fx.Node, Any], clean: Any) -> Windows:
+        inputs = node.all_input_nodes
+        start = np.minimum.reduce([values[one].start for one in inputs])
+        stop = np.maximum.reduce([values[one].stop for one in inputs])
+        start, size = place(start, stop, self.needs[node])
+        views = {one: self._view(one, values, clean, start, size) for one in inputs}
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), views.__getitem__)
+        return Windows(self.graph.call(node, args, kwargs), start)
+
+    def _other(self, node: fx.Node, values: dict[fx.Node, Any], clean: Any) -> Any:
+        def plain(one: fx.Node) -> Any:
+            value = values[one]
+            if not isinstance(value, Windows):
+                return value
+            shape = self.map_size(one)
+            return self._view(one, values, clean, np.zeros_like(value.start), shape)
+
+        result = self.graph.call(node, *fx.node.map_arg((node.args, node.kwargs), plain))
+        return whole(result) if self.shapes[node] is not None else result
+
+
+def _convolve(module: nn.Conv2d, data: Tensor, padding: tuple[int, ...]) -> Tensor:
+    return F.conv2d(data, module.weight, module.bias, module.stride, padding, module.dilation, module.groups)
+
+
+def _live(kernel: Kernel, part: Tensor, before: Pairs, size: Pairs, axis: int) -> list[tuple[int, int, int]]:
+    """For each tap along an axis: first and last output that it serves from inside the map, and its first input."""
+    taps = []
+    for tap in range(int(kernel.size[axis])):
+        offset = tap * int(kernel.dilation[axis]) - int(before[axis])
+        first, last = max(0, -offset), min(int(size[axis]), part.shape[2 + axis] - offset)
+        taps.append((first, max(first, last), first + offset))
+    return taps
+
+
+def _live_share(kernel: Kernel, part: Tensor, before: Pairs, size: Pairs) -> float:
+    """The share of a convolution's products that meet the map rather than its padding, for stride 1."""
+    rows, columns = (sum(last - first for first, last, _ in _live(kernel, part, before, size, axis)) for axis in (0, 1))
+    return rows * columns / float(size.prod() * kernel.size.prod())
+
+
+def _tap_by_tap(module: nn.Conv2d, kernel: Kernel, part: Tensor, before: Pairs, size: Pairs) -> Tensor:
+    """The convolution as one matrix product for each tap, over the outputs where the tap meets the map."""
+    pixels = part.permute(0, 2, 3, 1)
+    result = part.new_zeros(len(part), *size.tolist(), module.out_channels)
+    if module.bias is not None:
+        result += module.bias
+    for i, (top, bottom, y) in enumerate(_live(kernel, part, before, size, 0)):
+        for j, (left, right, x) in enumerate(_live(kernel, part, before, size, 1)):
+            if bottom > top and right > left:
+                inputs = pixels[:, y : y + bottom - top, x : x + right - left]
+                result[:, top:bottom, left:right] += inputs @ module.weight[:, :, i, j].T
+    return result.permute(0, 3, 1, 2)
+
+
+def _kernel(module: nn.Module) -> Kernel | None:
+    """The geometry of a convolution or max pooling that is known here."""
+    if type(module) is nn.Conv2d:
+        known = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    else:
+        known = type(module) is nn.MaxPool2d and not module.ceil_mode and not module.return_indices
+    if not known:
+        return None
+    fields: list[Any] = [module.kernel_size, module.stride, module.padding, module.dilation]
+    return Kernel(*(np.broadcast_to(np.array(field), 2).astype(np.int64) for field in fields))
+
+
+def _logits_node(output: Any) -> fx.Node:
+    """The node of the logits in what a traced module returns: see `models.segmentation`."""
+    while not isinstance(output, fx.Node):
+        output = output["out"] if isinstance(output, dict) else output[0]
+    return output

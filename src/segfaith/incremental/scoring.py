@@ -1,0 +1,246 @@
+"""s_c of altered copies of one image: incrementally where the model can be traced, else as plain batches.
+
+Either way the logits are resized to the image's size and put through the softmax at the target's pixels only, and
+every score is that of the one-by-one loop to within 1e-5 (float32).
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import fx
+from torch.nn import functional as F
+
+from segfaith.constants import EPS
+from segfaith.errors import SettingsError
+from segfaith.incremental.graph import Graph, Plan, Shape
+from segfaith.incremental.windows import Box, Windows, view, whole
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.scores import Boxes, check_class
+from segfaith.types import Float, Image, Int, Mask, Tensor
+
+Precision = Literal["fp32", "tf32", "bf16"]
+TOLERANCE = 1e-5
+"""The most by which an incremental score may differ from the model's own."""
+
+_GRAPHS: WeakKeyDictionary[SegmentationModel, dict[str, tuple[Any, Graph | None]]] = WeakKeyDictionary()
+
+
+def scorer_for(
+    model: SegmentationModel,
+    image: Image,
+    region: Mask,
+    class_index: int,
+    precision: Precision = "fp32",
+    *,
+    expected: float | None = None,
+) -> "IncrementalScorer | PlainScorer":
+    """The fastest scorer of altered copies of `image` on `region` that the model and its switches allow.
+
+    A traced graph is kept until the model's weights change, and is checked against the model itself on three altered
+    images before its first use.
+
+    Args:
+        precision: of the layers; normalisation, resizing and softmax are always float32. "tf32" needs a CUDA device.
+        expected: s_c of the clean image by the model itself, to hold the graph's against.
+
+    Raises:
+        SettingsError: a precision that the device or the model cannot do.
+        SampleError: the model has no such class.
+    """
+    if precision == "tf32" and model.device.type != "cuda":
+        raise SettingsError("precision 'tf32' is a mode of NVIDIA GPUs; on the CPU use 'fp32' or 'bf16'")
+    graph = graph_of(model, image, "fp32") if model.incremental and not model.compile else None
+    if graph is None:
+        if precision != "fp32":
+            raise SettingsError(
+                f"precision {precision!r} needs incremental = true, compile = false and a model that torch.fx can "
+                f"trace; {model.name} is not run that way, so use 'fp32'"
+            )
+        return PlainScorer(model, region, class_index)
+    if precision == "bf16":
+        graph = graph_of(model, image, "bf16")
+        assert graph is not None
+    scorer = IncrementalScorer(model, graph, image, region, class_index, tf32=precision == "tf32")
+    if expected is not None and precision == "fp32" and abs(float(scorer.clean_score()) - expected) > TOLERANCE:
+        return PlainScorer(model, region, class_index)
+    return scorer
+
+
+def graph_of(model: SegmentationModel, image: Image, precision: str) -> Graph | None:
+    """The model as a checked graph, traced anew where its weights have changed; None where it cannot be one."""
+    kept = _GRAPHS.setdefault(model, {})
+    state = _state(model)
+    if precision not in kept or kept[precision][0] != state:
+        graph: Graph | None = None
+        try:
+            with model.evaluating():
+                graph = Graph(model.module, torch.bfloat16 if precision == "bf16" else torch.float32)
+            if precision == "fp32" and not _agrees(model, graph, image):
+                graph = None
+        except Exception:  # tracing can fail in any way that the user's code can
+            graph = None
+        kept[precision] = (state, graph)
+    return kept[precision][1]
+
+
+def _state(model: SegmentationModel) -> Any:
+    """Changes when a weight does: where each tensor lies, what it sums to, and which modules there are."""
+    tensors = [*model.module.parameters(), *model.module.buffers()]
+    sums = [str(one.detach().sum().item()) for one in tensors]  # as text NaN equals itself
+    return sums, [type(one) for one in model.module.modules()], model.mean, model.std, model.device
+
+
+@torch.inference_mode()
+def _agrees(model: SegmentationModel, graph: Graph, image: Image) -> bool:
+    """Whether the graph scores three altered images, one altered everywhere, as the model does, for every class."""
+    height, width = image.shape[1:]
+    region = torch.zeros(height, width, dtype=torch.bool, device=image.device)
+    region[height // 4 : height - height // 4, width // 3 :] = True
+    start = np.array([[0, 0], [height // 2, width // 3], [0, 0]])
+    stop = np.array([[max(1, height // 8), max(1, width // 8)], [height // 2 + 1, width // 2 + 1], [height, width]])
+    images = image.repeat(3, 1, 1, 1)
+    for one, (top, left), (bottom, right) in zip(images, start, stop, strict=True):
+        one[:, top:bottom, left:right] = 1 - one[:, top:bottom, left:right]
+    classes = model.logits(images[:1]).shape[1]
+    for class_index in range(min(classes, 3)):
+        expected = PlainScorer(model, region, class_index).score(images)
+        scorer = IncrementalScorer(model, graph, image, region, class_index)
+        for part in (slice(0, 2), slice(2, 3)):
+            got = scorer.score(images[part], (start[part], stop[part]))
+            if not torch.allclose(got, expected[part], rtol=0, atol=TOLERANCE, equal_nan=True):
+                return False
+    return True
+
+
+def _probability(logits: Float[Tensor, "B C h w"], class_index: int, pixels: Int[Tensor, "P"]) -> Float[Tensor, "B"]:
+    """s_c over the pixels of those numbers."""
+    check_class(class_index, logits.shape[1])
+    return logits.softmax(1)[:, class_index].flatten(1)[:, pixels].double().sum(1) / (len(pixels) + EPS)
+
+
+def _extent(region: Mask) -> tuple[slice, slice, Int[Tensor, "P"]]:
+    """Rows and columns of the box around a region, and the numbers of its pixels inside the box."""
+    rows, columns = (torch.nonzero(region.any(1 - axis))[:, 0].tolist() for axis in (0, 1))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return *box, torch.nonzero(region[box].flatten())[:, 0]
+
+
+class PlainScorer:
+    """Whole images through the model itself, or through its compiled form."""
+
+    def __init__(self, model: SegmentationModel, region: Mask, class_index: int) -> None:
+        self.model, self.class_index = model, class_index
+        self.rows, self.columns, self.pixels = _extent(region)
+
+    @torch.inference_mode()
+    def score(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:
+        """s_c of B images, float64; `boxes` change nothing."""
+        module = _compiled(self.model) if self.model.compile else self.model.module
+        logits = self.model.logits_of(module, images)
+        return _probability(logits[:, :, self.rows, self.columns], self.class_index, self.pixels)
+
+
+class IncrementalScorer:
+    """Altered copies of one image through a traced graph: computes what was altered and what the score reads."""
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        graph: Graph,
+        image: Image,
+        region: Mask,
+        class_index: int,
+        *,
+        tf32: bool = False,
+    ) -> None:
+        self.model, self.graph, self.image, self.class_index, self.tf32 = model, graph, image, class_index, tf32
+        self.size = np.array(image.shape[1:])
+        self._clean: dict[fx.Node, Any] | None = None
+        if image.shape[1:] not in graph.shapes:
+            graph.shapes[image.shape[1:]] = {
+                node: tuple(value.shape) if isinstance(value, Tensor) and value.ndim == 4 and len(value) == 1 else None
+                for node, value in self.clean.items()
+            }
+        shapes = graph.shapes[image.shape[1:]]
+        output = _before_upsampling(graph.output, shapes, tuple(image.shape[1:]))
+        shape = shapes[output]
+        assert shape is not None
+        check_class(class_index, max(shape[1], 2))
+        rows, columns, self.pixels = _extent(region)
+        matrices = [
+            _upsampling(shape[2 + axis], image.shape[1 + axis], image.device)[part]
+            for axis, part in enumerate((rows, columns))
+        ]
+        read = [torch.nonzero(one.any(0))[:, 0].tolist() for one in matrices]
+        box = Box(np.array([one[0] for one in read]), np.array([one[-1] + 1 for one in read]))
+        self.upsampling = [one[:, box.start[axis] : box.stop[axis]] for axis, one in enumerate(matrices)]
+        self.plan = Plan(graph, output, shapes, box)
+
+    @property
+    def clean(self) -> dict[fx.Node, Any]:
+        """Every node's value for the clean image: one model pass, on first use."""
+        if self._clean is None:
+            with torch.inference_mode(), self.model.evaluating(tf32=self.tf32):
+                self._clean = self.graph.clean(self._input(self.image[None]))
+        return self._clean
+
+    @torch.inference_mode()
+    def score(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:
+        """s_c of B altered images, float64."""
+        with self.model.evaluating(tf32=self.tf32):
+            if boxes is None:
+                return self._score(self.plan.evaluate(whole(self._input(images)), None))
+            start, stop = boxes
+            size = (stop - start).max(0)
+            start = np.clip(start, 0, self.size - size)
+            windows = whole(images.contiguous(memory_format=torch.channels_last))
+            altered = self._input(view(windows, None, self.size, start, size, 0.0))
+            return self._score(self.plan.evaluate(Windows(altered, start), self.clean))
+
+    @torch.inference_mode()
+    def clean_score(self) -> Float[Tensor, "1"]:
+        """s_c of the clean image, for the price of the last resizing."""
+        start, stop = self.plan.box.start, self.plan.box.stop
+        logits = self.clean[self.plan.output]
+        return self._score(logits[:, :, start[0] : stop[0], start[1] : stop[1]])
+
+    def _input(self, images: Tensor) -> Tensor:
+        return self.model.normalise(images).to(self.graph.dtype).contiguous(memory_format=torch.channels_last)
+
+    def _score(self, logits: Float[Tensor, "B C h w"]) -> Float[Tensor, "B"]:
+        rows, columns = self.upsampling
+        values = rows @ logits.float().contiguous() @ columns.T
+        if values.shape[1] == 1:  # one channel is the logit of a sigmoid
+            values = torch.cat([torch.zeros_like(values), values], 1)
+        return _probability(values, self.class_index, self.pixels)
+
+
+def _before_upsampling(node: fx.Node, shapes: dict[fx.Node, Shape | None], size: tuple[int, ...]) -> fx.Node:
+    """The logits before a last bilinear resize to the image's size, which is done here at the target only."""
+    known = {"mode": "bilinear", "align_corners": False, "scale_factor": None, "antialias": False}
+    given = {"scale_factor": None, "antialias": False} | dict(node.kwargs)
+    if node.target is F.interpolate and len(node.args) == 1 and all(given.get(key) == known[key] for key in known):
+        shape = shapes[node]
+        if shape is not None and shape[2:] == size:
+            return node.all_input_nodes[0]
+    return node
+
+
+def _upsampling(small: int, large: int, device: torch.device) -> Float[Tensor, "large small"]:
+    """The matrix of torch's bilinear resizing along one axis."""
+    if small == large:
+        return torch.eye(large, device=device)
+    units = torch.eye(small, device=device)[None, :, :, None]
+    return F.interpolate(units, size=(large, 1), mode="bilinear", align_corners=False)[0, :, :, 0].T
+
+
+_COMPILED: WeakKeyDictionary[SegmentationModel, Callable[[Tensor], Any]] = WeakKeyDictionary()
+
+
+def _compiled(model: SegmentationModel) -> Callable[[Tensor], Any]:
+    if model not in _COMPILED:
+        _COMPILED[model] = torch.compile(model.module)
+    return _COMPILED[model]

@@ -134,7 +134,7 @@ def test_commands_of_the_readme_exist() -> None:
     """Every `segfaith VERB` in the README and the docs is a verb."""
     texts = [(ROOT / "README.md").read_text(encoding="utf-8")]
     texts += [path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")]
-    verbs = set(re.findall(r"^segfaith (\w+)", "\n".join(texts), flags=re.MULTILINE))
+    verbs = set(re.findall(r"^segfaith ([\w-]+)", "\n".join(texts), flags=re.MULTILINE))
     assert {"download", "run", "report"} <= verbs
     for verb in verbs:
         assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0

@@ -33,7 +33,7 @@ def explain(
     methods: Sequence[str | Method] = ("gpa", "ega", "ria", "dea"),
     *,
     seed: int = 0,
-    batch_size: int = 28,
+    batch_size: int = 16,
 ) -> dict[str, Map]:
     """Heatmaps of one image, by method name.
 
@@ -77,7 +77,7 @@ def evaluate(
     occlusion: str = "mean",
     stability: bool = False,
     seed: int = 0,
-    batch_size: int = 28,
+    batch_size: int = 16,
 ) -> pd.DataFrame:
     """Measures methods, or maps that you already have, on one image.
 

@@ -9,7 +9,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 def keep_memory() -> bool:
     """Lets the C library keep freed memory instead of returning it to the system after every large tensor.
 
-    On the CPU, fresh pages cost a small network up to half of its time. Peak memory does not grow; what was reached
+    On the CPU, fresh pages cost a small network up to half of its time. What was reached at the peak
     stays with the process until it ends. `segfaith run` calls this; in a program of your own, call it once, early.
 
     Returns:

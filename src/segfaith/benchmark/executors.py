@@ -26,6 +26,7 @@ from segfaith.benchmark.settings import Settings
 from segfaith.benchmark.worker import SampleResult, evaluate_sample, predicted_labels, to_device, unmeasured
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import clock, gradient_evidence
+from segfaith.evidence.regions import superpixels
 from segfaith.incremental.scoring import Precision, scorer_for
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
@@ -99,6 +100,9 @@ def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: S
         gradients, interventions = evidence_keys(methods)
         for layer, objective in gradients:
             gradient_evidence(model, variant.images, variant.regions, 1, batch, layer=layer, objective=objective)
+        for asked in interventions:
+            if asked.kind == "superpixels":
+                superpixels(image, asked.count, mirrored=False)
         precisions: list[Precision] = ["fp32", *(asked.precision for asked in interventions)]
         for precision in dict.fromkeys(precisions):
             scorer = scorer_for(model, image, variant.regions[0], 1, precision)

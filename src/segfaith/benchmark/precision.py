@@ -104,7 +104,8 @@ def _measure(
 ) -> dict[str, Any]:
     settings, model = prepared.plan.settings, prepared.model
     tables = settings.methods.tables()
-    tables["ria"] = tables.get("ria", {}) | {"precision": mode.precision, "regions": "grid"}
+    for name in ("ria", "dea", "random_cells"):
+        tables[name] = tables.get(name, {}) | {"precision": mode.precision, "regions": "grid"}
     methods = [resolve_method(name, tables) for name in ("ria", "dea", "random_cells")]
     batch = BatchSize(1 if mode is PLAIN else settings.execution.batch_size)
     rng = sample_rng(settings.seed, sample_id)

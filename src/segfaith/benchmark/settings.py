@@ -121,7 +121,7 @@ class ExecutionSettings(_Section):
     """How the work is done; none of it changes results beyond 1e-5."""
 
     device: str = "auto"
-    batch_size: int = Field(default=28, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     shard_size: int = Field(default=8, ge=1)
     threads: int | None = Field(default=None, ge=1)
     incremental: bool = True

@@ -147,9 +147,11 @@ def evaluate_sample(
         )
         for name, one in maps.items()
     }
-    control = rows[GAIN_CONTROL]["tdd"]
+    control = rows.get(GAIN_CONTROL)
     for row in rows.values():
-        row["tdd_gain"] = row["tdd"] - control
+        row["tdd_gain"] = row["tdd"] - control["tdd"] if control else nan
+        if not control:
+            row["reason"] = "; ".join(filter(None, [row["reason"], f"tdd_gain: {GAIN_CONTROL} failed"]))
     records = [rows.get(method.name) or _failed(sample, method, explained[method.name]) for method in methods]
     curves = []
     if len(settings.occlusion) * len(settings.fractions) > 1:

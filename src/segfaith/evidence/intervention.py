@@ -72,7 +72,7 @@ def intervention_evidence(
     return InterventionEvidence(torch.stack(cut), _padded(dropped, nan), _padded(painted, 0.0))
 
 
-def _padded(rows: Sequence[Float[Tensor, "R"]], fill: float) -> Float[Tensor, "N R"]:
+def _padded(rows: Sequence[Float[Tensor, "_"]], fill: float) -> Float[Tensor, "N R"]:
     """Rows of different lengths as one table."""
     longest = max(map(len, rows))
     return torch.stack([F.pad(row, (0, longest - len(row)), value=fill) for row in rows])

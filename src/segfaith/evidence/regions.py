@@ -1,10 +1,11 @@
 r"""Regions whose occlusion is evidence: a fixed grid, superpixels, or cells refined where the score drops.
 
 **Adaptive regions** start from a grid half as fine. The cells that matter most, by the drop that they were measured to
-cause, are cut in four and measured anew, down to a quarter of the fine grid's area, until the budget of passes is used.
+cause, are cut in four and measured anew, until the budget of passes is used; none is finer than half a cell of the grid
+a side.
 A cell is spread over its parts in proportion to what they do:
 
-    v_child = v_parent max(delta_child, 0) / mean of max(delta, 0) over the four parts
+    v_child = v_parent max(delta_child, 0) / mean of max(delta, 0) over the parent's pixels
 
 with v = max(delta, 0) on the first cells; so the total of a map does not depend on where it was refined, and parts of
 which none matters alone keep the value of the whole.
@@ -138,7 +139,7 @@ def adaptive_cells(
     ]
     found = dict(zip(cells, measure(cells), strict=True))
     value = {cell: max(drop, 0.0) for cell, drop in found.items()}
-    smallest = (height // (2 * regions.grid), width // (2 * regions.grid))
+    smallest = (max(1, height // (2 * regions.grid)), max(1, width // (2 * regions.grid)))
     left_over = regions.passes - len(cells)
     for rounds in (2, 1):
         able = [cell for cell in found if cell[2] - cell[0] >= 2 * smallest[0] and cell[3] - cell[1] >= 2 * smallest[1]]
@@ -150,7 +151,8 @@ def adaptive_cells(
         left_over -= len(parts)
         for index, cell in enumerate(chosen):
             drop_of = dict(zip(parts[4 * index : 4 * index + 4], measured[4 * index : 4 * index + 4], strict=True))
-            mean = sum(max(drop, 0.0) for drop in drop_of.values()) / 4
+            area = {part: (part[2] - part[0]) * (part[3] - part[1]) for part in drop_of}
+            mean = sum(max(drop, 0.0) * area[part] for part, drop in drop_of.items()) / sum(area.values())
             whole = value.pop(cell)
             del found[cell]
             found |= drop_of

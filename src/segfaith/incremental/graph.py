@@ -50,7 +50,7 @@ class Graph:
             raise ValueError("the module has forward hooks, which a traced graph would not call")
         self.dtype = dtype
         self.shapes: dict[torch.Size, dict[fx.Node, Shape | None]] = {}  # by the image's height and width
-        traced = fuse(fx.symbolic_trace(module)).to(dtype).to(memory_format=torch.channels_last)
+        traced = fuse(module).to(dtype).to(memory_format=torch.channels_last)  # of a copy
         self.owner = fx.Interpreter(traced)
         self.modules = dict(traced.named_modules())
         self.nodes: list[fx.Node] = list(traced.graph.nodes)  # type: ignore[union-attr, arg-type]
@@ -59,6 +59,14 @@ class Graph:
         for one in self.modules.values():
             if hasattr(one, "inplace"):
                 one.inplace = False  # the clean image's features are kept
+        for node in self.nodes:
+            if node.target in (operator.iadd, operator.imul):
+                node.target = operator.add if node.target is operator.iadd else operator.mul
+            node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
+        self.dynamic = {self.image}
+        for node in self.nodes:
+            if not self.dynamic.isdisjoint(node.all_input_nodes):
+                self.dynamic.add(node)
         kernels = {node: _kernel(self.modules[str(node.target)]) for node in self.nodes if node.op == "call_module"}
         self.kernels = {node: kernel for node, kernel in kernels.items() if kernel is not None}
 
@@ -85,9 +93,11 @@ class Plan:
         self.needs: dict[fx.Node, Box] = {output: box}
         used = {output}
         for node in reversed(graph.nodes[: graph.nodes.index(output) + 1]):
-            if node in used:
+            if node not in used:
+                continue
+            if self.kinds[node] != "shape" or shapes[node.all_input_nodes[0]] is None:
                 used.update(node.all_input_nodes)
-                self._require(node)
+            self._require(node)
         self.steps = [node for node in graph.nodes if node in used and node is not graph.image]
         self.frees: dict[fx.Node, list[fx.Node]] = {}
         seen: set[fx.Node] = set()
@@ -109,7 +119,7 @@ class Plan:
         if (node.target is getattr and node.args[1] == "shape") or (node.op, node.target) == ("call_method", "size"):
             return "shape"
         shapes = [self.shapes[one] for one in [node, *inputs]]
-        if any(shape is None for shape in shapes):
+        if any(shape is None for shape in shapes) or not self.graph.dynamic.issuperset(inputs):
             return "other"
         if node.op == "call_module" and len(inputs) == 1:
             if node in self.graph.kernels:
@@ -119,8 +129,9 @@ class Plan:
             return "other"
         if node.target in POINTWISE_FUNCTIONS and len(inputs) == 1:
             return "pointwise"
-        if node.target is torch.cat and node.kwargs.get("dim", (*node.args, 0)[1]) == 1:
-            return "joining"
+        if node.target is torch.cat:
+            dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+            return "joining" if dim == 1 else "other"
         if node.target in JOINING_FUNCTIONS:
             return "joining" if len(inputs) > 1 else "pointwise"
         return "other"
@@ -176,13 +187,21 @@ class Plan:
         if shape is None:
             return self.graph.call(node, *fx.node.map_arg((node.args, node.kwargs), values.__getitem__))
         size = torch.Size((images, *shape[1:]))
-        return size if node.target is getattr or len(node.args) == 1 else size[node.args[1]]  # type: ignore[index]
+        dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+        return size if node.target is getattr or dim is None else size[dim]  # type: ignore[index]
 
     def _kernel(self, node: fx.Node, values: dict[fx.Node, Any], clean: Any) -> Windows:
         module, kernel = self.graph.modules[str(node.target)], self.graph.kernels[node]
         (source,) = node.all_input_nodes
         windows: Windows = values[source]
-        start, size = place(*kernel.changes(windows.start, windows.stop), self.needs[node])
+        need = self.needs[node]
+        changed = kernel.changes(windows.start, windows.stop)
+        if clean is None:  # everything, and what reads nothing but padding too
+            changed = (
+                np.broadcast_to(need.start, windows.start.shape),
+                np.broadcast_to(need.stop, windows.start.shape),
+            )
+        start, size = place(*changed, need)
         reads, extent = kernel.reads(start, size)
         if not isinstance(module, nn.Conv2d):
             part = self._view(source, values, clean, reads, extent, -torch.inf)

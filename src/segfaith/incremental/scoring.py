@@ -14,7 +14,7 @@ from torch import fx
 from torch.nn import functional as F
 
 from segfaith.constants import EPS
-from segfaith.errors import SettingsError
+from segfaith.errors import SampleError, SettingsError
 from segfaith.incremental.graph import Graph, Plan, Shape
 from segfaith.incremental.windows import Box, Windows, view, whole
 from segfaith.models.segmentation import SegmentationModel
@@ -25,7 +25,8 @@ Precision = Literal["fp32", "tf32", "bf16"]
 TOLERANCE = 1e-5
 """The most by which an incremental score may differ from the model's own."""
 
-_GRAPHS: WeakKeyDictionary[SegmentationModel, dict[str, tuple[Any, Graph | None]]] = WeakKeyDictionary()
+_GRAPHS: WeakKeyDictionary[SegmentationModel, dict[str, tuple[Any, Graph | str]]] = WeakKeyDictionary()
+"""By model and precision: the state of the model's weights, and its graph or why there is none."""
 
 
 def scorer_for(
@@ -39,7 +40,7 @@ def scorer_for(
 ) -> "IncrementalScorer | PlainScorer":
     """The fastest scorer of altered copies of `image` on `region` that the model and its switches allow.
 
-    A traced graph is kept until the model's weights change, and is checked against the model itself on three altered
+    A traced graph is kept until the model changes, and is checked against the model itself on three altered noise
     images before its first use.
 
     Args:
@@ -52,66 +53,71 @@ def scorer_for(
     """
     if precision == "tf32" and model.device.type != "cuda":
         raise SettingsError("precision 'tf32' is a mode of NVIDIA GPUs; on the CPU use 'fp32' or 'bf16'")
-    graph = graph_of(model, image, "fp32") if model.incremental and not model.compile else None
-    if graph is None:
+    graph: Graph | str = "incremental = false" if not model.incremental else "compile = true"
+    if model.incremental and not model.compile:
+        graph = graph_of(model, image, "fp32")
+        if precision == "bf16" and isinstance(graph, Graph):
+            graph = graph_of(model, image, "bf16")
+    if isinstance(graph, str):
         if precision != "fp32":
             raise SettingsError(
                 f"precision {precision!r} needs incremental = true, compile = false and a model that torch.fx can "
-                f"trace; {model.name} is not run that way, so use 'fp32'"
+                f"trace; {model.name} is not run that way ({graph}), so use 'fp32'"
             )
         return PlainScorer(model, region, class_index)
-    if precision == "bf16":
-        graph = graph_of(model, image, "bf16")
-        assert graph is not None
     scorer = IncrementalScorer(model, graph, image, region, class_index, tf32=precision == "tf32")
     if expected is not None and precision == "fp32" and abs(float(scorer.clean_score()) - expected) > TOLERANCE:
         return PlainScorer(model, region, class_index)
     return scorer
 
 
-def graph_of(model: SegmentationModel, image: Image, precision: str) -> Graph | None:
-    """The model as a checked graph, traced anew where its weights have changed; None where it cannot be one."""
+def graph_of(model: SegmentationModel, image: Image, precision: str) -> Graph | str:
+    """The model as a checked graph, traced anew where the model has changed; or why it cannot be one."""
     kept = _GRAPHS.setdefault(model, {})
     state = _state(model)
     if precision not in kept or kept[precision][0] != state:
-        graph: Graph | None = None
         try:
             with model.evaluating():
-                graph = Graph(model.module, torch.bfloat16 if precision == "bf16" else torch.float32)
-            if precision == "fp32" and not _agrees(model, graph, image):
-                graph = None
-        except Exception:  # tracing can fail in any way that the user's code can
-            graph = None
+                traced = Graph(model.module, torch.bfloat16 if precision == "bf16" else torch.float32)
+            agrees = precision != "fp32" or _agrees(model, traced, image)
+            graph: Graph | str = traced if agrees else "its graph does not compute what the model computes"
+        except (torch.OutOfMemoryError, SampleError):
+            raise
+        except Exception as error:  # tracing can fail in any way that the user's code can
+            graph = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         kept[precision] = (state, graph)
     return kept[precision][1]
 
 
+@torch.inference_mode()
 def _state(model: SegmentationModel) -> Any:
-    """Changes when a weight does: where each tensor lies, what it sums to, and which modules there are."""
-    tensors = [*model.module.parameters(), *model.module.buffers()]
-    sums = [str(one.detach().sum().item()) for one in tensors]  # as text NaN equals itself
-    return sums, [type(one) for one in model.module.modules()], model.mean, model.std, model.device
+    """Changes when a weight does (each tensor times a ramp), a module's settings, or its hooks."""
+    tensors = [one.detach().flatten() for one in (*model.module.parameters(), *model.module.buffers())]
+    longest = max((len(one) for one in tensors), default=0)
+    ramp = torch.linspace(0.5, 1.5, longest, device=model.device)
+    products = [one.to(ramp) @ ramp[: len(one)] for one in tensors]
+    sums = [str(one) for one in torch.stack(products).tolist()] if products else []  # as text NaN equals itself
+    hooks = [(len(one._forward_hooks), len(one._forward_pre_hooks)) for one in model.module.modules()]
+    return sums, repr(model.module), hooks, model.mean, model.std, model.device
 
 
 @torch.inference_mode()
 def _agrees(model: SegmentationModel, graph: Graph, image: Image) -> bool:
-    """Whether the graph scores three altered images, one altered everywhere, as the model does, for every class."""
+    """Whether the graph's logits of three altered noise images, one altered everywhere, are the model's."""
     height, width = image.shape[1:]
-    region = torch.zeros(height, width, dtype=torch.bool, device=image.device)
-    region[height // 4 : height - height // 4, width // 3 :] = True
-    start = np.array([[0, 0], [height // 2, width // 3], [0, 0]])
-    stop = np.array([[max(1, height // 8), max(1, width // 8)], [height // 2 + 1, width // 2 + 1], [height, width]])
+    image = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image.device)
+    start = np.array([[0, 0], [height - max(1, height // 8), width - max(1, width // 8)], [0, 0]])
+    stop = np.array([[height // 2 + 1, width // 2 + 1], [height, width], [height, width]])
     images = image.repeat(3, 1, 1, 1)
     for one, (top, left), (bottom, right) in zip(images, start, stop, strict=True):
         one[:, top:bottom, left:right] = 1 - one[:, top:bottom, left:right]
-    classes = model.logits(images[:1]).shape[1]
-    for class_index in range(min(classes, 3)):
-        expected = PlainScorer(model, region, class_index).score(images)
-        scorer = IncrementalScorer(model, graph, image, region, class_index)
-        for part in (slice(0, 2), slice(2, 3)):
-            got = scorer.score(images[part], (start[part], stop[part]))
-            if not torch.allclose(got, expected[part], rtol=0, atol=TOLERANCE, equal_nan=True):
-                return False
+    expected = torch.cat([model.logits(one[None]) for one in images])
+    everywhere = torch.ones(height, width, dtype=torch.bool, device=image.device)
+    scorer = IncrementalScorer(model, graph, image, everywhere, 0)
+    for part, boxes in ((slice(0, 2), (start[:2], stop[:2])), (slice(2, 3), (start[2:], stop[2:])), (slice(3), None)):
+        error = (scorer.logits(images[part], boxes) - expected[part]).abs().max()
+        if not bool(error <= TOLERANCE * expected.abs().max().clamp(min=1)):
+            return False
     return True
 
 
@@ -161,7 +167,13 @@ class IncrementalScorer:
         self._clean: dict[fx.Node, Any] | None = None
         if image.shape[1:] not in graph.shapes:
             graph.shapes[image.shape[1:]] = {
-                node: tuple(value.shape) if isinstance(value, Tensor) and value.ndim == 4 and len(value) == 1 else None
+                node: tuple(value.shape)
+                if isinstance(value, Tensor)
+                and value.ndim == 4
+                and len(value) == 1
+                and value.is_floating_point()
+                and node in graph.dynamic
+                else None
                 for node, value in self.clean.items()
             }
         shapes = graph.shapes[image.shape[1:]]
@@ -190,32 +202,35 @@ class IncrementalScorer:
     @torch.inference_mode()
     def score(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:
         """s_c of B altered images, float64."""
+        return _probability(self.logits(images, boxes), self.class_index, self.pixels)
+
+    @torch.inference_mode()
+    def logits(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B C h w"]:
+        """z of B altered images on the box around the region, float32."""
         with self.model.evaluating(tf32=self.tf32):
             if boxes is None:
-                return self._score(self.plan.evaluate(whole(self._input(images)), None))
+                return self._resized(self.plan.evaluate(whole(self._input(images)), None))
             start, stop = boxes
             size = (stop - start).max(0)
             start = np.clip(start, 0, self.size - size)
             windows = whole(images.contiguous(memory_format=torch.channels_last))
             altered = self._input(view(windows, None, self.size, start, size, 0.0))
-            return self._score(self.plan.evaluate(Windows(altered, start), self.clean))
+            return self._resized(self.plan.evaluate(Windows(altered, start), self.clean))
 
     @torch.inference_mode()
     def clean_score(self) -> Float[Tensor, "1"]:
         """s_c of the clean image, for the price of the last resizing."""
         start, stop = self.plan.box.start, self.plan.box.stop
-        logits = self.clean[self.plan.output]
-        return self._score(logits[:, :, start[0] : stop[0], start[1] : stop[1]])
+        logits = self.clean[self.plan.output][:, :, start[0] : stop[0], start[1] : stop[1]]
+        return _probability(self._resized(logits), self.class_index, self.pixels)
 
     def _input(self, images: Tensor) -> Tensor:
         return self.model.normalise(images).to(self.graph.dtype).contiguous(memory_format=torch.channels_last)
 
-    def _score(self, logits: Float[Tensor, "B C h w"]) -> Float[Tensor, "B"]:
+    def _resized(self, logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B _ h w"]:
         rows, columns = self.upsampling
         values = rows @ logits.float().contiguous() @ columns.T
-        if values.shape[1] == 1:  # one channel is the logit of a sigmoid
-            values = torch.cat([torch.zeros_like(values), values], 1)
-        return _probability(values, self.class_index, self.pixels)
+        return torch.cat([torch.zeros_like(values), values], 1) if values.shape[1] == 1 else values  # of a sigmoid
 
 
 def _before_upsampling(node: fx.Node, shapes: dict[fx.Node, Shape | None], size: tuple[int, ...]) -> fx.Node:

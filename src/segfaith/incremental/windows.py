@@ -109,7 +109,7 @@ def crop(windows: Windows, shape: Pairs, start: Pairs, size: Pairs) -> tuple[Ten
         return None
     first, last = np.maximum(start[0], 0), np.minimum(start[0] + size, shape)
     at = first - windows.start[0]
-    if (at < 0).any() or (last > windows.stop[0]).any():
+    if (at < 0).any() or (last > windows.stop[0]).any() or (last <= first).any():
         return None
     (top, left), (rows, columns) = at.tolist(), (last - first).tolist()
     return windows.data[:, :, top : top + rows, left : left + columns], first - start[0], start[0] + size - last

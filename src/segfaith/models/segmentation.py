@@ -97,7 +97,7 @@ class SegmentationModel:
     def evaluating(self, *, tf32: bool = False) -> Iterator[None]:
         """Evaluation mode inside the block; every submodule's own train flag is restored after it.
 
-        On a GPU, convolutions run by deterministic algorithms inside the block, in full float32 unless `tf32`.
+        On a GPU, convolutions run by deterministic algorithms inside the block, and all in full float32 unless `tf32`.
         """
         training = [module for module in self.module.modules() if module.training]
         for module in training:
@@ -105,10 +105,16 @@ class SegmentationModel:
         cuda = self.device.type == "cuda"
         fixed = {"enabled": True, "deterministic": True, "allow_tf32": tf32}
         exact = torch.backends.cudnn.flags(**fixed) if cuda else nullcontext()
+        matmul = torch.backends.cuda.matmul
+        before = matmul.allow_tf32 if cuda else False
         try:
+            if cuda:
+                matmul.allow_tf32 = tf32
             with exact:
                 yield
         finally:
+            if cuda:
+                matmul.allow_tf32 = before
             for module in training:
                 module.training = True
 

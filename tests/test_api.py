@@ -370,8 +370,8 @@ def test_tdd_by_hand_on_a_model_whose_pixels_see_only_themselves() -> None:
     assert row["s"] == pytest.approx(s, abs=1e-6)
     assert row["s_target_deleted"] == pytest.approx(deleted, abs=1e-6)
     assert row["tdd"] == pytest.approx((s - deleted) / (s + 1e-6), abs=1e-5)
-    assert row["s_off_deleted"] == pytest.approx(row["s"], abs=1e-8)  # a convolution sums by batch size
-    assert row["odd"] == pytest.approx(0, abs=1e-8)
+    assert row["s_off_deleted"] == pytest.approx(row["s"], abs=1e-7)  # a convolution sums by batch size
+    assert row["odd"] == pytest.approx(0, abs=1e-7)
     assert row["insertion_gain"] == pytest.approx(inserted - 140 * probability(mean) / (140 + 1e-6), abs=1e-6)
 
 

@@ -30,10 +30,7 @@ POINTWISE_MODULES = {
     nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Sigmoid, nn.Tanh,
 }  # fmt: skip
 POINTWISE_FUNCTIONS: set[Any] = {torch.relu, torch.sigmoid, torch.tanh, F.relu, F.relu6, F.silu, F.gelu, F.hardswish}
-JOINING_FUNCTIONS: set[Any] = {
-    operator.add, operator.iadd, operator.mul, operator.imul, operator.sub, torch.add, torch.mul,
-}  # fmt: skip
-
+JOINING_FUNCTIONS: set[Any] = {operator.add, operator.mul, operator.sub, torch.add, torch.mul}
 
 Shape = tuple[int, ...]
 
@@ -59,7 +56,7 @@ class Graph:
         for one in self.modules.values():
             if hasattr(one, "inplace"):
                 one.inplace = False  # the clean image's features are kept
-        for node in self.nodes:
+        for node in self.nodes:  # functions neither
             if node.target in (operator.iadd, operator.imul):
                 node.target = operator.add if node.target is operator.iadd else operator.mul
             node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}

@@ -56,7 +56,7 @@ class Graph:
         for one in self.modules.values():
             if hasattr(one, "inplace"):
                 one.inplace = False  # the clean image's features are kept
-        for node in self.nodes:  # functions neither
+        for node in self.nodes:  # nor do functions work in place
             if node.target in (operator.iadd, operator.imul):
                 node.target = operator.add if node.target is operator.iadd else operator.mul
             node.kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}

@@ -63,7 +63,7 @@ def own_imports() -> Iterator[tuple[str, str]]:
 def test_the_tests_see_the_whole_tree_and_its_imports() -> None:
     assert len(MODULES) > 30
     assert ("segfaith.evidence.gradient", "segfaith.scores") in set(own_imports())
-    assert ("segfaith.cli", "segfaith.benchmark.executors") in set(own_imports())
+    assert ("segfaith.cli.running", "segfaith.benchmark.executors") in set(own_imports())
     assert "torch" in set(imported("segfaith.scores"))
 
 

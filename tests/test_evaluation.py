@@ -47,6 +47,7 @@ from toys import SmallCNN, plain
 SIZE = (20, 27)
 SCORES = ["s", "s_target_deleted", "s_off_deleted", "s_baseline", "s_inserted"]
 FROM_SCORES = ["tdd", "odd", "odd_abs", "leak_abs", "leak_signed", "insertion_gain", "insertion_gain_rel"]
+DETAILED = ["odd_fair", "odd_fair_abs", "odd_near", "odd_middle", "odd_far"]
 BEYOND = ["odd_beyond", "odd_beyond_abs"]
 PLANTED = [*BEYOND, "evidence_ap", "evidence_mass", "evidence_top"]
 """Metrics that are defined only where evidence was planted."""
@@ -195,6 +196,13 @@ def test_only_the_order_of_values_is_ranked(seed: int, rising) -> None:
 # Formulas
 
 
+def metrics_of(
+    s: float, s_target: float, s_off: float, s_baseline: float, s_in: float, s_off_evidence: float = nan, **more: float
+) -> dict[str, float]:
+    scores = {"s_target_deleted": s_target, "s_off_deleted": s_off, "s_baseline": s_baseline, "s_inserted": s_in}
+    return score_metrics(s, scores | {"s_off_evidence_deleted": s_off_evidence} | more)
+
+
 @pytest.mark.parametrize(
     ("given_scores", "expected"),
     [
@@ -237,10 +245,19 @@ def test_only_the_order_of_values_is_ranked(seed: int, rising) -> None:
     ],
 )
 def test_metrics_by_hand(given_scores: tuple[float, ...], expected: dict[str, float]) -> None:
-    got = score_metrics(*given_scores)
-    assert list(got) == [*FROM_SCORES, *BEYOND]
+    got = metrics_of(*given_scores)
+    assert set(got) == {*FROM_SCORES, *DETAILED, *BEYOND}
     assert {name: got[name] for name in FROM_SCORES} == pytest.approx(expected, rel=1e-12)
     assert all(isnan(got[name]) for name in BEYOND), "no evidence was planted"
+    assert all(isnan(got[name]) for name in DETAILED), "only the plain scores were measured"
+
+
+def test_detailed_leakage_by_hand() -> None:
+    """Each is the relative loss of its own deletion."""
+    more = {"s_fair_deleted": 0.9, "s_near_deleted": 0.4, "s_middle_deleted": 0.8, "s_far_deleted": 0.84}
+    got = metrics_of(0.8, 0.2, 0.6, 0.1, 0.5, **more)
+    expected = {"odd_fair": -0.125, "odd_fair_abs": 0.125, "odd_near": 0.5, "odd_middle": 0.0, "odd_far": -0.05}
+    assert {name: got[name] for name in DETAILED} == pytest.approx(expected, abs=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -253,17 +270,17 @@ def test_metrics_by_hand(given_scores: tuple[float, ...], expected: dict[str, fl
     ],
 )
 def test_what_is_lost_beyond_the_evidence_by_hand(given_scores: tuple[float, ...], beyond: float) -> None:
-    got = score_metrics(*given_scores)
+    got = metrics_of(*given_scores)
     assert got["odd_beyond"] == pytest.approx(beyond, abs=1e-12)
     assert got["odd_beyond_abs"] == pytest.approx(abs(beyond), abs=1e-12)
-    bare = score_metrics(*given_scores[:5])
+    bare = metrics_of(*given_scores[:5])
     assert {name: got[name] for name in FROM_SCORES} == {name: bare[name] for name in FROM_SCORES}
 
 
 def test_nothing_outside_leaves_the_off_target_metrics_undefined() -> None:
-    got = score_metrics(0.8, 0.2, nan, 0.1, 0.5, 0.7)
+    got = metrics_of(0.8, 0.2, nan, 0.1, 0.5, 0.7)
     undefined = {name for name, value in got.items() if isnan(value)}
-    assert undefined == {"odd", "odd_abs", "leak_abs", "leak_signed", *BEYOND}
+    assert undefined == {"odd", "odd_abs", "leak_abs", "leak_signed", *BEYOND, *DETAILED}
 
 
 def test_means_leave_undefined_values_out() -> None:
@@ -307,6 +324,14 @@ def test_the_table_has_every_metric_of_the_spec_with_its_direction() -> None:
         "insertion_gain": "higher",
         "insertion_gain_rel": "higher",
         "stability": "higher",
+        "odd_fair": None,
+        "odd_fair_abs": "lower",
+        "odd_near": None,
+        "odd_middle": None,
+        "odd_far": None,
+        "energy_inside": None,
+        "pointing": None,
+        "gini": None,
         "odd_beyond": None,
         "odd_beyond_abs": "lower",
         "evidence_ap": "higher",
@@ -346,19 +371,20 @@ def test_metrics_stay_in_their_ranges(
     s: float, s_target: float, s_off: float, s_baseline: float, s_in: float, s_off_evidence: float
 ) -> None:
     """For all scores in [0, 1]; the bounds are reached by the scores named below."""
-    for name, value in score_metrics(s, s_target, s_off, s_baseline, s_in, s_off_evidence).items():
+    more = {f"s_{name}_deleted": s_off for name in ("fair", "near", "middle", "far")}
+    for name, value in metrics_of(s, s_target, s_off, s_baseline, s_in, s_off_evidence, **more).items():
         assert METRICS[name].low <= value <= METRICS[name].high
 
 
 def test_bounds_are_tight() -> None:
-    best, worst = score_metrics(1, 0, 0, 0, 1), score_metrics(1, 1, 1, 1, 0)
+    best, worst = metrics_of(1, 0, 0, 0, 1), metrics_of(1, 1, 1, 1, 0)
     assert best["tdd"] == best["odd"] == pytest.approx(1, abs=2e-6)
     assert (METRICS["tdd"].high, METRICS["odd"].high) == (1, 1)
     assert (best["insertion_gain"], worst["insertion_gain"]) == (1, -1)
     assert (METRICS["insertion_gain"].low, METRICS["insertion_gain"].high) == (-1, 1)
     assert (worst["odd_abs"], worst["leak_abs"]) == (0, 0)
     assert (METRICS["tdd"].low, METRICS["tdd_gain"].low) == (-inf, -inf)
-    assert score_metrics(1e-3, 1, 1, 0, 0)["tdd"] < -900
+    assert metrics_of(1e-3, 1, 1, 0, 0)["tdd"] < -900
 
 
 @settings(max_examples=100)
@@ -367,13 +393,13 @@ def test_metrics_point_where_the_table_says(
     s: float, s_target: float, s_off: float, s_baseline: float, s_in: float, step: float
 ) -> None:
     """Deleting target pixels that cost more, and inserting ones that bring more, moves a metric its better way."""
-    before = score_metrics(s, s_target, s_off, s_baseline, s_in)
-    assert score_metrics(s, s_target - step, s_off, s_baseline, s_in)["tdd"] > before["tdd"]
+    before = metrics_of(s, s_target, s_off, s_baseline, s_in)
+    assert metrics_of(s, s_target - step, s_off, s_baseline, s_in)["tdd"] > before["tdd"]
     for name in ("insertion_gain", "insertion_gain_rel"):
-        assert score_metrics(s, s_target, s_off, s_baseline, s_in + step)[name] > before[name]
+        assert metrics_of(s, s_target, s_off, s_baseline, s_in + step)[name] > before[name]
     further = s_off + step if s_off >= s else s_off - step
     for name in ("odd_abs", "leak_abs"):
-        assert score_metrics(s, s_target, further, s_baseline, s_in)[name] > before[name]
+        assert metrics_of(s, s_target, further, s_baseline, s_in)[name] > before[name]
 
 
 def test_metrics_need_no_torch() -> None:
@@ -568,6 +594,8 @@ def test_records_stay_in_the_ranges_of_the_table(records: pd.DataFrame) -> None:
     for name, metric in METRICS.items():
         if name in PLANTED:
             assert records[name].isna().all(), "no evidence was planted"
+        elif name in DETAILED:
+            assert records[name].isna().all(), "leakage was measured plainly"
         else:
             assert records[name].between(metric.low, metric.high).all()
             assert records[name].notna().all()

@@ -14,6 +14,7 @@ import torch
 from segfaith.attribution.explain import evidence_keys
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.description import describe
+from segfaith.benchmark.lock import at_work
 from segfaith.benchmark.plan import (
     Plan,
     check_classes,
@@ -182,19 +183,31 @@ def run(
 
 
 def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sample: Callable[[str], None]) -> None:
-    """Runs some shards of a plan; each file of records appears whole, after its curves and maps."""
+    """Runs some shards of a plan; each file of records appears whole, after its curves and maps.
+
+    Raises:
+        RunIsBusyError: another process works in the directory.
+    """
     batch = BatchSize(prepared.plan.settings.execution.batch_size)
-    for shard in shards:
-        records: list[dict[str, Any]] = []
-        curves: list[dict[str, Any]] = []
-        for sample_id, load in _ahead(prepared.plan, prepared.plan.shards[shard]):
-            result = run_sample(prepared, sample_id, load, batch, directory)
-            records += result.records
-            curves += result.curves
-            on_sample(sample_id)
-        if curves:
-            write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS)
-        write_rows(record_file(directory, shard), records, RECORD_COLUMNS)
+    with at_work(directory):
+        for shard in shards:
+            if not record_file(directory, shard).is_file():  # else another process was faster
+                _run_shard(prepared, directory, shard, batch, on_sample)
+
+
+def _run_shard(
+    prepared: Prepared, directory: Path, shard: int, batch: BatchSize, on_sample: Callable[[str], None]
+) -> None:
+    records: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    for sample_id, load in _ahead(prepared.plan, prepared.plan.shards[shard]):
+        result = run_sample(prepared, sample_id, load, batch, directory)
+        records += result.records
+        curves += result.curves
+        on_sample(sample_id)
+    if curves:
+        write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS)
+    write_rows(record_file(directory, shard), records, RECORD_COLUMNS)
 
 
 def _ahead(plan: Plan, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], Sample]]]:

@@ -20,7 +20,7 @@ from segfaith.models.weights import file_digest
 from segfaith.perturbation import PERTURBATIONS
 from segfaith.randomness import generator
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Raised whenever a change moves a number; part of what makes two runs the same."""
 
 
@@ -88,9 +88,10 @@ def make_plan(settings: Settings) -> Plan:
 def passes_per_sample(
     methods: Sequence[MethodInstance], evaluation: EvaluationSettings, *, stability: bool, planted: bool = False
 ) -> int:
-    """Model passes of one sample: evidence for one variant or six, one baseline per operator, three per map.
+    """Model passes of one sample: evidence for one variant or six, the image, a baseline per operator, three per map.
 
-    With planted evidence a fourth one per map is counted, which maps that mark none of it outside M do without.
+    Three of each map for each pair of operator and k, and four more with `leakage = "detailed"`. With planted evidence
+    one more is counted, which maps that mark none of it outside M do without.
     """
     gradients, interventions = evidence_keys(methods)
     regions = sum(asked.count + 1 for asked in interventions)  # one for the clean image's features
@@ -98,8 +99,8 @@ def passes_per_sample(
     if stability:
         evidence += len(PERTURBATIONS) * (evidence if regions else len(gradients))
     draws = sum(method.method.draws for method in methods)
-    operators = len(evaluation.occlusion)
-    return evidence + operators * (1 + 3 * draws * len(evaluation.fractions)) + (draws if planted else 0)
+    more = (1 if planted else 0) + (4 if evaluation.leakage == "detailed" else 0)
+    return evidence + 1 + len(evaluation.occlusion) + draws * (3 * len(evaluation.pairs) + more)
 
 
 def target_class(settings: Settings, model: SegmentationModel, dataset: Dataset) -> int | None:

@@ -78,10 +78,15 @@ class MethodSettings(_Section):
 
 
 class EvaluationSettings(_Section):
-    """How maps are scored. The first operator and the first k fill the records; the others go to `curves/`."""
+    """How maps are scored. The first operator and the first k fill the records; all go to `curves/`.
+
+    `curves`: "all" combinations of operator and k, or "each" operator at the first k and each k at the first operator.
+    """
 
     k: float | list[float] = 0.2
     occlusion: list[str] = ["mean"]
+    curves: Literal["all", "each"] = "all"
+    leakage: Literal["plain", "detailed"] = "plain"
     stability: bool | int = True
     strength: float = Field(default=0.03, ge=0)
     ties: Ties = "cell"
@@ -91,6 +96,14 @@ class EvaluationSettings(_Section):
     def fractions(self) -> list[float]:
         """All k, the records' first."""
         return list(self.k) if isinstance(self.k, list) else [self.k]
+
+    @property
+    def pairs(self) -> list[tuple[str, float]]:
+        """Every operator with the k at which it is used, the records' first."""
+        first, rest = self.occlusion[0], self.occlusion[1:]
+        if self.curves == "each":
+            return [(first, k) for k in self.fractions] + [(operator, self.fractions[0]) for operator in rest]
+        return [(operator, k) for operator in self.occlusion for k in self.fractions]
 
     @field_validator("occlusion", "k", mode="after")
     @classmethod

@@ -1,19 +1,32 @@
 """The images that the deletion and insertion metrics score, and their scores: every map of a sample in full batches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import torch
+from scipy.ndimage import distance_transform_edt
 
 from segfaith.evaluation.ranking import rank_region, tied_share, top_count, top_pixels
-from segfaith.incremental.scoring import scorer_for
+from segfaith.incremental.scoring import TOLERANCE, PlainScorer, scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import Occluder
 from segfaith.scores import BatchSize, score_images
 from segfaith.types import Bool, Image, Int, Map, Mask, Target, Tensor
 
-Kind = Literal["target_deletion", "off_deletion", "insertion", "off_evidence"]
+Kind = Literal[
+    "target_deletion",
+    "off_deletion",
+    "insertion",
+    "off_fair",
+    "off_near",
+    "off_middle",
+    "off_far",
+    "off_evidence",
+]
+BANDS: dict[Kind, tuple[float, float]] = {"off_near": (0, 16), "off_middle": (16, 48), "off_far": (48, inf)}
+"""Distance from the target in pixels of an image of height 224: above the first number, up to the second."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,73 +61,106 @@ class Intervention:
     kind: Kind
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """s_c of the image itself, of each operator's baseline b = O(x, all pixels), and of the intervened images.
+
+    All by the same arithmetic, so that an intervention that changes nothing gives `clean` to the last bit, or nearly.
+    """
+
+    clean: float
+    baselines: dict[str, float]
+    intervened: dict[Intervention, float]
+
+
+def distance_bands(target: Target) -> dict[Kind, Mask]:
+    """The pixels outside M by their Euclidean distance to it, in the bands of `BANDS` scaled with the height."""
+    outside = (~target.region).cpu().numpy()
+    distance = torch.from_numpy(distance_transform_edt(outside)).to(target.region.device) * (224 / outside.shape[0])
+    return {kind: (distance > low) & (distance <= high) for kind, (low, high) in BANDS.items()}
+
+
 def score_interventions(
     model: SegmentationModel,
     image: Image,
     target: Target,
     rankings: Sequence[Ranking],
     operators: dict[str, Occluder],
-    fractions: Sequence[float],
+    pairs: Sequence[tuple[str, float]],
     batch: BatchSize,
-    evidence: Mask | None = None,
-) -> tuple[dict[Intervention, float], dict[str, float]]:
-    """Scores every (map, operator, k, kind), and each operator's baseline b = O(x, all pixels).
+    *,
+    expected: float,
+    fair: bool = False,
+    limits: Mapping[Kind, Mask] | None = None,
+) -> Scores:
+    """Scores the image, each operator's baseline, and every map at every pair of operator and k.
 
-    With planted `evidence` E the first operator and k also give `off_evidence`: S_o within E occluded.
+    Args:
+        pairs: operators and k. The first pair also gives what `fair` and `limits` ask for.
+        expected: s_c of the image by the model itself; where the fast scorer disagrees, the model does all.
+        fair: also delete only the n(k, M) highest pixels outside M (`off_fair`).
+        limits: by kind, a set of pixels: S_o is deleted within it alone. Maps whose S_o does not meet it are left out.
 
-    Model passes: for each operator one, plus for each map and k two, or three where something lies outside M, and
-    one for each map whose S_o meets E. Off-target deletions with nothing outside M are left out.
+    Model passes: one, one for each operator, for each map and pair two, or three where something lies outside M,
+    and one for each map and kind of `fair` and `limits`. Off-target deletions with nothing outside M are left out.
     """
     size = (image.shape[1], image.shape[2])
     everything = torch.ones(1, *size, dtype=torch.bool, device=image.device)
     baselines = {name: occlude(everything)[0] for name, occlude in operators.items()}
+    limits = limits or {}
+    kinds: tuple[Kind, ...] = ("target_deletion", "off_deletion", "insertion")
     planned = [
         Intervention(index, operator, k, kind)
         for index, ranking in enumerate(rankings)
-        for operator in operators
-        for k in fractions
-        for kind in ("target_deletion", "off_deletion", "insertion")
+        for operator, k in pairs
+        for kind in kinds
         if kind != "off_deletion" or len(ranking.outside)
     ]
-    if evidence is not None:
-        operator, k = next(iter(operators)), fractions[0]
-        planned += [
-            Intervention(index, operator, k, "off_evidence")
-            for index, ranking in enumerate(rankings)
-            if bool((_chosen(ranking, k, "off_evidence", size) & evidence).any())
-        ]
-    makers: list[Callable[[], Image]] = [lambda name=name: baselines[name] for name in operators]  # type: ignore[misc]
-    makers += [lambda item=item: _image(item, image, rankings, operators, baselines, evidence) for item in planned]  # type: ignore[misc]
+    more: tuple[Kind, ...] = (*(("off_fair",) if fair else ()), *limits)
+    planned += [
+        item
+        for index, ranking in enumerate(rankings)
+        for item in (Intervention(index, *pairs[0], kind) for kind in more)
+        if bool(_chosen(item, ranking, size, limits).any())
+    ]
 
     def build(numbers: Int[Tensor, "B"]) -> Tensor:
-        return torch.stack([makers[number]() for number in numbers.tolist()])
+        return torch.stack([made(number) for number in numbers.tolist()])
 
+    def made(number: int) -> Image:
+        if number == 0:
+            return image
+        if number <= len(operators):
+            return list(baselines.values())[number - 1]
+        item = planned[number - 1 - len(operators)]
+        chosen = _chosen(item, rankings[item.index], size, limits)
+        if item.kind == "insertion":
+            return torch.where(chosen, image, baselines[item.operator])
+        return operators[item.operator](chosen[None])[0]
+
+    count = 1 + len(operators) + len(planned)
     scorer = scorer_for(model, image, target.region, target.class_index)
-    scores = score_images(scorer.score, build, len(makers), batch).tolist()
-    return (
-        dict(zip(planned, scores[len(operators) :], strict=True)),
-        dict(zip(operators, scores[: len(operators)], strict=True)),
+    scores = score_images(scorer.score, build, count, batch).tolist()
+    if abs(scores[0] - expected) > TOLERANCE and not isinstance(scorer, PlainScorer):
+        plain = PlainScorer(model, target.region, target.class_index)
+        scores = score_images(plain.score, build, count, batch).tolist()
+    first = 1 + len(operators)
+    return Scores(
+        scores[0],
+        dict(zip(operators, scores[1:first], strict=True)),
+        dict(zip(planned, scores[first:], strict=True)),
     )
 
 
-def _chosen(ranking: Ranking, k: float, kind: Kind, size: tuple[int, int]) -> Bool[Tensor, "H W"]:
-    """S_t or S_o, whichever the kind is about."""
-    order = ranking.outside if kind in ("off_deletion", "off_evidence") else ranking.inside
-    return top_pixels(order, top_count(k, len(order)) if len(order) else 0, size)
-
-
-def _image(
-    item: Intervention,
-    image: Image,
-    rankings: Sequence[Ranking],
-    operators: dict[str, Occluder],
-    baselines: dict[str, Image],
-    evidence: Mask | None,
-) -> Image:
-    chosen = _chosen(rankings[item.index], item.k, item.kind, (image.shape[1], image.shape[2]))
-    if item.kind == "insertion":
-        return torch.where(chosen, image, baselines[item.operator])
-    if item.kind == "off_evidence":
-        assert evidence is not None
-        chosen = chosen & evidence
-    return operators[item.operator](chosen[None])[0]
+def _chosen(
+    item: Intervention, ranking: Ranking, size: tuple[int, int], limits: Mapping[Kind, Mask]
+) -> Bool[Tensor, "H W"]:
+    """The pixels that an intervention is about: S_t, S_o, what of S_o lies within a limit, or S_o as large as S_t."""
+    if item.kind in ("target_deletion", "insertion"):
+        return top_pixels(ranking.inside, top_count(item.k, len(ranking.inside)), size)
+    order = ranking.outside
+    count = top_count(item.k, len(order)) if len(order) else 0
+    if item.kind == "off_fair":
+        count = min(top_count(item.k, len(ranking.inside)), len(order))
+    chosen = top_pixels(order, count, size)
+    return chosen & limits[item.kind] if item.kind in limits else chosen

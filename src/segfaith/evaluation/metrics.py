@@ -7,10 +7,14 @@ With s = s_c(x, M), eps = 1e-6, S_t and S_o the top pixels inside and outside M,
     leak_abs       = |odd| / (|tdd| + eps)                     equation 5
     insertion_gain = s(b with S_t put back from x) - s(b)
     odd_beyond     = (s(O(x, S_o and E)) - s(O(x, S_o))) / (|s| + eps), E the planted evidence
+    odd_fair       = odd with as many pixels outside as tdd deletes inside: n(k, M) instead of n(k, not M)
+    odd_near, ...  = odd with those pixels of S_o alone that lie in one band of distance from M
+    energy_inside  = sum_M A / sum A, pointing = share of A's maxima that lie in M, gini = Gini coefficient of A
 
 This module imports no torch: tables and reports read it too.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, isnan, nan
 from statistics import fmean
@@ -65,6 +69,14 @@ METRICS: dict[str, Metric] = {
             -1,
             1,
         ),
+        Metric("odd_fair", "ODD fair", "odd with only as many pixels as tdd deletes", None, high=1),
+        Metric("odd_fair_abs", "OT fair", "absolute value of odd_fair", "lower", low=0),
+        Metric("odd_near", "ODD near", "odd of the pixels of S_o within 16 px (at 224) of the target", None, high=1),
+        Metric("odd_middle", "ODD middle", "odd of the pixels of S_o 16 to 48 px (at 224) from it", None, high=1),
+        Metric("odd_far", "ODD far", "odd of the pixels of S_o more than 48 px (at 224) from the target", None, high=1),
+        Metric("energy_inside", "Energy", "share of the map's sum that lies in the target", None, 0, 1),
+        Metric("pointing", "Pointing", "share of the map's maxima that lie in the target", None, 0, 1),
+        Metric("gini", "Gini", "Gini coefficient of the map: 0 constant, towards 1 sparse", None, 0, 1),
         Metric("odd_beyond", "ODD beyond", "odd less what deleting the planted evidence within S_o costs", None),
         Metric("odd_beyond_abs", "OT beyond", "absolute value of odd_beyond", "lower", low=0),
         Metric("evidence_ap", "Evid. AP", "average precision of the map against planted evidence", "higher", 0, 1),
@@ -82,26 +94,35 @@ def deletion(s: float, s_deleted: float) -> float:
     return (s - s_deleted) / (abs(s) + EPS)
 
 
-def score_metrics(
-    s: float, s_target: float, s_off: float, s_baseline: float, s_inserted: float, s_off_evidence: float = nan
-) -> dict[str, float]:
-    """All metrics that follow from one map's intervened scores; NaN where a score is NaN.
+def score_metrics(s: float, scores: Mapping[str, float]) -> dict[str, float]:
+    """All metrics that follow from one map's intervened scores; NaN where a score is NaN or missing.
 
     Args:
-        s, s_target, s_off: s_c of the image, and with S_t and S_o occluded (NaN where nothing lies outside M).
-        s_baseline, s_inserted: s_c of the fully occluded image, and of it with S_t put back.
-        s_off_evidence: s_c with the planted evidence within S_o occluded (NaN where none was planted).
+        s: s_c of the image.
+        scores: `s_target_deleted`, `s_off_deleted`, `s_baseline`, `s_inserted` and, where they were measured,
+            `s_off_evidence_deleted`, `s_fair_deleted`, `s_near_deleted`, `s_middle_deleted` and `s_far_deleted`, as
+            in the records.
     """
-    tdd, odd = deletion(s, s_target), deletion(s, s_off)
-    beyond = odd - deletion(s, s_off_evidence)
+    lost = {
+        name: deletion(s, scores.get(f"s_{name}_deleted", nan))
+        for name in ("target", "off", "off_evidence", "fair", "near", "middle", "far")
+    }
+    tdd, odd = lost["target"], lost["off"]
+    beyond = odd - lost["off_evidence"]
+    inserted = scores["s_inserted"] - scores["s_baseline"]
     return {
         "tdd": tdd,
         "odd": odd,
         "odd_abs": abs(odd),
         "leak_abs": abs(odd) / (abs(tdd) + EPS),
         "leak_signed": odd / (abs(tdd) + EPS),
-        "insertion_gain": s_inserted - s_baseline,
-        "insertion_gain_rel": (s_inserted - s_baseline) / (abs(s) + EPS),
+        "insertion_gain": inserted,
+        "insertion_gain_rel": inserted / (abs(s) + EPS),
+        "odd_fair": lost["fair"],
+        "odd_fair_abs": abs(lost["fair"]),
+        "odd_near": lost["near"],
+        "odd_middle": lost["middle"],
+        "odd_far": lost["far"],
         "odd_beyond": beyond,
         "odd_beyond_abs": abs(beyond),
     }

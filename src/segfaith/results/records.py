@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ RECORD_COLUMNS: dict[str, tuple[Any, str]] = {
     "s_off_deleted": (_REAL, "s_c(O(x, S_o), M)"),
     "s_baseline": (_REAL, "s_c(b, M), b = O(x, all pixels)"),
     "s_inserted": (_REAL, "s_c(b with S_t put back from x, M)"),
+    "s_fair_deleted": (_REAL, 's_c with the n(k, M) highest pixels outside M occluded; needs leakage = "detailed"'),
+    "s_near_deleted": (_REAL, 's_c with the pixels of S_o near M occluded; needs leakage = "detailed"'),
+    "s_middle_deleted": (_REAL, "s_c with the pixels of S_o at a middle distance occluded; the same"),
+    "s_far_deleted": (_REAL, "s_c with the pixels of S_o far from M occluded; the same"),
     "s_off_evidence_deleted": (_REAL, "s_c(O(x, S_o and E), M), E the planted evidence; s where S_o holds none of it"),
     **{name: (_REAL, METRICS[name].meaning) for name in METRICS if name not in ("stability", "runtime_s")},
     "stability": (_REAL, METRICS["stability"].meaning),
@@ -59,6 +64,76 @@ CURVE_COLUMNS: dict[str, tuple[Any, str]] = {
     "value": (_REAL, "tdd, odd or insertion_gain at this operator and k"),
 }
 """Columns of `curves/*.parquet`."""
+
+
+RANDOMISATION_COLUMNS: dict[str, tuple[Any, str]] = {
+    "sample_id": RECORD_COLUMNS["sample_id"],
+    "class_index": RECORD_COLUMNS["class_index"],
+    "method": RECORD_COLUMNS["method"],
+    "stage": (_INTEGER, "how many parts of the model are drawn anew, from the head on; 0: none"),
+    "part": (_TEXT, "the part that was drawn anew last"),
+    "pearson": (_REAL, "correlation of the map with that of the trained model"),
+    "spearman": (_REAL, "rank correlation of the map with that of the trained model"),
+    "status": RECORD_COLUMNS["status"],
+    "reason": (_TEXT, "why a row is not ok, or why its correlations are undefined (NaN)"),
+}
+"""Columns of `randomisation.parquet`."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunData:
+    """A run directory, read; tables that it does not hold are empty, with their columns."""
+
+    directory: Path
+    description: dict[str, Any]
+    records: pd.DataFrame
+    curves: pd.DataFrame
+    randomisation: pd.DataFrame
+
+    @property
+    def run(self) -> tuple[dict[str, Any], pd.DataFrame]:
+        """What tables are made of: the description and the records."""
+        return self.description, self.records
+
+    @property
+    def label(self) -> str:
+        """The name of its directory."""
+        return self.directory.name
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """The run directories among the paths, and those that lie directly in them (of a suite), sorted by name.
+
+    Raises:
+        SettingsError: a path that is neither a run nor holds one.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inner = [path] if (path / "run.json").is_file() else sorted(one.parent for one in path.glob("*/run.json"))
+        if not inner:
+            raise SettingsError(
+                f"{path} is no run directory and holds none: no run.json; make one with: segfaith run FILE -o DIR"
+            )
+        found += [one for one in inner if one not in found]
+    return found
+
+
+def load_run(directory: Path) -> RunData:
+    """Everything that a run directory holds.
+
+    Raises:
+        SettingsError: see `read_run`.
+    """
+    description, records = read_run(directory)
+    curves = [pd.read_parquet(shard) for shard in sorted((directory / "curves").glob("*.parquet"))]
+    again = directory / "randomisation.parquet"
+    return RunData(
+        directory,
+        description,
+        records,
+        pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=list(CURVE_COLUMNS)),
+        pd.read_parquet(again) if again.is_file() else pd.DataFrame(columns=list(RANDOMISATION_COLUMNS)),
+    )
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[Any, str]]) -> None:

@@ -1,0 +1,73 @@
+"""Who works on a run: a lock on its `run.json`, which the system releases when a process ends, however it ends.
+
+`flock` is advisory: reading `run.json` needs no lock. Where it does not exist (Windows, some network file systems)
+nothing is locked, and nobody can say whether a run is being worked on.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from segfaith.errors import SettingsError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PATIENCE = 1.0
+"""Seconds for which a lock is asked for: somebody who only looks whether it is held has it for less."""
+
+
+class RunIsBusyError(SettingsError):
+    """Another process works on the run."""
+
+
+@contextmanager
+def at_work(directory: Path) -> Iterator[None]:
+    """Holds the run's lock inside the block.
+
+    Raises:
+        RunIsBusyError: another process holds it.
+    """
+    try:
+        file = (directory / "run.json").open("rb+")
+    except OSError:  # not there or not ours to write: nothing to lock
+        yield
+        return
+    with file:
+        deadline = time.monotonic() + PATIENCE
+        while _lock(file.fileno(), exclusive=True) is False:
+            if time.monotonic() > deadline:
+                raise RunIsBusyError(
+                    f"another process works on {directory}; wait until it ends (segfaith status {directory}), stop it, "
+                    "or choose another directory"
+                )
+            time.sleep(0.05)
+        yield
+
+
+def is_at_work(directory: Path) -> bool | None:
+    """Whether a process works on the run now; None where locks do not exist, so that nobody can say."""
+    try:
+        with (directory / "run.json").open("rb") as file:
+            free = _lock(file.fileno(), exclusive=False)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    return None if free is None else not free
+
+
+def _lock(file: int, *, exclusive: bool) -> bool | None:
+    """Locks an open file; closing it releases it. False: somebody else has it. None: it cannot be locked at all."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True

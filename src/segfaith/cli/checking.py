@@ -1,0 +1,127 @@
+"""The verbs that list names and put models, modes and methods to the test."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.progress import Progress, TextColumn
+from rich.table import Table
+
+import segfaith
+from segfaith.cli.screen import COLUMNS, app, err, out, say
+
+LISTS = {
+    "models": ("segfaith.models", "MODELS"),
+    "methods": ("segfaith.attribution.methods", "METHODS"),
+    "metrics": ("segfaith.evaluation.metrics", "METRICS"),
+    "datasets": ("segfaith.data.datasets", "DATASETS"),
+    "occlusions": ("segfaith.occlusion", "OPERATORS"),
+}
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[str, typer.Argument(help=", ".join(LISTS))],
+) -> None:
+    """List the names that settings may use."""
+    from segfaith.lookup import lookup
+
+    module, table = lookup("list", kind, LISTS)
+    for name, entry in getattr(import_module(module), table).items():
+        words = getattr(entry, "meaning", None) or getattr(entry, "paper", None) or ""
+        say(f"{name:28}{words}")
+
+
+@app.command("verify-precision")
+def verify_precision_command(
+    config: Annotated[str, typer.Argument(help="Settings file (TOML), or packaged settings.")] = "quickstart",
+    n: Annotated[int, typer.Option("-n", "--samples", min=1, help="Samples, the first of the plan.")] = 4,
+    modes: Annotated[
+        list[str] | None, typer.Option("--mode", help="exact, bf16, compile, tf32; repeatable. Default: exact, bf16.")
+    ] = None,
+    stability: Annotated[bool, typer.Option(help="Also measure the five perturbed variants.")] = True,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.size=320.")
+    ] = None,
+) -> None:
+    """Measure how far each fast mode moves drops, TDD, ODD and stability, and what it saves."""
+    from dataclasses import replace
+
+    from segfaith.benchmark import executors, precision
+    from segfaith.benchmark.settings import find_settings, read_settings
+
+    prepared = executors.prepare(read_settings(find_settings(config), settings or []))
+    prepared = replace(prepared, plan=replace(prepared.plan, ids=prepared.plan.ids[:n]))
+    found = precision.verify_precision(
+        prepared, modes or ("exact", "bf16"), stability=stability, on_step=lambda words: err.print(words, style="dim")
+    )
+    shown = found[found["note"] == ""]
+    lines = {"largest change of a drop": [f"{value:.1e}" for value in shown["drop_error"]]}
+    lines["Spearman, drops > 1e-3"] = [f"{value:.4f}" for value in shown["spearman"]]
+    for key in (f"{method}_{metric}" for method in ("ria", "dea") for metric in precision.METRICS):
+        values = zip(shown[key], shown[f"{key}_change"], strict=True)
+        lines[key.replace("_", " ").upper()] = [f"{value:.4f} ({change:.0e})" for value, change in values]
+    lines["seconds of RIA's evidence"] = [f"{value:.2f}" for value in shown["seconds"]]
+    lines["times faster"] = [f"{value:.2f}" for value in shown["speedup"]]
+    table = Table(title=prepared.model.name, title_justify="left", box=SIMPLE_HEAD)
+    for heading in ("mean (largest change on a sample)", *map(str, shown.index)):
+        table.add_column(heading, justify="right" if table.columns else "left")
+    for words, cells in lines.items():
+        table.add_row(words, *cells)
+    out.print(table)
+    for mode, row in found.iterrows():
+        say(f"{mode}: {row['note'] or row['meaning']}")
+    say(f"{found.attrs['samples']} sample(s), each mode against the plain one-by-one loop; seconds a clean image.")
+
+
+@app.command("train-scenes")
+def train_scenes_command(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for weights, card and log.")] = Path("scenes"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: the shipped model's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data and weights.")] = 0,
+    proof_scenes: Annotated[int, typer.Option(min=1, help="Unseen scenes for the proof of use.")] = 200,
+) -> None:
+    """Train the embedded model of the planted scenes anew, and prove that it decides by the planted evidence."""
+    from segfaith.planted.card import CARD, LOG, TEXT, WEIGHTS, train_scenes
+    from segfaith.planted.proof import REQUIRED
+    from segfaith.planted.training import Recipe
+
+    recipe = Recipe(seed=seed) if steps is None else Recipe(seed=seed, steps=steps)
+    with Progress(*COLUMNS, TextColumn("{task.fields[words]}"), console=err) as bars:
+        tasks = {"training": bars.add_task("training", total=recipe.steps, words="")}
+        tasks["proof"] = bars.add_task("proof", total=proof_scenes, words="")
+        proof = train_scenes(
+            output,
+            recipe,
+            proof_scenes,
+            lambda stage, done, words: bars.update(tasks[stage], completed=done, words=words),
+        )
+    say((output / TEXT).read_text(encoding="utf-8"))
+    for name in (WEIGHTS, CARD, TEXT, LOG):
+        say(f"written: {output / name}")
+    raise typer.Exit(0 if set(proof.proven) == set(REQUIRED) else 1)
+
+
+@app.command("check-method")
+def check_method_command(
+    method: Annotated[str, typer.Argument(help="package.module:function, path/to/file.py:function, or a name.")],
+    scenes: Annotated[int, typer.Option("-n", "--scenes", min=1, help="Planted scenes for the evidence score.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the controls.")] = 0,
+) -> None:
+    """Check a method on the planted scenes and on closed-form models, and say in words where it fails."""
+    from segfaith.planted.conformance import check_method
+
+    findings = check_method(method, scenes=scenes, seed=seed, on_step=lambda words: err.print(words, style="dim"))
+    for finding in findings:
+        say(f"{'ok  ' if finding.passed else 'FAIL'}  {finding.check}: {finding.words}")
+    failed = sum(not finding.passed for finding in findings)
+    say(f"{method}: {len(findings) - failed} of {len(findings)} checks passed")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    say(segfaith.__version__)

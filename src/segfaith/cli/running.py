@@ -1,0 +1,143 @@
+"""The verbs that run the benchmark and fetch its data."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from segfaith.cli.screen import COLUMNS, app, duration, err, print_tables, say
+from segfaith.errors import SettingsError
+
+
+@app.command("run")
+def run_command(
+    config: Annotated[str, typer.Argument(help="Settings file (TOML), or packaged settings.")] = "quickstart",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run directory; default runs/NAME.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print samples, passes and time; run nothing.")] = False,
+    n: Annotated[int | None, typer.Option("-n", "--samples", help="Number of samples (data.n).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run (seed).")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto (execution.device).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a model pass (execution.batch_size).")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.n=20.")
+    ] = None,
+) -> None:
+    """Run the benchmark that CONFIG describes, or resume it."""
+    from segfaith.benchmark import executors
+    from segfaith.benchmark.settings import find_settings, read_settings
+
+    flags = {"data.n": n, "seed": seed, "execution.device": device, "execution.batch_size": batch_size}
+    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    chosen = read_settings(find_settings(config), overrides + (settings or []))
+    directory = output or Path("runs") / chosen.name
+    prepared = executors.prepare(chosen)
+    if dry_run:
+        _print_plan(prepared)
+        return
+    todo = executors.open_directory(directory, prepared)
+    if todo:
+        _run_with_progress(prepared, directory, todo)
+        raise typer.Exit(_summarise(directory))
+    say(f"{directory} is finished: all {len(prepared.plan.ids)} samples are there.")
+    _summarise(directory)
+
+
+def _print_plan(prepared: Any) -> None:
+    from segfaith.benchmark.executors import seconds_per_pass
+
+    plan, model = prepared.plan, prepared.model
+    each = seconds_per_pass(prepared)
+    say(f"data      {plan.dataset.name} {plan.dataset.split}: {len(plan.ids)} samples")
+    say(f"          {', '.join(plan.ids[:8])}{', ...' if len(plan.ids) > 8 else ''}")
+    say(
+        f"model     {model.name}, weights {model.weights}, layer {model.layer}, on {model.device}",
+    )
+    say(f"methods   {', '.join(method.name for method in plan.methods)}")
+    say(f"stability on {len(plan.stability_ids)} samples")
+    say(f"passes    {plan.passes:,} through the model, {len(plan.shards)} shards")
+    say(
+        f"time      about {duration(each * plan.passes)} ({each * 1000:.1f} ms a pass, measured on one batch)",
+    )
+
+
+def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
+    from segfaith.benchmark.executors import run_shards
+
+    plan = prepared.plan
+    left = sum(len(plan.shards[shard]) for shard in todo)
+    if left < len(plan.ids):
+        say(
+            f"Resuming {directory}: {len(plan.ids) - left} of {len(plan.ids)} samples are done.",
+        )
+    try:
+        with Progress(*COLUMNS, console=err) as progress:
+            task = progress.add_task(plan.settings.name, total=len(plan.ids), completed=len(plan.ids) - left)
+            run_shards(prepared, directory, todo, lambda sample_id: progress.advance(task))
+    except KeyboardInterrupt:
+        err.print("Stopped. At most the shard in work is lost; the same command resumes.")
+        raise typer.Exit(130) from None
+
+
+def _summarise(directory: Path) -> int:
+    """Prints how the run's samples ended, its table and where its pictures are; 1 if nothing succeeded, else 0."""
+    from segfaith.results import tables
+    from segfaith.results.pictures import write_pictures
+    from segfaith.results.records import read_run
+
+    description, records = read_run(directory)
+    bad = records[records["status"] != "ok"]
+    for (status, reason), group in bad.groupby(["status", "reason"]):
+        ids = list(dict.fromkeys(group["sample_id"]))
+        which = f"{', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''}"
+        say(
+            f"{status}: {len(ids)} sample(s), {len(group)} row(s) ({which}): {reason}",
+        )
+    ok = records[records["status"] == "ok"]
+    say(f"model {description['model']['name']}, weights {description['model']['weights']}")
+    if not len(ok):
+        say(f"0 of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok.")
+        return 1
+    print_tables(tables.summarise([(description, records)]), ["Mean"])
+    say(f"{ok['sample_id'].nunique()} of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok.")
+    pictures = write_pictures(directory, description, records)
+    if pictures:
+        say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")
+    say(f"Next: segfaith report {directory}")
+    return 0
+
+
+@app.command("randomise")
+def randomise_command(
+    config: Annotated[str, typer.Argument(help="Settings file (TOML), or packaged settings.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run directory; default runs/NAME.")] = None,
+    n: Annotated[int, typer.Option("-n", "--samples", min=1, help="Samples, the first of the run.")] = 8,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as it was given to run.")
+    ] = None,
+) -> None:
+    """Check whether maps depend on what the model has learnt: shuffle its weights from the head on, and compare."""
+    from segfaith.benchmark import executors, randomisation
+    from segfaith.benchmark.settings import find_settings, read_settings
+
+    chosen = read_settings(find_settings(config), settings or [])
+    directory = output or Path("runs") / chosen.name
+    if not (directory / "run.json").is_file():
+        raise SettingsError(f"{directory} holds no run; make it first with: segfaith run {config} -o {directory}")
+    prepared = executors.prepare(chosen)
+    executors.open_directory(directory, prepared)
+    path = randomisation.randomise(prepared, directory, n, lambda words: err.print(words, style="dim"))
+    say(f"written: {path}")
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="voc2012 or sbd.")],
+    root: Annotated[Path, typer.Argument(help="Folder that will hold the data set.")],
+    split: Annotated[str, typer.Option(help="Split that is opened afterwards.")] = "val",
+) -> None:
+    """Download a data set from its official address."""
+    from segfaith.data.datasets import open_dataset
+
+    dataset = open_dataset(name, root, split, download=True)
+    say(f"{name} is in {root}: {len(dataset.ids)} samples in {split}")

@@ -1,0 +1,59 @@
+"""What all verbs share: the application, the two consoles, and how tables and times are printed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+app = typer.Typer(
+    help="Judge attribution maps of semantic-segmentation models by intervention.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out, err = Console(), Console(stderr=True)
+
+
+WIDE = 110
+"""Terminals narrower than this, in characters, get table heads of two lines."""
+COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TextColumn("ETA"),
+    TimeRemainingColumn(),
+)
+
+
+def say(text: str) -> None:
+    """Prints a line as it is, unwrapped."""
+    out.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def print_tables(summary: Any, titles: Sequence[str]) -> None:
+    """Prints a summary of `tables.summarise`, a table for each data set and title of `tables.STATISTICS`."""
+    from segfaith.results import tables
+
+    for title in titles:
+        for data, group in summary.groupby("data", sort=False):
+            header, *body = tables.layout(group, tables.STATISTICS[title])
+            table = Table(title=f"{data}: {title.lower()}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+            table.padding = (0, 1, 0, 0)
+            for name in header[1:]:
+                words = name if out.width >= WIDE else name.replace(" ", "\n", 1)
+                table.add_column(words, justify="left" if name == "Method" else "right", overflow="fold")
+            for _, *cells in body:
+                table.add_row(*cells)
+            out.print(table)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, as in "3 min 20 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

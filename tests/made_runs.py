@@ -1,0 +1,192 @@
+"""Run directories made by formula, without a model: for what reads records and must not need torch."""
+
+import json
+from collections.abc import Sequence
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from segfaith.results.records import (
+    CURVE_COLUMNS,
+    RANDOMISATION_COLUMNS,
+    RECORD_COLUMNS,
+    replace_file,
+    write_rows,
+)
+
+TDD = {"gpa": 0.26, "ega": 0.25, "ria": 0.5, "dea": 0.42, "random_cells": 0.1, "mask": 0.12}
+OT = {"gpa": 0.3, "ega": 0.28, "ria": 0.2, "dea": 0.25, "random_cells": 0.15, "mask": 0.1}
+STABLE = {"gpa": 0.88, "ega": 0.98, "ria": 0.82, "dea": 0.96, "random_cells": 0.0, "mask": 1.0}
+VARIANTS = ("dea@alpha=0.5", "dea@alpha=0.6", "dea@alpha=0.7", "dea@alpha=0.8")
+OPERATORS = ("mean", "zero", "blur")
+FRACTIONS = (0.2, 0.05, 0.1, 0.4, 0.6, 0.8, 1.0)
+CLASSES = ("background", "bird", "boat", "cat")
+
+
+def make_run(
+    directory: Path,
+    *,
+    seed: int = 0,
+    samples: Sequence[str] = tuple(f"img{i:02d}" for i in range(24)),
+    data: str = "voc2012",
+    model: str = "netA",
+    methods: Sequence[str] = (*TDD, *VARIANTS),
+    curves: bool = True,
+    maps: int = 3,
+    randomisation: bool = True,
+    skipped: int = 1,
+    failed: int = 1,
+    size: int = 48,
+) -> Path:
+    """A run directory as `segfaith run` writes it, with known differences between methods and seeded noise.
+
+    The last `skipped` samples are skipped, `failed` more have one failed method (the first); the first `maps` samples
+    have maps. Every second sample has stability; sample 2 has s = 0.01, so that its relative metrics explode.
+    """
+    rng = np.random.default_rng([seed, len(model), ord(model[-1])])
+    records: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    again: list[dict[str, Any]] = []
+    for number, sample in enumerate(samples):
+        base: dict[str, Any] = {"sample_id": sample}
+        if number >= len(samples) - skipped:
+            why = {"status": "skipped", "reason": "no foreground label in the ground truth"}
+            records += [base | why | {"method": name, "class_index": None} for name in methods]
+            continue
+        s = 0.01 if number == 2 else float(rng.uniform(0.3, 0.95))
+        base |= {
+            "class_index": 1 + number % 3,
+            "target_area": float(rng.uniform(0.02, 0.5)),
+            "target_iou": float(rng.uniform(0.3, 0.95)),
+            "majority_class": 1 + number % 3,
+            "s": s,
+        }
+        hard = rng.normal(0, 0.05)
+        control = nan
+        for name in sorted(methods, key=lambda one: one != "random_cells"):
+            kind = name.partition("@")[0]
+            if name == methods[0] and len(samples) - skipped - failed <= number < len(samples) - skipped:
+                records.append(base | {"method": name, "status": "failed", "reason": "ValueError: made to fail"})
+                continue
+            tdd = TDD[kind] + hard + rng.normal(0, 0.03)
+            odd = (OT[kind] + rng.normal(0, 0.05)) * (40 if number == 2 else 1) * (1 if number % 5 else -1)
+            fair = odd * 0.5
+            inserted = 0.1 + hard + rng.normal(0, 0.02) + (0.1 if kind == "gpa" else 0)
+            control = tdd if name == "random_cells" else control
+            stable = {
+                f"stability_{one}": min(1.0, STABLE[kind] + rng.normal(0, 0.005))
+                for one in ("noise", "brightness", "contrast", "blur", "flip")
+            }
+            row = base | {
+                "method": name,
+                "s_target_deleted": s * (1 - tdd),
+                "s_off_deleted": s * (1 - odd),
+                "s_baseline": 0.02,
+                "s_inserted": 0.02 + inserted,
+                "tdd": tdd,
+                "tdd_gain": tdd - control,
+                "odd": odd,
+                "odd_abs": abs(odd),
+                "leak_abs": abs(odd) / abs(tdd),
+                "leak_signed": odd / abs(tdd),
+                "insertion_gain": inserted,
+                "insertion_gain_rel": inserted / s,
+                "odd_fair": fair,
+                "odd_fair_abs": abs(fair),
+                "odd_near": odd * 0.6,
+                "odd_middle": odd * 0.3,
+                "odd_far": odd * 0.1,
+                "energy_inside": float(rng.uniform(0.2, 0.9)),
+                "pointing": float(rng.integers(0, 2)),
+                "gini": float(rng.uniform(0.3, 0.9)),
+                "runtime_s": {"gpa": 0.05, "ega": 0.04, "random_cells": 0.001, "mask": 0.001}.get(kind, 2.0)
+                + abs(rng.normal(0, 0.001)),
+                "degenerate": False,
+                "tied_share_target": 0.0,
+                "tied_share_off": 0.1,
+                "status": "ok",
+                "reason": "" if number % 2 == 0 else "stability: not measured on this sample",
+            }
+            if number % 2 == 0:
+                row |= stable | {"stability": float(np.mean(list(stable.values())))}
+            records.append(row)
+            if curves:
+                rows += _curves(base, name, kind, tdd, odd, inserted, rng)
+            if randomisation and number < 4:
+                again += [
+                    {key: base[key] for key in ("sample_id", "class_index")}
+                    | {"method": name, "stage": stage, "part": part, "status": "ok", "reason": ""}
+                    | {"pearson": 1 - stage * 0.3, "spearman": 1 - stage * (0.1 if kind == "mask" else 0.28)}
+                    for stage, part in enumerate(("", "classifier", "layer4", "layer3"))
+                ]
+        if number < maps:
+            _maps(directory / "maps" / sample, methods, rng, size)
+    order = {name: place for place, name in enumerate(methods)}
+    records.sort(key=lambda row: (samples.index(row["sample_id"]), order[row["method"]]))
+    write_rows(directory / "records" / "00000.parquet", records, RECORD_COLUMNS)
+    if rows:
+        write_rows(directory / "curves" / "00000.parquet", rows, CURVE_COLUMNS)
+    if again:
+        write_rows(directory / "randomisation.parquet", again, RANDOMISATION_COLUMNS)
+    text = json.dumps(description(seed, list(samples), data, model, list(methods)), indent=2)
+    replace_file(directory / "run.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return directory
+
+
+def _curves(
+    base: dict[str, Any], name: str, kind: str, tdd: float, odd: float, inserted: float, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Every operator at the first k, and every k at the first operator. Under `blur` RIA loses its lead."""
+    rows = []
+    s = base["s"]
+    for operator in OPERATORS:
+        for k in FRACTIONS if operator == OPERATORS[0] else FRACTIONS[:1]:
+            scale = (k / 0.2) ** 0.5 * (0.4 if operator == "blur" and kind == "ria" else 1)
+            for what, value in (("target_deletion", tdd), ("off_deletion", odd), ("insertion", inserted)):
+                value = value * scale + rng.normal(0, 0.005)
+                if k == FRACTIONS[0] and operator == OPERATORS[0]:
+                    value = {"target_deletion": tdd, "off_deletion": odd, "insertion": inserted}[what]
+                score = 0.02 + value if what == "insertion" else s * (1 - value)
+                rows.append(
+                    {key: base[key] for key in ("sample_id", "class_index", "s")}
+                    | {"method": name, "occlusion": operator, "k": k, "kind": what, "pixels": int(k * 500)}
+                    | {"score": score, "s_baseline": 0.02, "value": value}
+                )
+    return rows
+
+
+def _maps(folder: Path, methods: Sequence[str], rng: np.random.Generator, size: int) -> None:
+    folder.mkdir(parents=True)
+    y, x = np.mgrid[:size, :size] / size
+    centre = rng.uniform(0.3, 0.7, 2)
+    distance = np.hypot(y - centre[0], x - centre[1])
+    for name in methods:
+        heatmap = np.clip(np.exp(-(distance**2) / 0.05) + rng.normal(0, 0.05, (size, size)), 0, 1)
+        np.save(folder / f"{name}.npy", heatmap.astype(np.float32))
+    image = np.stack([y, x, distance.clip(0, 1)], -1)
+    Image.fromarray((image * 255).astype(np.uint8)).save(folder / "image.png")
+    region = np.repeat((distance < 0.25)[..., None], 3, -1)
+    Image.fromarray((region * 255).astype(np.uint8)).save(folder / "target.png")
+
+
+def description(seed: int, samples: list[str], data: str, model: str, methods: list[str]) -> dict[str, Any]:
+    """The parts of `run.json` that results read."""
+    return {
+        "identity_sha256": f"{seed:064d}",
+        "settings": {
+            "name": f"{data}-{model}-seed{seed}",
+            "seed": seed,
+            "data": {"name": data, "split": "val", "size": 224},
+            "methods": {"names": methods},
+            "evaluation": {"k": list(FRACTIONS), "occlusion": list(OPERATORS), "stability": len(samples) // 2},
+        },
+        "model": {"name": model, "weights": f"{model}.pth", "layer": "backbone", "classes": list(CLASSES)},
+        "data": {"name": data, "split": "val", "samples": samples, "digest": "0" * 64},
+        "methods": {name: {"paper": f"paper of {name}", "parameters": {}} for name in methods},
+        "versions": {"python": "3.11", "segfaith": "0.1.0", "torch": "2.14.1"},
+        "machine": {"system": "Linux", "device": "a processor", "threads": 2},
+        "created": "2026-01-01T00:00:00+00:00",
+    }

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import segfaith
 from segfaith.benchmark.settings import EvaluationSettings, read_settings
+from segfaith.benchmark.suites import read_suite
 from segfaith.cli import app
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.planted.card import card_text
@@ -106,6 +107,11 @@ def test_settings_page_shows_the_real_keys_and_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)
 def test_examples_are_valid_settings(example: Path) -> None:
     assert read_settings(example).model.name
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples/suites").glob("*.toml")), ids=lambda path: path.name)
+def test_example_suites_can_be_planned(example: Path) -> None:
+    assert len(read_suite(example).runs) > 1
 
 
 def test_records_page_names_every_column() -> None:

@@ -190,15 +190,24 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         raise SettingsError(f"no settings file {path} ({error.strerror}); give a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is no TOML: {error}") from error
-    _anchor(content, path.resolve().parent)
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise SettingsError(f"--set {override!r}: expected KEY=VALUE, as in data.n=20")
-        table = parsed = _nested(key.strip().split("."), _toml_value(value))
-        _anchor(parsed, Path.cwd())
-        _merge(content, table, key)
+    anchor(content, path.resolve().parent)
+    override(content, overrides)
     return make_settings(content, str(path))
+
+
+def override(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Changes a dictionary of settings, in place, by `key.path=VALUE`; see `read_settings`.
+
+    Raises:
+        SettingsError: no `=`, or a table where a value was given.
+    """
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"--set {text!r}: expected KEY=VALUE, as in data.n=20")
+        table = _nested(key.strip().split("."), _toml_value(value))
+        anchor(table, Path.cwd())
+        _merge(content, table, key)
 
 
 def make_settings(content: Mapping[str, Any], source: str = "settings") -> Settings:
@@ -257,8 +266,8 @@ def _merge(content: dict[str, Any], update: dict[str, Any], key: str) -> None:
             content[name] = value
 
 
-def _anchor(content: dict[str, Any], base: Path) -> None:
-    """Makes the relative paths of a settings dictionary absolute, in place."""
+def anchor(content: dict[str, Any], base: Path) -> None:
+    """Makes the relative paths of a settings dictionary absolute, in place: relative to `base`."""
 
     def absolute(text: str) -> str:
         return str((base / Path(text).expanduser()).resolve())

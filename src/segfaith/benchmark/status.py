@@ -1,0 +1,139 @@
+"""What is done of a run or of a suite, read from its files alone: no model, no data set, no torch.
+
+A shard's file in `records/` makes it done; a lock on `run.json` says that somebody works (see `lock`); a `failure.json`
+says why a suite could not run it; a suite's `suite.json` names the runs that it planned.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from segfaith.benchmark.lock import is_at_work
+from segfaith.errors import SettingsError
+
+SUITE_FILE, FAILURE_FILE = "suite.json", "failure.json"
+
+State = Literal["finished", "running", "failed", "stopped", "stopped or running", "not started"]
+"""`stopped or running` where locks do not exist, so that nobody can say which."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is.
+
+    Attributes:
+        samples: how many it will have; None where nobody has counted them yet.
+        done: how many have rows in finished shards; each is `ok` (any method measured), else `skipped` or `failed`.
+        written: when its last shard, or else its `run.json`, was written; None before the start.
+        reason: why it failed, or "".
+    """
+
+    name: str
+    state: State
+    samples: int | None
+    done: int = 0
+    ok: int = 0
+    skipped: int = 0
+    failed: int = 0
+    written: datetime | None = None
+    reason: str = ""
+
+
+def read_states(directory: Path) -> list[RunState]:
+    """The state of a run, or of every run of a suite: the planned ones in their order, then others that lie there.
+
+    Raises:
+        SettingsError: the directory holds neither a run nor a suite.
+    """
+    if (directory / "run.json").is_file():
+        return [run_state(directory)]
+    planned = planned_runs(directory)
+    others = [place.parent.name for place in sorted(directory.glob("*/run.json")) if place.parent.name not in planned]
+    if not planned and not others:
+        raise SettingsError(
+            f"{directory} is neither a run nor a suite: it has no run.json and no {SUITE_FILE}; "
+            "make one with: segfaith suite NAME -o DIR"
+        )
+    return [run_state(directory / name, planned.get(name, {}).get("samples")) for name in [*planned, *others]]
+
+
+def planned_runs(directory: Path) -> dict[str, dict[str, Any]]:
+    """What `suite.json` says of each planned run: suite, model, seed, samples (null: all), weights; {} without one.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    file = directory / SUITE_FILE
+    if not file.is_file():
+        return {}
+    runs = _read(file).get("runs")
+    if not isinstance(runs, dict) or not all(isinstance(entry, dict) for entry in runs.values()):
+        raise SettingsError(f"{file} has no table of runs; remove it, the runs themselves stay")
+    return runs
+
+
+def run_state(directory: Path, samples: int | None = None) -> RunState:
+    """The state of one run; `samples` is how many are planned, as long as its `run.json` does not say it.
+
+    Raises:
+        SettingsError: `run.json` or a file of records cannot be read.
+    """
+    failure = directory / FAILURE_FILE
+    reason = str(_read(failure).get("reason", "for no stated reason")) if failure.is_file() else ""
+    file = directory / "run.json"
+    if not file.is_file():
+        return RunState(directory.name, "failed" if reason else "not started", samples, reason=reason)
+    working = is_at_work(directory)  # before the shards are counted: what is finished in between is finished
+    shards = sorted((directory / "records").glob("*.parquet"))
+    statuses = _statuses(shards)
+    samples, shard_size = _size(file)
+    state: State
+    if len(shards) == -(-samples // shard_size):
+        state, reason = "finished", ""
+    elif working:
+        state, reason = "running", ""
+    elif reason:
+        state = "failed"
+    else:
+        state = "stopped or running" if working is None else "stopped"
+    ok, skipped, failed = (int((statuses == status).sum()) for status in ("ok", "skipped", "failed"))
+    written = datetime.fromtimestamp(max(one.stat().st_mtime for one in [file, *shards]))
+    return RunState(directory.name, state, samples, len(statuses), ok, skipped, failed, written, reason)
+
+
+def _statuses(shards: list[Path]) -> "pd.Series[str]":
+    """The status of each sample: ok if any method was measured, else that of its first row."""
+    parts = []
+    for shard in shards:
+        try:
+            parts.append(pd.read_parquet(shard, columns=["sample_id", "status"]))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{shard} cannot be read ({error}); remove it and run again") from error
+    if not parts:
+        return pd.Series(dtype=str)
+    rows = pd.concat(parts, ignore_index=True)
+    return rows.groupby("sample_id")["status"].agg(lambda own: "ok" if (own == "ok").any() else own.iloc[0])
+
+
+def _size(file: Path) -> tuple[int, int]:
+    """The number of samples of a run, and of samples a shard."""
+    description = _read(file)
+    try:
+        return len(description["data"]["samples"]), int(description["settings"]["execution"]["shard_size"])
+    except (KeyError, TypeError) as error:
+        raise SettingsError(f"{file} is not that of a run: it lacks {error}; remove {file.parent}") from error
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file} cannot be read ({error}); remove {file.parent}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{file} cannot be read (it is no table); remove {file.parent}")
+    return content

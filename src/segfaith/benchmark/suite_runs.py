@@ -1,0 +1,146 @@
+"""Runs a suite, run by run: what cannot run is recorded with its reason and the others go on."""
+
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from segfaith.benchmark import executors
+from segfaith.benchmark.lock import RunIsBusyError
+from segfaith.benchmark.plan import Plan, make_plan, resolve_methods
+from segfaith.benchmark.settings import Settings
+from segfaith.benchmark.status import FAILURE_FILE, SUITE_FILE, planned_runs, run_state
+from segfaith.benchmark.suites import PlannedRun, Suite
+from segfaith.data.dataset import Dataset
+from segfaith.errors import SegfaithError, SettingsError
+from segfaith.results.records import replace_file
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run costs: its samples and model passes (None: unknown), and why it could not start now, or ""."""
+
+    samples: int | None
+    passes: int | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a suite ended: `busy` where another process works on it. The reason is "" where it is finished."""
+
+    run: PlannedRun
+    state: Literal["finished", "failed", "busy"]
+    reason: str = ""
+
+
+def forecast(settings: Settings) -> Forecast:
+    """Samples and passes of a run; needs no weights, and no data set either where `n` or `ids` are given."""
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"download": False})})
+    try:
+        plan = make_plan(settings)
+    except SettingsError as error:
+        return _forecast_without_data(settings, str(error))
+    return Forecast(len(plan.ids), plan.passes)
+
+
+def _forecast_without_data(settings: Settings, problem: str) -> Forecast:
+    samples, stability = _samples_asked(settings), settings.evaluation.stability
+    try:
+        methods = resolve_methods(settings.methods.names, settings.methods.tables())
+    except SettingsError:
+        return Forecast(samples, None, problem)
+    if samples is None:
+        return Forecast(None, None, problem)
+    ids = [str(number) for number in range(samples)]
+    stable = (samples if stability else 0) if isinstance(stability, bool) else min(stability, samples)
+    unread: Any = None  # a plan counts its samples and reads none
+    dataset = Dataset(settings.data.name, settings.data.split, ids, None, unread, unread)
+    return Forecast(samples, Plan(settings, dataset, ids, frozenset(ids[:stable]), methods).passes, problem)
+
+
+def _samples_asked(settings: Settings) -> int | None:
+    """The number of samples that the settings ask for; None: all that the data set has."""
+    return settings.data.n if settings.data.ids is None else len(set(settings.data.ids))
+
+
+def run_suite(
+    suite: Suite,
+    directory: Path,
+    on_start: Callable[[PlannedRun, int, int], None] = lambda run, done, samples: None,
+    on_sample: Callable[[str], None] = lambda sample_id: None,
+) -> Iterator[Outcome]:
+    """Runs what is still to do of a suite and yields how each run ended, in the suite's order.
+
+    Each run lies in `directory/NAME` and is resumed as `executors.run` resumes it. What goes wrong in one of them goes
+    to its `failure.json` and the others go on; the next call tries again. Several processes may share a suite: each
+    leaves out the run that another one works on.
+
+    Args:
+        on_start: called with the run, the number of its samples that are done, and that of all of them.
+        on_sample: called with the id after each sample.
+
+    Raises:
+        SettingsError: the directory's `suite.json` cannot be read.
+    """
+    _remember(suite, directory)
+    for run in suite.runs:
+        yield _run_one(run, directory / run.name, on_start, on_sample)
+
+
+def _run_one(
+    run: PlannedRun,
+    directory: Path,
+    on_start: Callable[[PlannedRun, int, int], None],
+    on_sample: Callable[[str], None],
+) -> Outcome:
+    try:
+        prepared = executors.prepare(run.settings)
+        todo = executors.open_directory(directory, prepared)
+        (directory / FAILURE_FILE).unlink(missing_ok=True)
+        ids, shards = prepared.plan.ids, prepared.plan.shards
+        on_start(run, len(ids) - sum(len(shards[shard]) for shard in todo), len(ids))
+        if todo:
+            executors.run_shards(prepared, directory, todo, on_sample)
+    except RunIsBusyError as error:
+        return Outcome(run, "busy", str(error))
+    except Exception as error:  # the night's other runs must not be lost; what it was is kept
+        known = isinstance(error, SegfaithError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        with suppress(OSError, SettingsError):  # a full disk, perhaps, or a run.json that cannot be read
+            if run_state(directory).state != "finished":
+                _record_failure(directory, reason, "" if known else traceback.format_exc())
+        return Outcome(run, "failed", reason)
+    state = run_state(directory)
+    if not state.ok:
+        words = f"{state.skipped} skipped, {state.failed} failed"
+        return Outcome(run, "failed", f"no sample could be measured ({words}); its records say why")
+    return Outcome(run, "finished")
+
+
+def _record_failure(directory: Path, reason: str, trace: str) -> None:
+    content = {"reason": reason, "traceback": trace, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    _write(directory / FAILURE_FILE, content)
+
+
+def _remember(suite: Suite, directory: Path) -> None:
+    """Writes `suite.json`: the runs of this call, after those of earlier calls."""
+    runs = planned_runs(directory)
+    for run in suite.runs:
+        runs[run.name] = {
+            "suite": suite.name,
+            "model": run.label,
+            "seed": run.settings.seed,
+            "samples": _samples_asked(run.settings),
+            "weights": run.settings.model.weights,
+        }
+    _write(directory / SUITE_FILE, {"runs": runs})
+
+
+def _write(file: Path, content: Any) -> None:
+    text = json.dumps(content, indent=2)
+    replace_file(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,0 +1,160 @@
+"""The verbs that run several runs together and say how far runs are."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from segfaith.cli.screen import COLUMNS, app, err, print_tables, say
+
+
+@app.command("suite")
+def suite_command(
+    config: Annotated[str, typer.Argument(help="Suite file (TOML), or paper-voc, paper-sbd, paper.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Suite directory; default runs/NAME.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print runs, samples and passes; run nothing.")] = False,
+    n: Annotated[int | None, typer.Option("-n", "--samples", help="Samples a run (data.n).")] = None,
+    models: Annotated[str | None, typer.Option(metavar="A,B", help="Only the runs of these models.")] = None,
+    weights_dir: Annotated[
+        Path | None, typer.Option(help="Folder with a weights file a model: its label or name, .pth or .safetensors.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto (execution.device).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a model pass (execution.batch_size).")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for every run.")
+    ] = None,
+) -> None:
+    """Run the runs of a suite one after the other, or resume it."""
+    from segfaith.benchmark.suites import find_suite, narrow, read_suite, with_weights
+
+    flags = {"data.n": n, "execution.device": device, "execution.batch_size": batch_size}
+    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    suite = read_suite(find_suite(config), overrides + (settings or []))
+    if models is not None:
+        suite = narrow(suite, [label.strip() for label in models.split(",")])
+    if weights_dir is not None:
+        suite = with_weights(suite, weights_dir)
+    if dry_run:
+        _print_forecast(suite)
+        return
+    directory = output or Path("runs") / suite.name
+    raise typer.Exit(_run_with_progress(suite, directory))
+
+
+def _print_forecast(suite: Any) -> None:
+    from segfaith.benchmark.suite_runs import forecast
+
+    forecasts = [forecast(run.settings) for run in suite.runs]
+    rows = [["run", "samples", "passes"]]
+    rows += [
+        [run.name, *("?" if count is None else f"{count:,}" for count in (one.samples, one.passes))]
+        for run, one in zip(suite.runs, forecasts, strict=True)
+    ]
+    if all(one.passes is not None for one in forecasts):
+        counts = [(one.samples or 0, one.passes or 0) for one in forecasts]
+        rows.append([f"{len(forecasts)} runs", *(f"{sum(column):,}" for column in zip(*counts, strict=True))])
+    _print_columns(rows, left=1)
+    for problem in dict.fromkeys(one.problem for one in forecasts if one.problem):
+        names = [run.name for run, one in zip(suite.runs, forecasts, strict=True) if one.problem == problem]
+        say(f"cannot start: {_few(names)}: {problem}")
+
+
+def _run_with_progress(suite: Any, directory: Path) -> int:
+    """Runs the suite, then prints its table; 130 when it was interrupted, 1 if a run failed, else 0."""
+    from segfaith.benchmark.suite_runs import run_suite
+
+    outcomes: list[Any] = []
+    try:
+        with Progress(*COLUMNS, console=err) as progress:
+
+            def start(run: Any, done: int, samples: int) -> None:
+                progress.add_task(f"{len(outcomes) + 1}/{len(suite.runs)} {run.name}", total=samples, completed=done)
+
+            def advance(sample_id: str) -> None:
+                progress.advance(progress.task_ids[-1])
+
+            for outcome in run_suite(suite, directory, start, advance):
+                outcomes.append(outcome)
+                if outcome.reason:
+                    progress.console.print(
+                        f"{outcome.run.name} {outcome.state}: {outcome.reason}", markup=False, soft_wrap=True
+                    )
+    except KeyboardInterrupt:
+        command = shlex.join(["segfaith", *sys.argv[1:]])
+        err.print(
+            f"Stopped after {len(outcomes)} of {len(suite.runs)} runs; at most the shard in work is lost. "
+            f"Resume with: {command}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 130
+    return _summarise(directory, outcomes)
+
+
+def _summarise(directory: Path, outcomes: Sequence[Any]) -> int:
+    """Prints the table over the directory's finished runs and which runs of this call are not among them."""
+    from segfaith.benchmark.status import read_states
+    from segfaith.results import tables
+    from segfaith.results.records import read_run
+
+    states = read_states(directory)
+    measured = [one.name for one in states if one.state == "finished" and one.ok]
+    if measured:
+        loaded = [read_run(directory / name) for name in measured]
+        print_tables(tables.summarise(loaded), ["Mean"])
+    say(f"{len(measured)} of {len(states)} runs are in the table.")
+    for kind, words in (("failed", "failed"), ("busy", "left to another process")):
+        for reason in dict.fromkeys(one.reason for one in outcomes if one.state == kind):
+            names = [one.run.name for one in outcomes if one.state == kind and one.reason == reason]
+            say(f"{words}: {_few(names)}: {reason}")
+    if any(one.state == "failed" for one in outcomes):
+        say("The same command tries the failed runs again.")
+    if measured:
+        say(f"Next: segfaith report {shlex.quote(str(directory))} --html")
+    return 1 if any(one.state == "failed" for one in outcomes) else 0
+
+
+@app.command()
+def status(
+    directory: Annotated[Path, typer.Argument(help="Directory of a run or of a suite.")],
+) -> None:
+    """Show how far a run or the runs of a suite are: done, running, failed."""
+    from segfaith.benchmark.status import read_states
+
+    states = read_states(directory)
+    rows = [["run", "state", "samples", "ok", "skipped", "failed", "last write"]]
+    rows += [
+        [
+            one.name,
+            one.state,
+            f"{one.done}/{'?' if one.samples is None else one.samples}",
+            *(str(count) for count in (one.ok, one.skipped, one.failed)),
+            "-" if one.written is None else one.written.isoformat(" ", "seconds"),
+        ]
+        for one in states
+    ]
+    _print_columns(rows, left=2)
+    finished = sum(one.state == "finished" for one in states)
+    say(f"{finished} of {len(states)} runs finished" if len(states) > 1 else f"{states[0].name}: {states[0].state}")
+    for reason in dict.fromkeys(one.reason for one in states if one.reason):
+        say(f"failed: {_few([one.name for one in states if one.reason == reason])}: {reason}")
+
+
+def _print_columns(rows: Sequence[Sequence[str]], left: int) -> None:
+    """Prints rows in aligned columns, the first `left` of them to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if number < left else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        say("  ".join(cells).rstrip())
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

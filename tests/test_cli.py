@@ -28,7 +28,19 @@ from segfaith.planted import card, conformance
 from segfaith.planted.proof import REQUIRED
 from segfaith.results.records import read_run
 
-VERBS = ["run", "report", "list", "download", "train-scenes", "check-method", "version", "suite", "status", "randomise", "verify-precision"]
+VERBS = [
+    "run",
+    "report",
+    "list",
+    "download",
+    "train-scenes",
+    "check-method",
+    "version",
+    "suite",
+    "status",
+    "randomise",
+    "verify-precision",
+]
 
 
 @pytest.fixture(scope="module")

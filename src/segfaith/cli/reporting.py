@@ -1,4 +1,4 @@
-"""The verbs that draw conclusions from runs."""
+"""The verb that draws conclusions from runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,25 +6,50 @@ from typing import Annotated
 import typer
 from rich.markdown import Markdown
 
-from segfaith.cli.screen import app, out, print_tables, say
+from segfaith.cli.screen import app, err, out, print_tables, say
 
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories; several are averaged run by run.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where table.csv and table.md go.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="Run directories, or directories of runs (a suite's).")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where the files go; default: the first.")
+    ] = None,
     min_s: Annotated[float | None, typer.Option(help="Leave out samples whose score s is lower.")] = None,
+    html: Annotated[bool, typer.Option("--html", help="Also write report.html: everything on one page.")] = False,
+    figures: Annotated[bool, typer.Option("--figures", help="Also draw figures/ as PNG and PDF.")] = False,
+    single_run: Annotated[
+        bool, typer.Option("--single-run", help="Test significance within one run too: says nothing of other seeds.")
+    ] = False,
 ) -> None:
-    """Print the tables of one or several runs, and how far to trust them where evidence was planted; write both."""
+    """Print the tables of one or several runs and the claims that hold; write tables, tests and conclusions."""
     from segfaith.results import records, tables, trust
+    from segfaith.results.claims import check_claims
+    from segfaith.results.conclusions import write_conclusions
+    from segfaith.results.figures import write_figures
+    from segfaith.results.report import write_report
+    from segfaith.results.significance_page import write_significance
 
-    loaded = [records.read_run(directory) for directory in runs]
+    data = [records.load_run(directory) for directory in records.find_runs(runs)]
+    loaded = [one.run for one in data]
+    directory = output or runs[0]
     print_tables(tables.summarise(loaded, min_s), list(tables.STATISTICS))
     for note in tables.notes(loaded, min_s):
         say(note)
-    written = [*tables.write_tables(loaded, output or runs[0], min_s)]
+    for claim in check_claims(loaded, min_s).to_dict("records"):
+        if claim["holds"] != "not testable":
+            say(f"{claim['holds']:6}{claim['data']}: {claim['claim']} ({claim['count']}; {claim['numbers']})")
+    written = [*tables.write_tables(loaded, directory, min_s)]
     if tables.has_evidence(loaded):
         out.print(Markdown(trust.trust_page(loaded, min_s)))
-        written.append(trust.write_trust(loaded, output or runs[0], min_s))
+        written.append(trust.write_trust(loaded, directory, min_s))
+    written += write_conclusions(data, directory, min_s)
+    written += write_significance(loaded, directory, min_s=min_s, single_run=single_run)
+    if figures:
+        err.print("drawing figures", style="dim")
+        written += write_figures(data, directory)
+    if html:
+        err.print("writing the page", style="dim")
+        written.append(write_report(data, directory / "report.html", min_s))
     for path in written:
         say(f"written: {path}")

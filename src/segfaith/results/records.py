@@ -112,7 +112,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         inner = [path] if (path / "run.json").is_file() else sorted(one.parent for one in path.glob("*/run.json"))
         if not inner:
             raise SettingsError(
-                f"{path} is no run directory and holds none: no run.json; make one with: segfaith run FILE -o DIR"
+                f"{path} is no run directory and holds none: it has no run.json; make one with: segfaith run FILE -o DIR"
             )
         found += [one for one in inner if one not in found]
     return found

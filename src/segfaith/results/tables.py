@@ -1,13 +1,17 @@
-"""Tables from records: Table 1's layout with the controls, n and the number of undefined values (SPEC section 4)."""
+"""Tables from records: Table 1's layout with the controls, n and undefined values, beside the paper's; wins by run."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from math import isnan, nan
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
+from segfaith.lookup import lookup
+from segfaith.results.paper import PAPER_METRICS, paper_value
 from segfaith.results.records import replace_file
 
 TABLE_METRICS = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
@@ -18,6 +22,9 @@ SMALL_SCORE = 0.05
 
 STATISTICS: dict[str, Literal["mean", "median"]] = {"Mean": "mean", "Median over samples": "median"}
 """The tables that are printed: title and column of the summary."""
+
+RUN_VALUE_COLUMNS = ["data", "run", "model", "seed", "method", "metric", "value", "n"]
+WIN_COLUMNS = ["data", "metric", "first", "second", "wins", "ties", "losses", "runs", "count"]
 
 Run = tuple[Mapping[str, Any], pd.DataFrame]
 
@@ -40,14 +47,14 @@ def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
         measured samples), not_ok (rows that were skipped or failed).
     """
     rows = []
-    for data, group in _by_data(runs).items():
+    for data, group in by_data(runs).items():
         planted = has_evidence(group)
         methods = list(dict.fromkeys(name for _, records in group for name in records["method"]))
         for method in methods:
             parts = [records[records["method"] == method] for _, records in group]
-            measured = [_measured(part, min_s) for part in parts]
+            entered = [measured(part, min_s) for part in parts]
             for metric in (*TABLE_METRICS, *(PLANTED_METRICS if planted else ())):
-                values = [part[metric].dropna() for part in measured]
+                values = [part[metric].dropna() for part in entered]
                 means = pd.Series([value.mean() for value in values if len(value)], dtype=float)
                 everything = pd.concat(values)
                 rows.append(
@@ -61,7 +68,7 @@ def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
                         "median": everything.median(),
                         "runs": len(means),
                         "n": len(everything),
-                        "undefined": sum(len(part) for part in measured) - len(everything),
+                        "undefined": sum(len(part) for part in entered) - len(everything),
                         "not_ok": sum(int((part["status"] != "ok").sum()) for part in parts),
                     }
                 )
@@ -72,7 +79,7 @@ def notes(runs: Sequence[Run], min_s: float | None = None) -> list[str]:
     """What a reader of the table must know: model, weights, samples left out, small scores, filters."""
     lines = [
         f"{data}: {_note(description, records)}"
-        for data, group in _by_data(runs).items()
+        for data, group in by_data(runs).items()
         for description, records in group
     ]
     if min_s is not None:
@@ -83,14 +90,14 @@ def notes(runs: Sequence[Run], min_s: float | None = None) -> list[str]:
 def _note(description: Mapping[str, Any], records: pd.DataFrame) -> str:
     """One run in words. A sample counts as measured if any method was; else it was skipped or failed."""
     model, planned = description["model"], description["data"]["samples"]
-    measured = records[records["status"] == "ok"].drop_duplicates("sample_id")
-    others = records[~records["sample_id"].isin(measured["sample_id"])].drop_duplicates("sample_id")["status"]
-    small = int((measured["s"] < SMALL_SCORE).sum())
+    entered = records[records["status"] == "ok"].drop_duplicates("sample_id")
+    others = records[~records["sample_id"].isin(entered["sample_id"])].drop_duplicates("sample_id")["status"]
+    small = int((entered["s"] < SMALL_SCORE).sum())
     unfinished = len(planned) - records["sample_id"].nunique()
     digest = f" (SHA-256 {model['file_sha256'][:12]})" if "file_sha256" in model else ""
     return (
         f"{model['name']}, weights {model['weights']}{digest}, seed {description['settings']['seed']}; "
-        f"{len(measured)} of {len(planned)} samples measured, {int((others == 'skipped').sum())} skipped, "
+        f"{len(entered)} of {len(planned)} samples measured, {int((others == 'skipped').sum())} skipped, "
         f"{int((others == 'failed').sum())} failed; {small} with s < {SMALL_SCORE}"
         + (f"; NOT FINISHED, {unfinished} samples to go" if unfinished else "")
     )
@@ -142,17 +149,150 @@ def write_tables(runs: Sequence[Run], directory: Path, min_s: float | None = Non
     return csv, text
 
 
-def _by_data(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def run_values(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
+    """One row per (run, method, metric): the run-level mean, from which tables and claims are made.
+
+    Metrics are those of the table, and every other one that the run's records have values of.
+
+    Returns:
+        Columns data, run (see `run_labels`), model, seed, method, metric, value (mean over the run's measured samples
+        on which it is defined; NaN for none), n (their number).
+    """
+    rows = []
+    for label, (description, records) in zip(run_labels(runs), runs, strict=True):
+        entered = measured(records, min_s)
+        metrics = [
+            name for name in METRICS if name in records and (name in TABLE_METRICS or entered[name].notna().any())
+        ]
+        for method in dict.fromkeys(records["method"]):
+            part = entered.loc[entered["method"] == method, metrics].astype(float)
+            for metric in metrics:
+                rows.append(
+                    {
+                        "data": data_label(description),
+                        "run": label,
+                        "model": description["model"]["name"],
+                        "seed": description["settings"]["seed"],
+                        "method": method,
+                        "metric": metric,
+                        "value": part[metric].mean(),
+                        "n": int(part[metric].count()),
+                    }
+                )
+    return pd.DataFrame(rows, columns=RUN_VALUE_COLUMNS)
+
+
+def wins(runs: Sequence[Run], metric: str, min_s: float | None = None) -> pd.DataFrame:
+    """In how many runs the first method of a pair is better than the second, by their run-level means.
+
+    Only runs that have a value of both count.
+
+    Returns:
+        One row per data set and pair: data, metric, first, second, wins (of the first), ties, losses, runs, count
+        (wins and runs in words, "5/6").
+
+    Raises:
+        SettingsError: a metric that does not exist or ranks nothing.
+    """
+    better = lookup("metric", metric, METRICS).better
+    if better is None:
+        ranking = ", ".join(name for name, one in METRICS.items() if one.better)
+        raise SettingsError(f"expected a metric that ranks methods, got {metric!r}; choose one of {ranking}")
+    values = run_values(runs, min_s)
+    values = values[values["metric"] == metric].dropna(subset="value")
+    rows = []
+    for data, group in values.groupby("data", sort=False):
+        table = group.pivot(index="run", columns="method", values="value") * (1 if better == "higher" else -1)
+        for first, second in combinations(dict.fromkeys(group["method"]), 2):
+            both = table[[first, second]].dropna()
+            won, lost = int((both[first] > both[second]).sum()), int((both[first] < both[second]).sum())
+            counts = [won, len(both) - won - lost, lost, len(both), f"{won}/{len(both)}"]
+            rows.append([data, metric, first, second, *counts])
+    return pd.DataFrame(rows, columns=WIN_COLUMNS)
+
+
+def with_paper(summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary with paper_mean and paper_std of the paper's Table 1; NaN where it has no number."""
+    found = [
+        paper_value(*key) or (nan, nan)
+        for key in zip(summary["data"], summary["method"], summary["metric"], strict=True)
+    ]
+    return summary.assign(paper_mean=[mean for mean, _ in found], paper_std=[std for _, std in found])
+
+
+def comparison(summary: pd.DataFrame) -> list[list[str]]:
+    """Ours beside the paper's Table 1, as in `layout`; only the header where the paper has none of these rows."""
+    both = with_paper(summary)
+    both = both[both["paper_mean"].notna()]
+    labels = [METRICS[name].label for name in PAPER_METRICS]
+    table = [["Data", "Method", *(cell for label in labels for cell in (label, "paper")), "runs"]]
+    for (data, method), group in both.groupby(["data", "method"], sort=False):
+        cells = []
+        for name in PAPER_METRICS:
+            row = group[group["metric"] == name].iloc[0]
+            cells += [_cell(row["mean"], row["std"]), _cell(row["paper_mean"], row["paper_std"])]
+        table.append([str(data), str(method), *cells, str(group["runs"].max())])
+    return table
+
+
+def latex(runs: Sequence[Run], min_s: float | None = None) -> str:
+    r"""Table 1, then ours beside the paper's where it has numbers, as LaTeX; needs \usepackage{booktabs}."""
+    summary = summarise(runs, min_s)
+    tables = [layout(summary), *([beside] if len(beside := comparison(summary)) > 1 else [])]
+    lines = [r"% needs \usepackage{booktabs}", *(f"% {' '.join(line.split())}" for line in notes(runs, min_s))]
+    return "\n".join([*lines, *(line for table in tables for line in ("", *_tabular(table)))]) + "\n"
+
+
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+    | {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
+)
+"""What LaTeX takes for something else; a row that starts with a bracket would be the last one's spacing."""
+
+
+def _tabular(table: Sequence[Sequence[str]]) -> list[str]:
+    """One tabular, a rule between data sets."""
+    header, *body = ([cell.translate(_LATEX) for cell in line] for line in table)
+    lines = [rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}", r"\toprule", " & ".join(header) + r" \\"]
+    before = ""
+    for line in body:
+        lines += [r"\midrule"] * (line[0] != before) + [" & ".join(line) + r" \\"]
+        before = line[0]
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+def data_label(description: Mapping[str, Any]) -> str:
+    """A run's data set, as tables name it: "voc2012 val"."""
+    return f"{description['data']['name']} {description['data']['split']}"
+
+
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """A name of each run, all different: that of its settings, or else model and seed; a repeated one is numbered."""
+    labels: list[str] = []
+    for description, _ in runs:
+        settings = description["settings"]
+        name = str(settings.get("name") or f"{description['model']['name']} seed {settings['seed']}")
+        label, number = name, 2
+        while label in labels:
+            label, number = f"{name} ({number})", number + 1
+        labels.append(label)
+    return labels
+
+
+def by_data(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each data set, in their order."""
     groups: dict[str, list[Run]] = {}
     for description, records in runs:
-        data = description["data"]
-        groups.setdefault(f"{data['name']} {data['split']}", []).append((description, records))
+        groups.setdefault(data_label(description), []).append((description, records))
     return groups
 
 
-def _measured(records: pd.DataFrame, min_s: float | None) -> pd.DataFrame:
-    measured = records[records["status"] == "ok"]
-    return measured if min_s is None else measured[measured["s"] >= min_s]
+def measured(records: pd.DataFrame, min_s: float | None) -> pd.DataFrame:
+    """The rows that were measured, with s of at least `min_s` if it is given."""
+    entered = records[records["status"] == "ok"]
+    return entered if min_s is None else entered[entered["s"] >= min_s]
 
 
 def _cell(value: float, std: float) -> str:

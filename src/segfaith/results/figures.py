@@ -1,0 +1,284 @@
+"""All figures of a benchmark into a directory: PNG and PDF, with `figures.md` for captions, rules and what is missing.
+
+    cases, galleries   success and failure cases, the mechanism of DEA (paper, Figs. 2 to 4)
+    charts             trade-off with its Pareto front, runs, curves over k, randomisation
+    diagrams           critical differences, rankings under operators and k
+
+One set of figures per data set. What can't be drawn is named with the reason, never left out in silence; its files of
+an earlier call are removed. The same data give the same bytes.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from segfaith.errors import SettingsError
+from segfaith.evaluation.metrics import METRICS
+from segfaith.results import cases, charts, diagrams, galleries, rankings, significance, strata, tables
+from segfaith.results.records import RunData, replace_file
+from segfaith.results.style import STYLE, method_order
+
+TESTED = ("tdd", "odd_abs", "insertion_gain", "stability")
+"""Metrics of the critical-difference diagrams: those of the paper's Table 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A figure, its caption and remarks for the reader: how its cases were chosen, what it leaves out."""
+
+    figure: Figure
+    caption: str
+    remarks: tuple[str, ...] = ()
+
+
+Draw = Callable[[Sequence[RunData]], Drawing]
+
+
+def write_figures(data: Sequence[RunData], directory: Path) -> list[Path]:
+    """Writes `figures/NAME-DATA.png` and `.pdf` for each figure and data set, and `figures/figures.md`.
+
+    Args:
+        data: runs, as `records.load_run` gives them.
+        directory: where `figures/` is made.
+
+    Returns:
+        The files written, `figures.md` last.
+
+    Raises:
+        SettingsError: no runs.
+    """
+    if not data:
+        raise SettingsError("expected at least one run to draw figures of; got none")
+    folder = directory / "figures"
+    written: list[Path] = []
+    words = ["# Figures", "", "All samples entered unless a caption says otherwise.", ""]
+    missing: list[str] = []
+    for label, group in _by_data(data).items():
+        words += [f"## {label}", ""]
+        for name, draw in FIGURES.items():
+            stem = f"{name}-{_slug(label)}"
+            try:
+                drawing = draw(group)
+            except SettingsError as error:
+                missing.append(f"- `{stem}`: {error}")
+                for ending in ("png", "pdf"):
+                    (folder / f"{stem}.{ending}").unlink(missing_ok=True)
+                continue
+            written += _save(drawing.figure, folder / stem)
+            words += [f"### {stem}", "", f"![{stem}]({stem}.png)", "", drawing.caption, ""]
+            words += [f"- {remark}" for remark in drawing.remarks] + [""] * bool(drawing.remarks)
+    words += ["## Not drawn", "", *(missing or ["Nothing is missing."])]
+    text = folder / "figures.md"
+    replace_file(text, lambda temporary: temporary.write_text("\n".join(words) + "\n", encoding="utf-8"))
+    return [*written, text]
+
+
+def without_variants(data: Sequence[RunData]) -> list[RunData]:
+    """The runs without variants ("dea@alpha=0.5") of methods that the same run holds; ranks are then among the rest."""
+    result = []
+    for one in data:
+        names = set(one.records["method"])
+        gone = {name for name in names if "@" in name and name.partition("@")[0] in names}
+        records, curves, again = (_without(part, gone) for part in (one.records, one.curves, one.randomisation))
+        result.append(replace(one, records=records, curves=curves, randomisation=again))
+    return result
+
+
+def _success(data: Sequence[RunData]) -> Drawing:
+    return _gallery(cases.successes(data), "Success cases (the paper's Fig. 2)")
+
+
+def _failure(data: Sequence[RunData]) -> Drawing:
+    return _gallery(cases.failures(data), "Failure cases (the paper's Fig. 4)")
+
+
+def _gallery(choice: cases.Choice, title: str) -> Drawing:
+    caption = (
+        f"{title}: the image with the target's outline, and the maps over it in grey; brighter is more. Below each map "
+        "its TDD and OT abs."
+    )
+    return Drawing(galleries.gallery(choice), caption, (choice.words,))
+
+
+def _mechanism(data: Sequence[RunData]) -> Drawing:
+    choice = cases.typical(data)
+    if not choice.cases:
+        raise SettingsError(choice.why)
+    case = choice.cases[0]
+    caption = (
+        "Mechanism of DEA (the paper's Fig. 3), a single typical case: EGA map, RIA map, their elementwise product "
+        "(the interaction, which enters with the weight alpha beta) and the corrected map, all on the scale from 0 "
+        "to 1; below each the share of its sum that lies in the target."
+    )
+    return Drawing(galleries.mechanism(case), caption, (choice.words, galleries.mechanism_words(case)))
+
+
+def _tradeoff(data: Sequence[RunData]) -> Drawing:
+    caption = (
+        "Faithfulness (TDD gain) against runtime and against stability: means over run-level means, bars one standard "
+        "deviation. Grey steps: the Pareto front of each panel; filled markers: on the front of all three together. "
+        "The controls explain nothing, so that their TDD gain alone is drawn, as lines of reference."
+    )
+    values = tables.run_values([one.run for one in data])
+    return Drawing(charts.tradeoff(values), caption, _unmeasured(values, ("tdd_gain", "stability", "runtime_s")))
+
+
+def _runs(data: Sequence[RunData]) -> Drawing:
+    values = tables.run_values([one.run for one in without_variants(data)])
+    caption = (
+        f"Run-level means, a marker for each run (of {values['run'].nunique()}); the bar is their mean. Arrows point "
+        "towards better. Axes whose positive values span more than a factor of 30 are logarithmic."
+    )
+    return Drawing(charts.run_dots(values), caption, (VARIANTS,))
+
+
+def _curves(data: Sequence[RunData]) -> Drawing:
+    means = rankings.curve_means(without_variants(data))
+    count = _span(means["n"])
+    caption = (
+        "Deletion and insertion over k, under the first occlusion operator: means over images with 95 % intervals; "
+        f"{count} images entered a point."
+    )
+    return Drawing(charts.curves(means), caption, (VARIANTS,))
+
+
+def _differences(data: Sequence[RunData]) -> Drawing:
+    shown = without_variants(data)
+    counts = Counter(name for one in shown for name in set(one.records["method"]))
+    common = method_order(name for name in counts if 2 * counts[name] >= len(shown))
+    runs = [one.run for one in shown]
+    tests = [test for metric in TESTED for test in significance.friedman(runs, metric, methods=common)]
+    good = [test for test in tests if not test.why]
+    left = [f"No diagram of {METRICS[test.metric].label}: {test.why}." for test in tests if test.why]
+    if not good:
+        raise SettingsError(" ".join(left))
+    if rare := _absent(shown, common):
+        left.append(f"Left out, in fewer than half of the runs: {', '.join(rare)}.")
+    notes = dict.fromkeys(f"{METRICS[test.metric].label}: {test.note}." for test in good if test.note)
+    caption = (
+        "Critical differences: mean ranks of the methods over images (1 = best), after Friedman's test ("
+        + ", ".join(f"{METRICS[test.metric].label} {_p(test.p)}" for test in good)
+        + "); bars join methods that Nemenyi's test does not tell apart at 5 %."
+    )
+    return Drawing(diagrams.critical_differences(good), caption, (*left, *notes, VARIANTS))
+
+
+def _rankings(data: Sequence[RunData]) -> Drawing:
+    shown = without_variants(data)
+    settings: dict[str, pd.DataFrame] = {}
+    agreement: dict[str, float] = {}
+    remarks = [VARIANTS]
+    for over in ("occlusion", "k"):
+        settings[over] = rankings.by_setting(shown, "tdd", over)
+        if settings[over]["setting"].nunique() < 2:
+            why = settings[over].attrs.get("why") or "the evaluation has fewer than two settings of it"
+            remarks.append(f"No panel for {over}: {why}.")
+        elif left := _absent(shown, settings[over]["method"]):
+            remarks.append(f"Left out of the ranks by {over}, for too few images have them: {', '.join(left)}.")
+        for row in rankings.concordance(shown, "tdd", over).to_dict("records"):
+            agreement[over] = float(row["w"])
+            remarks += [f"Kendall's W over {over}: {row['why']}"] if row["why"] else []
+    caption = (
+        "Ranks of the methods by TDD (1 = best) under every operator and every k of the evaluation, on the images that "
+        "have all of them. Kendall's W is 1 where all settings rank alike and 0 where they have nothing in common."
+    )
+    return Drawing(diagrams.ranks(settings, agreement), caption, tuple(remarks))
+
+
+def _randomisation(data: Sequence[RunData]) -> Drawing:
+    by_parts: dict[tuple[str, ...], list[RunData]] = {}
+    for one in without_variants(data):
+        parts = one.randomisation.drop_duplicates("stage").sort_values("stage")["part"]
+        by_parts.setdefault(tuple(parts.astype(str)), []).append(one)
+    panels = {
+        ", ".join(dict.fromkeys(str(one.description["model"]["name"]) for one in group)): strata.randomisation(group)
+        for parts, group in by_parts.items()
+        if parts
+    }
+    figure = charts.randomisation(panels)
+    count = _span(pd.concat([table["n"] for table in panels.values()]))
+    caption = (
+        "Randomisation check (Adebayo et al. 2018): mean Spearman correlation of each method's map with that of the "
+        f"trained model, as the model is drawn anew from the head on; {count} maps entered a point. A method that "
+        "explains the model must fall; the controls do not read it."
+    )
+    without = [one.label for one in by_parts.get((), [])]
+    remarks = [f"Not checked in {', '.join(without)}."] if without else []
+    return Drawing(figure, caption, (*remarks, VARIANTS))
+
+
+FIGURES: dict[str, Draw] = {
+    "success": _success,
+    "failure": _failure,
+    "mechanism": _mechanism,
+    "tradeoff": _tradeoff,
+    "runs": _runs,
+    "curves": _curves,
+    "critical-differences": _differences,
+    "rankings": _rankings,
+    "randomisation": _randomisation,
+}
+"""Every figure, by the first part of its files' names."""
+
+VARIANTS = "Variants of a method (names with @) are left out where the method itself was run."
+
+
+def _unmeasured(values: pd.DataFrame, metrics: Sequence[str]) -> tuple[str, ...]:
+    """In words, the methods that lack one of the metrics."""
+    defined = values[values["metric"].isin(metrics)].dropna(subset="value")
+    count = defined.groupby("method")["metric"].nunique()
+    gone = [str(name) for name in dict.fromkeys(values["method"]) if count.get(name, 0) < len(metrics)]
+    return (f"Left out for want of {', '.join(metrics)}: {', '.join(gone)}.",) if gone else ()
+
+
+def _absent(data: Sequence[RunData], methods: Iterable[str]) -> list[str]:
+    """The methods of the runs that are not among `methods`."""
+    there = set(methods)
+    return [name for name in method_order(name for one in data for name in one.records["method"]) if name not in there]
+
+
+def _by_data(data: Sequence[RunData]) -> dict[str, list[RunData]]:
+    groups: dict[str, list[RunData]] = {}
+    for one in data:
+        about = one.description["data"]
+        groups.setdefault(f"{about['name']} {about['split']}", []).append(one)
+    return groups
+
+
+def _without(table: pd.DataFrame, methods: set[str]) -> pd.DataFrame:
+    return table[~table["method"].isin(methods)]
+
+
+def _span(counts: Any) -> str:
+    """Counts in words: "24", or "20 to 24"."""
+    low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _p(value: float) -> str:
+    return "p < .001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _slug(label: str) -> str:
+    """A label as part of a file's name."""
+    return "".join(sign if sign.isalnum() or sign in "._" else "-" for sign in label)
+
+
+def _save(figure: Figure, stem: Path) -> Iterator[Path]:
+    """Writes PNG and PDF without dates, so that the same figure gives the same bytes."""
+    dates: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+    for ending, metadata in dates.items():
+        path = stem.with_name(f"{stem.name}.{ending}")
+
+        def write(temporary: Path, ending: str = ending, metadata: Any = metadata) -> None:
+            with rc_context(STYLE):
+                figure.savefig(temporary, format=ending, metadata=metadata)
+
+        replace_file(path, write)
+        yield path

@@ -1,0 +1,210 @@
+"""The glossary of the report page: every metric with its formula, and every other word that heads a number."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import isinf
+
+from segfaith.evaluation.metrics import METRICS, Metric
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A definition; its anchor is `def-KEY`."""
+
+    key: str
+    label: str
+    text: str
+    formula: str = ""
+    direction: str = ""
+
+
+FORMULAS = {
+    "tdd": "(s − s(O(x, S_t))) / (|s| + ε)",
+    "tdd_gain": "tdd − mean tdd of random_cells on the same sample",
+    "odd": "(s − s(O(x, S_o))) / (|s| + ε)",
+    "odd_abs": "|odd|",
+    "leak_abs": "|odd| / (|tdd| + ε)",
+    "leak_signed": "odd / (|tdd| + ε)",
+    "insertion_gain": "s(b with S_t put back from x) − s(b), b = O(x, all pixels)",
+    "insertion_gain_rel": "insertion_gain / (|s| + ε)",
+    "stability": "mean over five x′ of Pearson(A(x), A(x′))",
+    "odd_fair": "(s − s(O(x, the n(k, M) highest pixels outside M))) / (|s| + ε)",
+    "odd_fair_abs": "|odd_fair|",
+    "odd_near": "(s − s(O(x, S_o within 16 px of M))) / (|s| + ε)",
+    "odd_middle": "(s − s(O(x, S_o 16 to 48 px from M))) / (|s| + ε)",
+    "odd_far": "(s − s(O(x, S_o more than 48 px from M))) / (|s| + ε)",
+    "energy_inside": "sum of A over M / sum of A",
+    "pointing": "share of the maxima of A that lie in M",
+    "gini": "Gini coefficient of the values of A",
+    "odd_beyond": "(s(O(x, S_o and E)) − s(O(x, S_o))) / (|s| + ε)",
+    "odd_beyond_abs": "|odd_beyond|",
+    "evidence_ap": "average precision of A as a detector of the pixels of E",
+    "evidence_mass": "sum of A over E / sum of A",
+    "evidence_top": "share of the |E| highest pixels of A that lie in E",
+    "runtime_s": "seconds of the evidence the method needs alone + its fusion",
+}
+"""The formula of every metric in one line; A is the map, E the planted evidence, ε = 1e-6."""
+
+TERMS: dict[str, tuple[str, str]] = {
+    "s": (
+        "s",
+        "Masked mean class probability, the model's mean confidence in the target, in [0, 1]: s = sum(M p_c) / "
+        "(sum(M) + ε). p_c is the softmax output for the target class c, M the target mask, ε = 1e-6.",
+    ),
+    "deleted": (
+        "S_t, S_o and k",
+        "The n(k, R) = max(1, floor(k |R| + 0.5)) pixels with the highest map values inside the target (S_t) and "
+        "outside it (S_o); k is the fraction of the region, 0.2 unless stated.",
+    ),
+    "occlusion": (
+        "Occlusion O(x, S)",
+        "The image with the pixels of S replaced: by the image's mean colour (mean), black (zero), ImageNet's mean "
+        "colour (dataset_mean), a blurred copy (blur), uniform noise (noise), or noisy linear imputation (road). The "
+        "first operator of a run scores the main tables.",
+    ),
+    "method": (
+        "Method",
+        "How a map is made. gpa: gradients pooled per channel (Seg-Grad-CAM). ega: elementwise gradients "
+        "(Seg-XRes-CAM). ria: drop of s when a grid cell is occluded. dea: the fusion of ega and ria. A name with @ "
+        "is a variant with other parameters.",
+    ),
+    "control": (
+        "Controls",
+        "Maps that explain nothing, for comparison: random (a value per pixel), random_cells (a value per cell of "
+        "RIA's grid, mean of three draws), mask (the target itself as the map).",
+    ),
+    "mean": (
+        "Mean ± std",
+        "Mean over run-level means, each run counting once, and their standard deviation (n − 1). A single run has no "
+        "standard deviation.",
+    ),
+    "median": ("Median", "Median over all measured samples of all runs."),
+    "trimmed": ("Trimmed mean", "Mean over samples without the lowest and the highest 10 %."),
+    "n": ("n", "How many samples entered. A value that fewer entered is followed by its own number in brackets."),
+    "undefined": (
+        "Undefined",
+        "Values that do not exist for a measured sample, such as the stability of a constant map. They are left out "
+        "of means and counted here.",
+    ),
+    "run": ("Run", "One data set, model, seed and settings; the unit over which means ± std are taken."),
+    "images": ("Images", "Different images; the same image in several runs counts once."),
+    "small_s": (
+        "Small s",
+        "Samples with s < 0.05. Metrics relative to s divide by next to nothing there, and a few of them can rule a "
+        "mean.",
+    ),
+    "status": (
+        "Status",
+        "ok: measured. skipped: nothing to explain by the protocol. failed: an error, with its words.",
+    ),
+    "wins": (
+        "Wins",
+        "In how many runs the run-level mean of the first method is better than that of the second.",
+    ),
+    "paper": ("Paper", "The figure of Table 1 of the paper: mean ± std over its runs."),
+    "claim": (
+        "Claims check",
+        "The paper's claims, each held against run-level means. What the paper says of every run must hold in "
+        "every run; the others must hold for the means over runs, and the count says in how many runs they hold too. Not testable "
+        "where a method or metric is missing.",
+    ),
+    "difference": (
+        "Difference",
+        "Mean over images of first − second, each image averaged over its runs first. In the metric's own unit.",
+    ),
+    "interval": (
+        "95 % interval",
+        "Where intervals are given for differences: bias-corrected and accelerated bootstrap (BCa), images resampled "
+        "as clusters. On curves: of the mean over images.",
+    ),
+    "effect": (
+        "Effect size",
+        "Matched-pairs rank-biserial correlation in [−1, 1]: share of the rank sum for which the first has the larger "
+        "value, less the share for which the second has.",
+    ),
+    "p": (
+        "p (Holm)",
+        "Wilcoxon signed-rank test over images (Pratt's treatment of zeros), corrected by Holm's method over all "
+        "pairs of methods of the same data set and metric. Significant below .05. Not testable: the reason stands in "
+        "its place.",
+    ),
+    "friedman": (
+        "Friedman's test",
+        "Whether any method ranks differently from the others, over images on which all have a value.",
+    ),
+    "rank": ("Mean rank", "Rank among the methods on each image (1 = best by the metric's direction), averaged."),
+    "cd": (
+        "Critical difference",
+        "Nemenyi's: mean ranks farther apart than this differ at the 5 % level. It is conservative beside the "
+        "pairwise tests.",
+    ),
+    "concordance": (
+        "Kendall's W",
+        "Agreement of the rankings of methods under several settings: 1 if all are the same, 0 if they have nothing "
+        "in common.",
+    ),
+    "setting": ("Rank (mean)", "Rank of the method under the setting (1 = best), and its mean over images."),
+    "curve": (
+        "Curves",
+        "Mean over images at several k, first operator: the relative drop of s after deletion in the target (tdd) and "
+        "outside it (odd), and the rise of s after insertion.",
+    ),
+    "area": (
+        "Area",
+        "Area under the curve over k by the trapezoid rule, from 0 at k = 0, divided by the range of k: the mean "
+        "height of the curve. Off-target areas are of absolute values, so that rises and falls don't cancel.",
+    ),
+    "absolute_drop": (
+        "Absolute drops",
+        "s − s(O(x, S_t)) and |s − s(O(x, S_o))|, not divided by s: samples with a small s can't rule them.",
+    ),
+    "stratum": ("Stratum", "A part of the samples: by s, by the target's share of the image, or by class."),
+    "spearman": (
+        "Spearman, Pearson",
+        "Rank correlation and correlation, over pixels, of the map with that of the trained model after parts of the "
+        "model were drawn anew, from the head on, cascading (Adebayo et al. 2018). A map that explains the model must "
+        "change.",
+    ),
+    "evidence": (
+        "Planted evidence",
+        "Pixels that decide the class by construction of the scene; the model was shown to decide by them.",
+    ),
+    "tau": (
+        "Kendall's tau-b",
+        "Agreement of two rankings of the methods, by a metric and by the average precision against planted evidence, "
+        "in [−1, 1].",
+    ),
+    "disagreement": (
+        "Disagreement of maps",
+        "Mean over pairs of methods (controls and variants left out) of 1 − Spearman correlation of their maps, each "
+        "averaged down to at most 28 x 28. 0: all rank the pixels alike; 1: unrelated.",
+    ),
+    "spread": (
+        "Spread of TDD",
+        "Largest less smallest TDD among the methods (controls and variants left out); it stands for the disagreement "
+        "where not every sample has maps.",
+    ),
+}
+"""Everything else that heads a number: key -> (label, definition)."""
+
+
+def glossary() -> list[Entry]:
+    """All definitions, metrics first."""
+    metrics = [
+        Entry(name, one.label, f"{one.meaning[0].upper()}{one.meaning[1:]}.", FORMULAS[name], _direction(one))
+        for name, one in METRICS.items()
+    ]
+    return metrics + [Entry(key, label, text) for key, (label, text) in TERMS.items()]
+
+
+def unknown(keys: Iterable[str]) -> set[str]:
+    """Keys that no definition has."""
+    return set(keys) - set(METRICS) - set(TERMS)
+
+
+def _direction(metric: Metric) -> str:
+    """Direction and range in words."""
+    better = f"{metric.better} is better" if metric.better else "a diagnostic, ranks nothing"
+    low = "" if isinf(metric.low) else f"from {metric.low:g}"
+    high = "" if isinf(metric.high) else f"{'to' if low else 'at most'} {metric.high:g}"
+    return "; ".join(part for part in (better, f"{low} {high}".strip()) if part)

@@ -1,0 +1,310 @@
+"""The report's sections on how far results can be trusted: curves, rankings, leakage, strata, randomisation, evidence.
+
+Every function takes the label of one data set and its runs, and gives the parts of a section about it; what was not
+measured is said in place of it.
+"""
+
+from collections.abc import Callable, Sequence
+from math import isnan, nan
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from segfaith.evaluation.metrics import METRICS
+from segfaith.results import rankings, strata, tables, trust
+from segfaith.results.page_charts import Line, key, lines
+from segfaith.results.page_model import (
+    Cell,
+    Charts,
+    Column,
+    Fold,
+    Points,
+    Prose,
+    Table,
+    count,
+    figure,
+    is_control,
+    metric_column,
+    name_cell,
+    number,
+    ref,
+    rows_by,
+    slug,
+    whole,
+    without_variants,
+    words,
+)
+from segfaith.results.records import RunData
+from segfaith.results.style import method_order
+
+KINDS = {
+    "target_deletion": ("Deletion in the target", "tdd"),
+    "off_deletion": ("Deletion outside it", "odd"),
+    "off_deletion_abs": ("Deletion outside it, absolute", "odd_abs"),
+    "insertion": ("Insertion in the target", "insertion_gain"),
+}
+"""Kinds of curves: title and the metric that a point is."""
+METHOD = Column("Method", "method", numeric=False)
+
+
+def curves(label: str, group: Sequence[RunData]) -> list[Any]:
+    """Curves over k, a panel per kind, and their areas."""
+    shown = [without_variants(one) for one in group]
+    means = rankings.curve_means(shown)
+    if means.empty or means["k"].nunique() < 2:
+        why = means.attrs.get("why") or f"{label}: a single k was measured; name several in [evaluation] k"
+        return [_missing(why)]
+    panels = []
+    for kind in dict.fromkeys(means["kind"]):
+        part = means[means["kind"] == kind].sort_values("k")
+        series = [_line(part[part["method"] == name], name, "k") for name in method_order(part["method"])]
+        panels.append(lines(series, f"{KINDS[kind][0]}: {METRICS[KINDS[kind][1]].label}", "k"))
+    caption = words(
+        "{} by {}; bands, for methods that explain, are {}s of the mean over up to {}, cut where they leave the panel.",
+        ref("curve", "Curves"),
+        ref("deleted", "k"),
+        ref("interval", "95 % interval"),
+        count(int(means["n"].max()), "image"),
+    )
+    parts: list[Any] = [Charts(tuple(panels), caption, key(method_order(means["method"]), line=True))]
+    found = rankings.areas(shown)
+    if found.empty:
+        return [*parts, _missing(found.attrs.get("why", ""))]
+    by = rows_by(found, "method", "kind")
+    kinds = [kind for kind in KINDS if kind in set(found["kind"])]
+    rows = [
+        (
+            name_cell(name),
+            *(figure(by[(name, kind)]["area"], define="area") for kind in kinds),
+            whole(by[(name, kinds[0])]["n"]),
+        )
+        for name in method_order(found["method"])
+    ]
+    columns = (METHOD, *(Column(KINDS[kind][0], "area", "descending") for kind in kinds), N)
+    return [*parts, Table(f"areas-{slug(label)}", words("{}: areas under the curves", label), columns, tuple(rows))]
+
+
+def orders(label: str, group: Sequence[RunData]) -> list[Any]:
+    """Ranks of the methods under every operator and every k, each with Kendall's W."""
+    shown = [without_variants(one) for one in group]
+    parts: list[Any] = []
+    for over, what in (("occlusion", "occlusion operator"), ("k", "k")):
+        agreed = rankings.concordance(shown, "tdd", over).iloc[0]  # type: ignore[arg-type]
+        found = rankings.by_setting(shown, "tdd", over)  # type: ignore[arg-type]
+        if isnan(agreed["w"]):
+            parts.append(Prose(words("By {}: {}.", what, agreed["why"])))
+        else:
+            parts.append(
+                Prose(
+                    words(
+                        "By {}: {} = {} over {}, {} and {}.",
+                        what,
+                        ref("concordance", "Kendall’s W"),
+                        ref("concordance", number(agreed["w"], 2)),
+                        count(agreed["settings"], "setting"),
+                        count(agreed["methods"], "method"),
+                        count(agreed["images"], "image"),
+                    )
+                )
+            )
+        if found["setting"].nunique() > 1:
+            parts.append(_settings(label, found, over))
+    return parts
+
+
+def _settings(label: str, found: pd.DataFrame, over: str) -> Table:
+    settings = list(dict.fromkeys(found["setting"]))
+    by = rows_by(found, "method", "setting")
+    rows = []
+    for name in method_order(found["method"]):
+        ranked = [by[(name, one)] for one in settings]
+        cells = [Cell(f"{one['rank']:g}", one["rank"], note=f"({number(one['mean'])})") for one in ranked]
+        rows.append((name_cell(name), *cells))
+    columns = (METHOD, *(Column(f"k = {one}" if over == "k" else one, "setting") for one in settings))
+    caption = words("{}: rank by TDD (mean TDD) under each {}", label, "k" if over == "k" else "operator")
+    return Table(f"ranks-{over}-{slug(label)}", caption, columns, tuple(rows))
+
+
+def leakage(label: str, group: Sequence[RunData]) -> list[Any]:
+    """OT abs beside its area-fair form and the drops by distance."""
+    found = strata.leakage([one.run for one in group])
+    if found.empty:
+        return [_missing(found.attrs.get("why", ""))]
+    return [_wide(label, found, strata.LEAKAGE, "leakage", "leakage by area and distance")]
+
+
+def denominators(label: str, group: Sequence[RunData]) -> list[Any]:
+    """Absolute drops, then TDD and OT abs by s, by the target's area and by class."""
+    runs = [one.run for one in group]
+    found = strata.absolute_drops(runs)
+    if found.empty:
+        return [_missing(found.attrs.get("why", ""))]
+    names = {"target_drop": "in target", "off_drop": "outside"}
+    shown = [(drop, statistic) for drop in names for statistic in ("mean", "median", "trimmed")]
+    by = rows_by(found, "method", "drop")
+    rows = [
+        (
+            name_cell(name),
+            *(figure(by[(name, drop)][statistic], define="absolute_drop") for drop, statistic in shown),
+            whole(by[(name, "target_drop")]["n"]),
+        )
+        for name in method_order(found["method"])
+    ]
+    columns = (
+        METHOD,
+        *(Column(f"{statistic.capitalize()}, {names[drop]}", statistic, "descending") for drop, statistic in shown),
+        N,
+    )
+    parts: list[Any] = [
+        Table(f"drops-{slug(label)}", words("{}: absolute drops of s", label), columns, tuple(rows)),
+    ]
+    runs = [without_variants(one).run for one in group]
+    for part, what in (("s", "score s"), ("target_area", "share of the image"), ("class_index", "class")):
+        inner = [_strata(label, runs, metric, part) for metric in ("tdd", "odd_abs")]
+        parts.append(Fold(words("TDD and OT abs by {}", what), tuple(inner)))
+    return parts
+
+
+def _strata(label: str, runs: Sequence[tables.Run], metric: str, by: Any) -> Any:
+    found = strata.strata(runs, metric, by)
+    if found.empty:
+        return _missing(found.attrs.get("why", ""))
+    methods = method_order(found["method"])
+    rows: list[tuple[Cell, ...]] = []
+    for stratum, part in found.groupby("stratum", sort=False):
+        own = rows_by(part, "method")
+        cells = [
+            figure(own[name]["median"], define=metric, under=f"mean {number(own[name]['mean'])}")
+            if name in own
+            else Cell("n/a")
+            for name in methods
+        ]
+        rows.append((Cell(_tidy(str(stratum)), float(len(rows))), *cells, whole(part["n"].max())))
+    columns = (
+        Column("Stratum", "stratum", numeric=False),
+        *(Column(name, metric, "descending") for name in methods),
+        N,
+    )
+    caption = words("{}: {} by stratum, medians (and means)", label, METRICS[metric].label)
+    return Table(f"strata-{by.replace('_', '-')}-{metric}-{slug(label)}", caption, columns, tuple(rows))
+
+
+def properties(label: str, group: Sequence[RunData]) -> list[Any]:
+    """What maps look like: energy inside, pointing game, sparseness."""
+    found = strata.map_properties([one.run for one in group])
+    if found.empty:
+        return [_missing(found.attrs.get("why", ""))]
+    return [_wide(label, found, strata.PROPERTIES, "properties", "what the maps look like")]
+
+
+def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
+    """Similarity to the trained model's maps as the model is drawn anew, a panel per model's parts, and the numbers."""
+    found = strata.randomisation([without_variants(one) for one in group])
+    if found.empty:
+        return [_missing(found.attrs.get("why", ""))]
+    stages = found.drop_duplicates(["stage", "part"])
+    caption = words(
+        "{} with the trained model’s map, mean over samples; parts are drawn anew from the head on.",
+        ref("spearman", "Rank correlation"),
+    )
+    parts: list[Any] = []
+    if not stages["stage"].duplicated().any():
+        names = [part or "none" for part in stages.sort_values("stage")["part"]]
+        methods = method_order(found["method"])
+        series = [
+            _line(found[found["method"] == name].assign(mean=found["spearman"]), name, "stage") for name in methods
+        ]
+        panel = lines(series, "Spearman with the trained model’s map", "drawn anew, up to", names)
+        parts.append(Charts((panel,), caption, key(methods, line=True)))
+    rows = [
+        (
+            name_cell(row["method"]),
+            Cell(row["part"] or "none", float(row["stage"])),
+            figure(row["spearman"]),
+            figure(row["pearson"]),
+            whole(row["n"]),
+        )
+        for row in found.to_dict("records")
+    ]
+    columns = (
+        METHOD,
+        Column("Drawn anew, up to", "spearman"),
+        Column("Spearman", "spearman", "descending"),
+        Column("Pearson", "spearman", "descending"),
+        N,
+    )
+    table = Table(f"randomisation-{slug(label)}", words("{}: randomised models", label), columns, tuple(rows))
+    return [*parts, Fold(Markup("The numbers"), (table,), not parts)]
+
+
+def evidence(label: str, group: Sequence[RunData]) -> list[Any]:
+    """The trust page: do the metrics rank methods as the planted evidence does?"""
+    runs = [one.run for one in group]
+    if not tables.has_evidence(runs):
+        return [_missing(f"{label}: no evidence was planted, so that the metrics themselves are not put to the test")]
+    return markdown_parts(trust.trust_page(runs), f"trust-{slug(label)}", "evidence")
+
+
+def markdown_parts(text: str, name: str, define: str) -> list[Any]:
+    """The page of `trust` as parts: its headings, paragraphs, lists and tables; nothing else is Markdown there."""
+    parts: list[Any] = []
+    heading = ""
+    blocks = [block.splitlines() for block in text.strip().split("\n\n")]
+    for block in blocks:
+        if block[0].startswith("# "):
+            continue
+        if block[0].startswith("#"):
+            heading = block[0].lstrip("# ")
+            parts.append(Prose(words("{}", heading), "heading"))
+        elif block[0].startswith("|"):
+            parts.append(_markdown_table(block, f"{name}-{len(parts)}", heading or name, define))
+        elif block[0].startswith("- "):
+            parts.append(Points(tuple(words("{}", line.removeprefix("- ")) for line in block)))
+        else:
+            parts.append(Prose(words("{}", " ".join(block).replace("`", ""))))
+    return parts
+
+
+def _markdown_table(block: Sequence[str], name: str, caption: str, define: str) -> Table:
+    header, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in block]
+    columns = tuple(Column(text, "tau" if text.startswith("tau") else define, numeric=False) for text in header)
+    rows = tuple(tuple(Cell(text, _leading(text)) for text in line) for line in body)
+    return Table(name, words("{}", caption), columns, rows)
+
+
+def _leading(text: str) -> float | str:
+    """What a cell is sorted by: its first number, else its words."""
+    try:
+        return float(text.split()[0])
+    except (IndexError, ValueError):
+        return text
+
+
+def _wide(label: str, found: pd.DataFrame, metrics: Sequence[str], name: str, caption: str) -> Table:
+    own = rows_by(found, "method")
+    rows = [
+        (name_cell(method), *(figure(own[method][one]) for one in metrics), whole(own[method]["n"]))
+        for method in method_order(own)
+    ]
+    columns = (METHOD, *(metric_column(one) for one in metrics), N)
+    return Table(f"{name}-{slug(label)}", words("{}: {}", label, caption), columns, tuple(rows))
+
+
+def _line(part: pd.DataFrame, name: str, x: str) -> Line:
+    part = part.sort_values(x)
+    banded = "low" in part and not is_control(name)
+    columns = [part[x], part["mean"], *(part[one] if banded else pd.Series(nan, part.index) for one in ("low", "high"))]
+    return Line(name, tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in zip(*columns, strict=True)))
+
+
+def _tidy(stratum: str) -> str:
+    return stratum.replace("<=", "≤")
+
+
+def _missing(why: str) -> Prose:
+    return Prose(words("Not measured. {}.", why.rstrip(".")), "remark")
+
+
+N = Column("n", "n", "descending")
+Build = Callable[[str, Sequence[RunData]], list[Any]]

@@ -1,0 +1,120 @@
+"""The report's section on significance: pairs of methods and mean ranks, by metric."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from segfaith.evaluation.metrics import METRICS
+from segfaith.results import significance
+from segfaith.results.page_charts import ranks
+from segfaith.results.page_model import (
+    Cell,
+    Charts,
+    Column,
+    Fold,
+    Prose,
+    Table,
+    count,
+    figure,
+    number,
+    p_value,
+    p_words,
+    ref,
+    slug,
+    whole,
+    words,
+)
+from segfaith.results.records import RunData
+
+COMPARED = ("tdd", "odd_abs", "leak_abs", "insertion_gain", "stability")
+"""Metrics whose differences are tested; tdd_gain subtracts one control from all, so that its pairs are those of tdd."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """The tests by one metric: rows of `significance.compare` and Friedman's."""
+
+    pairs: pd.DataFrame
+    ranked: significance.Friedman
+
+
+def tested(group: Sequence[RunData]) -> dict[str, Tested]:
+    """All pairs and mean ranks by each metric, on the runs of one data set; nothing with fewer than two methods."""
+    runs = [one.run for one in group]
+    found: dict[str, Tested] = {}
+    for metric in COMPARED:
+        pairs = significance.compare(runs, metric)
+        if not pairs.empty:
+            (ranked,) = significance.friedman(runs, metric)
+            found[metric] = Tested(pairs, ranked)
+    return found
+
+
+def tests(label: str, results: Mapping[str, Tested]) -> list[Any]:
+    """Per metric, in a fold: the pairs with effect, interval and corrected p, and mean ranks."""
+    if not results:
+        return [Prose(words("{} not testable: fewer than two methods besides controls and variants.", f"{label}:"))]
+    return [_test(label, metric, one.pairs, one.ranked) for metric, one in results.items()]
+
+
+def _test(label: str, metric: str, pairs: pd.DataFrame, ranked: significance.Friedman) -> Fold:
+    known = pairs[pairs["why"] == ""]
+    apart = int(known["significant"].sum())
+    said = words("{} of {} told apart", apart, count(len(known), "pair")) if len(known) else Markup("not testable")
+    parts: list[Any] = []
+    if ranked.ranks and not ranked.why:
+        parts.append(
+            Charts(
+                (ranks(ranked.ranks, ranked.critical_difference, f"Mean rank by {METRICS[metric].label} (1 = best)"),),
+                words(
+                    "{} over {}: {}. Bars are as long as the {} ({}); methods whose bars do not overlap differ by "
+                    "Nemenyi’s test.{}",
+                    ref("friedman", "Friedman’s test"),
+                    count(ranked.images, "image"),
+                    ref("friedman", p_words(ranked.p)),
+                    ref("cd", "critical difference"),
+                    number(ranked.critical_difference, 2),
+                    "" if ranked.p < significance.ALPHA else " Friedman’s own p is not below .05, so that none do.",
+                ),
+            )
+        )
+    elif ranked.why:
+        parts.append(Prose(words("{}: {}.", ref("friedman", "Friedman’s test"), ranked.why), "remark"))
+    name = f"pairs-{metric}-{slug(label)}"
+    columns = (
+        Column("Pair", "method", numeric=False),
+        Column("Difference", "difference", "descending"),
+        Column("95 % interval", "interval"),
+        Column("Effect", "effect", "descending"),
+        Column("p (Holm)", "p"),
+        Column("Verdict", "p", numeric=False),
+        Column("Images", "images", "descending"),
+        Column("Runs", "run", "descending"),
+    )
+    rows = tuple(_pair(row, metric) for row in pairs.to_dict("records"))
+    parts.append(Table(name, words("{}: pairs of methods on {}", METRICS[metric].label, label), columns, rows))
+    return Fold(words("<strong>{}</strong>: {}", METRICS[metric].label, said), tuple(parts), metric == COMPARED[0])
+
+
+def _pair(row: dict[Any, Any], metric: str) -> tuple[Cell, ...]:
+    """A pair; in place of a verdict, why it is not testable."""
+    higher = row["first"] if row["difference"] > 0 else row["second"]
+    lower = row["second"] if row["difference"] > 0 else row["first"]
+    winner = higher if METRICS[metric].better == "higher" else lower
+    said = f"{winner} is better" if row["significant"] else "not told apart"
+    note = row.get("note", "")
+    interval = "n/a" if isnan(row["low"]) else f"{number(row['low'])} to {number(row['high'])}"
+    return (
+        Cell(f"{row['first']} − {row['second']}", f"{row['first']} {row['second']}"),
+        figure(row["difference"], define=metric),
+        Cell(interval, None if isnan(row["low"]) else row["low"]),
+        figure(row["effect"], 2),
+        Cell(p_value(row["p_holm"]), None if isnan(row["p_holm"]) else row["p_holm"]),
+        Cell(row["why"] or said, row["why"] or said, under=note),
+        whole(row["images"]),
+        whole(row["runs"]),
+    )

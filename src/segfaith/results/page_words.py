@@ -1,0 +1,189 @@
+"""The report's summary in plain words: what was run and what came out."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from markupsafe import Markup
+
+from segfaith.evaluation.metrics import METRICS
+from segfaith.results import claims, tables, trust
+from segfaith.results.page_limits import first_setting, model_name
+from segfaith.results.page_model import (
+    count,
+    is_control,
+    join,
+    listed,
+    metric_ref,
+    number,
+    p_words,
+    ref,
+    spread,
+    without_variants,
+    words,
+)
+from segfaith.results.page_tests import Tested
+from segfaith.results.records import RunData
+from segfaith.results.style import method_order
+
+PLAIN = {
+    "tdd": "What is marked in the target matters to the model",
+    "odd_abs": "What is marked outside it matters too",
+    "insertion_gain": "What is marked in the target suffices",
+    "stability": "The map stays the same under small changes of the image",
+    "runtime_s": "Seconds for a map",
+}
+"""What the summary's metrics say in plain words; it names the best method by each."""
+
+
+def ran(label: str, group: Sequence[RunData]) -> Markup:
+    """One sentence on the runs of a data set."""
+    models = list(dict.fromkeys(model_name(one) for one in group))
+    seeds = sorted({str(one.description["settings"]["seed"]) for one in group})
+    images = {name for one in group for name in one.records["sample_id"]}
+    found = {"ok": 0, "skipped": 0, "failed": 0}
+    for one in group:
+        states = one.records.groupby("sample_id")["status"].agg(set)
+        for state in states:
+            found["ok" if "ok" in state else "failed" if "failed" in state else "skipped"] += 1
+    samples = sum(found.values())
+    methods = method_order(name for one in group for name in one.records["method"])
+    own = [name for name in methods if not is_control(name)]
+    controls = [name for name in methods if is_control(name)]
+    return words(
+        "<strong>{}</strong>: {} of {} ({}) with {} {}, on {}. {} of {} were measured{}. Methods: {}{}. {}",
+        label,
+        ref("run", count(len(group), "run")),
+        count(len(models), "model"),
+        join(models),
+        "seed" if len(seeds) == 1 else "seeds",
+        join(seeds),
+        ref("images", count(len(images), "image")),
+        ref("status", f"{found['ok']:,}"),
+        count(samples, "sample"),
+        f" ({found['skipped']} skipped, {found['failed']} failed)" if samples > found["ok"] else "",
+        join(own),
+        words("; {}: {}", ref("control", "controls"), join(controls)) if controls else "",
+        _settings(group),
+    )
+
+
+def _settings(group: Sequence[RunData]) -> Markup:
+    firsts = list(dict.fromkeys(first_setting(one) for one in group))
+    if not all(firsts):
+        return Markup("")
+    said = [f"{operator} occlusion at k = {k:g}" for operator, k in (one for one in firsts if one)]
+    return words("Scored with {}.", listed([ref("occlusion", one) for one in said]))
+
+
+def came_out(group: Sequence[RunData], results: Mapping[str, Tested]) -> list[Markup]:
+    """The best method by each metric, how methods stand against chance, the claims, the planted evidence."""
+    runs = [one.run for one in group]
+    shown = [without_variants(one).run for one in group]
+    summary = tables.summarise(shown)
+    own = summary[~summary["method"].map(is_control).astype(bool)].dropna(subset="mean")
+    said = [_best(shown, own, metric, results.get(metric)) for metric in PLAIN]
+    said += [_chance(own, shown), _claims(runs), _evidence(runs)]
+    return [one for one in said if one]
+
+
+def _best(runs: Sequence[tables.Run], own: pd.DataFrame, metric: str, result: Tested | None) -> Markup:
+    lower = METRICS[metric].better == "lower"
+    ordered = own[own["metric"] == metric].sort_values("mean", ascending=lower)
+    if len(ordered) < 2:
+        return Markup("")
+    first, second = ordered.iloc[0], ordered.iloc[1]
+    names = (str(first["method"]), str(second["method"]))
+    sentence = words(
+        "{} ({}): <strong>{}</strong> is {}, {}; {} follows with {}",
+        PLAIN[metric],
+        metric_ref(metric),
+        names[0],
+        "lowest" if lower else "highest",
+        ref(metric, spread(first["mean"], first["std"])),
+        names[1],
+        ref(metric, spread(second["mean"], second["std"])),
+    )
+    won = tables.wins(runs, metric)
+    pair = won[won["first"].isin(names) & won["second"].isin(names)]
+    if len(pair) and pair.iloc[0]["runs"]:
+        row = pair.iloc[0]
+        victories = row["wins"] if row["first"] == names[0] else row["losses"]
+        sentence += words("; better in {} runs", ref("wins", f"{victories} of {row['runs']}"))
+    return sentence + (_told(result.pairs, names) if result else "") + "."
+
+
+def _told(pairs: pd.DataFrame, names: tuple[str, str]) -> Markup:
+    """Whether the two differ, in the words of the test."""
+    found = pairs[pairs["first"].isin(names) & pairs["second"].isin(names)]
+    if not len(found):
+        return Markup("")
+    row = found.iloc[0]
+    if row["why"]:
+        return words("; {}", short(row["why"]))
+    p = ref("p", p_words(row["p_holm"]))
+    return words(
+        "; over images {} ({})", "the difference is significant" if row["significant"] else "they are not told apart", p
+    )
+
+
+def short(why: str) -> str:
+    """The first words of a reason, "not testable: one run"."""
+    return why.split(";")[0].split(",")[0]
+
+
+def _chance(own: pd.DataFrame, runs: Sequence[tables.Run]) -> Markup:
+    """Which methods beat random cells."""
+    gains = own[own["metric"] == "tdd_gain"].set_index("method")["mean"]
+    if gains.empty:
+        return Markup("")
+    per_run = tables.run_values(runs)
+    per_run = per_run[per_run["metric"] == "tdd_gain"].groupby("method")["value"].min()
+    above = [name for name in gains.index if per_run.get(name, -1) > 0]
+    rest = [name for name in gains.index if name not in above]
+    numbers = listed([words("{} {}", name, ref("tdd_gain", number(gains[name]))) for name in gains.index])
+    sentence = words("TDD above that of random cells ({}): {}.", metric_ref("tdd_gain"), numbers)
+    if rest:
+        sentence += words(
+            " Not above {} in every run, so no better than chance there: {}.",
+            ref("control", "random cells"),
+            listed(rest),
+        )
+    return sentence
+
+
+def _claims(runs: Sequence[tables.Run]) -> Markup:
+    found = claims.check_claims(runs)
+    counts = found["holds"].value_counts()
+    if not (counts.get("holds", 0) + counts.get("fails", 0)):
+        return Markup("")
+    said = [f"{counts[name]} {words_}" for name, words_ in CLAIM_WORDS.items() if counts.get(name, 0)]
+    return words(
+        'Of the paper’s {} {} (<a href="#claims">claims check</a>).', ref("claim", f"{len(found)} claims"), listed(said)
+    )
+
+
+def _evidence(runs: Sequence[tables.Run]) -> Markup:
+    """Which metrics agree with planted evidence."""
+    if not tables.has_evidence(runs):
+        return Markup("")
+    rows, _ = trust.usable(runs)
+    kinds = set(rows["kind"]) if len(rows) else set()
+    kind = "all but plain" if kinds - {"plain"} else "plain"
+    said: dict[str, list[Markup]] = {}
+    for metric in trust.JUDGED if kinds else ():
+        found = trust.agreement(rows, kind, metric)
+        said.setdefault("not testable" if found.why else found.verdict, []).append(metric_ref(metric))
+    if not said:
+        return Markup("")
+    verdicts = join([words("{}: {}", verdict, listed(names)) for verdict, names in said.items()], "; ")
+    return words(
+        'Ranking of methods by each metric against that by {} ({}): {} (<a href="#evidence">details</a>).',
+        ref("evidence", "planted evidence"),
+        "plain objects left out" if kind != "plain" else "plain objects only",
+        verdicts,
+    )
+
+
+NAMED = 2
+"""So many pairs are named; more are counted."""
+CLAIM_WORDS = {"holds": "hold", "fails": "fail", "not testable": "can’t be tested here"}

@@ -1,0 +1,314 @@
+"""How much a ranking of methods depends on the evaluation: on the occlusion operator and on k; curves and their areas.
+
+RIA, and DEA with it, are built with mean occlusion and usually scored with it. That is circular: it favours them. Here
+the same maps are ranked under every operator, and under every k, that the runs measured (`curves/`), over the same
+images, and Kendall's W says how far the rankings agree: with m settings, n methods, R_i the sum of method i's ranks
+over the settings, S = sum_i (R_i - mean R)^2 and T_j = sum over the groups of t tied methods in setting j of t^3 - t,
+
+    W = 12 S / (m^2 (n^3 - n) - m sum_j T_j)   in [0, 1]; 1: the same ranking everywhere, 0: no agreement.
+
+Kendall and Babington Smith 1939; the correction for ties is Kendall's of 1945. Every function takes `min_s`, which
+leaves out samples with a lower s.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from segfaith.errors import SettingsError
+from segfaith.evaluation.metrics import METRICS
+from segfaith.results.records import RunData
+from segfaith.results.tables import data_label
+
+CURVE_KINDS = {"tdd": "target_deletion", "odd_abs": "off_deletion", "insertion_gain": "insertion"}
+"""Metrics that can be ranked under other settings, and the kind of curve that holds them."""
+OVER = {"occlusion": "occlusion operators", "k": "values of k"}
+SETTING_COLUMNS = ["data", "setting", "method", "mean", "rank", "n"]
+CONCORDANCE_COLUMNS = ["data", "over", "metric", "w", "methods", "settings", "images", "why"]
+AREA_COLUMNS = ["data", "method", "kind", "area", "n", "low_k", "high_k"]
+CURVE_MEAN_COLUMNS = ["data", "method", "kind", "k", "mean", "low", "high", "n"]
+LEAST_SETTINGS, LEAST_METHODS = 2, 3
+ROUND = 6
+"""Means that are equal to this many places share a rank."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Complete:
+    """Values of the images that have all settings and methods: rows (run, sample_id), columns (setting, method)."""
+
+    values: pd.DataFrame
+    settings: list[str]
+    methods: list[str]
+    why: str
+    left_out: str = ""
+
+    @property
+    def images(self) -> int:
+        return len(self.values.index.unique("sample_id")) if len(self.values) else 0
+
+
+def by_setting(
+    data: Sequence[RunData],
+    metric: str = "tdd",
+    over: Literal["occlusion", "k"] = "occlusion",
+    *,
+    methods: Sequence[str] | None = None,
+    min_s: float | None = None,
+) -> pd.DataFrame:
+    """Every method's mean and rank under each setting, over the same images.
+
+    Over operators, k is each run's first; over k, the operator is. Settings are those that all runs with curves share.
+    An image enters if it has a value under all of them for all methods; a method that has values on less than half of
+    the images of the best covered one is left out, so that it does not empty the table.
+
+    Args:
+        metric: `tdd`, `odd_abs` or `insertion_gain`.
+        methods: only these are ranked; all by default.
+
+    Returns:
+        Columns data, setting, method, mean (of run-level means), rank (1 is best by the metric's direction; methods
+        whose means are equal to 1e-6 share the mean of their ranks), n (pairs of run and image). `attrs["why"]` says
+        what is left out, and why a data set has no rows, as where no run has curves.
+
+    Raises:
+        SettingsError: an unknown metric or `over`.
+    """
+    rows, reasons = [], []
+    for label, group in _groups(data):
+        found = _complete(group, metric, over, methods, min_s)
+        if not len(found.values):
+            reasons.append(f"{label}: {found.why}")
+            continue
+        if found.left_out:
+            reasons.append(f"{label}: left out: {found.left_out}")
+        means = found.values.groupby(level="run").mean().mean()
+        for setting in found.settings:
+            ranks = _ranks(means[setting].reindex(found.methods), metric)
+            for method in found.methods:
+                rows.append([label, setting, method, means[setting][method], ranks[method], len(found.values)])
+    return _table(rows, SETTING_COLUMNS, reasons)
+
+
+def concordance(
+    data: Sequence[RunData],
+    metric: str = "tdd",
+    over: Literal["occlusion", "k"] = "occlusion",
+    *,
+    methods: Sequence[str] | None = None,
+    min_s: float | None = None,
+) -> pd.DataFrame:
+    """Kendall's W of the rankings of `by_setting`, a row per data set.
+
+    Returns:
+        Columns data, over, metric, w, methods and settings and images (their numbers), why (empty, or "not testable:"
+        and the reason; w is then NaN).
+    """
+    rows = []
+    for label, group in _groups(data):
+        found = _complete(group, metric, over, methods, min_s)
+        w, why = nan, found.why
+        if not why and len(found.settings) < LEAST_SETTINGS:
+            which = ", ".join(found.settings)
+            why = f"the runs measured 1 of the {OVER[over]} ({which}), at least {LEAST_SETTINGS} needed"
+        if not why and len(found.methods) < LEAST_METHODS:
+            why = f"{len(found.methods)} methods, at least {LEAST_METHODS} needed"
+        if not why:
+            means = found.values.groupby(level="run").mean().mean()
+            w = kendall_w(
+                [_ranks(means[setting].reindex(found.methods), metric).to_list() for setting in found.settings]
+            )
+            why = "all methods are tied under every setting" if np.isnan(w) else ""
+        counts = [len(found.methods), len(found.settings), found.images]
+        rows.append([label, over, metric, w, *counts, f"not testable: {why}" if why else ""])
+    return pd.DataFrame(rows, columns=CONCORDANCE_COLUMNS)
+
+
+def kendall_w(ranks: ArrayLike) -> float:
+    """Kendall's W with the correction for ties (see the module).
+
+    Args:
+        ranks: of shape (settings, methods); tied methods share the mean of their ranks.
+
+    Returns:
+        W in [0, 1]; NaN where every setting ties all methods.
+    """
+    table = np.asarray(ranks, dtype=float)
+    m, n = table.shape
+    sums = table.sum(0)
+    ties = sum(float((counts**3 - counts).sum()) for counts in (np.unique(row, return_counts=True)[1] for row in table))
+    whole = m**2 * (n**3 - n) - m * ties
+    return float(12 * ((sums - sums.mean()) ** 2).sum() / whole) if whole > 0 else nan
+
+
+def areas(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFrame:
+    """Area under each method's curve over k at the first operator, by the trapezoid rule, divided by the range of k.
+
+    The point k = 0 with value 0 is added, for there nothing is deleted or inserted. So an area is the mean height of
+    the curve between k = 0 and the highest k: higher is better for target_deletion and insertion. That of off_deletion
+    can be 0 because rises and falls cancel; off_deletion_abs, of the absolute values, does not: lower is better.
+
+    Returns:
+        Columns data, method, kind, area (mean of run-level means over images), n (pairs of run and image that have all
+        k), low_k (0), high_k. Only k that all runs share enter, and at least two are needed; else the data set has no
+        rows, with the reason in `attrs["why"]`.
+    """
+    found, reasons = [], []
+    for label, group in _groups(data):
+        curves, ks = _curves(group, min_s)
+        if len(ks) < 2:
+            reasons.append(f"{label}: areas need curves over at least two k that all runs share, got {len(ks)}")
+            continue
+        absolute = curves[curves["kind"] == "off_deletion"].copy()
+        absolute["kind"], absolute["value"] = "off_deletion_abs", absolute["value"].abs()
+        wide = pd.concat([curves, absolute]).pivot_table(
+            index=["method", "kind", "run", "sample_id"], columns="k", values="value", sort=False
+        )
+        wide = wide.reindex(columns=ks).dropna()
+        heights = np.hstack([np.zeros((len(wide), 1)), wide.to_numpy(float)])
+        area = pd.Series(np.trapezoid(heights, [0.0, *ks], axis=1) / ks[-1], wide.index)
+        keys = ["method", "kind"]
+        means = area.groupby(level=[*keys, "run"], sort=False).mean().groupby(level=keys, sort=False).mean()
+        table = pd.DataFrame({"area": means, "n": area.groupby(level=keys, sort=False).size()}).reset_index()
+        found.append(table.assign(data=label, low_k=0.0, high_k=ks[-1])[AREA_COLUMNS])
+    return _joined(found, AREA_COLUMNS, reasons)
+
+
+def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFrame:
+    """Mean curves over k at the first operator, with the 95 % interval of the mean (Student's t) over images.
+
+    Each image is averaged over its runs first, for the same image in two runs is not two independent ones. Values are
+    tdd, odd (signed) and insertion gain.
+
+    Returns:
+        Columns data, method, kind, k, mean, low, high (NaN for a single image), n (images). A data set whose
+        runs have no curves has no rows, with the reason in `attrs["why"]`.
+    """
+    found, reasons = [], []
+    for label, group in _groups(data):
+        curves, _ = _curves(group, min_s, shared=False)
+        if not len(curves):
+            reasons.append(f"{label}: {NO_CURVES}")
+            continue
+        images = curves.groupby(["method", "kind", "k", "sample_id"], sort=False)["value"].mean().dropna()
+        table = images.groupby(level=["method", "kind", "k"], sort=False).agg(["mean", "std", "count"]).reset_index()
+        half = pd.Series(stats.t.ppf(0.975, table["count"] - 1), table.index) * table["std"] / np.sqrt(table["count"])
+        table = table.assign(data=label, low=table["mean"] - half, high=table["mean"] + half, n=table["count"])
+        places = {name: place for place, name in enumerate([*curves["method"].unique(), *CURVE_KINDS.values()])}
+        table = table.sort_values(["method", "kind", "k"], key=lambda one: one.map(places) if one.name != "k" else one)
+        found.append(table[CURVE_MEAN_COLUMNS])
+    return _joined(found, CURVE_MEAN_COLUMNS, reasons)
+
+
+NO_CURVES = "no run has curves; name several operators or several k in [evaluation]"
+
+
+def _complete(
+    group: Sequence[RunData], metric: str, over: str, methods: Sequence[str] | None, min_s: float | None
+) -> _Complete:
+    """Values by setting and method of the images that have them all."""
+    if metric not in CURVE_KINDS or over not in OVER:
+        raise SettingsError(
+            f"expected one of {', '.join(CURVE_KINDS)} over one of {', '.join(OVER)}, got {metric!r} over {over!r}; "
+            "other metrics are not measured under several settings"
+        )
+    frames = []
+    for number, one in enumerate(group):
+        rows = one.curves[one.curves["kind"] == CURVE_KINDS[metric]]
+        operator, k = first_setting(one)
+        chosen = np.isclose(rows["k"].astype(float), k) if over == "occlusion" else rows["occlusion"] == operator
+        rows = rows[chosen] if min_s is None else rows[chosen & (rows["s"] >= min_s)]
+        if len(rows):
+            frames.append(rows.assign(run=number, setting=[_word(value) for value in rows[over]]))
+    if not frames:
+        return _Complete(pd.DataFrame(), [], [], NO_CURVES)
+    everything = pd.concat(frames, ignore_index=True)
+    if metric == "odd_abs":
+        everything["value"] = everything["value"].abs()
+    settings = [name for name in _order(everything, over) if all(name in set(one["setting"]) for one in frames)]
+    names = [name for name in everything["method"].unique() if methods is None or name in methods]
+    entered = everything[everything["setting"].isin(settings) & everything["method"].isin(names)]
+    wide = entered.pivot_table(
+        index=["run", "sample_id"], columns=["setting", "method"], values="value", sort=False, dropna=True
+    )
+    covered = {name: _coverage(wide, settings, name) for name in names}
+    most = max(covered.values(), default=0)
+    enough = [name for name in names if covered[name] and covered[name] * 2 >= most]
+    left_out = [f"{name} (all settings on {covered[name]} of {most} images)" for name in names if name not in enough]
+    left_out += [f"{name} (not in all runs)" for name in _order(everything, over) if name not in settings]
+    wide = wide.reindex(columns=pd.MultiIndex.from_product([settings, enough], names=["setting", "method"])).dropna()
+    why = "" if len(wide) and enough else "no image has a value under all settings for all methods"
+    return _Complete(wide if enough else wide.iloc[:0], settings, enough, why, ", ".join(left_out))
+
+
+def _coverage(wide: pd.DataFrame, settings: Sequence[str], method: str) -> int:
+    """On how many images a method has a value under all settings."""
+    own = [(setting, method) for setting in settings]
+    return int(wide[own].notna().all(axis=1).sum()) if own and all(one in wide.columns for one in own) else 0
+
+
+def _curves(group: Sequence[RunData], min_s: float | None, shared: bool = True) -> tuple[pd.DataFrame, list[float]]:
+    """Curves over k at each run's first operator, and their k in order; with `shared` only those of all runs."""
+    frames = []
+    for number, one in enumerate(group):
+        rows = one.curves[one.curves["occlusion"] == first_setting(one)[0]]
+        rows = rows if min_s is None else rows[rows["s"] >= min_s]
+        if len(rows):
+            frames.append(rows.assign(run=number))
+    if not frames:
+        return pd.DataFrame(), []
+    everything = pd.concat(frames, ignore_index=True)
+    ks = {float(k) for k in everything["k"].unique()}
+    ks = set.intersection(ks, *({float(k) for k in one["k"].unique()} for one in frames)) if shared else ks
+    return everything[everything["k"].isin(ks)], sorted(ks)
+
+
+def first_setting(one: RunData) -> tuple[str, float]:
+    """The operator and the k of a run's records."""
+    evaluation = one.description["settings"]["evaluation"]
+    operator, k = (
+        value[0] if isinstance(value, list) else value for value in (evaluation["occlusion"], evaluation["k"])
+    )
+    return str(operator), float(k)
+
+
+def _order(rows: pd.DataFrame, over: str) -> list[str]:
+    """Operators as the runs name them, k ascending."""
+    values = list(rows[over].unique())
+    return [_word(value) for value in (sorted(values) if over == "k" else values)]
+
+
+def _word(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _ranks(means: pd.Series, metric: str) -> pd.Series:
+    return means.round(ROUND).rank(ascending=METRICS[metric].better == "lower", method="average")
+
+
+def _groups(data: Sequence[RunData]) -> Iterator[tuple[str, list[RunData]]]:
+    """The runs of each data set."""
+    groups: dict[str, list[RunData]] = {}
+    for one in data:
+        groups.setdefault(data_label(one.description), []).append(one)
+    yield from groups.items()
+
+
+def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str], reasons: Sequence[str]) -> pd.DataFrame:
+    joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(columns))
+    return _explained(joined, reasons)
+
+
+def _table(rows: Sequence[Sequence[object]], columns: Sequence[str], reasons: Sequence[str]) -> pd.DataFrame:
+    return _explained(pd.DataFrame(rows, columns=list(columns)), reasons)
+
+
+def _explained(table: pd.DataFrame, reasons: Sequence[str]) -> pd.DataFrame:
+    """`attrs["why"]` says what is missing and why."""
+    table.attrs["why"] = "; ".join(reasons) or ("" if len(table) else "no runs")
+    return table

@@ -1,0 +1,184 @@
+"""The paper's claims on hand-made runs, whose every figure is known."""
+
+from collections.abc import Mapping
+from math import nan
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from segfaith.results.claims import CLAIM_COLUMNS, alpha_claims, check_claims
+from segfaith.results.paper import PAPER_METHODS, PAPER_METRICS, TABLE_1
+from segfaith.results.tables import TABLE_METRICS, Run
+
+AS_IN_THE_PAPER: dict[str, dict[str, float]] = {
+    "tdd": {"gpa": 0.27, "ega": 0.25, "ria": 0.52, "dea": 0.45} | {f"dea@alpha=0.{i}": 0.4 for i in (5, 6, 7, 8)},
+    "odd_abs": {"gpa": 0.5, "ega": 0.4, "ria": 0.2, "dea": 0.3},
+    "stability": {"gpa": 0.88, "ega": 0.98, "ria": 0.82, "dea": 0.96},
+    "insertion_gain": {"gpa": 0.28, "ega": 0.2, "ria": 0.09, "dea": 0.1},
+    "runtime_s": {"gpa": 0.05, "ega": 0.04, "ria": 2.0, "dea": 2.1},
+}
+ALL = [
+    "DEA's TDD is above EGA's in every run",
+    "DEA's TDD is above GPA's in every run",
+    "RIA has the highest TDD",
+    "RIA has the lowest OT abs",
+    "RIA has the lowest stability",
+    "EGA has the highest stability",
+    "EGA has the lowest runtime",
+    "DEA lies between EGA and RIA in TDD",
+    "DEA lies between EGA and RIA in OT abs",
+    "DEA lies between EGA and RIA in stability",
+    "GPA has the highest insertion gain",
+    *(f"with alpha = 0.{i}, DEA's TDD is above EGA's" for i in (5, 6, 7, 8)),
+]
+
+
+def run(
+    name: str, changes: Mapping[str, Mapping[str, float]] = {}, drop: tuple[str, ...] = (), data: str = "sbd"
+) -> Run:
+    """A run whose means are the paper's order but for `changes` (metric to method to mean), without methods `drop`."""
+    methods = [method for method in AS_IN_THE_PAPER["tdd"] if method not in drop]
+    rows: list[dict[str, Any]] = []
+    for method in methods:
+        means = {
+            metric: changes.get(metric, {}).get(method, AS_IN_THE_PAPER.get(metric, {}).get(method, nan))
+            for metric in TABLE_METRICS
+        }
+        for sample, offset in (("a", -0.01), ("b", 0.01)):
+            values = {metric: mean + offset for metric, mean in means.items()}
+            rows.append({"sample_id": sample, "method": method, "s": 0.5, "status": "ok", "reason": ""} | values)
+    description = {
+        "data": {"name": data, "split": "val", "samples": ["a", "b"]},
+        "model": {"name": "net", "weights": "net.pth"},
+        "settings": {"seed": 0, "name": name},
+    }
+    return description, pd.DataFrame(rows)
+
+
+def claim(found: pd.DataFrame, words: str) -> dict[str, Any]:
+    chosen = found[found["claim"] == words]
+    assert len(chosen) == 1, words
+    return chosen.to_dict("records")[0]
+
+
+def test_the_claims_are_those_of_the_specification_and_hold_where_the_order_is_the_papers() -> None:
+    found = check_claims([run("one"), run("two")])
+    assert list(found.columns) == CLAIM_COLUMNS
+    assert list(found["claim"]) == ALL
+    assert set(found["holds"]) == {"holds"}
+    assert set(found["count"]) == {"2/2 runs"}
+    assert set(found["data"]) == {"sbd val"}
+    assert claim(found, "EGA has the lowest runtime")["numbers"] == (
+        "Time s: EGA 0.0400 ± 0.0000, GPA 0.0500 ± 0.0000, RIA 2.000 ± 0.000, DEA 2.100 ± 0.000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        (ALL[0], {"tdd": {"dea": 0.24}}),
+        (ALL[1], {"tdd": {"gpa": 0.46}}),
+        (ALL[2], {"tdd": {"gpa": 0.53}}),
+        (ALL[2], {"tdd": {"ega": 0.53}}),
+        (ALL[3], {"odd_abs": {"gpa": 0.1}}),
+        (ALL[4], {"stability": {"dea": 0.8}}),
+        (ALL[5], {"stability": {"gpa": 0.99}}),
+        (ALL[6], {"runtime_s": {"gpa": 0.03}}),
+        (ALL[7], {"tdd": {"dea": 0.6}}),
+        (ALL[8], {"odd_abs": {"dea": 0.1}}),
+        (ALL[9], {"stability": {"dea": 0.99}}),
+        (ALL[10], {"insertion_gain": {"ria": 0.5}}),
+        *((f"with alpha = 0.{i}, DEA's TDD is above EGA's", {"tdd": {f"dea@alpha=0.{i}": 0.2}}) for i in (5, 6, 7, 8)),
+    ],
+)
+def test_each_claim_fails_where_its_own_figures_say_so(words: str, change: dict[str, dict[str, float]]) -> None:
+    one = claim(check_claims([run("one", change), run("two", change)]), words)
+    assert (one["holds"], one["count"]) == ("fails", "0/2 runs")
+    assert one["numbers"].endswith("; not in one, two")
+
+
+def test_claims_of_every_run_fail_by_one_run_and_the_others_by_the_mean() -> None:
+    """DEA .24 in one of three runs, where EGA has .25: its mean .38 is above, yet not in every run."""
+    runs = [run("one"), run("two", {"tdd": {"dea": 0.24, "dea@alpha=0.5": 0.1}}), run("three")]
+    found = check_claims(runs)
+    every, between = claim(found, ALL[0]), claim(found, ALL[7])
+    assert (every["holds"], every["count"]) == ("fails", "2/3 runs")
+    mean = (0.45 + 0.24 + 0.45) / 3
+    std = (((0.45 - mean) ** 2 * 2 + (0.24 - mean) ** 2) / 2) ** 0.5
+    assert every["numbers"] == f"TDD: DEA {mean:.3f} ± {std:.3f}, EGA 0.250 ± 0.000; not in two"
+    assert (between["holds"], between["count"]) == ("holds", "2/3 runs")
+    alpha = claim(found, "with alpha = 0.5, DEA's TDD is above EGA's")
+    assert (alpha["holds"], alpha["count"]) == ("holds", "2/3 runs"), "mean .3 is above .25"
+
+
+def test_a_method_that_some_runs_lack_is_compared_over_the_runs_that_have_it() -> None:
+    """As GPA in the ablations. Over its two runs RIA has .3 to its .35; over all, RIA's mean .4 would be above it."""
+    shared = {"tdd": {"ria": 0.3, "gpa": 0.35, "ega": 0.1, "dea": 0.2}}
+    runs = [run("one", shared), run("two", shared), *(run(f"ablation {i}", drop=("gpa",)) for i in range(2))]
+    found = check_claims(runs)
+    highest = claim(found, "RIA has the highest TDD")
+    assert (highest["holds"], highest["count"]) == ("fails", "2/4 runs")
+    assert "GPA 0.350 ± 0.000 (over the 2 runs that have it, where RIA has 0.300 ± 0.000)" in highest["numbers"]
+    assert highest["numbers"].startswith("TDD: RIA 0.410 ± 0.127, ")
+    above = claim(found, ALL[1])
+    assert (above["holds"], above["count"]) == ("fails", "0/2 runs")
+    assert claim(found, ALL[0])["count"] == "4/4 runs"
+
+
+def test_equal_is_neither_above_nor_between() -> None:
+    """Also where floating point has 0.1 + 0.2 on one side and 0.3 on the other."""
+    found = check_claims([run("one", {"tdd": {"dea": 0.1 + 0.2, "ega": 0.3}})])
+    for words in (ALL[0], ALL[7]):
+        assert (claim(found, words)["holds"], claim(found, words)["count"]) == ("fails", "0/1 run")
+
+
+def test_what_was_not_measured_is_not_testable_with_the_reason() -> None:
+    found = check_claims([run("one", {"stability": {"gpa": nan}}, drop=("ria", "dea@alpha=0.7"))])
+    highest = claim(found, "RIA has the highest TDD")
+    assert (highest["holds"], highest["count"], highest["numbers"]) == (
+        "not testable",
+        "0/0 runs",
+        "no run has a value of TDD for ria",
+    )
+    assert claim(found, "EGA has the highest stability")["numbers"] == "no run has a value of Stab. for gpa, ria"
+    alpha = claim(found, "with alpha = 0.7, DEA's TDD is above EGA's")
+    assert (alpha["holds"], alpha["numbers"]) == ("not testable", "no run has a value of TDD for dea@alpha=0.7")
+    assert claim(found, ALL[0])["holds"] == "holds"
+
+
+def test_methods_that_never_meet_in_a_run_are_not_compared() -> None:
+    runs = [run("one", drop=("dea",)), run("two", drop=("ega",))]
+    one = claim(check_claims(runs), ALL[0])
+    assert (one["holds"], one["count"]) == ("not testable", "0/0 runs")
+    assert one["numbers"] == "no run has TDD of all that are compared: dea, ega"
+
+
+def test_data_sets_do_not_mix() -> None:
+    found = check_claims([run("one"), run("two", {"tdd": {"dea": 0.1}}, data="voc2012")])
+    assert len(found) == 2 * len(ALL)
+    verdicts = found[found["claim"] == ALL[0]].set_index("data")["holds"].to_dict()
+    assert verdicts == {"sbd val": "holds", "voc2012 val": "fails"}
+
+
+def test_the_filter_on_s_reaches_the_claims() -> None:
+    description, records = run("one")
+    low = records.assign(s=0.01, tdd=records["tdd"].where(records["method"] != "dea", 0.0), sample_id="low")
+    runs = [(description, pd.concat([records, low], ignore_index=True))]
+    assert claim(check_claims(runs), ALL[0])["holds"] == "fails", "DEA's mean is .225 to EGA's .25"
+    assert claim(check_claims(runs, min_s=0.05), ALL[0])["holds"] == "holds"
+
+
+def test_variants_between_the_ends_are_claimed_too_and_others_not() -> None:
+    names = ["dea", "dea@alpha=0.55", "dea@alpha=0.9", "dea@alpha=0.4", "dea@alpha=0.6,beta=0.5", "ega@window=3"]
+    assert [one.methods[0].partition("=")[2] for one in alpha_claims(names)] == ["0.5", "0.55", "0.6", "0.7", "0.8"]
+
+
+def test_the_papers_numbers_are_complete_and_those_of_its_table() -> None:
+    assert len(TABLE_1) == 2 * len(PAPER_METHODS) * len(PAPER_METRICS)
+    assert TABLE_1["voc2012", "ega", "odd_abs"] == (0.982, 1.23)
+    assert TABLE_1["sbd", "gpa", "insertion_gain"] == (0.281, 0.196)
+    for data in ("voc2012", "sbd"):
+        tdd = {method: TABLE_1[data, method, "tdd"][0] for method in PAPER_METHODS}
+        assert max(tdd, key=tdd.__getitem__) == "ria"
+        assert tdd["ega"] < tdd["dea"] < tdd["ria"]

@@ -105,8 +105,8 @@ TERMS: dict[str, tuple[str, str]] = {
     "claim": (
         "Claims check",
         "The paper's claims, each held against run-level means. What the paper says of every run must hold in "
-        "every run; the others must hold for the means over runs, and the count says in how many runs they hold too. Not testable "
-        "where a method or metric is missing.",
+        "every run; the others must hold for the means over runs, and the count says in how many runs they hold too. "
+        "Not testable where a method or metric is missing.",
     ),
     "difference": (
         "Difference",

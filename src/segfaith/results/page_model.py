@@ -3,7 +3,7 @@
 Words are `Markup`: whoever builds them with `words` has every name, reason and path escaped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any, Literal
@@ -103,7 +103,7 @@ def words(template: str, /, *values: Any, **named: Any) -> Markup:
     return Markup(template).format(*values, **named)
 
 
-def join(parts: Sequence[Any], between: str = ", ") -> Markup:
+def join(parts: Iterable[Any], between: str = ", ") -> Markup:
     """Words one after the other, escaped."""
     return Markup(between).join(parts)
 

@@ -259,7 +259,7 @@ def _looks(data: Sequence[RunData], min_s: float | None) -> Section:
 def _randomisation(data: Sequence[RunData]) -> Section:
     table = strata.randomisation(data)
     words = (
-        "Mean rank correlation of a map with that of the trained model, as the model's parts are drawn anew from the "
+        "Mean rank correlation of a map with that of the trained model, as the weights of the model's parts are shuffled from the "
         "head on (Adebayo et al. 2018). A map that stays alike does not depend on what the model learned."
     )
     lines = [words, ""]

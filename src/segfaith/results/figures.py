@@ -205,7 +205,7 @@ def _randomisation(data: Sequence[RunData]) -> Drawing:
     count = _span(pd.concat([table["n"] for table in panels.values()]))
     caption = (
         "Randomisation check (Adebayo et al. 2018): mean Spearman correlation of each method's map with that of the "
-        f"trained model, as the model is drawn anew from the head on; {count} maps entered a point. A method that "
+        f"trained model, as its weights are shuffled from the head on; {count} maps entered a point. A method that "
         "explains the model must fall; the controls do not read it."
     )
     without = [one.label for one in by_parts.get((), [])]

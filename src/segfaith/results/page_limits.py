@@ -21,6 +21,9 @@ from segfaith.results.page_model import (
 from segfaith.results.page_tests import Tested
 from segfaith.results.records import RunData
 
+NAMED = 2
+"""So many pairs are named; more are counted."""
+
 
 def limits(group: Sequence[RunData], results: Mapping[str, Tested], min_s: float | None = None) -> list[Markup]:
     """What can't be concluded from these runs, each with its reason."""

@@ -55,10 +55,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Prose:
-    """A paragraph, or a subheading, or a remark in smaller print."""
+    """A paragraph, a subheading, a remark in smaller print, or why something is missing."""
 
     text: Markup
-    kind: Literal["prose", "heading", "remark"] = "prose"
+    kind: Literal["prose", "heading", "remark", "missing"] = "prose"
 
 
 @dataclass(frozen=True)

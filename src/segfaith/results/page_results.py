@@ -1,4 +1,4 @@
-"""The report's main sections: scores beside the paper's, and the claims check.
+"""The report's main sections: scores beside the paper's, the claims check, and what made the numbers.
 
 Every function takes the label of one data set and its runs, and gives the parts of a section about it.
 """
@@ -245,3 +245,40 @@ def _wins(label: str, group: Sequence[RunData]) -> Any:
 
 def _won(row: dict[str, Any] | None) -> Cell:
     return Cell("n/a") if row is None or not row["runs"] else Cell(row["count"], row["wins"] / row["runs"])
+
+
+def provenance(data: Sequence[RunData]) -> list[Any]:
+    """One row per run: what made it."""
+    rows = []
+    for label, one in zip(tables.run_labels([each.run for each in data]), data, strict=True):
+        about, model = one.description, one.description["model"]
+        measured = one.records[one.records["status"] == "ok"]["sample_id"].nunique()
+        texts = [
+            tables.data_label(about),
+            model["name"],
+            model.get("weights", ""),
+            str(model.get("file_sha256", model.get("state_sha256", "")))[:12],
+        ]
+        rows.append(
+            (
+                name_cell(label),
+                *map(name_cell, texts),
+                whole(about["settings"]["seed"]),
+                whole(measured),
+                whole(len(about["data"]["samples"])),
+                *(
+                    name_cell(text)
+                    for text in (about.get("created", ""), about.get("versions", {}).get("segfaith", ""))
+                ),
+            )
+        )
+    text = ["Run", "Data", "Model", "Weights", "SHA-256"]
+    columns = (
+        *(Column(one, "run", numeric=False) for one in text),
+        Column("Seed", "run"),
+        Column("Measured", "status", "descending"),
+        Column("Planned", "status", "descending"),
+        Column("Made", "run", numeric=False),
+        Column("Version", "run", numeric=False),
+    )
+    return [Table("provenance", Markup("What made these numbers"), columns, tuple(rows))]

@@ -199,7 +199,7 @@ def properties(label: str, group: Sequence[RunData]) -> list[Any]:
 
 
 def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
-    """Similarity to the trained model's maps as the model is drawn anew, a panel per model's parts, and the numbers."""
+    """Similarity to the trained model's maps as the model’s weights are shuffled, a panel per model's parts, and the numbers."""
     found = strata.randomisation([without_variants(one) for one in group])
     if found.empty:
         return [_missing(found.attrs.get("why", ""))]
@@ -303,7 +303,7 @@ def _tidy(stratum: str) -> str:
 
 
 def _missing(why: str) -> Prose:
-    return Prose(words("Not measured. {}.", why.rstrip(".")), "remark")
+    return Prose(words("{}.", why[:1].upper() + why[1:].rstrip(".")), "missing")
 
 
 N = Column("n", "n", "descending")

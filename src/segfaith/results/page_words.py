@@ -136,9 +136,9 @@ def _chance(own: pd.DataFrame, runs: Sequence[tables.Run]) -> Markup:
     gains = own[own["metric"] == "tdd_gain"].set_index("method")["mean"]
     if gains.empty:
         return Markup("")
-    per_run = tables.run_values(runs)
-    per_run = per_run[per_run["metric"] == "tdd_gain"].groupby("method")["value"].min()
-    above = [name for name in gains.index if per_run.get(name, -1) > 0]
+    values = tables.run_values(runs)
+    lowest = values[values["metric"] == "tdd_gain"].groupby("method")["value"].min()
+    above = [name for name in gains.index if lowest.get(name, -1) > 0]
     rest = [name for name in gains.index if name not in above]
     numbers = listed([words("{} {}", name, ref("tdd_gain", number(gains[name]))) for name in gains.index])
     sentence = words("TDD above that of random cells ({}): {}.", metric_ref("tdd_gain"), numbers)
@@ -184,6 +184,4 @@ def _evidence(runs: Sequence[tables.Run]) -> Markup:
     )
 
 
-NAMED = 2
-"""So many pairs are named; more are counted."""
 CLAIM_WORDS = {"holds": "hold", "fails": "fail", "not testable": "can’t be tested here"}

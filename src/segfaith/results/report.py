@@ -28,24 +28,21 @@ from segfaith.results import page_limits, page_results, page_robust, page_tests,
 from segfaith.results.page_gallery import SHOWN, Gallery, Item, gallery, methods_of, scores_of
 from segfaith.results.page_glossary import glossary
 from segfaith.results.page_model import (
-    Column,
     Points,
     Prose,
     Section,
-    Table,
     by_data,
     count,
+    join,
     metric_column,
-    name_cell,
     number,
     ref,
-    whole,
     with_score,
     words,
 )
 from segfaith.results.page_pictures import Pictures, pictures
 from segfaith.results.records import RunData, replace_file
-from segfaith.results.tables import data_label, run_labels
+from segfaith.results.tables import data_label
 
 LIMIT, PICTURES = 15_000_000, 10_000_000
 """Bytes of the page and, at first, of its pictures."""
@@ -111,13 +108,20 @@ def build_sections(data: Sequence[RunData], min_s: float | None = None) -> list[
             heading = words("{}: {}", title, label) if several else Markup(title)
             summary += [Prose(heading, "heading"), Points(tuple(told(label)))]
     sections = [Section("summary", "Summary", tuple(summary))]
+    unmeasured = []
     for topic in (*TOPICS[:2], _significance(results), *TOPICS[2:]):
-        parts: list[Any] = [Prose(topic.introduction)]
-        for label, group in groups.items():
-            parts += [Prose(words("{}", label), "heading")] if several else []
-            parts += topic.build(label, group)
-        sections.append(Section(topic.name, topic.title, tuple(parts)))
-    return [*sections, Section("runs", "Runs", tuple(_provenance(data)))]
+        parts = {label: topic.build(label, group) for label, group in groups.items()}
+        missing = [one.text for found in parts.values() for one in found if one.kind == "missing"]
+        if len(missing) == sum(map(len, parts.values())):
+            unmeasured.append(words("<strong>{}</strong>: {}", topic.title, join(dict.fromkeys(missing), " ")))
+            continue
+        blocks: list[Any] = [Prose(topic.introduction)]
+        for label, found in parts.items():
+            blocks += [*([Prose(words("{}", label), "heading")] if several else []), *found]
+        sections.append(Section(topic.name, topic.title, tuple(blocks)))
+    if unmeasured:
+        sections.append(Section("unmeasured", "What was not measured", (Points(tuple(unmeasured)),)))
+    return [*sections, Section("runs", "Runs", tuple(page_results.provenance(data)))]
 
 
 def render(
@@ -208,43 +212,6 @@ def _significance(results: Any) -> _Topic:
     return _Topic(
         "significance", "Significance", introduction, lambda label, _: page_tests.tests(label, results[label])
     )
-
-
-def _provenance(data: Sequence[RunData]) -> list[Any]:
-    """One row per run: what made it."""
-    rows = []
-    for label, one in zip(run_labels([each.run for each in data]), data, strict=True):
-        about, model = one.description, one.description["model"]
-        measured = one.records[one.records["status"] == "ok"]["sample_id"].nunique()
-        texts = [
-            data_label(about),
-            model["name"],
-            model.get("weights", ""),
-            str(model.get("file_sha256", model.get("state_sha256", "")))[:12],
-        ]
-        rows.append(
-            (
-                name_cell(label),
-                *map(name_cell, texts),
-                whole(about["settings"]["seed"]),
-                whole(measured),
-                whole(len(about["data"]["samples"])),
-                *(
-                    name_cell(text)
-                    for text in (about.get("created", ""), about.get("versions", {}).get("segfaith", ""))
-                ),
-            )
-        )
-    text = ["Run", "Data", "Model", "Weights", "SHA-256"]
-    columns = (
-        *(Column(one, "run", numeric=False) for one in text),
-        Column("Seed", "run"),
-        Column("Measured", "status", "descending"),
-        Column("Planned", "status", "descending"),
-        Column("Made", "run", numeric=False),
-        Column("Version", "run", numeric=False),
-    )
-    return [Table("provenance", Markup("What made these numbers"), columns, tuple(rows))]
 
 
 def _asset(name: str) -> str:

@@ -40,8 +40,8 @@ LEAST_IMAGES, LEAST_METHODS = 10, 3
 EXACT, PERMUTED = 50, 25
 """Up to so many images the exact distribution; below so many differences that are not zero, permutations."""
 ONE_RUN = (
-    "one run, which says nothing of other seeds or models; add runs, or ask with single_run=True for what holds of "
-    "this run alone"
+    "one run, which says nothing of other seeds or models; add runs, or ask with single_run=True (--single-run) "
+    "for what holds of this run alone"
 )
 RESAMPLES = 9999
 DECIMALS = 12
@@ -239,7 +239,7 @@ def _test(differences: NDArray[np.float64], seed: int, notes: list[str]) -> dict
     effect = rank_biserial(differences)
     if isnan(low):
         notes.append("no interval: all differences are equal")
-    if effect * differences.mean() < 0:
+    if p < ALPHA and effect * differences.mean() < 0:
         notes.append("the mean points the other way than the ranks: few images rule it")
     return {
         **{"low": low, "high": high, "effect": effect, "statistic": statistic, "p": p},

@@ -155,9 +155,9 @@ def map_properties(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFr
 
 
 def randomisation(data: Sequence[RunData]) -> pd.DataFrame:
-    """The sanity check of Adebayo et al. (2018): is the map another one once the model's weights are drawn anew?
+    """The sanity check of Adebayo et al. (2018): is the map another one once the model's weights are shuffled?
 
-    Stage 1 has drawn the head anew, each further stage one part more. A map that stays alike (correlation near 1) does
+    Stage 1 has shuffled the head, each further stage one part more. A map that stays alike (correlation near 1) does
     not depend on what the model learned.
 
     Returns:

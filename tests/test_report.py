@@ -1,0 +1,496 @@
+"""The report page: its numbers re-derived, its rules for samples, and that it escapes, resolves and holds together."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import combinations
+from math import isnan, nan
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_runs import make_run
+from markupsafe import Markup
+from scipy.stats import spearmanr
+
+from segfaith.errors import SettingsError
+from segfaith.evaluation.metrics import METRICS
+from segfaith.results import page_charts, page_gallery, page_robust, page_words, report, tables, trust
+from segfaith.results.page_glossary import FORMULAS, glossary, unknown
+from segfaith.results.page_limits import limits
+from segfaith.results.page_model import number, p_value, p_words, spread, with_score, words
+from segfaith.results.page_pictures import pictures
+from segfaith.results.page_tests import tested
+from segfaith.results.records import RECORD_COLUMNS, RunData, load_run, write_rows
+
+EVIL = "<script>alert('id')</script>"
+EVIL_REASON = '"><img src=x onerror=alert(1)>'
+
+
+class Page(HTMLParser):
+    """What the tests ask of a page: tags with their attributes, text by element id, and cells of tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: dict[str, list[list[str]]] = {}
+        self.linked: dict[str, list[list[str]]] = {}
+        self._table = ""
+        self._cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        own = dict(attrs)
+        self.tags.append((tag, own))
+        if tag == "table":
+            self._table = own.get("id") or ""
+        elif tag == "tr" and self._table:
+            self.rows.setdefault(self._table, []).append([])
+            self.linked.setdefault(self._table, []).append([])
+        elif tag in ("td", "th") and self._table:
+            self.rows[self._table][-1].append("")
+            self.linked[self._table][-1].append("")
+            self._cell = True
+        elif tag == "a" and self._cell:
+            self.linked[self._table][-1][-1] = own.get("href") or ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._cell = False
+        if tag == "table":
+            self._table = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._cell:
+            self.rows[self._table][-1][-1] += data
+
+
+def poison(directory: Path) -> None:
+    """Turns the last sample's id and the failures' reason into markup."""
+    shard = directory / "records" / "00000.parquet"
+    records = pd.read_parquet(shard)
+    records.loc[records["sample_id"] == records["sample_id"].iloc[-1], "sample_id"] = EVIL
+    records.loc[records["status"] == "failed", "reason"] = EVIL_REASON
+    write_rows(shard, records.to_dict("records"), RECORD_COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[RunData]:
+    folder = tmp_path_factory.mktemp("made")
+    ids = tuple(f"img{i:02d}" for i in range(16))
+    runs = [make_run(folder / f"run{seed}", seed=seed, samples=ids, maps=2) for seed in (0, 1)]
+    poison(runs[0])
+    return [load_run(run) for run in runs]
+
+
+@pytest.fixture(scope="module")
+def text(made: list[RunData], tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = report.write_report(made, tmp_path_factory.mktemp("page") / "report.html")
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_the_page_asks_for_nothing(text: str, page: Page) -> None:
+    """Addresses are fragments or data; the policy forbids the rest and allows this style and script only."""
+    addresses = [
+        value
+        for _, own in page.tags
+        for key, value in own.items()
+        if key in ("src", "href", "action", "srcset", "poster")
+    ]
+    assert len(addresses) > 200
+    assert {value for value in addresses if not str(value).startswith(("#", "data:"))} == set()
+    style, script = (re.search(rf"<{tag}>(.*?)</{tag}>", text, re.S) for tag in ("style", "script"))
+    assert style
+    assert script
+    assert "@import" not in style[1]
+    assert "url(" not in style[1]
+    (policy,) = [own["content"] for tag, own in page.tags if tag == "meta" and "http-equiv" in own]
+    assert policy
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    for kind, found in (("style", style), ("script", script)):
+        digest = base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+
+
+def test_every_link_leads_somewhere_and_every_id_is_one_of_a_kind(page: Page) -> None:
+    ids = Counter(own["id"] for _, own in page.tags if "id" in own)
+    assert {name for name, number_ in ids.items() if number_ > 1} == set()
+    targets = {str(own["href"])[1:] for tag, own in page.tags if tag == "a" and str(own.get("href")).startswith("#")}
+    assert len(targets) > 30
+    assert targets - set(ids) == set()
+    labels = {str(own["aria-labelledby"]) for _, own in page.tags if "aria-labelledby" in own}
+    assert labels - set(ids) == set()
+
+
+def test_every_number_of_a_table_is_a_link_to_its_definition(page: Page) -> None:
+    checked = 0
+    for name, rows in page.rows.items():
+        for row, links in zip(rows[1:], page.linked[name][1:], strict=True):
+            for cell, link in zip(row, links, strict=True):
+                if re.match(r"−?\d+\.\d", cell) and name not in ("", "provenance"):
+                    assert link.startswith("#def-"), (name, cell)
+                    checked += 1
+    assert checked > 500
+
+
+def test_names_and_reasons_are_words_never_markup(text: str, page: Page) -> None:
+    assert EVIL not in text
+    assert EVIL_REASON not in text
+    assert str(Markup.escape(EVIL)) in text
+    assert str(Markup.escape(EVIL_REASON)) in text
+    assert [own for tag, own in page.tags if tag == "script"] == [
+        {"type": "application/json", "id": "scores-data"},
+        {},
+    ]
+    assert [own for tag, own in page.tags if tag == "img" and not str(own["src"]).startswith("data:image/webp")] == []
+
+
+def test_the_table_holds_the_means_of_run_level_means(made: list[RunData], page: Page) -> None:
+    header, *body = page.rows["means-voc2012-val"]
+    column = [cell.rstrip("?").strip() for cell in header].index("TDD ↑")
+    means = {
+        method: np.array([run.records.query("status == 'ok' and method == @method")["tdd"].mean() for run in made])
+        for method in made[0].records["method"].unique()
+    }
+    assert [row[0] for row in body][:4] == ["gpa", "ega", "ria", "dea"]
+    assert len(body) == len(means)
+    for row in body:
+        values = means[row[0]]
+        assert row[column].startswith(f"{values.mean():.3f} ± {values.std(ddof=1):.3f}"), row
+    ria = next(row for row in body if row[0] == "ria")
+    assert ria[column].endswith("paper: 0.522 ± 0.050"), "the paper's figure stands under ours"
+
+
+def test_all_sections_are_there_in_order(page: Page) -> None:
+    sections = [own["id"] for tag, own in page.tags if tag == "section"]
+    assert sections == [
+        *("summary", "scores", "claims", "significance", "curves", "rankings", "leakage", "denominators"),
+        *("properties", "randomisation", "unmeasured", "gallery", "glossary", "runs"),
+    ]
+
+
+def test_the_glossary_defines_all_that_is_asked_for(page: Page) -> None:
+    assert set(FORMULAS) == set(METRICS)
+    keys = [one.key for one in glossary()]
+    assert len(keys) == len(set(keys))
+    asked = {str(own["href"])[5:] for tag, own in page.tags if str(own.get("href")).startswith("#def-")}
+    assert unknown(asked) == set()
+    assert {"tdd", "odd_abs", "stability", "p", "effect", "concordance", "area", "spread"} <= asked
+
+
+def test_the_summary_says_what_the_numbers_say(made: list[RunData]) -> None:
+    results = tested(made)
+    said = [one.striptags() for one in page_words.came_out(made, results)]
+    tdd = {
+        name: np.mean([run.records.query("method == @name")["tdd"].mean() for run in made]) for name in ("ria", "dea")
+    }
+    assert f"(TDD): ria is highest, {tdd['ria']:.3f}" in said[0].replace("\xa0", " ")
+    assert f"dea follows with {tdd['dea']:.3f}" in said[0].replace("\xa0", " ")
+    assert "better in 2 of 2 runs; over images the difference is significant (p < .001)" in said[0].replace("\xa0", " ")
+    left = " ".join(one.striptags().replace("\xa0", " ") for one in limits(made, results))
+    assert "4 samples were skipped or failed, at least in part" in left
+    assert "2 of 30 measured samples have s < .05" in left
+    assert "ria under mean and zero and dea under blur" in left
+    assert "Stability" not in left
+    assert "Stab. rests on 16 of 30 samples." in left
+
+
+def test_a_single_run_is_not_tested(made: list[RunData]) -> None:
+    sections = {one.name: one for one in report.build_sections(made[:1])}
+    folds = sections["significance"].parts[1:]
+    assert [one.title.striptags() for one in folds][0] == "TDD: not testable"
+    verdicts = {row[5].text for row in folds[0].parts[-1].rows}
+    assert all(one.startswith("not testable: one run") for one in verdicts)
+    assert {row[4].text for row in folds[0].parts[-1].rows} == {"n/a"}
+    summary = " ".join(str(item) for part in sections["summary"].parts if part.kind == "points" for item in part.items)
+    assert "not testable: one run" in summary
+    assert "It is a single" in summary
+
+
+def test_what_was_not_measured_is_said(made: list[RunData]) -> None:
+    bare = [
+        replace(
+            one,
+            curves=one.curves.iloc[:0],
+            randomisation=one.randomisation.iloc[:0],
+            records=one.records.assign(odd_fair_abs=nan),
+        )
+        for one in made
+    ]
+    sections = {one.name: one for one in report.build_sections(bare)}
+    assert not {"curves", "leakage", "randomisation"} & set(sections)
+    said = " ".join(item.striptags() for item in sections["unmeasured"].parts[0].items)
+    assert "Curves: No run has curves" in said.replace("voc2012 val: no", "No").replace("Voc2012 val: no", "No")
+    assert 'leakage = "detailed"' in said.replace("&#34;", '"')
+    assert "Randomised models: No run has made the randomisation check" in said
+
+
+def test_min_s_leaves_samples_out_of_the_numbers_and_says_so(made: list[RunData], tmp_path: Path) -> None:
+    kept = with_score(made[0], 0.5)
+    ok = made[0].records.query("status == 'ok'")
+    assert set(kept.records.query("status == 'ok'")["sample_id"]) == set(ok.query("s >= 0.5")["sample_id"])
+    assert (kept.records["status"] != "ok").sum() >= 10, "skipped rows stay"
+    path = report.write_report(made[:1], tmp_path / "deep" / "page.html", min_s=0.5)
+    text = path.read_text(encoding="utf-8")
+    assert "only samples with s ≥ 0.5" in text
+    first = Page(text).rows["means-voc2012-val"][1]
+    assert f"{kept.records.query("method == 'gpa'")['tdd'].mean():.3f}" == first[1].split()[0].strip()[:5]
+
+
+def test_several_data_sets_stand_under_headings_of_their_own(made: list[RunData], tmp_path: Path) -> None:
+    other = load_run(make_run(tmp_path / "sbd", data="sbd", samples=("a", "b", "c", "d"), maps=0, curves=False))
+    sections = {one.name: one for one in report.build_sections([made[0], other])}
+    assert [part.text for part in sections["scores"].parts if part.kind == "heading"] == ["voc2012 val", "sbd val"]
+    curves = sections["curves"].parts
+    assert [part.kind for part in curves][-1] == "missing", "of the data set without curves"
+    headings = [part.text for part in sections["summary"].parts if part.kind == "heading"]
+    assert "What came out: sbd val" in headings
+
+
+def test_no_run_and_a_page_that_does_not_fit_are_errors(
+    made: list[RunData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match="expected at least one run to report on; got none"):
+        report.write_report([], tmp_path / "page.html")
+    monkeypatch.setattr(report, "build_sections", lambda data, min_s: [])
+    monkeypatch.setattr(report, "LIMIT", 20_000)
+    with pytest.raises(SettingsError, match=r"below 20,000 bytes; got [\d,]+ even without pictures: .* fewer runs"):
+        report.write_report(made, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_the_page_gives_up_pictures_before_it_grows_too_large(
+    made: list[RunData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "build_sections", lambda data, min_s: [])
+    free = report.write_report(made, tmp_path / "free.html").stat().st_size
+    monkeypatch.setattr(report, "LIMIT", free - 20_000)
+    small = report.write_report(made, tmp_path / "small.html")
+    assert small.stat().st_size < free - 20_000
+    assert "data:image/webp" in small.read_text(encoding="utf-8")
+
+
+def item(name: str, value: float = nan, status: str = "ok", run: RunData | None = None) -> page_gallery.Item:
+    rows = pd.DataFrame([{"method": "ega", "status": status, "reason": "", "s": 0.5, "class_index": 1}])
+    return page_gallery.Item(run, "run", "data", name, rows, value)  # type: ignore[arg-type]
+
+
+def test_the_gallery_chooses_by_its_rules() -> None:
+    """50 bad ones and 500 measured: 40 bad, failed first; 80 with the largest values, 80 spread over the others."""
+    rng = np.random.default_rng(0)
+    values = rng.permutation(500) / 500
+    items = [item(f"good{i:03d}", value) for i, value in enumerate(values)]
+    items[10:10] = [item(f"skipped{i}", status="skipped") for i in range(25)]
+    items[90:90] = [item(f"failed{i}", status="failed") for i in range(25)]
+    chosen = page_gallery.choose(items)
+    assert len(chosen) == len({one.sample_id for one in chosen}) == 200
+    assert Counter(one.status for one in chosen) == {"ok": 160, "failed": 25, "skipped": 15}
+    good = sorted((one.disagreement for one in chosen if one.status == "ok"), reverse=True)
+    assert good[:80] == sorted(values, reverse=True)[:80]
+    rest = np.array(good[80:])
+    assert rest[0] == sorted(values)[-81]
+    assert rest[-1] == min(values)
+    assert -np.diff(rest).min() < 0.02, "no gap wider than the others"
+    assert page_gallery.choose(items[:200]) == items[:200], "all that fit are there"
+    assert len(page_gallery.choose([item(str(i)) for i in range(300)], 7)) == 7, "without any value, too"
+
+
+def test_disagreement_is_the_mean_of_one_minus_spearman() -> None:
+    """Maps of 56 x 56 are averaged over blocks of 2 x 2."""
+    maps = list(np.random.default_rng(1).random((3, 56, 56)).round(2))
+    blocks = [one.reshape(28, 2, 28, 2).mean((1, 3)).ravel() for one in maps]
+    by_hand = np.mean([1 - spearmanr(first, second).statistic for first, second in combinations(blocks, 2)])
+    assert page_gallery.mean_disagreement(maps) == pytest.approx(by_hand, abs=1e-4)
+    assert page_gallery.mean_disagreement([maps[0], maps[0]]) == pytest.approx(0, abs=1e-12)
+    ramp = np.arange(784.0).reshape(28, 28)
+    assert page_gallery.mean_disagreement([ramp, -ramp]) == pytest.approx(2)
+    assert page_gallery.mean_disagreement([ramp, -ramp, np.ones((28, 28))]) == pytest.approx(2), (
+        "a constant has no rank"
+    )
+    assert isnan(page_gallery.mean_disagreement([ramp, np.ones((28, 28))]))
+
+
+def test_without_all_maps_the_spread_of_tdd_stands_for_disagreement(made: list[RunData]) -> None:
+    shown = page_gallery.gallery(made)
+    assert shown.measure == "spread"
+    assert "spread of TDD" in shown.rule
+    assert len(shown.items) == 32
+    for one in shown.items:
+        own = one.rows[one.rows["method"].isin(["gpa", "ega", "ria", "dea"]) & (one.rows["status"] == "ok")]["tdd"]
+        expected = own.max() - own.min() if len(own) > 1 else nan
+        assert one.disagreement == pytest.approx(expected, nan_ok=True)
+    values = [one.disagreement for one in shown.items if not isnan(one.disagreement)]
+    assert values == sorted(values, reverse=True)
+    assert [isnan(one.disagreement) for one in shown.items][-2:] == [True, True], "skipped ones come last"
+
+
+def test_with_all_maps_the_maps_are_compared(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path / "run", samples=("a", "b", "c", "d"), maps=3, failed=0))
+    shown = page_gallery.gallery([run])
+    assert shown.measure == "disagreement"
+    by_id = {one.sample_id: one for one in shown.items}
+    folder = run.directory / "maps" / "b"
+    maps = [np.load(folder / f"{name}.npy") for name in ("gpa", "ega", "ria", "dea")]
+    assert by_id["b"].disagreement == pytest.approx(page_gallery.mean_disagreement(maps))
+    assert isnan(by_id["d"].disagreement)
+    assert by_id["d"].reasons == [("all methods", "skipped: no foreground label in the ground truth")]
+
+
+def test_a_sample_outside_the_run_is_not_read(made: list[RunData], tmp_path: Path) -> None:
+    """An id that climbs out of maps/ finds nothing, even where there are pictures."""
+    run = load_run(make_run(tmp_path / "run", samples=("a", "b"), maps=1, skipped=0, failed=0))
+    shutil.copytree(run.directory / "maps" / "a", tmp_path / "secret")
+    assert item("a", run=run).folder == (run.directory / "maps" / "a").resolve()
+    assert item("../../secret", run=run).folder is None
+    assert item(str(tmp_path / "secret"), run=run).folder is None
+
+
+def test_pictures_stay_within_their_budget(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path / "run", samples=("a", "b", "c"), maps=3, skipped=0, failed=0, size=224))
+    items = page_gallery.gallery([run]).items
+    full = pictures(items, 10_000_000)
+    assert full.bytes == sum(len(uri) for one in full.uris for uri in one.values())
+    assert set(full.uris[0]) == {"", *run.records["method"]}
+    assert full.words == "Pictures are at most 192 pixels wide."
+    sizes = [full.bytes]
+    for budget in (full.bytes - 1, full.bytes // 3, full.bytes // 6, full.bytes // 12):
+        tight = pictures(items, budget)
+        sizes.append(tight.bytes)
+        assert 0 < tight.bytes <= budget
+    assert sizes == sorted(sizes, reverse=True)
+    assert "are left out" in tight.words
+    assert all("" in one for one in tight.uris), "the image goes last"
+    assert pictures(items, 100).bytes == 0
+    assert "left out" in pictures(items, 100).words
+
+
+def test_a_broken_map_leaves_its_place_empty(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path / "run", samples=("a", "b"), maps=2, skipped=0, failed=0))
+    (run.directory / "maps" / "a" / "ega.npy").write_bytes(b"no array")
+    (run.directory / "maps" / "b" / "target.png").write_bytes(b"no picture")
+    shown = page_gallery.gallery([run])
+    uris = dict(zip([one.sample_id for one in shown.items], pictures(shown.items, 10**7).uris, strict=True))
+    assert "ega" not in uris["a"]
+    assert "gpa" in uris["a"]
+    assert uris["b"] == {}
+
+
+def test_the_filter_knows_what_the_records_hold(made: list[RunData], text: str) -> None:
+    scores = json.loads(re.search(r'id="scores-data">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    assert len(scores) == 32
+    assert Counter(one["status"] for one in scores) == {"ok": 28, "failed": 2, "skipped": 2}
+    records = pd.concat([one.records for one in made])
+    measured = records[(records["status"] == "ok") & (records["method"] == "ria")]
+    assert sorted(one["methods"]["ria"]["tdd"] for one in scores if "tdd" in one["methods"].get("ria", {})) == (
+        pytest.approx(sorted(measured["tdd"]), abs=1e-5)
+    )
+    assert Counter(one["class"] for one in scores)["no class"] == 2
+
+
+def test_ticks_are_round_and_inside() -> None:
+    for low, high in ((0, 1), (-0.3, 0.47), (0, 1234), (0, 0.00031), (0.2, 0.21)):
+        found = page_charts.ticks(low, high)
+        assert 2 <= len(found) <= 7
+        assert low <= min(found)
+        assert max(found) <= high * (1 + 1e-9)
+        steps = np.diff(found)
+        assert np.allclose(steps, steps[0])
+        assert f"{steps[0]:e}"[0] in "125"
+
+
+def test_charts_are_sound_svg_and_place_what_they_show() -> None:
+    evil = 'a<b>"c'
+    lines = [
+        page_charts.Line(evil, ((0.2, 0.1, 0.05, 0.15), (1.0, 0.5, 0.4, 9.0))),
+        page_charts.Line("mask", ((0.2, nan, nan, nan),)),
+    ]
+    chart = ElementTree.fromstring(page_charts.lines(lines, "T & t", "k"))
+    places = [
+        float(point) for line in chart.iter("polyline") for point in re.findall(r",([\d.]+)", line.get("points", ""))
+    ]
+    assert places[0] > places[1], "larger values are higher"
+    strip = page_charts.strips(
+        [page_charts.Strip("ega", (0.1, 0.3), 0.2, 0.25), page_charts.Strip("mask", (), nan)], "TDD"
+    )
+    drawn = ElementTree.fromstring(strip)
+    (bar,) = [one for one in drawn.iter("line") if one.get("class") == "mean"]
+    dots = [one for one in drawn.iter() if one.get("class") == "dot"]
+    assert len(dots) == 2
+    centres = [np.mean([float(x) for x in re.findall(r"([\d.]+),", one.get("points", ""))]) for one in dots]
+    assert np.mean(centres) == pytest.approx(float(bar.get("x1", "")), abs=0.3)
+    ranks = ElementTree.fromstring(page_charts.ranks({"b": 2.4, "a": 1.2}, 0.5, "Ranks"))
+    names = [one.text for one in ranks.iter("text") if one.get("text-anchor") == "end"]
+    assert names == ["a", "b"], "best first"
+    reach = [
+        float(one.get("x2", "")) - float(one.get("x1", "")) for one in ranks.iter("line") if one.get("class") == "reach"
+    ]
+    grid = [float(one.get("x1", "")) for one in ranks.iter("line") if one.get("class") == "grid"]
+    assert reach[1] / (grid[1] - grid[0]) == pytest.approx(0.5, abs=0.02), "as long as the critical difference"
+    ElementTree.fromstring(f"<ul>{page_charts.key(['ega', evil], line=True)}</ul>")
+
+
+def planted(run: RunData, scenes: int = 12) -> RunData:
+    """The run as if evidence had been planted, its average precision in the order of TDD."""
+    records = run.records.copy()
+    records["kind"] = "marker"
+    records["evidence_ap"] = records["method"].map({"gpa": 0.2, "ega": 0.1, "ria": 0.8, "dea": 0.6}).fillna(0.05)
+    for name in ("evidence_mass", "evidence_top", "odd_beyond_abs"):
+        records[name] = 0.5
+    description = run.description | {"model": run.description["model"] | {"proven_kinds": "marker"}}
+    return replace(run, records=records, description=description)
+
+
+def test_the_trust_page_becomes_tables(made: list[RunData]) -> None:
+    runs = [planted(one) for one in made]
+    parts = page_robust.evidence("voc2012 val", runs)
+    text = trust.trust_page([one.run for one in runs])
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    body = [line for line in lines if set("".join(line)) != {"-"}]
+    found = []
+    for one in parts:
+        if one.kind == "table":
+            found += [[column.label for column in one.columns], *([str(cell.text) for cell in row] for row in one.rows)]
+    assert found == body
+    headings = [str(one.text) for one in parts if one.kind == "heading"]
+    assert headings == [line[3:] for line in text.splitlines() if line.startswith("## ")]
+    said = page_words.came_out(runs, {})[-1].striptags()
+    assert re.search(r"planted evidence \(plain objects left out\): .*agrees: .*TDD", said)
+
+
+def test_numbers_are_written_plainly() -> None:
+    assert [number(one) for one in (0.12345, -0.5, -0.0001, 4321.0, nan)] == [
+        "0.123",
+        "−0.500",
+        "0.000",
+        "4.32e+03",
+        "n/a",
+    ]
+    assert [p_value(one) for one in (0.0004, 0.012, 1.0, nan)] == ["<\xa0.001", ".012", "1.000", "n/a"]
+    assert [p_words(one) for one in (0.0004, 0.012)] == ["p\xa0<\xa0.001", "p\xa0=\xa0.012"]
+    assert spread(0.5, nan) == "0.500"
+    assert words("{} <b>{x}</b>", "<i>", x="&") == Markup("&lt;i&gt; <b>&amp;</b>")
+
+
+def test_wins_and_claims_are_the_tables_own(made: list[RunData], page: Page) -> None:
+    won = tables.wins([one.run for one in made], "tdd")
+    header, *body = page.rows["wins-voc2012-val"]
+    assert "TDD ↑" in header[1]
+    shown = {row[0]: row[1] for row in body}
+    assert len(shown) == 6
+    for row in won.to_dict("records"):
+        name = f"{row['first']} better than {row['second']}"
+        if name in shown:
+            assert shown.pop(name) == row["count"]
+    assert shown == {}

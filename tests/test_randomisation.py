@@ -8,13 +8,16 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import segfaith
 from folder_runs import content, make_project
 from segfaith.benchmark import executors
 from segfaith.benchmark.randomisation import cascade, parts, randomise
 from segfaith.benchmark.settings import make_settings
+from segfaith.cli import app
 from segfaith.errors import SettingsError
+from segfaith.results.records import load_run
 
 
 class Headed(nn.Module):
@@ -112,6 +115,20 @@ def test_controls_ignore_the_model_and_methods_do_not(found: pd.DataFrame) -> No
     assert last["ria"] < 0.99
 
 
+def test_the_verb_reads_the_run_directory(tmp_path: Path) -> None:
+    """As a user calls it: the run says by itself what it was made of; nothing else in it changes."""
+    root = make_project(tmp_path, samples=2)
+    settings = content(root, methods={"names": ["gpa", "mask"]})
+    directory = executors.run(make_settings(settings), root / "run")
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    done = CliRunner().invoke(app, ["randomise", str(directory), "-n", "1"])
+    assert done.exit_code == 0, done.output
+    assert f"written: {directory / 'randomisation.parquet'}" in done.output
+    assert {path: path.read_bytes() for path in before} == before
+    data = load_run(directory)
+    assert data.randomisation["sample_id"].nunique() == 1
+
+
 def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="holds no run; make it first with: segfaith run FILE -o"):
-        randomise(None, tmp_path, 1)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="it has no run[.]json; make one with: segfaith run"):
+        CliRunner().invoke(app, ["randomise", str(tmp_path)], catch_exceptions=False)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
 from browser import Opened, browser, opened
 from made_runs import make_run
-
 from segfaith.results.records import RunData, load_run
 from segfaith.results.report import write_report
 
@@ -209,7 +209,7 @@ def test_a_phone_scrolls_in_one_direction(running: Any, path: Path) -> None:
         assert wide[0] > wide[1], "the table scrolls inside its own box"
         page.locator(f"{MEANS} tbody td a.n").first.click()
         box = page.locator("#definition").bounding_box()
-        assert 0 <= box["x"]
+        assert box["x"] >= 0
         assert box["x"] + box["width"] <= 360
         assert found.complaints == []
 
@@ -239,7 +239,7 @@ def test_everything_has_a_name(desk: Opened) -> None:
     page = desk.page
     assert page.eval_on_selector_all("img", "all => all.filter(one => !one.alt.trim()).length") == 0
     assert page.eval_on_selector_all("img", "all => all.length") > 40
-    unnamed = "all => all.filter(one => !(one.getAttribute('aria-label') || one.textContent).trim()).map(one => one.outerHTML)"
+    unnamed = "all => all.filter(one => !(one.ariaLabel || one.textContent).trim()).map(one => one.outerHTML)"
     assert page.eval_on_selector_all("button:not([hidden]), a, summary", unnamed) == []
     unlabelled = "all => all.filter(one => !one.labels.length && !one.getAttribute('aria-label')).map(one => one.name)"
     assert page.eval_on_selector_all("select, input", unlabelled) == []

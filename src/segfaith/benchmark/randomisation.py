@@ -36,15 +36,15 @@ LEAST_PARTS = 5
 def randomise(
     prepared: Prepared, directory: Path, count: int, on_step: Callable[[str], None] = lambda words: None
 ) -> Path:
-    """Writes `randomisation.parquet` for the first `count` samples of a run; the model is as before afterwards.
+    """Writes `randomisation.parquet` into the run's directory for its first `count` samples.
+
+    The model is as before afterwards.
 
     Model passes: for each sample and stage, the trained model's included, the evidence of one image.
 
     Raises:
-        SettingsError: `directory` holds no run, or no weights that could be shuffled.
+        SettingsError: the model has no weights that could be shuffled.
     """
-    if not (directory / "run.json").is_file():
-        raise SettingsError(f"{directory} holds no run; make it first with: segfaith run FILE -o {directory}")
     plan, model = prepared.plan, prepared.model
     rows: list[dict[str, Any]] = []
     samples: list[tuple[str, Image, Target]] = []

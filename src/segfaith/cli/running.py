@@ -7,7 +7,6 @@ import typer
 from rich.progress import Progress
 
 from segfaith.cli.screen import COLUMNS, app, duration, err, print_tables, say
-from segfaith.errors import SettingsError
 
 
 @app.command("run")
@@ -109,24 +108,22 @@ def _summarise(directory: Path) -> int:
 
 @app.command("randomise")
 def randomise_command(
-    config: Annotated[str, typer.Argument(help="Settings file (TOML), or packaged settings.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run directory; default runs/NAME.")] = None,
+    run: Annotated[Path, typer.Argument(help="Run directory; its run.json says what to run.")],
     n: Annotated[int, typer.Option("-n", "--samples", min=1, help="Samples, the first of the run.")] = 8,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as it was given to run.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What moved since, as in data.root=DIR.")
     ] = None,
 ) -> None:
     """Check whether maps depend on what the model has learnt: shuffle its weights from the head on, and compare."""
     from segfaith.benchmark import executors, randomisation
-    from segfaith.benchmark.settings import find_settings, read_settings
+    from segfaith.benchmark.settings import make_settings, override
+    from segfaith.results.records import read_description
 
-    chosen = read_settings(find_settings(config), settings or [])
-    directory = output or Path("runs") / chosen.name
-    if not (directory / "run.json").is_file():
-        raise SettingsError(f"{directory} holds no run; make it first with: segfaith run {config} -o {directory}")
-    prepared = executors.prepare(chosen)
-    executors.open_directory(directory, prepared)
-    path = randomisation.randomise(prepared, directory, n, lambda words: err.print(words, style="dim"))
+    content = read_description(run)["settings"]
+    override(content, settings or [])
+    prepared = executors.prepare(make_settings(content, str(run / "run.json")))
+    executors.open_directory(run, prepared)
+    path = randomisation.randomise(prepared, run, n, lambda words: err.print(words, style="dim"))
     say(f"written: {path}")
 
 

@@ -38,10 +38,12 @@ def pictures(items: Sequence[Item], budget: int) -> Pictures:
     places = [place for place, one in enumerate(items) if one.folder]
     if not places or budget <= 0:
         return Pictures(tuple({} for _ in items), "", 0)
+    probed = [items[places[place]] for place in dict.fromkeys(np.linspace(0, len(places) - 1, PROBES).astype(int))]
+    lengths: dict[tuple[int, int], dict[str, float]] = {}
     for kept, (side, quality) in _plans(methods):
-        probed = [places[place] for place in np.linspace(0, len(places) - 1, PROBES).astype(int)]
-        expected = np.mean([_size(_encoded(items[place], kept, side, quality)) for place in probed]) * len(places)
-        if expected > budget * 0.97:
+        if (side, quality) not in lengths:
+            lengths[(side, quality)] = _lengths([_encoded(one, methods, side, quality) for one in probed])
+        if sum(lengths[(side, quality)].get(name, 0) for name in ("", *kept)) * len(places) > budget * 0.97:
             continue
         uris = tuple(_encoded(one, kept, side, quality) if one.folder else {} for one in items)
         total = sum(map(_size, uris))
@@ -102,6 +104,12 @@ def _uri(picture: Image.Image, quality: int) -> str:
     buffer = BytesIO()
     picture.save(buffer, format="WEBP", quality=quality, method=4)
     return f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _lengths(probes: Sequence[dict[str, str]]) -> dict[str, float]:
+    """The mean length of a sample's data URI, by method."""
+    names = {name for one in probes for name in one}
+    return {name: sum(len(one.get(name, "")) for one in probes) / len(probes) for name in names}
 
 
 def _size(uris: dict[str, str]) -> int:

@@ -52,7 +52,7 @@ def scores(label: str, group: Sequence[RunData]) -> list[Any]:
         Prose(
             words(
                 "Bold: the best of the methods that explain ({} left out). A number in brackets is how many samples "
-                "entered where fewer did. Under it, in small print: {}.",
+                "entered where fewer did. In small print: {}.",
                 ref("control", "controls"),
                 ref("paper", "the paper’s figure"),
             ),

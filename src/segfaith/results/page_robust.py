@@ -199,7 +199,7 @@ def properties(label: str, group: Sequence[RunData]) -> list[Any]:
 
 
 def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
-    """Similarity to the trained model's maps as the model’s weights are shuffled, a panel per model's parts, and the numbers."""
+    """Similarity to the trained model's maps as its weights are shuffled part after part, and the numbers."""
     found = strata.randomisation([without_variants(one) for one in group])
     if found.empty:
         return [_missing(found.attrs.get("why", ""))]
@@ -269,7 +269,13 @@ def markdown_parts(text: str, name: str, define: str) -> list[Any]:
 def _markdown_table(block: Sequence[str], name: str, caption: str, define: str) -> Table:
     header, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in block]
     columns = tuple(Column(text, "tau" if text.startswith("tau") else define, numeric=False) for text in header)
-    rows = tuple(tuple(Cell(text, _leading(text)) for text in line) for line in body)
+    rows = tuple(
+        tuple(
+            Cell(text, _leading(text), define="" if isinstance(_leading(text), str) else column.define)
+            for text, column in zip(line, columns, strict=True)
+        )
+        for line in body
+    )
     return Table(name, words("{}", caption), columns, rows)
 
 

@@ -112,7 +112,8 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         inner = [path] if (path / "run.json").is_file() else sorted(one.parent for one in path.glob("*/run.json"))
         if not inner:
             raise SettingsError(
-                f"{path} is no run directory and holds none: it has no run.json; make one with: segfaith run FILE -o DIR"
+                f"{path} is no run directory and holds none: it has no run.json; make one with: segfaith run FILE "
+                "-o DIR"
             )
         found += [one for one in inner if one not in found]
     return found
@@ -158,11 +159,11 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_run(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """A run's `run.json` and its records in the order of the run.
+def read_description(directory: Path) -> dict[str, Any]:
+    """A run's `run.json`.
 
     Raises:
-        SettingsError: no run there, or nothing finished yet.
+        SettingsError: no run there, or a file that is no JSON.
     """
     file = directory / "run.json"
     if not file.is_file():
@@ -173,6 +174,16 @@ def read_run(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingsError(f"{file} cannot be read ({error}); run it again into another directory") from error
+    return description
+
+
+def read_run(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """A run's `run.json` and its records in the order of the run.
+
+    Raises:
+        SettingsError: no run there, or nothing finished yet.
+    """
+    description = read_description(directory)
     shards = sorted((directory / "records").glob("*.parquet"))
     if not shards:
         raise SettingsError(f"{directory} has no records yet; run it with: segfaith run FILE -o {directory}")

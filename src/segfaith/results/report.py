@@ -13,6 +13,7 @@ content security policy allows its own script and style only, by their digests.
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from importlib.resources import files
 from math import isnan
@@ -76,17 +77,20 @@ def write_report(data: Sequence[RunData], path: Path, min_s: float | None = None
         raise SettingsError("expected at least one run to report on; got none")
     sections = build_sections(data, min_s)
     shown = gallery(data)
-    budget, size = PICTURES, 0
-    for _ in range(4):
-        page = render(data, sections, shown, pictures(shown.items, budget), min_s)
+    budget = PICTURES
+    while True:
+        kept = pictures(shown.items, budget)
+        page = render(data, sections, shown, kept, min_s)
         size = len(page.encode("utf-8"))
         if size < LIMIT:
-            replace_file(path, lambda temporary, text=page: temporary.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+            replace_file(path, partial(Path.write_text, data=page, encoding="utf-8"))
             return path
-        budget = max(0, budget - (size - LIMIT) - LIMIT // 50) if budget > LIMIT // 50 else 0
-    raise SettingsError(
-        f"expected a page below {LIMIT:,} bytes; got {size:,} even without pictures: report on fewer runs at once"
-    )
+        if not kept.bytes:
+            raise SettingsError(
+                f"expected a page below {LIMIT:,} bytes; got {size:,} even without pictures: report on fewer runs at "
+                "once"
+            )
+        budget = max(0, kept.bytes - (size - LIMIT) - LIMIT // 100)
 
 
 def build_sections(data: Sequence[RunData], min_s: float | None = None) -> list[Section]:

@@ -130,5 +130,5 @@ def test_the_verb_reads_the_run_directory(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="it has no run[.]json; make one with: segfaith run"):
+    with pytest.raises(SettingsError, match=r"it has no run\.json; make one with: segfaith run"):
         CliRunner().invoke(app, ["randomise", str(tmp_path)], catch_exceptions=False)

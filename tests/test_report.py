@@ -254,7 +254,7 @@ def test_what_was_not_measured_is_said(made: list[RunData]) -> None:
     sections = {one.name: one for one in report.build_sections(bare)}
     assert not {"curves", "leakage", "randomisation"} & set(sections)
     said = " ".join(item.striptags() for item in sections["unmeasured"].parts[0].items)
-    assert "Curves: No run has curves" in said.replace("voc2012 val: no", "No").replace("Voc2012 val: no", "No")
+    assert "Curves: No run has curves" in said
     assert 'leakage = "detailed"' in said.replace("&#34;", '"')
     assert "Randomised models: No run has made the randomisation check" in said
 
@@ -263,7 +263,7 @@ def test_min_s_leaves_samples_out_of_the_numbers_and_says_so(made: list[RunData]
     kept = with_score(made[0], 0.5)
     ok = made[0].records.query("status == 'ok'")
     assert set(kept.records.query("status == 'ok'")["sample_id"]) == set(ok.query("s >= 0.5")["sample_id"])
-    assert (kept.records["status"] != "ok").sum() >= 10, "skipped rows stay"
+    assert (kept.records["status"] != "ok").sum() == (made[0].records["status"] != "ok").sum() == 8, "they stay"
     path = report.write_report(made[:1], tmp_path / "deep" / "page.html", min_s=0.5)
     text = path.read_text(encoding="utf-8")
     assert "only samples with s ≥ 0.5" in text
@@ -299,9 +299,9 @@ def test_the_page_gives_up_pictures_before_it_grows_too_large(
 ) -> None:
     monkeypatch.setattr(report, "build_sections", lambda data, min_s: [])
     free = report.write_report(made, tmp_path / "free.html").stat().st_size
-    monkeypatch.setattr(report, "LIMIT", free - 20_000)
+    monkeypatch.setattr(report, "LIMIT", free - 4_000)
     small = report.write_report(made, tmp_path / "small.html")
-    assert small.stat().st_size < free - 20_000
+    assert small.stat().st_size < free - 4_000
     assert "data:image/webp" in small.read_text(encoding="utf-8")
 
 

@@ -111,7 +111,8 @@ def test_the_gallery_filters_and_orders(desk: Opened, runs: list[RunData]) -> No
     page.select_option("[name=run]", labels[1])
     assert seen() == expected(records[(records["class_index"] == 1) & (records["run"] == labels[1])])
     page.locator("#filters button[type=reset]").click()
-    page.wait_for_function(f"document.querySelectorAll('{SHOWN}').length === 24")
+    page.locator(SHOWN).nth(23).wait_for()
+    assert len(shown(page)) == 24
     page.select_option("[name=status]", "bad")
     assert seen() == expected(records[records["status"] != "ok"])
     page.select_option("[name=status]", "skipped")

@@ -191,8 +191,9 @@ def curves(means: pd.DataFrame) -> Figure:
 def randomisation(
     similarity: Mapping[str, pd.DataFrame], measure: Literal["spearman", "pearson"] = "spearman"
 ) -> Figure:
-    """Sanity check (Adebayo et al. 2018): similarity of maps with those of the trained model, as ever more of the model
-    is drawn anew, head first. A method that reads the model falls towards 0; one that stays up reads the image.
+    """Sanity check (Adebayo et al. 2018): similarity of maps with those of the trained model, as more and more of
+    its weights are shuffled, head first. A method that reads the model falls towards 0; one that stays up reads the
+    image.
 
     Args:
         similarity: panel's title to the table of `strata.randomisation`, each of models with the same parts.
@@ -220,7 +221,7 @@ def randomisation(
         if len(names) * len(panels) > 5:
             axes.tick_params("x", rotation=35)
         axes.set_title(literal(title))
-        axes.set_xlabel("parts drawn anew, from the head down to")
+        axes.set_xlabel("parts shuffled, from the head down to")
         axes.axhline(0, color="0.6", linewidth=0.6)
         axes.grid(True)
     grid[0].set_ylabel(f"{measure.capitalize()} correlation of maps")

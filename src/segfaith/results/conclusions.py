@@ -259,8 +259,8 @@ def _looks(data: Sequence[RunData], min_s: float | None) -> Section:
 def _randomisation(data: Sequence[RunData]) -> Section:
     table = strata.randomisation(data)
     words = (
-        "Mean rank correlation of a map with that of the trained model, as the weights of the model's parts are shuffled from the "
-        "head on (Adebayo et al. 2018). A map that stays alike does not depend on what the model learned."
+        "Mean rank correlation of a map with that of the trained model, as the weights of its parts are shuffled from "
+        "the head on (Adebayo et al. 2018). A map that stays alike does not depend on what the model learned."
     )
     lines = [words, ""]
     for _, group in table.groupby("data", sort=False):

@@ -211,9 +211,10 @@ def _rule(items: Sequence[Item], chosen: Sequence[Item], most: int, measure: str
     if len(chosen) == len(items):
         which = f"All {count(len(items), 'sample')} of these runs."
     else:
+        first = f"{kept} of the {bad} that failed or were skipped; of the others " if bad else ""
         which = (
-            f"{len(chosen)} of {count(len(items), 'sample')}, at most {most}: {kept} of the {bad} that failed or were "
-            "skipped, then one half where the methods disagree most and one half spread evenly over the others."
+            f"{len(chosen)} of {count(len(items), 'sample')}, at most {most}: {first}one half where the methods "
+            "disagree most, one half spread evenly over the rest."
         )
     return words(
         "{} A sample is a pair of run and image. First come those with the largest {}.",

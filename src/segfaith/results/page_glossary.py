@@ -162,7 +162,7 @@ TERMS: dict[str, tuple[str, str]] = {
     "spearman": (
         "Spearman, Pearson",
         "Rank correlation and correlation, over pixels, of the map with that of the trained model after parts of the "
-        "model were drawn anew, from the head on, cascading (Adebayo et al. 2018). A map that explains the model must "
+        "model were shuffled, from the head on, cascading (Adebayo et al. 2018). A map that explains the model must "
         "change.",
     ),
     "evidence": (

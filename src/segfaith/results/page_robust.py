@@ -53,8 +53,8 @@ def curves(label: str, group: Sequence[RunData]) -> list[Any]:
     shown = [without_variants(one) for one in group]
     means = rankings.curve_means(shown)
     if means.empty or means["k"].nunique() < 2:
-        why = means.attrs.get("why") or f"{label}: a single k was measured; name several in [evaluation] k"
-        return [_missing(why)]
+        why = means.attrs.get("why") or "a single k was measured; name several in [evaluation] k"
+        return [_missing(label, why)]
     panels = []
     for kind in dict.fromkeys(means["kind"]):
         part = means[means["kind"] == kind].sort_values("k")
@@ -70,7 +70,7 @@ def curves(label: str, group: Sequence[RunData]) -> list[Any]:
     parts: list[Any] = [Charts(tuple(panels), caption, key(method_order(means["method"]), line=True))]
     found = rankings.areas(shown)
     if found.empty:
-        return [*parts, _missing(found.attrs.get("why", ""))]
+        return [*parts, _missing(label, found.attrs.get("why", ""))]
     by = rows_by(found, "method", "kind")
     kinds = [kind for kind in KINDS if kind in set(found["kind"])]
     rows = [
@@ -130,7 +130,7 @@ def leakage(label: str, group: Sequence[RunData]) -> list[Any]:
     """OT abs beside its area-fair form and the drops by distance."""
     found = strata.leakage([one.run for one in group])
     if found.empty:
-        return [_missing(found.attrs.get("why", ""))]
+        return [_missing(label, found.attrs.get("why", ""))]
     return [_wide(label, found, strata.LEAKAGE, "leakage", "leakage by area and distance")]
 
 
@@ -139,7 +139,7 @@ def denominators(label: str, group: Sequence[RunData]) -> list[Any]:
     runs = [one.run for one in group]
     found = strata.absolute_drops(runs)
     if found.empty:
-        return [_missing(found.attrs.get("why", ""))]
+        return [_missing(label, found.attrs.get("why", ""))]
     names = {"target_drop": "in target", "off_drop": "outside"}
     shown = [(drop, statistic) for drop in names for statistic in ("mean", "median", "trimmed")]
     by = rows_by(found, "method", "drop")
@@ -169,7 +169,7 @@ def denominators(label: str, group: Sequence[RunData]) -> list[Any]:
 def _strata(label: str, runs: Sequence[tables.Run], metric: str, by: Any) -> Any:
     found = strata.strata(runs, metric, by)
     if found.empty:
-        return _missing(found.attrs.get("why", ""))
+        return _missing(label, found.attrs.get("why", ""))
     methods = method_order(found["method"])
     rows: list[tuple[Cell, ...]] = []
     for stratum, part in found.groupby("stratum", sort=False):
@@ -194,7 +194,7 @@ def properties(label: str, group: Sequence[RunData]) -> list[Any]:
     """What maps look like: energy inside, pointing game, sparseness."""
     found = strata.map_properties([one.run for one in group])
     if found.empty:
-        return [_missing(found.attrs.get("why", ""))]
+        return [_missing(label, found.attrs.get("why", ""))]
     return [_wide(label, found, strata.PROPERTIES, "properties", "what the maps look like")]
 
 
@@ -202,10 +202,10 @@ def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
     """Similarity to the trained model's maps as its weights are shuffled part after part, and the numbers."""
     found = strata.randomisation([without_variants(one) for one in group])
     if found.empty:
-        return [_missing(found.attrs.get("why", ""))]
+        return [_missing(label, found.attrs.get("why", ""))]
     stages = found.drop_duplicates(["stage", "part"])
     caption = words(
-        "{} with the trained model’s map, mean over samples; parts are drawn anew from the head on.",
+        "{} with the trained model’s map, mean over samples; parts are shuffled from the head on.",
         ref("spearman", "Rank correlation"),
     )
     parts: list[Any] = []
@@ -215,7 +215,7 @@ def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
         series = [
             _line(found[found["method"] == name].assign(mean=found["spearman"]), name, "stage") for name in methods
         ]
-        panel = lines(series, "Spearman with the trained model’s map", "drawn anew, up to", names)
+        panel = lines(series, "Spearman with the trained model’s map", "weights shuffled, up to", names)
         parts.append(Charts((panel,), caption, key(methods, line=True)))
     rows = [
         (
@@ -229,7 +229,7 @@ def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
     ]
     columns = (
         METHOD,
-        Column("Drawn anew, up to", "spearman"),
+        Column("Shuffled, up to", "spearman"),
         Column("Spearman", "spearman", "descending"),
         Column("Pearson", "spearman", "descending"),
         N,
@@ -242,7 +242,7 @@ def evidence(label: str, group: Sequence[RunData]) -> list[Any]:
     """The trust page: do the metrics rank methods as the planted evidence does?"""
     runs = [one.run for one in group]
     if not tables.has_evidence(runs):
-        return [_missing(f"{label}: no evidence was planted, so that the metrics themselves are not put to the test")]
+        return [_missing(label, "No evidence was planted, so that the metrics themselves are not put to the test")]
     return markdown_parts(trust.trust_page(runs), f"trust-{slug(label)}", "evidence")
 
 
@@ -308,8 +308,9 @@ def _tidy(stratum: str) -> str:
     return stratum.replace("<=", "≤")
 
 
-def _missing(why: str) -> Prose:
-    return Prose(words("{}.", why[:1].upper() + why[1:].rstrip(".")), "missing")
+def _missing(label: str, why: str) -> Prose:
+    said = why.removeprefix(f"{label}: ").rstrip(".")
+    return Prose(words("{}.", said[:1].upper() + said[1:]), "missing")
 
 
 N = Column("n", "n", "descending")

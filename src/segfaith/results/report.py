@@ -115,7 +115,12 @@ def build_sections(data: Sequence[RunData], min_s: float | None = None) -> list[
     unmeasured = []
     for topic in (*TOPICS[:2], _significance(results), *TOPICS[2:]):
         parts = {label: topic.build(label, group) for label, group in groups.items()}
-        missing = [one.text for found in parts.values() for one in found if one.kind == "missing"]
+        missing = [
+            words("{}: {}", label, one.text) if several else one.text
+            for label, found in parts.items()
+            for one in found
+            if one.kind == "missing"
+        ]
         if len(missing) == sum(map(len, parts.values())):
             unmeasured.append(words("<strong>{}</strong>: {}", topic.title, join(dict.fromkeys(missing), " ")))
             continue
@@ -286,7 +291,7 @@ TOPICS = (
     _Topic(
         "randomisation",
         "Randomised models",
-        words("A map that stays the same when the model’s weights are drawn anew does not explain the model."),
+        words("A map that stays the same when the model’s weights are shuffled does not explain the model."),
         page_robust.randomisation,
     ),
     _Topic(

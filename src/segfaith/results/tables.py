@@ -164,8 +164,9 @@ def run_values(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
         metrics = [
             name for name in METRICS if name in records and (name in TABLE_METRICS or entered[name].notna().any())
         ]
+        grouped = entered[["method"]].join(entered[metrics].astype(float)).groupby("method")[metrics]
+        means, counts = (table.to_dict("index") for table in (grouped.mean(), grouped.count()))
         for method in dict.fromkeys(records["method"]):
-            part = entered.loc[entered["method"] == method, metrics].astype(float)
             for metric in metrics:
                 rows.append(
                     {
@@ -175,8 +176,8 @@ def run_values(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
                         "seed": description["settings"]["seed"],
                         "method": method,
                         "metric": metric,
-                        "value": part[metric].mean(),
-                        "n": int(part[metric].count()),
+                        "value": means[method][metric] if method in means else nan,
+                        "n": counts[method][metric] if method in counts else 0,
                     }
                 )
     return pd.DataFrame(rows, columns=RUN_VALUE_COLUMNS)

@@ -276,7 +276,9 @@ def test_run_in_a_process_of_its_own_prints_an_error_without_a_traceback(tmp_pat
     )
     assert done.returncode == 2
     assert re.fullmatch(
-        r"error: .* is no run directory: it has no run\.json; make one with: segfaith run .*\n", done.stderr
+        r"error: .* is no run directory and holds none: it has no run\.json; make one with: segfaith run .*\n",
+        done.stderr,
+        done.stderr,
     )
     assert done.stdout == ""
 
@@ -525,8 +527,21 @@ def test_report_of_photographs_has_no_page_on_trust(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(monkeypatch, "report", finished, "-o", tmp_path) == 0
-    assert "trust" not in capsys.readouterr().out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.md"]
+    output = capsys.readouterr().out
+    assert "trust" not in output
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"table.csv", "table.md", "table.tex", "claims.md", "conclusions.md", "significance.md"} <= written
+    assert not written & {"trust.md", "figures", "report.html"}, "asked for by flags, or not there"
+    assert all(f"written: {path}" in output for path in tmp_path.iterdir())
+
+
+def test_report_draws_figures_and_writes_the_page_where_asked(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command(monkeypatch, "report", finished, "-o", tmp_path, "--html", "--figures") == 0
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert (tmp_path / "figures" / "figures.md").is_file()
+    assert list((tmp_path / "figures").glob("*.pdf"))
 
 
 @pytest.mark.parametrize(("proven", "status"), [(list(REQUIRED), 0), (["marker"], 1), ([], 1)])

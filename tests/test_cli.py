@@ -278,7 +278,6 @@ def test_run_in_a_process_of_its_own_prints_an_error_without_a_traceback(tmp_pat
     assert re.fullmatch(
         r"error: .* is no run directory and holds none: it has no run\.json; make one with: segfaith run .*\n",
         done.stderr,
-        done.stderr,
     )
     assert done.stdout == ""
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,7 @@ def _maps(folder: Path, methods: Sequence[str], rng: np.random.Generator, size: 
 def description(seed: int, samples: list[str], data: str, model: str, methods: list[str]) -> dict[str, Any]:
     """The parts of `run.json` that results read."""
     return {
-        "identity_sha256": f"{seed:064d}",
+        "identity_sha256": sha256(f"{seed} {data} {model} {samples}".encode()).hexdigest(),
         "settings": {
             "name": f"{data}-{model}-seed{seed}",
             "seed": seed,

@@ -169,3 +169,18 @@ def test_looks_of_extreme_maps() -> None:
     assert nothing["pointing"] == 0.25
     assert isnan(nothing["energy_inside"])
     assert isnan(nothing["gini"])
+
+
+def test_curves_hold_the_absolute_leakage_of_each_draw() -> None:
+    """The records' odd_abs, which for random_cells is a mean over three draws, stands in the curves too."""
+    image = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(4))
+    chosen = EvaluationSettings(occlusion=["zero", "mean"])
+    methods = [resolve_method(one, {}) for one in ("mask", "random_cells")]
+    result = evaluate_sample(
+        plain(SmallCNN()), "image", image, target(), methods, chosen, seed=0, batch=BatchSize(8), stability=False
+    )
+    curves = pd.DataFrame(result.curves).set_index(["method", "occlusion", "kind"])
+    for record in result.records:
+        row = curves.loc[(record["method"], "zero", "off_deletion")]
+        assert row["value_abs"] == pytest.approx(record["odd_abs"], rel=1e-12)
+        assert row["value"] == pytest.approx(record["odd"], rel=1e-9)

@@ -41,6 +41,31 @@ def test_parts_go_from_the_head_to_the_first_layer() -> None:
     assert [name for name, _ in parts(nn.Conv2d(3, 2, 1))] == ["model"]
 
 
+def test_weights_of_the_root_itself_are_a_part_of_their_own() -> None:
+    """As the position embedding of a transformer; every weight is in exactly one part."""
+    module = Headed()
+    module.position = nn.Parameter(torch.rand(5))
+    found = parts(module)
+    assert [name for name, _ in found] == ["aux", "head", "body.4", "body.2", "body.0", "model"]
+    assert [key for key, _ in found[-1][1]] == ["position"]
+    owned = [id(value) for _, values in found for _, value in values]
+    assert sorted(owned) == sorted(id(value) for value in module.parameters())
+
+
+def test_a_model_of_one_input_size_is_probed_at_that_size() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 2, 1)
+            self.position = nn.Parameter(torch.rand(1, 2, 12, 12))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) + self.position
+
+    with cascade(segfaith.wrap(Fixed(), layer="layer"), 0, 12) as stages:
+        assert [part for _, part in stages] == ["", "layer", "model"]
+
+
 def test_each_stage_shuffles_one_part_more_and_all_comes_back() -> None:
     module = Headed()
     model = segfaith.wrap(module, layer="body.4")

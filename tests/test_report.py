@@ -21,7 +21,7 @@ import pytest
 from markupsafe import Markup
 from scipy.stats import spearmanr
 
-from made_runs import make_run
+from made_runs import description, make_run
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import (
@@ -212,7 +212,7 @@ def test_the_glossary_defines_all_that_is_asked_for(page: Page) -> None:
 
 
 def test_the_summary_says_what_the_numbers_say(made: list[RunData]) -> None:
-    results = page_tests.tested(made)
+    results = page_tests.tested(made, single_run=False)
     said = [one.striptags() for one in page_words.came_out(made, results)]
     tdd = {
         name: np.mean([run.records[run.records["method"] == name]["tdd"].mean() for run in made])
@@ -239,6 +239,113 @@ def test_a_single_run_is_not_tested(made: list[RunData]) -> None:
     summary = " ".join(str(item) for part in sections["summary"].parts if part.kind == "points" for item in part.items)
     assert "not testable: one run" in summary
     assert "It is a single" in summary
+
+
+def concluded(sections: list[report.Section]) -> list[tuple[str, list[str]]]:
+    """The summary's headings, each with the plain words under it."""
+    parts = sections[0].parts
+    return [
+        (head.text, [one.striptags().replace("\xa0", " ") for one in points.items])
+        for head, points in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+def test_a_single_run_is_tested_if_asked(made: list[RunData], tmp_path: Path) -> None:
+    sections = report.build_sections(made[:1], single_run=True)
+    folds = next(one for one in sections if one.name == "significance").parts[1:]
+    assert "told apart" in folds[0].title.striptags()
+    assert any("is better" in row[5].text and "one run:" in row[5].under for row in folds[0].parts[-1].rows)
+    said = " ".join(line for _, lines in concluded(sections) for line in lines)
+    assert "over images the difference is significant (p" in said
+    assert "It is a single run: nothing here speaks of other seeds or models" in said
+    assert "the p-values speak of other images under this run alone" in said
+    assert "not tested" not in said
+    text = report.write_report(made[:1], tmp_path / "page.html", single_run=True).read_text(encoding="utf-8")
+    assert "differences are not tested" not in text
+
+
+def test_absent_runs_come_first_among_what_cannot_be_concluded(made: list[RunData], tmp_path: Path) -> None:
+    absent = ("voc2012-netB-seed1: planned, but not here: weights missing", EVIL)
+    title, lines = concluded(report.build_sections(made, absent=absent))[-1]
+    assert title == "What can’t be concluded"
+    assert lines[0] == absent[0]
+    assert lines[2].startswith("The p-values speak of other images")
+    text = report.write_report(made, tmp_path / "page.html", absent=absent).read_text(encoding="utf-8")
+    assert absent[0] in text
+    assert f"<li>{Markup.escape(EVIL)}</li>" in text
+    assert EVIL not in text
+    other = load_run(make_run(tmp_path / "sbd", data="sbd", samples=("a", "b"), maps=0, skipped=0, failed=0))
+    found = concluded(report.build_sections([*made, other], absent=absent[:1]))
+    assert found[-3] == ("What can’t be concluded", [absent[0]])
+    assert [title for title, _ in found[-2:]] == [f"What can’t be concluded: {one} val" for one in ("voc2012", "sbd")]
+
+
+def ruled(made: list[RunData], metric: str) -> list[RunData]:
+    """As if ega were a little above ria by the metric on all images but one, on which ria is far above."""
+    runs = []
+    for one in made:
+        records = one.records[one.records["method"].isin(("ria", "ega"))].copy()
+        chosen = records["status"] == "ok"
+        place = records["sample_id"].str.removeprefix("img").where(chosen, "0").astype(int)
+        value = place / 1000 + (records["method"] == "ega") * (0.01 + place / 10_000)
+        value += 5.0 * ((records["method"] == "ria") & (place == 3))
+        records.loc[chosen, metric] = value[chosen]
+        runs.append(replace(one, records=records))
+    return runs
+
+
+@pytest.mark.parametrize("metric", ["tdd", "odd_abs"])
+def test_the_winner_is_by_the_ranks_of_the_test(made: list[RunData], metric: str) -> None:
+    """tdd: the higher wins; odd_abs: the lower."""
+    runs = ruled(made, metric)
+    result = page_tests.tested(runs, single_run=False)[metric]
+    (row,) = result.pairs.to_dict("records")
+    assert row["significant"]
+    assert row["effect"] * row["difference"] < 0
+    by_ranks, by_means = ("ega", "ria") if metric == "tdd" else ("ria", "ega")
+    assert page_tests.winner(row, metric) == by_ranks
+    (fold,) = page_tests.tests("voc2012 val", {metric: result})
+    ((*_, verdict, _, _),) = fold.parts[-1].rows
+    assert verdict.text == f"{by_ranks} is better"
+    assert "the mean points the other way" in verdict.under
+    said = [one.striptags() for one in page_words.came_out(runs, {metric: result})]
+    (line,) = [one for one in said if f"({METRICS[metric].label}): {by_means} is " in one]
+    assert f"over images the difference is significant in favour of {by_ranks} (p" in line
+    assert "the test on ranks points the other way than the means (few images rule the mean)" in line
+
+
+def test_the_words_of_a_test_turn_only_where_ranks_and_means_differ() -> None:
+    row = {"first": "ega", "second": "ria", "why": "", "p_holm": 0.2, "significant": False, "effect": -0.1}
+
+    def told(**changed: Any) -> str:
+        return page_words._told(pd.DataFrame([row | changed]), "tdd", ("ria", "ega")).striptags()
+
+    assert told(difference=-0.1) == "; over images they are not told apart (p = .200)"
+    assert told(difference=0.1).endswith(
+        "; the test on ranks points the other way than the means (few images rule the mean)"
+    )
+    assert told(difference=-0.1, significant=True).startswith("; over images the difference is significant (p")
+    assert "other way" not in told(difference=0.1, effect=0.1, significant=True)
+    assert "in favour of ega" in told(difference=0.1, effect=0.1, significant=True)
+
+
+def test_chance_lists_gains_above_zero_apart_from_the_others() -> None:
+    own = pd.DataFrame({"metric": "tdd_gain", "method": ["a", "b", "c", "d"], "mean": [0.3, -0.1, 0.1, 0.0]})
+    values = {"a": (0.2, 0.4), "b": (-0.3, 0.1), "c": (-0.1, 0.3), "d": (0.0, 0.0)}
+    runs = []
+    for place in range(2):
+        rows = [
+            {"sample_id": "x", "method": name, "status": "ok", "s": 0.5, "tdd_gain": pair[place]}
+            for name, pair in values.items()
+        ]
+        runs.append((description(place, ["x"], "voc2012", "netA", list(values)), pd.DataFrame(rows)))
+    assert page_words._chance(own, runs).striptags() == (
+        "Mean TDD above that of random cells (TDD gain): a 0.300 and c 0.100. "
+        "Mean TDD not above that of random cells (TDD gain): b −0.100 and d 0.000. "
+        "Above in the mean, but not in every run: c."
+    )
+    only = page_words._chance(own[own["method"] == "b"], runs).striptags()
+    assert only == "Mean TDD not above that of random cells (TDD gain): b −0.100."
 
 
 def test_what_was_not_measured_is_said(made: list[RunData]) -> None:
@@ -272,6 +379,25 @@ def test_min_s_leaves_samples_out_of_the_numbers_and_says_so(made: list[RunData]
     assert first[1].startswith(f"{own:.3f}")
 
 
+def test_min_s_holds_for_the_summary_as_for_the_sections(made: list[RunData]) -> None:
+    sections = report.build_sections(made, 0.5)
+    left = " ".join(concluded(sections)[-1][1])
+    ranked = next(one for one in sections if one.name == "rankings").parts
+    by = next(one.text.striptags() for one in ranked if one.kind == "prose" and "By occlusion" in one.text)
+    (agreed,) = re.findall(r"Kendall’s W = ([\d.]+) over", by)
+    assert f"Kendall’s W = {agreed} over all methods" in left
+    kept = [with_score(one, 0.5) for one in made]
+    rows = pd.concat([one.records for one in kept])
+    rows = rows[rows["status"] == "ok"]
+    counts = rows[rows["method"] == "ria"][["tdd", "stability"]].count()
+    assert 0 < counts["tdd"] < 30
+    assert f"Stab. rests on {counts['stability']} of {counts['tdd']} samples" in left
+    bad = sum(one.records.loc[one.records["status"] != "ok", "sample_id"].nunique() for one in kept)
+    assert f"{bad} samples were skipped or failed" in left
+    assert "to go" not in left, "what is left out is finished all the same"
+    assert "Only samples with s ≥ 0.5 entered" in left
+
+
 def test_several_data_sets_stand_under_headings_of_their_own(made: list[RunData], tmp_path: Path) -> None:
     other = load_run(make_run(tmp_path / "sbd", data="sbd", samples=("a", "b", "c", "d"), maps=0, curves=False))
     sections = {one.name: one for one in report.build_sections([made[0], other])}
@@ -287,7 +413,7 @@ def test_no_run_and_a_page_that_does_not_fit_are_errors(
 ) -> None:
     with pytest.raises(SettingsError, match="expected at least one run to report on; got none"):
         report.write_report([], tmp_path / "page.html")
-    monkeypatch.setattr(report, "build_sections", lambda data, min_s: [])
+    monkeypatch.setattr(report, "build_sections", lambda *_, **__: [])
     monkeypatch.setattr(report, "LIMIT", 20_000)
     with pytest.raises(SettingsError, match=r"below 20,000 bytes; got [\d,]+ even without pictures: .* fewer runs"):
         report.write_report(made, tmp_path / "page.html")
@@ -297,7 +423,7 @@ def test_no_run_and_a_page_that_does_not_fit_are_errors(
 def test_the_page_gives_up_pictures_before_it_grows_too_large(
     made: list[RunData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "build_sections", lambda data, min_s: [])
+    monkeypatch.setattr(report, "build_sections", lambda *_, **__: [])
     free = report.write_report(made, tmp_path / "free.html").stat().st_size
     monkeypatch.setattr(report, "LIMIT", free - 4_000)
     small = report.write_report(made, tmp_path / "small.html")

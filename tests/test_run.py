@@ -556,7 +556,7 @@ def test_changed_code_of_the_model_or_of_a_method_is_refused(movable: Path) -> N
 def test_a_directory_whose_run_json_is_broken_is_refused(movable: Path) -> None:
     run_records(movable, movable / "run", **QUICK)
     (movable / "run" / "run.json").write_text("{")
-    with pytest.raises(SettingsError, match=r"run\.json cannot be read .*remove .* or choose another"):
+    with pytest.raises(SettingsError, match=r"run\.json cannot be read .*restore it, or choose another directory"):
         run_records(movable, movable / "run", **QUICK)
 
 

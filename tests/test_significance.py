@@ -32,7 +32,12 @@ def run_of(values: Values, ids: Sequence[str] | None = None, *, data: str = "voc
         for name, column in values.items()
         for i, one in enumerate(column)
     ]
-    return {"data": {"name": data, "split": "val"}}, pd.DataFrame(rows)
+    about = {
+        "data": {"name": data, "split": "val", "samples": list(ids)},
+        "model": {"name": "net", "weights": "net.pth"},
+        "settings": {"seed": 0},
+    }
+    return about, pd.DataFrame(rows)
 
 
 def twice(values: Values, **options: Any) -> list[Run]:

@@ -33,7 +33,7 @@ from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
 from segfaith.results.overlay import picture
-from segfaith.results.records import CURVE_COLUMNS, RECORD_COLUMNS, replace_file, write_rows
+from segfaith.results.records import CURVE_COLUMNS, RECORD_COLUMNS, create_file, write_rows
 from segfaith.scores import BatchSize
 from segfaith.targets import class_target, dominant_target, majority_class
 from segfaith.types import Planted, Sample, Target
@@ -143,7 +143,7 @@ def open_directory(directory: Path, prepared: Prepared) -> list[int]:
         try:
             before = json.loads(file.read_text(encoding="utf-8"))["identity"]
         except (ValueError, KeyError, TypeError) as error:
-            raise SettingsError(f"{file} cannot be read ({error}); remove {directory} or choose another") from error
+            raise SettingsError(f"{file} cannot be read ({error}); restore it, or choose another directory") from error
         changed = differences(before, description["identity"])
         if changed:
             raise SettingsError(
@@ -153,8 +153,8 @@ def open_directory(directory: Path, prepared: Prepared) -> list[int]:
     elif next((directory / "records").glob("*.parquet"), None):
         raise SettingsError(f"{directory} has records but no run.json, so nobody knows whose; choose another directory")
     else:
-        text = json.dumps(description, indent=2)
-        replace_file(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        if not create_file(file, json.dumps(description, indent=2)):  # another process was faster
+            return open_directory(directory, prepared)
     return [shard for shard in shards if not record_file(directory, shard).is_file()]
 
 

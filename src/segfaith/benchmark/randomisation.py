@@ -27,7 +27,7 @@ from segfaith.perturbation import clean_variant
 from segfaith.randomness import generator
 from segfaith.results.records import RANDOMISATION_COLUMNS, write_rows
 from segfaith.scores import BatchSize
-from segfaith.types import Image, Map, Target
+from segfaith.types import Image, Map, Target, Tensor
 
 LEAST_PARTS = 5
 """The module is cut into at least so many parts, where it has them."""
@@ -60,7 +60,8 @@ def randomise(
                 for one in plan.methods
             ]
     trained: dict[str, dict[str, Map | Exception]] = {}
-    with cascade(model, plan.settings.seed) as stages:
+    size = plan.settings.data.size
+    with cascade(model, plan.settings.seed, 224 if size == "native" else size) as stages:
         for stage, part in stages:
             for sample_id, image, target in samples:
                 on_step(f"stage {stage} ({part or 'trained model'}), {sample_id}")
@@ -74,10 +75,11 @@ def randomise(
 
 
 @contextmanager
-def cascade(model: SegmentationModel, seed: int) -> Iterator[Iterator[tuple[int, str]]]:
+def cascade(model: SegmentationModel, seed: int, size: int = 224) -> Iterator[Iterator[tuple[int, str]]]:
     """Stages as they are asked for: (0, "") is the trained model, each later one has one more part shuffled.
 
-    Parts whose shuffling changes no logit, such as auxiliary heads, are left out. The weights come back at the end.
+    Parts whose shuffling changes no logit of a noise image of `size` x `size`, such as auxiliary heads, are left out.
+    The weights come back at the end.
 
     Raises:
         SettingsError: the model has no weights.
@@ -85,23 +87,24 @@ def cascade(model: SegmentationModel, seed: int) -> Iterator[Iterator[tuple[int,
     kept = {name: value.detach().clone() for name, value in model.module.named_parameters()}
     if not kept:
         raise SettingsError(f"{model.name} has no weights, so there is nothing to shuffle")
-    probe = torch.from_numpy(np.random.default_rng(0).random((1, 3, 64, 64), dtype=np.float32)).to(model.device)
+    probe = torch.from_numpy(np.random.default_rng(0).random((1, 3, size, size), dtype=np.float32)).to(model.device)
+
+    @torch.no_grad()
+    def shuffled(part: str, values: Sequence[tuple[str, nn.Parameter]]) -> Tensor:
+        for key, value in values:
+            order = generator(seed, "", f"randomise|{part}|{key}").permutation(value.numel())
+            value.copy_(value.flatten()[torch.from_numpy(order).to(value.device)].reshape(value.shape))
+        return model.logits(probe)
 
     def stages() -> Iterator[tuple[int, str]]:
         yield 0, ""
         stage = 0
-        with torch.no_grad():
-            logits = model.logits(probe)
-        for name, module in parts(model.module):
-            for key, value in module.named_parameters():
-                order = generator(seed, "", f"randomise|{name}.{key}").permutation(value.numel())
-                with torch.no_grad():
-                    value.copy_(value.flatten()[torch.from_numpy(order).to(value.device)].reshape(value.shape))
-            with torch.no_grad():
-                changed = model.logits(probe)
+        logits = shuffled("", [])
+        for part, values in parts(model.module):
+            changed = shuffled(part, values)
             if not torch.equal(changed, logits):
                 logits, stage = changed, stage + 1
-                yield stage, name
+                yield stage, part
 
     try:
         yield stages()
@@ -111,26 +114,31 @@ def cascade(model: SegmentationModel, seed: int) -> Iterator[Iterator[tuple[int,
                 value.copy_(kept[name])
 
 
-def parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The parts of a module with weights, last ones first, as (dotted name, module).
+def parts(module: nn.Module) -> list[tuple[str, list[tuple[str, nn.Parameter]]]]:
+    """The parts of a module with weights, those registered last first, as (dotted name, weights by name).
 
-    The part with the most weight tensors is cut into its children until there are `LEAST_PARTS`.
+    The part with the most weight tensors is cut into its children, and the tensors that it has itself, until there are
+    `LEAST_PARTS`.
     """
-    found: list[tuple[str, nn.Module]] = [("", module)]
+    found: list[tuple[str, nn.Module, bool]] = [("", module, True)]
     while len(found) < LEAST_PARTS:
-        sizes = [(len(list(part.parameters())) if _children(part) else 0) for _, part in found]
+        sizes = [len(list(part.parameters())) if whole and _children(part) else 0 for _, part, whole in found]
         largest = int(np.argmax(sizes))
         if not sizes[largest]:
             break
-        name, part = found[largest]
-        found[largest : largest + 1] = [(f"{name}.{key}".lstrip("."), child) for key, child in _children(part)]
-    return [(name or "model", part) for name, part in reversed(found)]
+        name, part, _ = found[largest]
+        own = [(name, part, False)] if next(part.parameters(recurse=False), None) is not None else []
+        children = [(f"{name}.{key}".lstrip("."), child, True) for key, child in _children(part)]
+        found[largest : largest + 1] = [*own, *children]
+    return [
+        (name or "model", list(part.named_parameters(recurse=whole)))
+        for name, part, whole in reversed(found)
+        if next(part.parameters(recurse=whole), None) is not None
+    ]
 
 
 def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Children with weights; none where the module has weights of its own, which would be left behind."""
-    if next(module.parameters(recurse=False), None) is not None:
-        return []
+    """Children with weights."""
     return [(name, child) for name, child in module.named_children() if next(child.parameters(), None) is not None]
 
 

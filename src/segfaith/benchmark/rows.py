@@ -114,13 +114,14 @@ def curve_rows(sample: Mapping[str, Any], name: str, one: Measured, scores: Scor
             groups.setdefault((item.operator, item.k, item.kind), []).append(score)
     rows = []
     for (operator, k, kind), values in groups.items():
-        score, baseline = mean(values), scores.baselines[operator]
+        baseline = scores.baselines[operator]
+        each = [score - baseline if kind == "insertion" else deletion(scores.clean, score) for score in values]
         order = one.rankings[0].outside if kind == "off_deletion" else one.rankings[0].inside
         rows.append(
             {key: sample[key] for key in ("sample_id", "class_index", "s")}
             | {"method": name, "occlusion": operator, "k": k, "kind": kind, "pixels": top_count(k, len(order))}
-            | {"score": score, "s_baseline": baseline}
-            | {"value": score - baseline if kind == "insertion" else deletion(scores.clean, score)}
+            | {"score": mean(values), "s_baseline": baseline}
+            | {"value": mean(each), "value_abs": mean(map(abs, each))}
         )
     return rows
 

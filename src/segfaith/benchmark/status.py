@@ -59,7 +59,26 @@ def read_states(directory: Path) -> list[RunState]:
             f"{directory} is neither a run nor a suite: it has no run.json and no {SUITE_FILE}; "
             "make one with: segfaith suite NAME -o DIR"
         )
-    return [run_state(directory / name, planned.get(name, {}).get("samples")) for name in [*planned, *others]]
+    return [_readable_state(directory / name, planned.get(name, {}).get("samples")) for name in [*planned, *others]]
+
+
+def absent_runs(directory: Path) -> list[str]:
+    """A sentence for each run of a suite that has no records: why a report on the directory is without it."""
+    if (directory / "run.json").is_file():
+        return []
+    return [
+        f"{one.name} is planned, but not here: {one.reason or one.state}"
+        for one in read_states(directory)
+        if not next((directory / one.name / "records").glob("*.parquet"), None)
+    ]
+
+
+def _readable_state(directory: Path, samples: int | None) -> RunState:
+    """The state of one run of several; files that cannot be read are its failure, not that of the others."""
+    try:
+        return run_state(directory, samples)
+    except SettingsError as error:
+        return RunState(directory.name, "failed", samples, reason=str(error))
 
 
 def planned_runs(directory: Path) -> dict[str, dict[str, Any]]:
@@ -126,14 +145,16 @@ def _size(file: Path) -> tuple[int, int]:
     try:
         return len(description["data"]["samples"]), int(description["settings"]["execution"]["shard_size"])
     except (KeyError, TypeError) as error:
-        raise SettingsError(f"{file} is not that of a run: it lacks {error}; remove {file.parent}") from error
+        raise SettingsError(
+            f"{file} is not that of a run: it lacks {error}; restore it, or move {file.parent} away"
+        ) from error
 
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{file} cannot be read ({error}); remove {file.parent}") from error
+        raise SettingsError(f"{file} cannot be read ({error}); restore it, or move {file.parent} away") from error
     if not isinstance(content, dict):
-        raise SettingsError(f"{file} cannot be read (it is no table); remove {file.parent}")
+        raise SettingsError(f"{file} cannot be read (it is no table); restore it, or move {file.parent} away")
     return content

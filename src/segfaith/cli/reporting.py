@@ -18,11 +18,15 @@ def report(
     min_s: Annotated[float | None, typer.Option(help="Leave out samples whose score s is lower.")] = None,
     html: Annotated[bool, typer.Option("--html", help="Also write report.html: everything on one page.")] = False,
     figures: Annotated[bool, typer.Option("--figures", help="Also draw figures/ as PNG and PDF.")] = False,
+    compare: Annotated[
+        str | None, typer.Option(help="Methods whose pairs significance.md tests, as in gpa,dea,mask.")
+    ] = None,
     single_run: Annotated[
         bool, typer.Option("--single-run", help="Test significance within one run too: says nothing of other seeds.")
     ] = False,
 ) -> None:
     """Print the tables of one or several runs and the claims that hold; write tables, tests and conclusions."""
+    from segfaith.benchmark.status import absent_runs
     from segfaith.results import records, tables, trust
     from segfaith.results.claims import check_claims
     from segfaith.results.conclusions import write_conclusions
@@ -30,11 +34,12 @@ def report(
     from segfaith.results.report import write_report
     from segfaith.results.significance_page import write_significance
 
-    data = [records.load_run(directory) for directory in records.find_runs(runs)]
+    data = records.load_runs(runs)
+    absent = [sentence for directory in runs for sentence in absent_runs(directory)]
     loaded = [one.run for one in data]
     directory = output or runs[0]
     print_tables(tables.summarise(loaded, min_s), list(tables.STATISTICS))
-    for note in tables.notes(loaded, min_s):
+    for note in (*absent, *tables.notes(loaded, min_s)):
         say(note)
     for claim in check_claims(loaded, min_s).to_dict("records"):
         if claim["holds"] != "not testable":
@@ -43,13 +48,14 @@ def report(
     if tables.has_evidence(loaded):
         out.print(Markdown(trust.trust_page(loaded, min_s)))
         written.append(trust.write_trust(loaded, directory, min_s))
-    written += write_conclusions(data, directory, min_s)
-    written += write_significance(loaded, directory, min_s=min_s, single_run=single_run)
+    written += write_conclusions(data, directory, min_s, absent)
+    methods = compare.split(",") if compare else None
+    written += write_significance(loaded, directory, min_s=min_s, methods=methods, single_run=single_run)
     if figures:
         err.print("drawing figures", style="dim")
-        written += write_figures(data, directory)
+        written += write_figures(data, directory, min_s)
     if html:
         err.print("writing the page", style="dim")
-        written.append(write_report(data, directory / "report.html", min_s))
+        written.append(write_report(data, directory / "report.html", min_s, single_run=single_run, absent=absent))
     for path in written:
         say(f"written: {path}")

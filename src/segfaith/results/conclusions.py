@@ -37,7 +37,9 @@ class Section:
     missing: list[str] = field(default_factory=list)
 
 
-def write_conclusions(data: Sequence[RunData], directory: Path, min_s: float | None = None) -> list[Path]:
+def write_conclusions(
+    data: Sequence[RunData], directory: Path, min_s: float | None = None, absent: Sequence[str] = ()
+) -> list[Path]:
     """Writes what the runs say: `conclusions.md`, `table.tex`, and a CSV file for each table that has content.
 
     The files are paper.csv (beside the paper's Table 1), runs.csv, wins.csv, claims.csv and claims.md, rankings.csv,
@@ -46,6 +48,7 @@ def write_conclusions(data: Sequence[RunData], directory: Path, min_s: float | N
 
     Args:
         min_s: leaves out samples with a lower s; off by default.
+        absent: sentences on runs that are planned but not among `data`; they stand on the page and over the claims.
 
     Returns:
         The paths that were written, the page first.
@@ -65,8 +68,10 @@ def write_conclusions(data: Sequence[RunData], directory: Path, min_s: float | N
         _randomisation(data),
     ]
     files = {name: table for one in sections for name, table in one.files.items() if len(table)}
-    texts = {PAGE: _page(sections, [*files, "claims.md", "table.tex"], notes(runs, min_s))}
-    texts |= {"claims.md": "\n".join(claims.lines) + "\n", "table.tex": latex(runs, min_s)}
+    about = [*absent, *notes(runs, min_s)]
+    texts = {PAGE: _page(sections, [*files, "claims.md", "table.tex"], about)}
+    lines = [*claims.lines, "", *(f"- {line}" for line in about)]
+    texts |= {"claims.md": "\n".join(lines) + "\n", "table.tex": latex(runs, min_s)}
     for name, text in texts.items():
         replace_file(directory / name, partial(Path.write_text, data=text, encoding="utf-8"))
     for name, table in files.items():

@@ -21,8 +21,10 @@ from matplotlib.figure import Figure
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import cases, charts, diagrams, galleries, rankings, significance, strata, tables
+from segfaith.results.page_model import with_score
 from segfaith.results.records import RunData, replace_file
 from segfaith.results.style import STYLE, method_order
+from segfaith.results.trust import CONTROLS
 
 TESTED = ("tdd", "odd_abs", "insertion_gain", "stability")
 """Metrics of the critical-difference diagrams: those of the paper's Table 1."""
@@ -40,12 +42,13 @@ class Drawing:
 Draw = Callable[[Sequence[RunData]], Drawing]
 
 
-def write_figures(data: Sequence[RunData], directory: Path) -> list[Path]:
+def write_figures(data: Sequence[RunData], directory: Path, min_s: float | None = None) -> list[Path]:
     """Writes `figures/NAME-DATA.png` and `.pdf` for each figure and data set, and `figures/figures.md`.
 
     Args:
         data: runs, as `records.load_run` gives them.
         directory: where `figures/` is made.
+        min_s: leaves out samples with a lower s.
 
     Returns:
         The files written, `figures.md` last.
@@ -57,9 +60,10 @@ def write_figures(data: Sequence[RunData], directory: Path) -> list[Path]:
         raise SettingsError("expected at least one run to draw figures of; got none")
     folder = directory / "figures"
     written: list[Path] = []
-    words = ["# Figures", "", "All samples entered unless a caption says otherwise.", ""]
+    entered = "All samples" if min_s is None else f"Only samples with s >= {min_s:g}"
+    words = ["# Figures", "", f"{entered} entered unless a caption says otherwise.", ""]
     missing: list[str] = []
-    for label, group in _by_data(data).items():
+    for label, group in _by_data([with_score(one, min_s) for one in data]).items():
         words += [f"## {label}", ""]
         for name, draw in FIGURES.items():
             stem = f"{name}-{_slug(label)}"
@@ -151,20 +155,22 @@ def _curves(data: Sequence[RunData]) -> Drawing:
 def _differences(data: Sequence[RunData]) -> Drawing:
     shown = without_variants(data)
     counts = Counter(name for one in shown for name in set(one.records["method"]))
-    common = method_order(name for name in counts if 2 * counts[name] >= len(shown))
+    own = [name for name in counts if name not in CONTROLS and "@" not in name]
+    common = method_order(name for name in own if 2 * counts[name] >= len(shown))
     runs = [one.run for one in shown]
     tests = [test for metric in TESTED for test in significance.friedman(runs, metric, methods=common)]
     good = [test for test in tests if not test.why]
     left = [f"No diagram of {METRICS[test.metric].label}: {test.why}." for test in tests if test.why]
     if not good:
         raise SettingsError(" ".join(left))
-    if rare := _absent(shown, common):
+    if rare := [name for name in _absent(shown, common) if name in own]:
         left.append(f"Left out, in fewer than half of the runs: {', '.join(rare)}.")
     notes = dict.fromkeys(f"{METRICS[test.metric].label}: {test.note}." for test in good if test.note)
     caption = (
         "Critical differences: mean ranks of the methods over images (1 = best), after Friedman's test ("
         + ", ".join(f"{METRICS[test.metric].label} {_p(test.p)}" for test in good)
-        + "); bars join methods that Nemenyi's test does not tell apart at 5 %."
+        + "); bars join methods that Nemenyi's test does not tell apart at 5 %. Controls and variants are left "
+        "out, as in significance.md."
     )
     return Drawing(diagrams.critical_differences(good), caption, (*left, *notes, VARIANTS))
 

@@ -51,6 +51,11 @@ TERMS: dict[str, tuple[str, str]] = {
         "Masked mean class probability, the model's mean confidence in the target, in [0, 1]: s = sum(M p_c) / "
         "(sum(M) + ε). p_c is the softmax output for the target class c, M the target mask, ε = 1e-6.",
     ),
+    "target_area": ("Area of the target", "Share of the image's pixels that the target mask M covers."),
+    "target_iou": (
+        "IoU of the prediction",
+        "Intersection over union of M with the pixels where the model predicts the target class c.",
+    ),
     "deleted": (
         "S_t, S_o and k",
         "The n(k, R) = max(1, floor(k |R| + 0.5)) pixels with the highest map values inside the target (S_t) and "

@@ -15,6 +15,7 @@ from segfaith.results.page_model import (
     metric_ref,
     number,
     ref,
+    with_score,
     without_variants,
     words,
 )
@@ -25,15 +26,26 @@ NAMED = 2
 """So many pairs are named; more are counted."""
 
 
-def limits(group: Sequence[RunData], results: Mapping[str, Tested], min_s: float | None = None) -> list[Markup]:
-    """What can't be concluded from these runs, each with its reason."""
+def limits(
+    group: Sequence[RunData],
+    results: Mapping[str, Tested],
+    min_s: float | None = None,
+    *,
+    single_run: bool = False,
+) -> list[Markup]:
+    """What can't be concluded from these runs, each with its reason.
+
+    The runs come with all samples, of which those below `min_s` enter no number here either. `single_run`: differences
+    were tested within one run alone.
+    """
+    kept = [with_score(one, min_s) for one in group]
     said = [
-        _few_runs(group),
+        _few_runs(group, single_run),
         _ties(results),
-        _left_out(group),
-        _small(group, min_s),
-        _stability(group),
-        _circular(group, min_s),
+        _left_out(group, kept),
+        _small(kept, min_s),
+        _stability(kept),
+        _circular(group),
     ]
     if not tables.has_evidence([one.run for one in group]):
         said.append(
@@ -54,12 +66,13 @@ def limits(group: Sequence[RunData], results: Mapping[str, Tested], min_s: float
     return [one for one in said if one]
 
 
-def _few_runs(group: Sequence[RunData]) -> Markup:
+def _few_runs(group: Sequence[RunData], single_run: bool) -> Markup:
     if len(group) == 1:
+        tests = words("the {} speak of other images under this run alone", ref("p", "p-values"))
         return words(
-            "It is a single {}: nothing here speaks of other seeds or models, there is no spread over runs, and "
-            "differences are not tested.",
+            "It is a single {}: nothing here speaks of other seeds or models, there is no spread over runs, and {}.",
             ref("run", "run"),
+            tests if single_run else "differences are not tested",
         )
     models = len({model_name(one) for one in group})
     which = "this one model" if models == 1 else f"these {models} models"
@@ -86,8 +99,9 @@ def _ties(results: Mapping[str, Tested]) -> Markup:
     )
 
 
-def _left_out(group: Sequence[RunData]) -> Markup:
-    bad = sum(one.records.loc[one.records["status"] != "ok", "sample_id"].nunique() for one in group)
+def _left_out(group: Sequence[RunData], kept: Sequence[RunData]) -> Markup:
+    """Samples skipped or failed among those that could enter, and those that no run has reached yet."""
+    bad = sum(one.records.loc[one.records["status"] != "ok", "sample_id"].nunique() for one in kept)
     missing = sum(max(0, len(one.description["data"]["samples"]) - one.records["sample_id"].nunique()) for one in group)
     said = []
     if bad:
@@ -134,7 +148,7 @@ def _stability(group: Sequence[RunData]) -> Markup:
     return Markup("")
 
 
-def _circular(group: Sequence[RunData], min_s: float | None) -> Markup:
+def _circular(group: Sequence[RunData]) -> Markup:
     """RIA and DEA are built with an operator and scored with it."""
     names = {base(name) for one in group for name in one.records["method"]}
     if not names & {"ria", "dea"} or not all(first_setting(one) for one in group):
@@ -143,6 +157,8 @@ def _circular(group: Sequence[RunData], min_s: float | None) -> Markup:
     found = rankings.by_setting(shown, "tdd", "occlusion")
     found = found[~found["method"].map(is_control).astype(bool)]
     settings = list(dict.fromkeys(found["setting"]))
+    if not settings:
+        return Markup("")
     start = "RIA and DEA are built by occluding the image, and scored so."
     if len(settings) < 2:
         return words("{} No other {} was measured: their lead may rest on that.", start, ref("occlusion", "operator"))

@@ -42,14 +42,17 @@ class Tested:
     ranked: significance.Friedman
 
 
-def tested(group: Sequence[RunData]) -> dict[str, Tested]:
-    """All pairs and mean ranks by each metric, on the runs of one data set; nothing with fewer than two methods."""
+def tested(group: Sequence[RunData], *, single_run: bool) -> dict[str, Tested]:
+    """All pairs and mean ranks by each metric, on the runs of one data set; nothing with fewer than two methods.
+
+    `single_run`: tests also where there is one run alone, see `significance.compare`.
+    """
     runs = [one.run for one in group]
     found: dict[str, Tested] = {}
     for metric in COMPARED:
-        pairs = significance.compare(runs, metric)
+        pairs = significance.compare(runs, metric, single_run=single_run)
         if not pairs.empty:
-            (ranked,) = significance.friedman(runs, metric)
+            (ranked,) = significance.friedman(runs, metric, single_run=single_run)
             found[metric] = Tested(pairs, ranked)
     return found
 
@@ -59,6 +62,12 @@ def tests(label: str, results: Mapping[str, Tested]) -> list[Any]:
     if not results:
         return [Prose(words("{} not testable: fewer than two methods besides controls and variants.", f"{label}:"))]
     return [_test(label, metric, one.pairs, one.ranked) for metric, one in results.items()]
+
+
+def winner(row: Mapping[Any, Any], metric: str) -> str:
+    """Whom the test favours: by the effect, which is of ranks as the test is; the means may point the other way."""
+    larger, smaller = (row["first"], row["second"]) if row["effect"] > 0 else (row["second"], row["first"])
+    return str(smaller if METRICS[metric].better == "lower" else larger)
 
 
 def _test(label: str, metric: str, pairs: pd.DataFrame, ranked: significance.Friedman) -> Fold:
@@ -102,10 +111,7 @@ def _test(label: str, metric: str, pairs: pd.DataFrame, ranked: significance.Fri
 
 def _pair(row: dict[Any, Any], metric: str) -> tuple[Cell, ...]:
     """A pair; in place of a verdict, why it is not testable."""
-    higher = row["first"] if row["difference"] > 0 else row["second"]
-    lower = row["second"] if row["difference"] > 0 else row["first"]
-    winner = higher if METRICS[metric].better == "higher" else lower
-    said = f"{winner} is better" if row["significant"] else "not told apart"
+    said = f"{winner(row, metric)} is better" if row["significant"] else "not told apart"
     note = row.get("note", "")
     interval = "n/a" if isnan(row["low"]) else f"{number(row['low'])} to {number(row['high'])}"
     return (

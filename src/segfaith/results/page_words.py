@@ -21,7 +21,7 @@ from segfaith.results.page_model import (
     without_variants,
     words,
 )
-from segfaith.results.page_tests import Tested
+from segfaith.results.page_tests import Tested, winner
 from segfaith.results.records import RunData
 from segfaith.results.style import method_order
 
@@ -109,21 +109,24 @@ def _best(runs: Sequence[tables.Run], own: pd.DataFrame, metric: str, result: Te
         row = pair.iloc[0]
         victories = row["wins"] if row["first"] == names[0] else row["losses"]
         sentence += words("; better in {} runs", ref("wins", f"{victories} of {row['runs']}"))
-    return sentence + (_told(result.pairs, names) if result else "") + "."
+    return sentence + (_told(result.pairs, metric, names) if result else "") + "."
 
 
-def _told(pairs: pd.DataFrame, names: tuple[str, str]) -> Markup:
-    """Whether the two differ, in the words of the test."""
+def _told(pairs: pd.DataFrame, metric: str, names: tuple[str, str]) -> Markup:
+    """Whether the two, the first with the better mean, differ by the test, which is on ranks, not means."""
     found = pairs[pairs["first"].isin(names) & pairs["second"].isin(names)]
     if not len(found):
         return Markup("")
-    row = found.iloc[0]
+    row = found.iloc[0].to_dict()
     if row["why"]:
         return words("; {}", short(row["why"]))
-    p = ref("p", p_words(row["p_holm"]))
-    return words(
-        "; over images {} ({})", "the difference is significant" if row["significant"] else "they are not told apart", p
-    )
+    said = "the difference is significant" if row["significant"] else "they are not told apart"
+    if row["significant"] and winner(row, metric) != names[0]:
+        said += f" in favour of {winner(row, metric)}"
+    sentence = words("; over images {} ({})", said, ref("p", p_words(row["p_holm"])))
+    if row["effect"] * row["difference"] < 0:
+        sentence += words("; the test on ranks points the other way than the means (few images rule the mean)")
+    return sentence
 
 
 def short(why: str) -> str:
@@ -132,23 +135,30 @@ def short(why: str) -> str:
 
 
 def _chance(own: pd.DataFrame, runs: Sequence[tables.Run]) -> Markup:
-    """Which methods beat random cells."""
+    """Which methods have a mean above that of random cells, and which of them not in every run."""
     gains = own[own["metric"] == "tdd_gain"].set_index("method")["mean"]
     if gains.empty:
         return Markup("")
     values = tables.run_values(runs)
     lowest = values[values["metric"] == "tdd_gain"].groupby("method")["value"].min()
-    above = [name for name in gains.index if lowest.get(name, -1) > 0]
-    rest = [name for name in gains.index if name not in above]
-    numbers = listed([words("{} {}", name, ref("tdd_gain", number(gains[name]))) for name in gains.index])
-    sentence = words("TDD above that of random cells ({}): {}.", metric_ref("tdd_gain"), numbers)
-    if rest:
-        sentence += words(
-            " Not above {} in every run, so no better than chance there: {}.",
+    above = [name for name in gains.index if gains[name] > 0]
+    below = [name for name in gains.index if name not in above]
+    mixed = [name for name in above if not lowest.get(name, -1) > 0]
+    told = {"Mean TDD above that of": above, "Mean TDD not above that of": below}
+    said = [
+        words(
+            "{} {} ({}): {}.",
+            start,
             ref("control", "random cells"),
-            listed(rest),
+            metric_ref("tdd_gain"),
+            listed([words("{} {}", name, ref("tdd_gain", number(gains[name]))) for name in names]),
         )
-    return sentence
+        for start, names in told.items()
+        if names
+    ]
+    if mixed:
+        said.append(words("Above in the mean, but not in every run: {}.", listed(mixed)))
+    return join(said, " ")
 
 
 def _claims(runs: Sequence[tables.Run]) -> Markup:

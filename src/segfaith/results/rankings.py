@@ -165,7 +165,7 @@ def areas(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFram
             reasons.append(f"{label}: areas need curves over at least two k that all runs share, got {len(ks)}")
             continue
         absolute = curves[curves["kind"] == "off_deletion"].copy()
-        absolute["kind"], absolute["value"] = "off_deletion_abs", absolute["value"].abs()
+        absolute["kind"], absolute["value"] = "off_deletion_abs", _absolute(absolute)
         wide = pd.concat([curves, absolute]).pivot_table(
             index=["method", "kind", "run", "sample_id"], columns="k", values="value", sort=False
         )
@@ -229,7 +229,7 @@ def _complete(
         return _Complete(pd.DataFrame(), [], [], NO_CURVES)
     everything = pd.concat(frames, ignore_index=True)
     if metric == "odd_abs":
-        everything["value"] = everything["value"].abs()
+        everything["value"] = _absolute(everything)
     settings = [name for name in _order(everything, over) if all(name in set(one["setting"]) for one in frames)]
     names = [name for name in everything["method"].unique() if methods is None or name in methods]
     entered = everything[everything["setting"].isin(settings) & everything["method"].isin(names)]
@@ -275,6 +275,12 @@ def first_setting(one: RunData) -> tuple[str, float]:
         value[0] if isinstance(value, list) else value for value in (evaluation["occlusion"], evaluation["k"])
     )
     return str(operator), float(k)
+
+
+def _absolute(rows: pd.DataFrame) -> pd.Series:
+    """Absolute values, as the records have them: means over a method's draws; older curves have only their mean's."""
+    values = rows["value"].abs()
+    return rows["value_abs"].fillna(values) if "value_abs" in rows else values
 
 
 def _order(rows: pd.DataFrame, over: str) -> list[str]:

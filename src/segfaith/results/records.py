@@ -62,6 +62,7 @@ CURVE_COLUMNS: dict[str, tuple[Any, str]] = {
     "score": (_REAL, "s_c of the intervened image"),
     "s_baseline": RECORD_COLUMNS["s_baseline"],
     "value": (_REAL, "tdd, odd or insertion_gain at this operator and k"),
+    "value_abs": (_REAL, "mean over the method's draws of the absolute value; of odd it is odd_abs"),
 }
 """Columns of `curves/*.parquet`."""
 
@@ -102,12 +103,12 @@ class RunData:
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """The run directories among the paths, and those that lie directly in them (of a suite), sorted by name.
+    """The run directories among the paths, and those with records that lie directly in them (of a suite), by name.
 
     Raises:
         SettingsError: a path that is neither a run nor holds one.
     """
-    found: list[Path] = []
+    found: dict[Path, Path] = {}
     for path in paths:
         inner = [path] if (path / "run.json").is_file() else sorted(one.parent for one in path.glob("*/run.json"))
         if not inner:
@@ -115,8 +116,30 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
                 f"{path} is no run directory and holds none: it has no run.json; make one with: segfaith run FILE "
                 "-o DIR"
             )
-        found += [one for one in inner if one not in found]
-    return found
+        begun = [one for one in inner if one == path or next((one / "records").glob("*.parquet"), None)]
+        if not begun:
+            raise SettingsError(f"no run in {path} has records yet; go on with: segfaith suite NAME -o {path}")
+        for one in begun:
+            found.setdefault(one.resolve(), one)
+    return list(found.values())
+
+
+def load_runs(paths: Sequence[Path]) -> list[RunData]:
+    """The runs that `find_runs` finds, read.
+
+    Raises:
+        SettingsError: as `find_runs` and `read_run`, or two directories that hold the same run, which must not count
+            twice.
+    """
+    data = [load_run(directory) for directory in find_runs(paths)]
+    seen: dict[str, Path] = {}
+    for one in data:
+        identity = one.description.get("identity_sha256")
+        if identity in seen:
+            raise SettingsError(f"{seen[identity]} and {one.directory} hold the same run; name one of them")
+        if identity is not None:
+            seen[identity] = one.directory
+    return data
 
 
 def load_run(directory: Path) -> RunData:
@@ -157,6 +180,23 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def create_file(path: Path, text: str) -> bool:
+    """Writes a file whole where there is none yet; False, and nothing done, where another process has made it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def read_description(directory: Path) -> dict[str, Any]:

@@ -59,13 +59,22 @@ class _Topic:
     build: Callable[[str, Sequence[RunData]], list[Any]]
 
 
-def write_report(data: Sequence[RunData], path: Path, min_s: float | None = None) -> Path:
+def write_report(
+    data: Sequence[RunData],
+    path: Path,
+    min_s: float | None = None,
+    *,
+    single_run: bool = False,
+    absent: Sequence[str] = (),
+) -> Path:
     """Writes the report of the runs as one HTML file of less than 15 MB.
 
     Args:
         data: runs, as `records.load_run` gives them; several of one data set are averaged run by run.
         path: the file to write.
         min_s: leaves out samples with a lower s from all numbers; the gallery shows them still.
+        single_run: also tests differences within one run alone, see `significance.compare`.
+        absent: sentences on what was planned and is not here, for the summary.
 
     Returns:
         The path.
@@ -75,7 +84,7 @@ def write_report(data: Sequence[RunData], path: Path, min_s: float | None = None
     """
     if not data:
         raise SettingsError("expected at least one run to report on; got none")
-    sections = build_sections(data, min_s)
+    sections = build_sections(data, min_s, single_run=single_run, absent=absent)
     shown = gallery(data)
     budget = PICTURES
     while True:
@@ -93,24 +102,33 @@ def write_report(data: Sequence[RunData], path: Path, min_s: float | None = None
         budget = max(0, kept.bytes - (size - LIMIT) - LIMIT // 100)
 
 
-def build_sections(data: Sequence[RunData], min_s: float | None = None) -> list[Section]:
+def build_sections(
+    data: Sequence[RunData], min_s: float | None = None, *, single_run: bool = False, absent: Sequence[str] = ()
+) -> list[Section]:
     """The page's sections but for gallery and glossary; data sets under headings of their own if there are several."""
     kept = [with_score(one, min_s) for one in data]
     groups, originals = by_data(kept), by_data(data)
-    results = {label: page_tests.tested(group) for label, group in groups.items()}
+    results = {label: page_tests.tested(group, single_run=single_run) for label, group in groups.items()}
     several = len(groups) > 1
     summary: list[Any] = [
         Prose(Markup("What was run"), "heading"),
         Points(tuple(page_words.ran(label, group) for label, group in originals.items())),
     ]
-    tellers: dict[str, Callable[[str], list[Markup]]] = {
-        "What came out": lambda label: page_words.came_out(groups[label], results[label]),
-        "What can’t be concluded": lambda label: page_limits.limits(originals[label], results[label], min_s),
+    tellers: dict[str, tuple[Sequence[str], Callable[[str], list[Markup]]]] = {
+        "What came out": ((), lambda label: page_words.came_out(groups[label], results[label])),
+        "What can’t be concluded": (
+            absent,
+            lambda label: page_limits.limits(originals[label], results[label], min_s, single_run=single_run),
+        ),
     }
-    for title, told in tellers.items():
+    for title, (first, told) in tellers.items():
+        points = [words("{}", one) for one in first]
+        if several and points:
+            summary += [Prose(Markup(title), "heading"), Points(tuple(points))]
+            points = []
         for label in groups:
             heading = words("{}: {}", title, label) if several else Markup(title)
-            summary += [Prose(heading, "heading"), Points(tuple(told(label)))]
+            summary += [Prose(heading, "heading"), Points((*points, *told(label)))]
     sections = [Section("summary", "Summary", tuple(summary))]
     unmeasured = []
     for topic in (*TOPICS[:2], _significance(results), *TOPICS[2:]):

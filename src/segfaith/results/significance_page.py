@@ -10,7 +10,7 @@ import pandas as pd
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records import replace_file
 from segfaith.results.significance import ALPHA, COLUMNS, TESTED, Friedman, compare, friedman
-from segfaith.results.tables import Run, by_data
+from segfaith.results.tables import Run, by_data, notes
 
 
 def page(
@@ -62,8 +62,6 @@ def _gather(
         if METRICS[metric].better
     }
     lines = ["# Significance", "", INTRODUCTION]
-    if min_s is not None:
-        lines += ["", f"Only samples with s >= {min_s:g} entered."]
     for place, data in enumerate(by_data(runs)):
         lines += ["", f"## {data}"]
         for metric, table in pairs.items():
@@ -78,6 +76,7 @@ def _gather(
                     "- not testable: fewer than two methods but for controls and variants; name some to compare"
                 )
             lines += ["", _ranks_words(ranked[metric][place])] if metric in ranked else []
+    lines += ["", "## Runs", "", *(f"- {line}" for line in notes(runs, min_s))]
     everything = pd.concat(pairs.values(), ignore_index=True) if pairs else pd.DataFrame(columns=list(COLUMNS))
     return everything, "\n".join([*lines, ""])
 

@@ -380,13 +380,13 @@ def test_min_s_leaves_samples_out_of_the_numbers_and_says_so(made: list[RunData]
 
 
 def test_min_s_holds_for_the_summary_as_for_the_sections(made: list[RunData]) -> None:
-    sections = report.build_sections(made, 0.5)
+    sections = report.build_sections(made, 0.7)
     left = " ".join(concluded(sections)[-1][1])
     ranked = next(one for one in sections if one.name == "rankings").parts
     by = next(one.text.striptags() for one in ranked if one.kind == "prose" and "By occlusion" in one.text)
     (agreed,) = re.findall(r"Kendall’s W = ([\d.]+) over", by)
     assert f"Kendall’s W = {agreed} over all methods" in left
-    kept = [with_score(one, 0.5) for one in made]
+    kept = [with_score(one, 0.7) for one in made]
     rows = pd.concat([one.records for one in kept])
     rows = rows[rows["status"] == "ok"]
     counts = rows[rows["method"] == "ria"][["tdd", "stability"]].count()
@@ -395,7 +395,7 @@ def test_min_s_holds_for_the_summary_as_for_the_sections(made: list[RunData]) ->
     bad = sum(one.records.loc[one.records["status"] != "ok", "sample_id"].nunique() for one in kept)
     assert f"{bad} samples were skipped or failed" in left
     assert "to go" not in left, "what is left out is finished all the same"
-    assert "Only samples with s ≥ 0.5 entered" in left
+    assert "Only samples with s ≥ 0.7 entered" in left
 
 
 def test_several_data_sets_stand_under_headings_of_their_own(made: list[RunData], tmp_path: Path) -> None:

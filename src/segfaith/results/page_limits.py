@@ -45,7 +45,7 @@ def limits(
         _left_out(group, kept),
         _small(kept, min_s),
         _stability(kept),
-        _circular(group),
+        _circular(kept),
     ]
     if not tables.has_evidence([one.run for one in group]):
         said.append(

@@ -113,7 +113,10 @@ def test_one_row_per_sample_and_method_with_everything_measured(full_records: pd
     assert len(planted) == 6
     assert measured[planted].isna().all(axis=None), "nothing was planted in photographs"
     assert full_records["kind"].isna().all()
-    assert measured.drop(columns=planted).notna().all(axis=None)
+    detailed = [f"s_{name}_deleted" for name in ("fair", "near", "middle", "far")]
+    detailed += ["odd_fair", "odd_fair_abs", "odd_near", "odd_middle", "odd_far"]
+    assert measured[detailed].isna().all(axis=None), "leakage was measured plainly"
+    assert measured.drop(columns=planted + detailed).notna().all(axis=None)
     random_rows = by_method(full_records, "random")
     assert (random_rows["stability"].abs() < 0.2).all(), "a random map is drawn anew for each variant"
     assert (full_records["runtime_s"] >= 0).all()
@@ -1029,7 +1032,7 @@ def passes_of_run(project: Path, directory: Path, **changes: Any) -> tuple[int, 
 
 
 def test_one_sample_with_the_four_methods_and_stability_at_the_grid_of_spec(project: Path, tmp_path: Path) -> None:
-    """6 x (1 + 196) for evidence, 3 for each of four maps and of three draws of random_cells, 1 for the baseline.
+    """6 x (1 + 196) for evidence, 3 for each of four maps and of three draws of random_cells, 2 for image and baseline.
 
     Announced are 6 more, for clean features.
     """
@@ -1040,7 +1043,7 @@ def test_one_sample_with_the_four_methods_and_stability_at_the_grid_of_spec(proj
         methods={"names": ["gpa", "ega", "ria", "dea"], "ria": {"grid": 14}},
         evaluation={"stability": True},
     )
-    assert counted_passes == 6 * 197 + 3 * 4 + 3 * 3 + 1
+    assert counted_passes == 6 * 197 + 3 * 4 + 3 * 3 + 2
     assert planned == counted_passes + 6
 
 
@@ -1050,22 +1053,22 @@ FOUR = ["gpa", "ega", "ria", "dea"]
 @pytest.mark.parametrize(
     ("names", "evaluation", "per_sample", "features"),
     [
-        (FOUR, {"stability": True}, 6 * (1 + 16) + 3 * (4 + 3) + 1, 6),
-        (FOUR, {"stability": False}, (1 + 16) + 3 * (4 + 3) + 1, 1),
-        ([*FOUR, "random", "random_cells", "mask"], {"stability": True}, 6 * (1 + 16) + 3 * (6 + 3) + 1, 6),
-        ([*FOUR, "dea@alpha=0.5", "dea@alpha=0.8"], {"stability": True}, 6 * (1 + 16) + 3 * (6 + 3) + 1, 6),
-        (["ria"], {"stability": True}, 6 * (1 + 16) + 3 * (1 + 3) + 1, 6),
-        (["ega"], {"stability": True}, 6 * 1 + 3 * (1 + 3) + 1, 0),
-        (["random"], {"stability": True}, 1 + 3 * (1 + 3) + 1, 0),
-        (["random_cells"], {"stability": False}, 1 + 3 * 3 + 1, 0),
-        (["ria", "ria@grid=3"], {"stability": False}, (1 + 16 + 9) + 3 * (2 + 3) + 1, 2),
-        (["ria", "dea@grid=3"], {"stability": True}, 6 * (1 + 16 + 9) + 3 * (2 + 3) + 1, 12),
-        (["ria", "ria@occlusion=zero"], {"stability": False}, (1 + 16 + 16) + 3 * (2 + 3) + 1, 2),
-        (["gpa", "gpa@objective=prob"], {"stability": True}, 6 * 2 + 3 * (2 + 3) + 1, 0),
-        (["gpa", "ega@layer=backbone.0"], {"stability": False}, 2 + 3 * (2 + 3) + 1, 0),
-        (["ega"], {"stability": False, "k": [0.1, 0.2, 0.4]}, 1 + 3 * 3 * (1 + 3) + 1, 0),
-        (["ega"], {"stability": False, "occlusion": ["mean", "blur"]}, 1 + 2 * (3 * (1 + 3) + 1), 0),
-        (["ega"], {"stability": False, "k": [0.1, 0.2], "occlusion": ["mean", "zero"]}, 1 + 2 * (2 * 3 * 4 + 1), 0),
+        (FOUR, {"stability": True}, 6 * (1 + 16) + 3 * (4 + 3) + 2, 6),
+        (FOUR, {"stability": False}, (1 + 16) + 3 * (4 + 3) + 2, 1),
+        ([*FOUR, "random", "random_cells", "mask"], {"stability": True}, 6 * (1 + 16) + 3 * (6 + 3) + 2, 6),
+        ([*FOUR, "dea@alpha=0.5", "dea@alpha=0.8"], {"stability": True}, 6 * (1 + 16) + 3 * (6 + 3) + 2, 6),
+        (["ria"], {"stability": True}, 6 * (1 + 16) + 3 * (1 + 3) + 2, 6),
+        (["ega"], {"stability": True}, 6 * 1 + 3 * (1 + 3) + 2, 0),
+        (["random"], {"stability": True}, 1 + 3 * (1 + 3) + 2, 0),
+        (["random_cells"], {"stability": False}, 1 + 3 * 3 + 2, 0),
+        (["ria", "ria@grid=3"], {"stability": False}, (1 + 16 + 9) + 3 * (2 + 3) + 2, 2),
+        (["ria", "dea@grid=3"], {"stability": True}, 6 * (1 + 16 + 9) + 3 * (2 + 3) + 2, 12),
+        (["ria", "ria@occlusion=zero"], {"stability": False}, (1 + 16 + 16) + 3 * (2 + 3) + 2, 2),
+        (["gpa", "gpa@objective=prob"], {"stability": True}, 6 * 2 + 3 * (2 + 3) + 2, 0),
+        (["gpa", "ega@layer=backbone.0"], {"stability": False}, 2 + 3 * (2 + 3) + 2, 0),
+        (["ega"], {"stability": False, "k": [0.1, 0.2, 0.4]}, 1 + 3 * 3 * (1 + 3) + 2, 0),
+        (["ega"], {"stability": False, "occlusion": ["mean", "blur"]}, 2 + 2 * (3 * (1 + 3) + 1), 0),
+        (["ega"], {"stability": False, "k": [0.1, 0.2], "occlusion": ["mean", "zero"]}, 2 + 2 * (2 * 3 * 4 + 1), 0),
     ],
 )
 def test_passes_are_those_announced(
@@ -1085,7 +1088,7 @@ def test_passes_with_stability_on_one_sample_of_two(project: Path, tmp_path: Pat
         methods={"names": FOUR, "ria": {"grid": 4}},
         evaluation={"stability": 1},
     )
-    assert counted_passes == (6 + 1) * (1 + 16) + 2 * (3 * (4 + 3) + 1)
+    assert counted_passes == (6 + 1) * (1 + 16) + 2 * (3 * (4 + 3) + 2)
     assert planned == counted_passes + 6 + 1
 
 
@@ -1114,7 +1117,7 @@ def test_passes_of_a_traced_model_are_those_announced(
     )
     result = executors.run_sample(prepared, second.id, lambda: second, executors.BatchSize(8))
     assert {row["status"] for row in result.records} == {"ok"}
-    assert images == {"module": 6, "clean": 6, "altered": 6 * 16 + 3 * (4 + 3) + 1}
+    assert images == {"module": 6, "clean": 6, "altered": 6 * 16 + 3 * (4 + 3) + 2}
     assert 2 * sum(images.values()) == prepared.plan.passes
 
 
@@ -1130,7 +1133,7 @@ def test_passes_with_the_prediction_as_target(project: Path, tmp_path: Path) -> 
         methods={"names": ["ega"]},
         evaluation={"stability": False},
     )
-    assert counted_passes == planned == len(ids) * (1 + 1 + 3 * (1 + 3) + 1)
+    assert counted_passes == planned == len(ids) * (1 + 1 + 3 * (1 + 3) + 2)
 
 
 def test_passes_with_maps_computed_elsewhere(project: Path, tmp_path: Path) -> None:
@@ -1144,7 +1147,7 @@ def test_passes_with_maps_computed_elsewhere(project: Path, tmp_path: Path) -> N
         methods={"names": [f"maps:{tmp_path / 'theirs'}"]},
         evaluation={"stability": True},
     )
-    assert counted_passes == planned == 2 * (1 + 3 * (1 + 3) + 1)
+    assert counted_passes == planned == 2 * (1 + 3 * (1 + 3) + 2)
 
 
 def test_prepared_settings_and_run_of_settings_are_the_same_run(project: Path, tmp_path: Path) -> None:
@@ -1182,7 +1185,7 @@ def test_passes_on_scenes_are_at_most_those_announced(tmp_path: Path) -> None:
     records = read_run(tmp_path / "run")[1]
     assert set(records["status"]) == {"ok"}
     assert set(records["kind"]) == {"plain", "marker", "context", "conjunction", "redundancy"}
-    bare = 8 * (1 + 3 * (1 + 3) + 1)
+    bare = 8 * (1 + 3 * (1 + 3) + 2)
     assert prepared.plan.passes == bare + 8 * 4
     assert bare < images[0] <= prepared.plan.passes
 

@@ -62,6 +62,7 @@ ria = { grid = 4 }
 stability = false
 
 [execution]
+threads = 1
 device = "cpu"
 shard_size = 1
 """

@@ -21,8 +21,9 @@ import segfaith.results
 from made_runs import FRACTIONS, make_run
 from segfaith.errors import SettingsError
 from segfaith.results import cases, charts, diagrams, galleries
-from segfaith.results.figures import FIGURES, without_variants, write_figures
+from segfaith.results.figures import FIGURES, write_figures
 from segfaith.results.records import RunData, load_run
+from segfaith.results.selection import without_variants
 from segfaith.results.significance import Friedman
 from segfaith.results.style import (
     COLUMN_WIDTH,
@@ -566,12 +567,12 @@ def test_a_method_of_few_runs_does_not_empty_the_critical_differences(tmp_path: 
 
 
 def test_variants_go_where_their_method_is_there(made: list[RunData]) -> None:
-    (run,) = without_variants(made[:1])
+    run = without_variants(made[0])
     for table in (run.records, run.curves, run.randomisation):
         assert set(table["method"]) == {*FOUR, "random_cells", "mask"}
     assert len(run.curves) == (made[0].curves["method"].isin([*FOUR, "random_cells", "mask"])).sum()
     alone = replace(run, records=made[0].records[made[0].records["method"] == "dea@alpha=0.5"])
-    assert set(without_variants([alone])[0].records["method"]) == {"dea@alpha=0.5"}
+    assert set(without_variants(alone).records["method"]) == {"dea@alpha=0.5"}
     assert run.curves["k"].nunique() == len(FRACTIONS)
 
 

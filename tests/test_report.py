@@ -37,9 +37,10 @@ from segfaith.results import (
 )
 from segfaith.results.page_glossary import FORMULAS, glossary, unknown
 from segfaith.results.page_limits import limits
-from segfaith.results.page_model import number, p_value, p_words, spread, with_score, words
+from segfaith.results.page_model import number, p_value, p_words, spread, words
 from segfaith.results.page_pictures import pictures
 from segfaith.results.records import RunData, load_run
+from segfaith.results.selection import with_score
 
 SEVEN = ("gpa", "ega", "ria", "dea", "dea@alpha=0.5", "random_cells", "mask")
 METHODS = ("gpa", "ega", "dea", "dea@alpha=0.5", "mask")

@@ -19,7 +19,6 @@ from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.style import (
     COLUMN_WIDTH,
-    CONTROLS,
     FULL_WIDTH,
     STYLE,
     Look,
@@ -33,6 +32,7 @@ from segfaith.results.style import (
     run_looks,
 )
 from segfaith.results.tables import TABLE_METRICS
+from segfaith.results.trust import CONTROLS
 
 
 def pareto(points: Any, better: Sequence[Literal["higher", "lower"]]) -> list[bool]:

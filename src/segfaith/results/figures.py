@@ -10,7 +10,7 @@ an earlier call are removed. The same data give the same bytes.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import cases, charts, diagrams, galleries, rankings, significance, strata, tables
-from segfaith.results.page_model import with_score
 from segfaith.results.records import RunData, replace_file
+from segfaith.results.selection import grouped, with_score, without_variants
 from segfaith.results.style import STYLE, method_order
 from segfaith.results.trust import CONTROLS
 
@@ -63,7 +63,7 @@ def write_figures(data: Sequence[RunData], directory: Path, min_s: float | None 
     entered = "All samples" if min_s is None else f"Only samples with s >= {min_s:g}"
     words = ["# Figures", "", f"{entered} entered unless a caption says otherwise.", ""]
     missing: list[str] = []
-    for label, group in _by_data([with_score(one, min_s) for one in data]).items():
+    for label, group in grouped([with_score(one, min_s) for one in data]).items():
         words += [f"## {label}", ""]
         for name, draw in FIGURES.items():
             stem = f"{name}-{_slug(label)}"
@@ -81,17 +81,6 @@ def write_figures(data: Sequence[RunData], directory: Path, min_s: float | None 
     text = folder / "figures.md"
     replace_file(text, lambda temporary: temporary.write_text("\n".join(words) + "\n", encoding="utf-8"))
     return [*written, text]
-
-
-def without_variants(data: Sequence[RunData]) -> list[RunData]:
-    """The runs without variants ("dea@alpha=0.5") of methods that the same run holds; ranks are then among the rest."""
-    result = []
-    for one in data:
-        names = set(one.records["method"])
-        gone = {name for name in names if "@" in name and name.partition("@")[0] in names}
-        records, curves, again = (_without(part, gone) for part in (one.records, one.curves, one.randomisation))
-        result.append(replace(one, records=records, curves=curves, randomisation=again))
-    return result
 
 
 def _success(data: Sequence[RunData]) -> Drawing:
@@ -134,7 +123,7 @@ def _tradeoff(data: Sequence[RunData]) -> Drawing:
 
 
 def _runs(data: Sequence[RunData]) -> Drawing:
-    values = tables.run_values([one.run for one in without_variants(data)])
+    values = tables.run_values([one.run for one in map(without_variants, data)])
     caption = (
         f"Run-level means, a marker for each run (of {values['run'].nunique()}); the bar is their mean. Arrows point "
         "towards better. Axes whose positive values span more than a factor of 30 are logarithmic."
@@ -143,7 +132,7 @@ def _runs(data: Sequence[RunData]) -> Drawing:
 
 
 def _curves(data: Sequence[RunData]) -> Drawing:
-    means = rankings.curve_means(without_variants(data))
+    means = rankings.curve_means(list(map(without_variants, data)))
     count = _span(means["n"])
     caption = (
         "Deletion and insertion over k, under the first occlusion operator: means over images with 95 % intervals; "
@@ -153,7 +142,7 @@ def _curves(data: Sequence[RunData]) -> Drawing:
 
 
 def _differences(data: Sequence[RunData]) -> Drawing:
-    shown = without_variants(data)
+    shown = list(map(without_variants, data))
     counts = Counter(name for one in shown for name in set(one.records["method"]))
     own = [name for name in counts if name not in CONTROLS and "@" not in name]
     common = method_order(name for name in own if 2 * counts[name] >= len(shown))
@@ -176,7 +165,7 @@ def _differences(data: Sequence[RunData]) -> Drawing:
 
 
 def _rankings(data: Sequence[RunData]) -> Drawing:
-    shown = without_variants(data)
+    shown = list(map(without_variants, data))
     settings: dict[str, pd.DataFrame] = {}
     agreement: dict[str, float] = {}
     remarks = [VARIANTS]
@@ -199,7 +188,7 @@ def _rankings(data: Sequence[RunData]) -> Drawing:
 
 def _randomisation(data: Sequence[RunData]) -> Drawing:
     by_parts: dict[tuple[str, ...], list[RunData]] = {}
-    for one in without_variants(data):
+    for one in map(without_variants, data):
         parts = one.randomisation.drop_duplicates("stage").sort_values("stage")["part"]
         by_parts.setdefault(tuple(parts.astype(str)), []).append(one)
     panels = {
@@ -247,18 +236,6 @@ def _absent(data: Sequence[RunData], methods: Iterable[str]) -> list[str]:
     """The methods of the runs that are not among `methods`."""
     there = set(methods)
     return [name for name in method_order(name for one in data for name in one.records["method"]) if name not in there]
-
-
-def _by_data(data: Sequence[RunData]) -> dict[str, list[RunData]]:
-    groups: dict[str, list[RunData]] = {}
-    for one in data:
-        about = one.description["data"]
-        groups.setdefault(f"{about['name']} {about['split']}", []).append(one)
-    return groups
-
-
-def _without(table: pd.DataFrame, methods: set[str]) -> pd.DataFrame:
-    return table[~table["method"].isin(methods)]
 
 
 def _span(counts: Any) -> str:

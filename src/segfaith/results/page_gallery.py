@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from segfaith.results.page_model import base, by_data, count, is_control, ref, words
+from segfaith.results.page_model import base, count, is_control, ref, words
 from segfaith.results.records import RunData
+from segfaith.results.selection import grouped
 from segfaith.results.style import method_order
 from segfaith.results.tables import PLANTED_METRICS, TABLE_METRICS, run_labels
 
@@ -104,7 +105,7 @@ def gallery(data: Sequence[RunData], most: int = MOST) -> Gallery:
     Half of the rest are those with the largest disagreement, the others are spread evenly over the remaining ones in
     the order of disagreement. If all fit, all are there.
     """
-    items = [item for group in by_data(data).items() for item in _items(*group)]
+    items = [item for group in grouped(data).items() for item in _items(*group)]
     maps = all(item.folder for item in items if (item.rows["status"] == "ok").any()) and any(
         item.folder for item in items
     )

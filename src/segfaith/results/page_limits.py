@@ -6,21 +6,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from segfaith.results import rankings, tables
-from segfaith.results.page_model import (
-    base,
-    count,
-    is_control,
-    join,
-    listed,
-    metric_ref,
-    number,
-    ref,
-    with_score,
-    without_variants,
-    words,
-)
+from segfaith.results.page_model import base, count, is_control, join, listed, metric_ref, number, ref, words
 from segfaith.results.page_tests import Tested
 from segfaith.results.records import RunData
+from segfaith.results.selection import with_score, without_variants
 
 NAMED = 2
 """So many pairs are named; more are counted."""

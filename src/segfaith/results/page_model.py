@@ -4,7 +4,7 @@ Words are `Markup`: whoever builds them with `words` has every name, reason and 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isnan
 from typing import Any, Literal
 
@@ -12,9 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.records import RunData
-from segfaith.results.style import CONTROLS
-from segfaith.results.tables import data_label
+from segfaith.results.trust import CONTROLS
 
 ARROWS = {"higher": " \N{UPWARDS ARROW}", "lower": " \N{DOWNWARDS ARROW}", None: ""}
 Order = Literal["ascending", "descending"]
@@ -195,35 +193,3 @@ def rows_by(table: pd.DataFrame, *keys: str) -> dict[Any, dict[Any, Any]]:
 def slug(label: str) -> str:
     """A label as part of an anchor."""
     return "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in label)
-
-
-def by_data(data: Sequence[RunData]) -> dict[str, list[RunData]]:
-    """Runs grouped by the label of their data set, "voc2012 val"."""
-    groups: dict[str, list[RunData]] = {}
-    for one in data:
-        groups.setdefault(data_label(one.description), []).append(one)
-    return groups
-
-
-def with_score(one: RunData, min_s: float | None) -> RunData:
-    """The run without the measured samples whose s is lower than `min_s`; rows that are not ok stay."""
-    if min_s is None:
-        return one
-    measured = one.records["status"] == "ok"
-    low = set(one.records.loc[measured & ~(one.records["s"] >= min_s), "sample_id"])
-
-    def kept(table: pd.DataFrame) -> pd.DataFrame:
-        return table[~table["sample_id"].isin(low)]
-
-    return replace(one, records=kept(one.records), curves=kept(one.curves), randomisation=kept(one.randomisation))
-
-
-def without_variants(one: RunData) -> RunData:
-    """The run without variants ("dea@alpha=0.5") of methods that it holds itself: ranks are then among the rest."""
-    names = set(one.records["method"])
-    gone = {name for name in names if "@" in name and base(name) in names}
-
-    def kept(table: pd.DataFrame) -> pd.DataFrame:
-        return table[~table["method"].isin(gone)]
-
-    return replace(one, records=kept(one.records), curves=kept(one.curves), randomisation=kept(one.randomisation))

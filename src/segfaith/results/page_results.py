@@ -32,11 +32,11 @@ from segfaith.results.page_model import (
     slug,
     spread,
     whole,
-    without_variants,
     words,
 )
 from segfaith.results.paper import PAPER_METRICS
 from segfaith.results.records import RunData
+from segfaith.results.selection import without_variants
 from segfaith.results.style import method_order
 
 

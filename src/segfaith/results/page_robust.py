@@ -32,10 +32,10 @@ from segfaith.results.page_model import (
     rows_by,
     slug,
     whole,
-    without_variants,
     words,
 )
 from segfaith.results.records import RunData
+from segfaith.results.selection import without_variants
 from segfaith.results.style import method_order
 
 KINDS = {

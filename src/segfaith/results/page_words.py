@@ -8,21 +8,10 @@ from markupsafe import Markup
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import claims, tables, trust
 from segfaith.results.page_limits import first_setting, model_name
-from segfaith.results.page_model import (
-    count,
-    is_control,
-    join,
-    listed,
-    metric_ref,
-    number,
-    p_words,
-    ref,
-    spread,
-    without_variants,
-    words,
-)
+from segfaith.results.page_model import count, is_control, join, listed, metric_ref, number, p_words, ref, spread, words
 from segfaith.results.page_tests import Tested, winner
 from segfaith.results.records import RunData
+from segfaith.results.selection import without_variants
 from segfaith.results.style import method_order
 
 PLAIN = {

@@ -11,7 +11,7 @@ Kendall and Babington Smith 1939; the correction for ties is Kendall's of 1945. 
 leaves out samples with a lower s.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Literal
@@ -24,7 +24,7 @@ from scipy import stats
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records import RunData
-from segfaith.results.tables import data_label
+from segfaith.results.selection import grouped
 
 CURVE_KINDS = {"tdd": "target_deletion", "odd_abs": "off_deletion", "insertion_gain": "insertion"}
 """Metrics that can be ranked under other settings, and the kind of curve that holds them."""
@@ -80,7 +80,7 @@ def by_setting(
         SettingsError: an unknown metric or `over`.
     """
     rows, reasons = [], []
-    for label, group in _groups(data):
+    for label, group in grouped(data).items():
         found = _complete(group, metric, over, methods, min_s)
         if not len(found.values):
             reasons.append(f"{label}: {found.why}")
@@ -110,7 +110,7 @@ def concordance(
         and the reason; w is then NaN).
     """
     rows = []
-    for label, group in _groups(data):
+    for label, group in grouped(data).items():
         found = _complete(group, metric, over, methods, min_s)
         w, why = nan, found.why
         if not why and len(found.settings) < LEAST_SETTINGS:
@@ -159,7 +159,7 @@ def areas(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFram
         rows, with the reason in `attrs["why"]`.
     """
     found, reasons = [], []
-    for label, group in _groups(data):
+    for label, group in grouped(data).items():
         curves, ks = _curves(group, min_s)
         if len(ks) < 2:
             reasons.append(f"{label}: areas need curves over at least two k that all runs share, got {len(ks)}")
@@ -190,7 +190,7 @@ def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.Da
         runs have no curves has no rows, with the reason in `attrs["why"]`.
     """
     found, reasons = [], []
-    for label, group in _groups(data):
+    for label, group in grouped(data).items():
         curves, _ = _curves(group, min_s, shared=False)
         if not len(curves):
             reasons.append(f"{label}: {NO_CURVES}")
@@ -295,14 +295,6 @@ def _word(value: object) -> str:
 
 def _ranks(means: pd.Series, metric: str) -> pd.Series:
     return means.round(ROUND).rank(ascending=METRICS[metric].better == "lower", method="average")
-
-
-def _groups(data: Sequence[RunData]) -> Iterator[tuple[str, list[RunData]]]:
-    """The runs of each data set."""
-    groups: dict[str, list[RunData]] = {}
-    for one in data:
-        groups.setdefault(data_label(one.description), []).append(one)
-    yield from groups.items()
 
 
 def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str], reasons: Sequence[str]) -> pd.DataFrame:

@@ -28,21 +28,10 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.results import page_limits, page_results, page_robust, page_tests, page_words
 from segfaith.results.page_gallery import SHOWN, Gallery, Item, gallery, methods_of, scores_of
 from segfaith.results.page_glossary import glossary
-from segfaith.results.page_model import (
-    Points,
-    Prose,
-    Section,
-    by_data,
-    count,
-    join,
-    metric_column,
-    number,
-    ref,
-    with_score,
-    words,
-)
+from segfaith.results.page_model import Points, Prose, Section, count, join, metric_column, number, ref, words
 from segfaith.results.page_pictures import Pictures, pictures
 from segfaith.results.records import RunData, replace_file
+from segfaith.results.selection import grouped, with_score
 from segfaith.results.tables import data_label
 
 LIMIT, PICTURES = 15_000_000, 10_000_000
@@ -107,7 +96,7 @@ def build_sections(
 ) -> list[Section]:
     """The page's sections but for gallery and glossary; data sets under headings of their own if there are several."""
     kept = [with_score(one, min_s) for one in data]
-    groups, originals = by_data(kept), by_data(data)
+    groups, originals = grouped(kept), grouped(data)
     results = {label: page_tests.tested(group, single_run=single_run) for label, group in groups.items()}
     several = len(groups) > 1
     summary: list[Any] = [

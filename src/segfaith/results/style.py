@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.trust import CONTROLS
 
 COLUMN_WIDTH, FULL_WIDTH = 3.35, 6.9
 """Inches: a column and the text of a two-column page."""
@@ -38,7 +39,6 @@ STYLE: Any = {
     "pdf.fonttype": 42,
     "savefig.dpi": 220,
 }
-CONTROLS = ("random", "random_cells", "mask")
 ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
 
 

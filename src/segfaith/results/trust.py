@@ -17,7 +17,7 @@ from segfaith.results.tables import Run
 TITLE = "How far to trust these metrics"
 JUDGED = ("tdd", "insertion_gain", "odd_abs", "leak_abs", "odd_beyond_abs", "stability")
 """Metrics whose ranking of methods is held against the evidence score's."""
-CONTROLS = frozenset({"random", "random_cells", "mask"})
+CONTROLS = ("random", "random_cells", "mask")
 SCORES = ("evidence_ap", "evidence_mass", "evidence_top")
 RESAMPLES = 1000
 LEAST_SCENES, LEAST_METHODS = 10, 3

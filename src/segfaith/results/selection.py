@@ -1,0 +1,34 @@
+"""Which runs and rows of runs a conclusion is drawn from: by data set, by score, without variants."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from segfaith.results.records import RunData
+from segfaith.results.tables import data_label
+
+
+def grouped(data: Sequence[RunData]) -> dict[str, list[RunData]]:
+    """Runs by the label of their data set, "voc2012 val", in their order."""
+    groups: dict[str, list[RunData]] = {}
+    for one in data:
+        groups.setdefault(data_label(one.description), []).append(one)
+    return groups
+
+
+def with_score(one: RunData, min_s: float | None) -> RunData:
+    """The run without the measured samples whose s is lower than `min_s`; rows that are not ok stay."""
+    if min_s is None:
+        return one
+    measured = one.records["status"] == "ok"
+    return _without(one, "sample_id", set(one.records.loc[measured & ~(one.records["s"] >= min_s), "sample_id"]))
+
+
+def without_variants(one: RunData) -> RunData:
+    """The run without variants ("dea@alpha=0.5") of methods that it holds itself: ranks are then among the rest."""
+    names = set(one.records["method"])
+    return _without(one, "method", {name for name in names if "@" in name and name.partition("@")[0] in names})
+
+
+def _without(one: RunData, column: str, gone: set[str]) -> RunData:
+    records, curves, again = (part[~part[column].isin(gone)] for part in (one.records, one.curves, one.randomisation))
+    return replace(one, records=records, curves=curves, randomisation=again)

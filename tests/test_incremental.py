@@ -337,8 +337,8 @@ def test_tap_by_tap_is_the_convolution(dilation: tuple[int, int], kernel_size: t
     assert kernel is not None
     torch.manual_seed(0)
     part = torch.randn(2, 3, 7, 9)
-    before, size = np.array([11, 6]), np.array([20, 22])
-    after = (size - 1) + kernel.reach + 1 - before - np.array([7, 9])
+    extent, before, size = np.array([7, 9]), np.array([11, 6]), np.array([20, 22])
+    after = (size - 1) + kernel.reach + 1 - before - extent
     around = (6, int(after[1]), 11, int(after[0]))
     with torch.no_grad():
         got = _tap_by_tap(module, kernel, part, before, size)
@@ -346,7 +346,7 @@ def test_tap_by_tap_is_the_convolution(dilation: tuple[int, int], kernel_size: t
     ones = torch.ones(1, 1, *kernel_size)
     live = F.conv2d(F.pad(torch.ones(1, 1, 7, 9), around), ones, dilation=dilation)
     assert live.shape[2:] == (20, 22)
-    assert _live_share(kernel, part, before, size) == pytest.approx(float(live.mean()) / np.prod(kernel_size))
+    assert _live_share(kernel, extent, before, size) == pytest.approx(float(live.mean()) / np.prod(kernel_size))
 
 
 def test_dead_taps_are_skipped_in_models(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +354,7 @@ def test_dead_taps_are_skipped_in_models(monkeypatch: pytest.MonkeyPatch) -> Non
     shares: list[float] = []
 
     def recorded(module: nn.Conv2d, kernel: Kernel, part: Tensor, before: np.ndarray, size: np.ndarray) -> Tensor:
-        shares.append(_live_share(kernel, part, before, size))
+        shares.append(_live_share(kernel, np.array(part.shape[2:]), before, size))
         return _tap_by_tap(module, kernel, part, before, size)
 
     monkeypatch.setattr(graph_module, "_tap_by_tap", recorded)

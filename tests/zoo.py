@@ -26,6 +26,9 @@ def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
                 normal(one.weight, getattr(one, "gain", 1.4) / math.sqrt(fan))
                 if one.bias is not None:
                     normal(one.bias, 0.3)
+            elif isinstance(one, nn.MultiheadAttention):
+                normal(one.in_proj_weight, 1 / math.sqrt(one.embed_dim))
+                normal(one.in_proj_bias, 0.3)
             elif isinstance(one, nn.BatchNorm2d | nn.GroupNorm | nn.InstanceNorm2d | nn.LayerNorm):
                 for name, tensor in [*one.named_parameters(), *one.named_buffers()]:
                     if tensor.is_floating_point():

@@ -78,6 +78,8 @@ class Graph:
 
     def call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         """What the node does, on plain values."""
+        if node.op == "call_module":
+            return self.modules[str(node.target)](*args, **kwargs)
         return getattr(self.owner, node.op)(node.target, args, kwargs)
 
 
@@ -96,6 +98,7 @@ class Plan:
                 used.update(node.all_input_nodes)
             self._require(node)
         self.steps = [node for node in graph.nodes if node in used and node is not graph.image]
+        self.dense = {node for node in self.steps if self._dense(node)}
         self.frees: dict[fx.Node, list[fx.Node]] = {}
         seen: set[fx.Node] = set()
         for node in reversed(self.steps):
@@ -133,6 +136,19 @@ class Plan:
             return "joining" if len(inputs) > 1 else "pointwise"
         return "other"
 
+    def _dense(self, node: fx.Node) -> bool:
+        """Whether the node is done as the model does it once its inputs are whole maps."""
+        if self.kinds[node] == "shape" or self.shapes[node] is None:
+            return False
+        size = self.map_size(node)
+        if (self.needs[node].size < size).any():
+            return False
+        module = self.graph.modules.get(str(node.target)) if self.kinds[node] == "kernel" else None
+        if not isinstance(module, nn.Conv2d):
+            return True
+        kernel = self.graph.kernels[node]
+        return not _sparse(module, kernel, self.map_size(node.all_input_nodes[0]), kernel.padding, size)
+
     def _require(self, node: fx.Node) -> None:
         """Adds to the needs of a node's inputs what the node reads for its own."""
         kind = self.kinds[node]
@@ -156,7 +172,12 @@ class Plan:
         values: dict[fx.Node, Any] = {self.graph.image: images}
         for node in self.steps:
             kind = self.kinds[node]
-            if kind == "shape":
+            inputs = {one: values[one] for one in node.all_input_nodes}
+            if node in self.dense and all(self._is_whole(one, value) for one, value in inputs.items()):
+                maps = {one: value.data if isinstance(value, Windows) else value for one, value in inputs.items()}
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), maps.__getitem__)
+                values[node] = whole(self.graph.call(node, args, kwargs))
+            elif kind == "shape":
                 values[node] = self._shape(node, len(images.data), values)
             elif kind == "kernel":
                 values[node] = self._kernel(node, values, clean)
@@ -172,6 +193,10 @@ class Plan:
                 values.pop(one, None)
         box = self.needs[self.output]
         return self._view(self.output, values, clean, np.broadcast_to(box.start, images.start.shape), box.size)
+
+    def _is_whole(self, node: fx.Node, value: Any) -> bool:
+        """Whether all of the map may have changed; what is no map counts as one."""
+        return not isinstance(value, Windows) or value.data.shape[2:] == self.shapes[node][2:]  # type: ignore[index]
 
     def _view(
         self, node: fx.Node, values: dict[fx.Node, Any], clean: Any, start: Pairs, size: Pairs, fill: float = 0.0
@@ -206,7 +231,7 @@ class Plan:
         cut = crop(windows, self.map_size(source), reads, extent)
         if cut is not None:
             part, before, after = cut
-            if _live_share(kernel, part, before, size) < LIVE_SHARE and module.groups == 1 and kernel.stride.max() == 1:
+            if _sparse(module, kernel, np.array(part.shape[2:]), before, size):
                 return Windows(_tap_by_tap(module, kernel, part, before, size), start)
             if (before == after).all():
                 return Windows(_convolve(module, part, tuple(before.tolist())), start)
@@ -237,30 +262,42 @@ def _convolve(module: nn.Conv2d, data: Tensor, padding: tuple[int, ...]) -> Tens
     return F.conv2d(data, module.weight, module.bias, module.stride, padding, module.dilation, module.groups)
 
 
-def _live(kernel: Kernel, part: Tensor, before: Pairs, size: Pairs, axis: int) -> list[tuple[int, int, int]]:
-    """For each tap along an axis: first and last output that it serves from inside the map, and its first input."""
+def _live(kernel: Kernel, extent: Pairs, before: Pairs, size: Pairs, axis: int) -> list[tuple[int, int, int]]:
+    """For each tap along an axis: first and last output that it serves from inside the map, and its first input.
+
+    Args:
+        extent: rows and columns of the input inside the map, which reaches out of it by `before` rows and columns.
+        size: rows and columns of the output.
+    """
     taps = []
     for tap in range(int(kernel.size[axis])):
         offset = tap * int(kernel.dilation[axis]) - int(before[axis])
-        first, last = max(0, -offset), min(int(size[axis]), part.shape[2 + axis] - offset)
+        first, last = max(0, -offset), min(int(size[axis]), int(extent[axis]) - offset)
         taps.append((first, max(first, last), first + offset))
     return taps
 
 
-def _live_share(kernel: Kernel, part: Tensor, before: Pairs, size: Pairs) -> float:
+def _live_share(kernel: Kernel, extent: Pairs, before: Pairs, size: Pairs) -> float:
     """The share of a convolution's products that meet the map rather than its padding, for stride 1."""
-    rows, columns = (sum(last - first for first, last, _ in _live(kernel, part, before, size, axis)) for axis in (0, 1))
+    rows, columns = (sum(last - first for first, last, _ in _live(kernel, extent, before, size, at)) for at in (0, 1))
     return rows * columns / float(size.prod() * kernel.size.prod())
+
+
+def _sparse(module: nn.Conv2d, kernel: Kernel, extent: Pairs, before: Pairs, size: Pairs) -> bool:
+    """Whether a convolution is done tap by tap."""
+    if module.groups > 1 or kernel.stride.max() > 1:
+        return False
+    return _live_share(kernel, extent, before, size) < LIVE_SHARE
 
 
 def _tap_by_tap(module: nn.Conv2d, kernel: Kernel, part: Tensor, before: Pairs, size: Pairs) -> Tensor:
     """The convolution as one matrix product for each tap, over the outputs where the tap meets the map."""
-    pixels = part.permute(0, 2, 3, 1)
+    pixels, extent = part.permute(0, 2, 3, 1), np.array(part.shape[2:])
     result = part.new_zeros(len(part), *size.tolist(), module.out_channels)
     if module.bias is not None:
         result += module.bias
-    for i, (top, bottom, y) in enumerate(_live(kernel, part, before, size, 0)):
-        for j, (left, right, x) in enumerate(_live(kernel, part, before, size, 1)):
+    for i, (top, bottom, y) in enumerate(_live(kernel, extent, before, size, 0)):
+        for j, (left, right, x) in enumerate(_live(kernel, extent, before, size, 1)):
             if bottom > top and right > left:
                 inputs = pixels[:, y : y + bottom - top, x : x + right - left]
                 result[:, top:bottom, left:right] += inputs @ module.weight[:, :, i, j].T

@@ -124,7 +124,11 @@ def _agrees(model: SegmentationModel, graph: Graph, image: Image) -> bool:
 def _probability(logits: Float[Tensor, "B C h w"], class_index: int, pixels: Int[Tensor, "P"]) -> Float[Tensor, "B"]:
     """s_c over the pixels of those numbers."""
     check_class(class_index, logits.shape[1])
-    return logits.softmax(1)[:, class_index].flatten(1)[:, pixels].double().sum(1) / (len(pixels) + EPS)
+    return _mean(logits.softmax(1)[:, class_index], pixels)
+
+
+def _mean(probability: Float[Tensor, "B h w"], pixels: Int[Tensor, "P"]) -> Float[Tensor, "B"]:
+    return probability.flatten(1)[:, pixels].double().sum(1) / (len(pixels) + EPS)
 
 
 def _extent(region: Mask) -> tuple[slice, slice, Int[Tensor, "P"]]:
@@ -202,35 +206,49 @@ class IncrementalScorer:
     @torch.inference_mode()
     def score(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:
         """s_c of B altered images, float64."""
-        return _probability(self.logits(images, boxes), self.class_index, self.pixels)
-
-    @torch.inference_mode()
-    def logits(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B C h w"]:
-        """z of B altered images on the box around the region, float32."""
-        with self.model.evaluating(tf32=self.tf32):
-            if boxes is None:
-                return self._resized(self.plan.evaluate(whole(self._input(images)), None))
-            start, stop = boxes
-            size = (stop - start).max(0)
-            start = np.clip(start, 0, self.size - size)
-            windows = whole(images.contiguous(memory_format=torch.channels_last))
-            altered = self._input(view(windows, None, self.size, start, size, 0.0))
-            return self._resized(self.plan.evaluate(Windows(altered, start), self.clean))
+        return self._score(self._small_logits(images, boxes))
 
     @torch.inference_mode()
     def clean_score(self) -> Float[Tensor, "1"]:
         """s_c of the clean image, for the price of the last resizing."""
         start, stop = self.plan.box.start, self.plan.box.stop
-        logits = self.clean[self.plan.output][:, :, start[0] : stop[0], start[1] : stop[1]]
-        return _probability(self._resized(logits), self.class_index, self.pixels)
+        return self._score(self.clean[self.plan.output][:, :, start[0] : stop[0], start[1] : stop[1]])
+
+    @torch.inference_mode()
+    def logits(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B C h w"]:
+        """z of B altered images on the box around the region, float32."""
+        return self._resized(_of_classes(self._small_logits(images, boxes)))
+
+    def _small_logits(self, images: Tensor, boxes: Boxes | None) -> Float[Tensor, "B C r c"]:
+        """The logits before the last resizing, as far as it reads them."""
+        with self.model.evaluating(tf32=self.tf32):
+            if boxes is None:
+                return self.plan.evaluate(whole(self._input(images)), None)
+            start, stop = boxes
+            size = (stop - start).max(0)
+            start = np.clip(start, 0, self.size - size)
+            windows = whole(images.contiguous(memory_format=torch.channels_last))
+            altered = self._input(view(windows, None, self.size, start, size, 0.0))
+            return self.plan.evaluate(Windows(altered, start), self.clean)
+
+    def _score(self, logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B"]:
+        """s_c: the resizing is linear, so the differences from z_c are resized, and p_c = 1 / sum of their exp."""
+        logits = _of_classes(logits)
+        differences = self._resized(logits - logits[:, self.class_index, None])
+        return _mean(differences.exp_().sum(1).reciprocal_(), self.pixels)
 
     def _input(self, images: Tensor) -> Tensor:
         return self.model.normalise(images).to(self.graph.dtype).contiguous(memory_format=torch.channels_last)
 
-    def _resized(self, logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B _ h w"]:
+    def _resized(self, values: Float[Tensor, "B C r c"]) -> Float[Tensor, "B C h w"]:
         rows, columns = self.upsampling
-        values = rows @ logits.float().contiguous() @ columns.T
-        return torch.cat([torch.zeros_like(values), values], 1) if values.shape[1] == 1 else values  # of a sigmoid
+        return rows @ (values @ columns.T)
+
+
+def _of_classes(logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B K r c"]:
+    """Float32, and with a class 0 of logit 0 where the model has one logit, that of a sigmoid."""
+    logits = logits.float().contiguous()
+    return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
 def _before_upsampling(node: fx.Node, shapes: dict[fx.Node, Shape | None], size: tuple[int, ...]) -> fx.Node:

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ from segfaith.benchmark import executors, lock
 from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.status import RunState, planned_runs, read_states, run_state
-from segfaith.benchmark.suite_runs import Outcome, forecast, run_suite
+from segfaith.benchmark.suite_runs import Outcome, _remember, forecast, run_suite
 from segfaith.benchmark.suites import Suite, find_suite, narrow, read_suite, with_weights
 from segfaith.errors import SettingsError
 from segfaith.results.records import find_runs, read_run
@@ -215,6 +217,8 @@ def test_overrides_hold_for_every_run_but_not_for_what_the_suite_decides(project
     for key in ("seed", "name", "model.name"):
         with pytest.raises(SettingsError, match=rf"--set {key}: the suite decides that for each of its runs"):
             read_suite(project / "suite.toml", [f"{key}=3"])
+    with pytest.raises(SettingsError, match=r"--set model\.name: the suite decides that"):
+        read_suite(project / "suite.toml", ['model={name="fcn_resnet50"}'])
     with pytest.raises(SettingsError, match=r"--set 'data\.n': expected KEY=VALUE"):
         read_suite(project / "suite.toml", ["data.n"])
 
@@ -270,6 +274,17 @@ def test_a_forecast_needs_neither_weights_nor_data(project: Path) -> None:
     assert "expected the folders /nowhere" in away.problem
     everything = settings.model_copy(update={"data": settings.data.model_copy(update={"root": "/nowhere", "n": None})})
     assert (forecast(everything).samples, forecast(everything).passes) == (None, None)
+
+
+def test_the_paper_suites_can_be_printed_copied_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "suite", "paper-voc", "--show") == 0
+    text = capsys.readouterr().out
+    assert text == find_suite("paper-voc").read_text()
+    copied = read_suite(written(tmp_path, text))
+    assert [run.name for run in copied.runs] == [run.name for run in read_suite(find_suite("paper-voc")).runs]
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(
@@ -353,7 +368,7 @@ def test_a_run_that_cannot_start_is_recorded_and_the_others_go_on(
     assert command(monkeypatch, "status", directory) == 0
     output = capsys.readouterr().out
     assert re.search(r"folder-a-seed0 +failed +0/2 ", output)
-    assert re.search(r"folder-b-seed0 +finished +2/2 +2 +0 +0 +20\d\d-", output)
+    assert re.search(r"folder-b-seed0 +finished +2/2 +2 +0 +0 +0 +20\d\d-", output)
     assert "1 of 2 runs finished" in output
     assert f"failed: folder-a-seed0: {states[0].reason}" in output
 
@@ -405,6 +420,28 @@ def test_samples_are_counted_by_how_they_ended(project: Path, tmp_path: Path) ->
     assert ended(suite, tmp_path / "out")[0].state == "finished"
     state = run_state(tmp_path / "out" / NAMES[0])
     assert (state.done, state.ok, state.skipped, state.failed) == (4, 2, 1, 1)
+
+
+def test_a_sample_of_which_one_method_failed_is_neither_ok_nor_lost(project: Path, tmp_path: Path) -> None:
+    suite = narrow(read_suite(project / "suite.toml"), ["a"])
+    assert ended(suite, tmp_path / "out")[0].state == "finished"
+    shard = next((tmp_path / "out" / NAMES[0] / "records").glob("*.parquet"))
+    rows = pd.read_parquet(shard)
+    rows.loc[rows.index[-1], "status"] = "failed"
+    rows.to_parquet(shard)
+    state = run_state(tmp_path / "out" / NAMES[0])
+    assert (state.done, state.ok, state.partly, state.skipped, state.failed) == (2, 1, 1, 0, 0)
+    assert state.measured == 2
+
+
+def test_processes_that_start_together_all_stand_in_the_plan(project: Path, tmp_path: Path) -> None:
+    """Each reads `suite.json`, adds its run and writes it, on and on, as threads with locks of their own."""
+    suite = read_suite(project / "suite.toml")
+    parts = [Suite("x", (replace(run, settings=run.settings.model_copy(update={"name": f"{run.name}-{i}"})),))
+             for i in range(10) for run in suite.runs]  # fmt: skip
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda part: _remember(part, tmp_path / "out"), parts))
+    assert set(planned_runs(tmp_path / "out")) == {run.name for part in parts for run in part.runs}
 
 
 # Locks

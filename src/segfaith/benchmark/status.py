@@ -28,7 +28,8 @@ class RunState:
 
     Attributes:
         samples: how many it will have; None where nobody has counted them yet.
-        done: how many have rows in finished shards; each is `ok` (any method measured), else `skipped` or `failed`.
+        done: how many have rows in finished shards. Each is `ok` (every method measured), `partly` (some of them),
+            `skipped` or `failed` (none).
         written: when its last shard, or else its `run.json`, was written; None before the start.
         reason: why it failed, or "".
     """
@@ -38,10 +39,16 @@ class RunState:
     samples: int | None
     done: int = 0
     ok: int = 0
+    partly: int = 0
     skipped: int = 0
     failed: int = 0
     written: datetime | None = None
     reason: str = ""
+
+    @property
+    def measured(self) -> int:
+        """Samples of which any method was measured."""
+        return self.ok + self.partly
 
 
 def read_states(directory: Path) -> list[RunState]:
@@ -120,13 +127,13 @@ def run_state(directory: Path, samples: int | None = None) -> RunState:
         state = "failed"
     else:
         state = "stopped or running" if working is None else "stopped"
-    ok, skipped, failed = (int((statuses == status).sum()) for status in ("ok", "skipped", "failed"))
+    ok, partly, skipped, failed = (int((statuses == one).sum()) for one in ("ok", "partly", "skipped", "failed"))
     written = datetime.fromtimestamp(max(one.stat().st_mtime for one in [file, *shards]))
-    return RunState(directory.name, state, samples, len(statuses), ok, skipped, failed, written, reason)
+    return RunState(directory.name, state, samples, len(statuses), ok, partly, skipped, failed, written, reason)
 
 
 def _statuses(shards: list[Path]) -> "pd.Series[str]":
-    """The status of each sample: ok if any method was measured, else that of its first row."""
+    """The status of each sample: that of its rows, or `partly` where some are ok and some are not."""
     parts = []
     for shard in shards:
         try:
@@ -136,7 +143,9 @@ def _statuses(shards: list[Path]) -> "pd.Series[str]":
     if not parts:
         return pd.Series(dtype=str)
     rows = pd.concat(parts, ignore_index=True)
-    return rows.groupby("sample_id")["status"].agg(lambda own: "ok" if (own == "ok").any() else own.iloc[0])
+    by_sample = rows.assign(ok=rows["status"] == "ok").groupby("sample_id")
+    some, every = by_sample["ok"].any(), by_sample["ok"].all()
+    return by_sample["status"].first().mask(some & ~every, "partly")
 
 
 def _size(file: Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segfaith.benchmark import executors
-from segfaith.benchmark.lock import RunIsBusyError
+from segfaith.benchmark.lock import RunIsBusyError, alone
 from segfaith.benchmark.plan import Plan, make_plan, resolve_methods
 from segfaith.benchmark.settings import Settings
 from segfaith.benchmark.status import FAILURE_FILE, SUITE_FILE, planned_runs, run_state
@@ -116,7 +116,7 @@ def _run_one(
                 _record_failure(directory, reason, "" if known else traceback.format_exc())
         return Outcome(run, "failed", reason)
     state = run_state(directory)
-    if not state.ok:
+    if not state.measured:
         words = f"{state.skipped} skipped, {state.failed} failed"
         return Outcome(run, "failed", f"no sample could be measured ({words}); its records say why")
     return Outcome(run, "finished")
@@ -129,16 +129,18 @@ def _record_failure(directory: Path, reason: str, trace: str) -> None:
 
 def _remember(suite: Suite, directory: Path) -> None:
     """Writes `suite.json`: the runs of this call, after those of earlier calls."""
-    runs = planned_runs(directory)
-    for run in suite.runs:
-        runs[run.name] = {
-            "suite": suite.name,
-            "model": run.label,
-            "seed": run.settings.seed,
-            "samples": _samples_asked(run.settings),
-            "weights": run.settings.model.weights,
-        }
-    _write(directory / SUITE_FILE, {"runs": runs})
+    directory.mkdir(parents=True, exist_ok=True)
+    with alone(directory):
+        runs = planned_runs(directory)
+        for run in suite.runs:
+            runs[run.name] = {
+                "suite": suite.name,
+                "model": run.label,
+                "seed": run.settings.seed,
+                "samples": _samples_asked(run.settings),
+                "weights": run.settings.model.weights,
+            }
+        _write(directory / SUITE_FILE, {"runs": runs})
 
 
 def _write(file: Path, content: Any) -> None:

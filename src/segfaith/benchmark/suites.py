@@ -228,15 +228,23 @@ def _own_runs(file: _File, path: Path, overrides: Sequence[str]) -> list[Planned
 
 def _planned(content: Table, label: str, extra: str, overrides: Sequence[str], source: str) -> PlannedRun:
     """One run, checked and named."""
-    for text in overrides:
-        key = text.partition("=")[0].strip()
-        if key in FIXED:
-            raise SettingsError(f"--set {key}: the suite decides that for each of its runs; copy the suite and edit it")
+    fixed = [_at(content, key) for key in FIXED]
     override(content, overrides)
+    for key, value in zip(FIXED, fixed, strict=True):
+        if _at(content, key) != value:
+            raise SettingsError(f"--set {key}: the suite decides that for each of its runs; copy the suite and edit it")
     suffix = f"-{extra}" if extra else ""
     settings = make_settings(content, f"{source}, model {label}, seed {content['seed']}{suffix}")
     name = f"{settings.data.name}-{label}-seed{settings.seed}{suffix}"
     return PlannedRun(label, settings.model_copy(update={"name": name}))
+
+
+def _at(content: Table, key: str) -> Any:
+    """The value of `key.path`, or None."""
+    value: Any = content
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _models(file: _File, source: str) -> dict[str, Table]:

@@ -17,6 +17,7 @@ def suite_command(
     config: Annotated[str, typer.Argument(help="Suite file (TOML), or paper-voc, paper-sbd, paper.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Suite directory; default runs/NAME.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print runs, samples and passes; run nothing.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the suite file, to copy and edit; run nothing.")] = False,
     n: Annotated[int | None, typer.Option("-n", "--samples", help="Samples a run (data.n).")] = None,
     models: Annotated[str | None, typer.Option(metavar="A,B", help="Only the runs of these models.")] = None,
     weights_dir: Annotated[
@@ -31,6 +32,9 @@ def suite_command(
     """Run the runs of a suite one after the other, or resume it."""
     from segfaith.benchmark.suites import find_suite, narrow, read_suite, with_weights
 
+    if show:
+        typer.echo(find_suite(config).read_text(encoding="utf-8"), nl=False)
+        return
     flags = {"data.n": n, "execution.device": device, "execution.batch_size": batch_size}
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
     suite = read_suite(find_suite(config), overrides + (settings or []))
@@ -103,7 +107,7 @@ def _summarise(directory: Path, outcomes: Sequence[Any]) -> int:
     from segfaith.results.records import read_run
 
     states = read_states(directory)
-    measured = [one.name for one in states if one.state == "finished" and one.ok]
+    measured = [one.name for one in states if one.state == "finished" and one.measured]
     if measured:
         loaded = [read_run(directory / name) for name in measured]
         print_tables(tables.summarise(loaded), ["Mean"])
@@ -127,13 +131,13 @@ def status(
     from segfaith.benchmark.status import read_states
 
     states = read_states(directory)
-    rows = [["run", "state", "samples", "ok", "skipped", "failed", "last write"]]
+    rows = [["run", "state", "samples", "ok", "partly", "skipped", "failed", "last write"]]
     rows += [
         [
             one.name,
             one.state,
             f"{one.done}/{'?' if one.samples is None else one.samples}",
-            *(str(count) for count in (one.ok, one.skipped, one.failed)),
+            *(str(count) for count in (one.ok, one.partly, one.skipped, one.failed)),
             "-" if one.written is None else one.written.isoformat(" ", "seconds"),
         ]
         for one in states

@@ -19,11 +19,9 @@ from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 
-from segfaith.incremental.windows import Box, Kernel, Pairs, Windows, crop, place, view, whole
+from segfaith.incremental.kernels import convolve, is_sparse, kernel_of, tap_by_tap
+from segfaith.incremental.windows import Box, Pairs, Windows, crop, place, view, whole
 from segfaith.types import Float, Tensor
-
-LIVE_SHARE = 0.7
-"""A dilated convolution is done tap by tap where less than this share of its products meets the map."""
 
 POINTWISE_MODULES = {
     nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Identity,
@@ -36,18 +34,18 @@ Shape = tuple[int, ...]
 
 
 class Graph:
-    """A traced module in one precision. Nothing of the module itself is changed; its weights are copied.
+    """A traced module. Nothing of the module itself is changed; its weights are copied.
 
     Raises:
         Exception: whatever tracing raises for a module that cannot be traced.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, module: nn.Module) -> None:
         if any(one._forward_hooks or one._forward_pre_hooks for one in module.modules()):
             raise ValueError("the module has forward hooks, which a traced graph would not call")
-        self.dtype = dtype
+        self.small_weights: dict[fx.Node, Tensor] = {}  # of convolutions, in bfloat16, once they are asked for
         self.shapes: dict[torch.Size, dict[fx.Node, Shape | None]] = {}  # by the image's height and width
-        traced = fuse(module).to(dtype).to(memory_format=torch.channels_last)  # of a copy
+        traced = fuse(module).float().to(memory_format=torch.channels_last)  # of a copy
         self.owner = fx.Interpreter(traced)
         self.modules = dict(traced.named_modules())
         self.nodes: list[fx.Node] = list(traced.graph.nodes)  # type: ignore[union-attr, arg-type]
@@ -64,7 +62,7 @@ class Graph:
         for node in self.nodes:
             if not self.dynamic.isdisjoint(node.all_input_nodes):
                 self.dynamic.add(node)
-        kernels = {node: _kernel(self.modules[str(node.target)]) for node in self.nodes if node.op == "call_module"}
+        kernels = {node: kernel_of(self.modules[str(node.target)]) for node in self.nodes if node.op == "call_module"}
         self.kernels = {node: kernel for node, kernel in kernels.items() if kernel is not None}
 
     def clean(self, image: Float[Tensor, "1 3 H W"]) -> dict[fx.Node, Any]:
@@ -147,7 +145,7 @@ class Plan:
         if not isinstance(module, nn.Conv2d):
             return True
         kernel = self.graph.kernels[node]
-        return not _sparse(module, kernel, self.map_size(node.all_input_nodes[0]), kernel.padding, size)
+        return not is_sparse(module, kernel, self.map_size(node.all_input_nodes[0]), kernel.padding, size)
 
     def _require(self, node: fx.Node) -> None:
         """Adds to the needs of a node's inputs what the node reads for its own."""
@@ -175,16 +173,14 @@ class Plan:
             inputs = {one: values[one] for one in node.all_input_nodes}
             if node in self.dense and all(self._is_whole(one, value) for one, value in inputs.items()):
                 maps = {one: value.data if isinstance(value, Windows) else value for one, value in inputs.items()}
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), maps.__getitem__)
-                values[node] = whole(self.graph.call(node, args, kwargs))
+                values[node] = whole(self._apply(node, maps, clean, np.zeros_like(images.start)))
             elif kind == "shape":
                 values[node] = self._shape(node, len(images.data), values)
             elif kind == "kernel":
                 values[node] = self._kernel(node, values, clean)
             elif kind == "pointwise":
-                (one,) = node.all_input_nodes
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), {one: values[one].data}.__getitem__)
-                values[node] = Windows(self.graph.call(node, args, kwargs), values[one].start)
+                ((one, windows),) = inputs.items()
+                values[node] = Windows(self._apply(node, {one: windows.data}, clean, windows.start), windows.start)
             elif kind == "joining":
                 values[node] = self._join(node, values, clean)
             else:
@@ -197,6 +193,21 @@ class Plan:
     def _is_whole(self, node: fx.Node, value: Any) -> bool:
         """Whether all of the map may have changed; what is no map counts as one."""
         return not isinstance(value, Windows) or value.data.shape[2:] == self.shapes[node][2:]  # type: ignore[index]
+
+    def _apply(self, node: fx.Node, inputs: dict[fx.Node, Any], clean: Any, start: Pairs) -> Any:
+        """The node on plain values; maps are whole, or windows at `start`."""
+        return self.graph.call(node, *fx.node.map_arg((node.args, node.kwargs), inputs.__getitem__))
+
+    def _pool(self, node: fx.Node, values: dict[fx.Node, Any], clean: Any, start: Pairs, size: Pairs) -> Tensor:
+        """Max pooling on the node's windows."""
+        (source,), module = node.all_input_nodes, self.graph.modules[str(node.target)]
+        part = self._view(source, values, clean, *self.graph.kernels[node].reads(start, size), -torch.inf)
+        return F.max_pool2d(part, module.kernel_size, module.stride, 0, module.dilation)
+
+    def _weights(self, node: fx.Node) -> tuple[Tensor, Tensor | None]:
+        """A convolution's weights and bias."""
+        module = self.graph.modules[str(node.target)]
+        return module.weight, module.bias
 
     def _view(
         self, node: fx.Node, values: dict[fx.Node, Any], clean: Any, start: Pairs, size: Pairs, fill: float = 0.0
@@ -224,18 +235,19 @@ class Plan:
                 np.broadcast_to(need.stop, windows.start.shape),
             )
         start, size = place(*changed, need)
-        reads, extent = kernel.reads(start, size)
         if not isinstance(module, nn.Conv2d):
-            part = self._view(source, values, clean, reads, extent, -torch.inf)
-            return Windows(F.max_pool2d(part, module.kernel_size, module.stride, 0, module.dilation), start)
-        cut = crop(windows, self.map_size(source), reads, extent)
-        if cut is not None:
-            part, before, after = cut
-            if _sparse(module, kernel, np.array(part.shape[2:]), before, size):
-                return Windows(_tap_by_tap(module, kernel, part, before, size), start)
+            return Windows(self._pool(node, values, clean, start, size), start)
+        weight, bias = self._weights(node)
+        reads, extent = kernel.reads(start, size)
+        found = crop(windows, self.map_size(source), reads, extent)
+        if found is not None:
+            part, before, after = found
+            if is_sparse(module, kernel, np.array(part.shape[2:]), before, size):
+                return Windows(tap_by_tap(kernel, weight, bias, part, before, size), start)
             if (before == after).all():
-                return Windows(_convolve(module, part, tuple(before.tolist())), start)
-        return Windows(_convolve(module, self._view(source, values, clean, reads, extent), (0, 0)), start)
+                return Windows(convolve(module, weight, bias, part, tuple(before.tolist())), start)
+        part = self._view(source, values, clean, reads, extent)
+        return Windows(convolve(module, weight, bias, part, (0, 0)), start)
 
     def _join(self, node: fx.Node, values: dict[fx.Node, Any], clean: Any) -> Windows:
         inputs = node.all_input_nodes
@@ -243,77 +255,16 @@ class Plan:
         stop = np.maximum.reduce([values[one].stop for one in inputs])
         start, size = place(start, stop, self.needs[node])
         views = {one: self._view(one, values, clean, start, size) for one in inputs}
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), views.__getitem__)
-        return Windows(self.graph.call(node, args, kwargs), start)
+        return Windows(self._apply(node, views, clean, start), start)
 
     def _other(self, node: fx.Node, values: dict[fx.Node, Any], clean: Any) -> Any:
-        def plain(one: fx.Node) -> Any:
-            value = values[one]
-            if not isinstance(value, Windows):
-                return value
-            shape = self.map_size(one)
-            return self._view(one, values, clean, np.zeros_like(value.start), shape)
-
-        result = self.graph.call(node, *fx.node.map_arg((node.args, node.kwargs), plain))
+        inputs = {one: values[one] for one in node.all_input_nodes}
+        for one, value in inputs.items():
+            if isinstance(value, Windows):
+                inputs[one] = self._view(one, values, clean, np.zeros_like(value.start), self.map_size(one))
+        start = np.zeros((1, 2), dtype=np.int64)
+        result = self._apply(node, inputs, clean, start)
         return whole(result) if self.shapes[node] is not None else result
-
-
-def _convolve(module: nn.Conv2d, data: Tensor, padding: tuple[int, ...]) -> Tensor:
-    return F.conv2d(data, module.weight, module.bias, module.stride, padding, module.dilation, module.groups)
-
-
-def _live(kernel: Kernel, extent: Pairs, before: Pairs, size: Pairs, axis: int) -> list[tuple[int, int, int]]:
-    """For each tap along an axis: first and last output that it serves from inside the map, and its first input.
-
-    Args:
-        extent: rows and columns of the input inside the map, which reaches out of it by `before` rows and columns.
-        size: rows and columns of the output.
-    """
-    taps = []
-    for tap in range(int(kernel.size[axis])):
-        offset = tap * int(kernel.dilation[axis]) - int(before[axis])
-        first, last = max(0, -offset), min(int(size[axis]), int(extent[axis]) - offset)
-        taps.append((first, max(first, last), first + offset))
-    return taps
-
-
-def _live_share(kernel: Kernel, extent: Pairs, before: Pairs, size: Pairs) -> float:
-    """The share of a convolution's products that meet the map rather than its padding, for stride 1."""
-    rows, columns = (sum(last - first for first, last, _ in _live(kernel, extent, before, size, at)) for at in (0, 1))
-    return rows * columns / float(size.prod() * kernel.size.prod())
-
-
-def _sparse(module: nn.Conv2d, kernel: Kernel, extent: Pairs, before: Pairs, size: Pairs) -> bool:
-    """Whether a convolution is done tap by tap."""
-    if module.groups > 1 or kernel.stride.max() > 1:
-        return False
-    return _live_share(kernel, extent, before, size) < LIVE_SHARE
-
-
-def _tap_by_tap(module: nn.Conv2d, kernel: Kernel, part: Tensor, before: Pairs, size: Pairs) -> Tensor:
-    """The convolution as one matrix product for each tap, over the outputs where the tap meets the map."""
-    pixels, extent = part.permute(0, 2, 3, 1), np.array(part.shape[2:])
-    result = part.new_zeros(len(part), *size.tolist(), module.out_channels)
-    if module.bias is not None:
-        result += module.bias
-    for i, (top, bottom, y) in enumerate(_live(kernel, extent, before, size, 0)):
-        for j, (left, right, x) in enumerate(_live(kernel, extent, before, size, 1)):
-            if bottom > top and right > left:
-                inputs = pixels[:, y : y + bottom - top, x : x + right - left]
-                result[:, top:bottom, left:right] += inputs @ module.weight[:, :, i, j].T
-    return result.permute(0, 3, 1, 2)
-
-
-def _kernel(module: nn.Module) -> Kernel | None:
-    """The geometry of a convolution or max pooling that is known here."""
-    if type(module) is nn.Conv2d:
-        known = module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    else:
-        known = type(module) is nn.MaxPool2d and not module.ceil_mode and not module.return_indices
-    if not known:
-        return None
-    fields: list[Any] = [module.kernel_size, module.stride, module.padding, module.dilation]
-    return Kernel(*(np.broadcast_to(np.array(field), 2).astype(np.int64) for field in fields))
 
 
 def _logits_node(output: Any) -> fx.Node:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from segfaith.constants import EPS
 from segfaith.errors import SampleError, SettingsError
+from segfaith.incremental.differences import Differences
 from segfaith.incremental.graph import Graph, Plan, Shape
 from segfaith.incremental.windows import Box, Windows, view, whole
 from segfaith.models.segmentation import SegmentationModel
@@ -25,8 +26,8 @@ Precision = Literal["fp32", "tf32", "bf16"]
 TOLERANCE = 1e-5
 """The most by which an incremental score may differ from the model's own."""
 
-_GRAPHS: WeakKeyDictionary[SegmentationModel, dict[str, tuple[Any, Graph | str]]] = WeakKeyDictionary()
-"""By model and precision: the state of the model's weights, and its graph or why there is none."""
+_GRAPHS: WeakKeyDictionary[SegmentationModel, tuple[Any, Graph | str]] = WeakKeyDictionary()
+"""By model: the state of its weights, and its graph or why there is none."""
 
 
 def scorer_for(
@@ -44,7 +45,8 @@ def scorer_for(
     images before its first use.
 
     Args:
-        precision: of the layers; normalisation, resizing and softmax are always float32. "tf32" needs a CUDA device.
+        precision: "bf16": differences from the clean image go through the convolutions in bfloat16, the rest is
+            float32 (`differences`); "tf32" needs a CUDA device.
         expected: s_c of the clean image by the model itself, to hold the graph's against.
 
     Raises:
@@ -55,9 +57,7 @@ def scorer_for(
         raise SettingsError("precision 'tf32' is a mode of NVIDIA GPUs; on the CPU use 'fp32' or 'bf16'")
     graph: Graph | str = "incremental = false" if not model.incremental else "compile = true"
     if model.incremental and not model.compile:
-        graph = graph_of(model, image, "fp32")
-        if precision == "bf16" and isinstance(graph, Graph):
-            graph = graph_of(model, image, "bf16")
+        graph = graph_of(model, image)
     if isinstance(graph, str):
         if precision != "fp32":
             raise SettingsError(
@@ -65,28 +65,27 @@ def scorer_for(
                 f"trace; {model.name} is not run that way ({graph}), so use 'fp32'"
             )
         return PlainScorer(model, region, class_index)
-    scorer = IncrementalScorer(model, graph, image, region, class_index, tf32=precision == "tf32")
+    scorer = IncrementalScorer(model, graph, image, region, class_index, precision)
     if expected is not None and precision == "fp32" and abs(float(scorer.clean_score()) - expected) > TOLERANCE:
         return PlainScorer(model, region, class_index)
     return scorer
 
 
-def graph_of(model: SegmentationModel, image: Image, precision: str) -> Graph | str:
+def graph_of(model: SegmentationModel, image: Image) -> Graph | str:
     """The model as a checked graph, traced anew where the model has changed; or why it cannot be one."""
-    kept = _GRAPHS.setdefault(model, {})
     state = _state(model)
-    if precision not in kept or kept[precision][0] != state:
+    if model not in _GRAPHS or _GRAPHS[model][0] != state:
         try:
             with model.evaluating():
-                traced = Graph(model.module, torch.bfloat16 if precision == "bf16" else torch.float32)
-            agrees = precision != "fp32" or _agrees(model, traced, image)
+                traced = Graph(model.module)
+            agrees = _agrees(model, traced, image)
             graph: Graph | str = traced if agrees else "its graph does not compute what the model computes"
         except (torch.OutOfMemoryError, SampleError):
             raise
         except Exception as error:  # tracing can fail in any way that the user's code can
             graph = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        kept[precision] = (state, graph)
-    return kept[precision][1]
+        _GRAPHS[model] = (state, graph)
+    return _GRAPHS[model][1]
 
 
 @torch.inference_mode()
@@ -163,10 +162,10 @@ class IncrementalScorer:
         image: Image,
         region: Mask,
         class_index: int,
-        *,
-        tf32: bool = False,
+        precision: Precision = "fp32",
     ) -> None:
-        self.model, self.graph, self.image, self.class_index, self.tf32 = model, graph, image, class_index, tf32
+        self.model, self.graph, self.image, self.class_index = model, graph, image, class_index
+        self.precision, self.tf32 = precision, precision == "tf32"
         self.size = np.array(image.shape[1:])
         self._clean: dict[fx.Node, Any] | None = None
         if image.shape[1:] not in graph.shapes:
@@ -193,7 +192,7 @@ class IncrementalScorer:
         read = [torch.nonzero(one.any(0))[:, 0].tolist() for one in matrices]
         box = Box(np.array([one[0] for one in read]), np.array([one[-1] + 1 for one in read]))
         self.upsampling = [one[:, box.start[axis] : box.stop[axis]] for axis, one in enumerate(matrices)]
-        self.plan = Plan(graph, output, shapes, box)
+        self.plan = (Differences if precision == "bf16" else Plan)(graph, output, shapes, box)
 
     @property
     def clean(self) -> dict[fx.Node, Any]:
@@ -223,7 +222,8 @@ class IncrementalScorer:
         """The logits before the last resizing, as far as it reads them."""
         with self.model.evaluating(tf32=self.tf32):
             if boxes is None:
-                return self.plan.evaluate(whole(self._input(images)), None)
+                clean = self.clean if self.precision == "bf16" else None
+                return self.plan.evaluate(whole(self._input(images)), clean)
             start, stop = boxes
             size = (stop - start).max(0)
             start = np.clip(start, 0, self.size - size)
@@ -238,7 +238,7 @@ class IncrementalScorer:
         return _mean(differences.exp_().sum(1).reciprocal_(), self.pixels)
 
     def _input(self, images: Tensor) -> Tensor:
-        return self.model.normalise(images).to(self.graph.dtype).contiguous(memory_format=torch.channels_last)
+        return self.model.normalise(images).contiguous(memory_format=torch.channels_last)
 
     def _resized(self, values: Float[Tensor, "B C r c"]) -> Float[Tensor, "B C h w"]:
         rows, columns = self.upsampling

@@ -123,9 +123,11 @@ def view(windows: Windows, clean: Tensor | None, shape: Pairs, start: Pairs, siz
         shape: H and W.
         start, size: (B, 2) and (2,); windows may reach beyond the map, where `fill` stands.
     """
-    cut = crop(windows, shape, start, size)
-    if cut is not None:
-        part, before, after = cut
+    if (size == windows.size).all() and (start == windows.start).all():
+        return windows.data
+    found = crop(windows, shape, start, size)
+    if found is not None:
+        part, before, after = found
         if before.any() or after.any():
             part = F.pad(part, (int(before[1]), int(after[1]), int(before[0]), int(after[0])), value=fill)
         return part
@@ -140,19 +142,34 @@ def view(windows: Windows, clean: Tensor | None, shape: Pairs, start: Pairs, siz
     )
     inner = _grid(np.add, inner_rows * width, inner_columns) + np.arange(images)[:, None, None] * height * width
     index = np.where(held & in_map, shape.prod() + 1 + inner, index)
-    pixels = [
-        windows.data.new_zeros(int(shape.prod()), channels) if clean is None else _pixels(clean),
-        windows.data.new_full((1, channels), fill),
-        _pixels(windows.data),
-    ]
-    gathered = torch.cat(pixels).index_select(0, torch.from_numpy(index.ravel()).to(windows.data.device))
-    return gathered.view(images, *size.tolist(), channels).permute(0, 3, 1, 2)
+    if clean is None:
+        clean = windows.data.new_zeros(1, channels, *shape.tolist())
+    return _gathered([clean, windows.data.new_full((1, channels, 1, 1), fill), windows.data], index)
+
+
+def cut(clean: Float[Tensor, "1 C H W"], start: Pairs, size: Pairs, fill: float = 0.0) -> Float[Tensor, "_ C h w"]:
+    """One map at windows as those of `view`; where all lie at the same place, once for all of them."""
+    shape = np.array(clean.shape[2:])
+    if common(start):
+        return view(whole(clean), None, shape, start[:1], size, fill)
+    if (start < 0).any() or (start + size > shape).any():
+        nothing = Windows(clean.new_empty(len(start), clean.shape[1], 0, 0), np.zeros_like(start))
+        return view(nothing, clean, shape, start, size, fill)
+    rows, columns = (start[:, axis, None] + np.arange(size[axis]) for axis in (0, 1))
+    return _gathered([clean], _grid(np.add, rows * shape[1], columns))
 
 
 def _grid(combine: np.ufunc, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """(B, h) and (B, w) to (B, h, w)."""
     result: np.ndarray = combine(rows[:, :, None], columns[:, None, :])
     return result
+
+
+def _gathered(maps: list[Tensor], index: NDArray[np.int64]) -> Float[Tensor, "B C h w"]:
+    """The pixels of those numbers (B, h, w), counted through all maps."""
+    pixels = _pixels(maps[0]) if len(maps) == 1 else torch.cat([_pixels(one) for one in maps])
+    gathered = pixels.index_select(0, torch.from_numpy(index.ravel()).to(pixels.device))
+    return gathered.view(*index.shape, -1).permute(0, 3, 1, 2)
 
 
 def _pixels(data: Float[Tensor, "B C h w"]) -> Float[Tensor, "P C"]:

@@ -15,11 +15,11 @@ from made_runs import TDD, VARIANTS, make_run
 from segfaith.errors import SettingsError
 from segfaith.results.conclusions import markdown_table, own_methods, write_conclusions
 from segfaith.results.records import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RunData, load_run
+from segfaith.results.latex import latex
 from segfaith.results.tables import (
     TABLE_METRICS,
     Run,
     comparison,
-    latex,
     run_labels,
     run_values,
     summarise,
@@ -164,7 +164,7 @@ def test_comparison_has_ours_and_the_papers_side_by_side() -> None:
 
 def test_latex_escapes_what_it_would_take_for_commands() -> None:
     text = latex([run({"my_method@a=50%&b#{~^$\\": [0.5]}, data="[set]")])
-    (line,) = [line for line in text.splitlines() if line.startswith("{[}set")]
+    line = next(line for line in text.splitlines() if line.startswith("{[}set"))
     assert line.startswith(
         r"{[}set{]} val & my\_method@a=50\%\&b\#\{\textasciitilde{}\textasciicircum{}\$\textbackslash{} & 0.500 & "
     )
@@ -176,7 +176,7 @@ def test_latex_is_booktabs_with_a_rule_between_data_sets() -> None:
     four = {"gpa": [0.2, 0.25], "random_cells": [0.5, 0.5]}
     text = latex([run(four), run(four, data="sbd"), run({"gpa": [0.3]}, data="sbd")])
     assert text.startswith("% needs \\usepackage{booktabs}\n% voc2012 val: net, weights net.pth")
-    first, second = text.split("\\begin{tabular}")[1:]
+    first, second, runs = text.split("\\begin{tabular}")[1:]
     assert first.startswith("{llrrrrrrrrr}\n\\toprule\nData & Method & TDD $\\uparrow$ & ")
     assert first.rstrip().endswith("\\bottomrule\n\\end{tabular}")
     lines = first.splitlines()
@@ -191,7 +191,16 @@ def test_latex_is_booktabs_with_a_rule_between_data_sets() -> None:
 
 
 def test_latex_of_other_data_has_no_table_of_the_papers() -> None:
-    assert latex([run({"gpa": [0.2]}, data="scenes")]).count("\\begin{tabular}") == 1
+    text = latex([run({"gpa": [0.2]}, data="scenes")])
+    assert text.count("\\begin{tabular}") == 2, "Table 1 and the run-level means"
+
+
+def test_latex_has_win_counts_and_run_level_means() -> None:
+    runs = [run({"gpa": [0.2, 0.4], "dea": [0.5]}, data="scenes"), run({"gpa": [0.6], "dea": [0.5]}, data="scenes")]
+    _, wins, means = latex(runs).split("\\begin{tabular}")[1:]
+    assert r"scenes val & gpa : dea & 1/2 & " in wins
+    lines = [line.split(" & ")[1:3] for line in means.splitlines() if " & " in line]
+    assert lines == [["Method", "TDD"], ["gpa", "0.300"], ["dea", "0.500"], ["gpa", "0.600"], ["dea", "0.500"]]
 
 
 # Conclusions

@@ -12,9 +12,17 @@ import pandas as pd
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import rankings, strata
 from segfaith.results.claims import check_claims
-from segfaith.results.paper import PAPER_METHODS
+from segfaith.results.latex import latex
 from segfaith.results.records import RunData, replace_file
-from segfaith.results.tables import TABLE_METRICS, comparison, latex, notes, run_values, summarise, wins, with_paper
+from segfaith.results.tables import (
+    all_wins,
+    comparison,
+    notes,
+    run_values,
+    summarise,
+    win_table,
+    with_paper,
+)
 from segfaith.results.trust import CONTROLS
 
 PAGE = "conclusions.md"
@@ -125,15 +133,9 @@ def _claims(data: Sequence[RunData], min_s: float | None) -> Section:
 
 def _wins(data: Sequence[RunData], min_s: float | None) -> Section:
     """All pairs in the file; on the page those of the paper's four."""
-    metrics = [name for name in TABLE_METRICS if METRICS[name].better]
-    table = pd.concat([wins([one.run for one in data], metric, min_s) for metric in metrics], ignore_index=True)
-    shown = table[table["first"].isin(PAPER_METHODS) & table["second"].isin(PAPER_METHODS)]
-    body = []
-    for (label, first, second), group in shown.groupby(["data", "first", "second"], sort=False):
-        counts = dict(zip(group["metric"], group["count"], strict=True))
-        body.append([str(label), f"{first} : {second}", *(counts.get(metric, "n/a") for metric in metrics)])
+    table = all_wins([one.run for one in data], min_s)
+    header, *body = win_table(table)
     words = "In how many runs the first method of a pair is better than the second, out of those that have both."
-    header = ["Data", "Pair", *(METRICS[metric].label for metric in metrics)]
     missing = [] if len(table) else ["win counts: no run has two methods with a value of the same metric"]
     lines = [words, "", *markdown_table([header, *body]), ""] if body else []
     return Section("Win counts", lines, {"wins.csv": table}, missing)

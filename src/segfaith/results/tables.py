@@ -11,7 +11,7 @@ import pandas as pd
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
-from segfaith.results.paper import PAPER_METRICS, paper_value
+from segfaith.results.paper import PAPER_METHODS, PAPER_METRICS, paper_value
 from segfaith.results.records import replace_file
 
 TABLE_METRICS = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
@@ -236,32 +236,28 @@ def comparison(summary: pd.DataFrame) -> list[list[str]]:
     return table
 
 
-def latex(runs: Sequence[Run], min_s: float | None = None) -> str:
-    r"""Table 1, then ours beside the paper's where it has numbers, as LaTeX; needs \usepackage{booktabs}."""
-    summary = summarise(runs, min_s)
-    tables = [layout(summary), *([beside] if len(beside := comparison(summary)) > 1 else [])]
-    lines = [r"% needs \usepackage{booktabs}", *(f"% {' '.join(line.split())}" for line in notes(runs, min_s))]
-    return "\n".join([*lines, *(line for table in tables for line in ("", *_tabular(table)))]) + "\n"
+def all_wins(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
+    """`wins` for every metric of the table, one below the other."""
+    return pd.concat([wins(runs, metric, min_s) for metric in TABLE_METRICS], ignore_index=True)
 
 
-_LATEX = str.maketrans(
-    {character: f"\\{character}" for character in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}"}
-    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
-    | {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
-)
-"""What LaTeX takes for something else; a row that starts with a bracket would be the last one's spacing."""
+def win_table(counts: pd.DataFrame) -> list[list[str]]:
+    """Pairs of the paper's methods, and in how many runs the first is better by each metric."""
+    shown = counts[counts["first"].isin(PAPER_METHODS) & counts["second"].isin(PAPER_METHODS)]
+    table = [["Data", "Pair", *(METRICS[name].label for name in TABLE_METRICS)]]
+    for (data, first, second), group in shown.groupby(["data", "first", "second"], sort=False):
+        found = dict(zip(group["metric"], group["count"], strict=True))
+        table.append([str(data), f"{first} : {second}", *(found.get(name, "n/a") for name in TABLE_METRICS)])
+    return table
 
 
-def _tabular(table: Sequence[Sequence[str]]) -> list[str]:
-    """One tabular, a rule between data sets."""
-    header, *body = ([cell.translate(_LATEX) for cell in line] for line in table)
-    lines = [rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}", r"\toprule", " & ".join(header) + r" \\"]
-    before = ""
-    for line in body:
-        lines += [r"\midrule"] * (line[0] != before) + [" & ".join(line) + r" \\"]
-        before = line[0]
-    return [*lines, r"\bottomrule", r"\end{tabular}"]
+def run_table(runs: Sequence[Run], min_s: float | None = None) -> list[list[str]]:
+    """The run-level means of the table's metrics."""
+    table = [["Run", "Method", *(METRICS[name].label for name in TABLE_METRICS)]]
+    for (run, method), group in run_values(runs, min_s).groupby(["run", "method"], sort=False):
+        found = dict(zip(group["metric"], group["value"], strict=True))
+        table.append([str(run), str(method), *(_cell(found[name], nan) for name in TABLE_METRICS)])
+    return table
 
 
 def data_label(description: Mapping[str, Any]) -> str:

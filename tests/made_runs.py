@@ -120,7 +120,11 @@ def make_run(
                 again += [
                     {key: base[key] for key in ("sample_id", "class_index")}
                     | {"method": name, "stage": stage, "part": part, "status": "ok", "reason": ""}
-                    | {"pearson": 1 - stage * 0.3, "spearman": 1 - stage * (0.1 if kind == "mask" else 0.28)}
+                    | {
+                        "s": 0.9 - stage * 0.2,
+                        "pearson": 1 - stage * 0.3,
+                        "spearman": 1 - stage * (0.1 if kind == "mask" else 0.28),
+                    }
                     for stage, part in enumerate(("", "classifier", "layer4", "layer3"))
                 ]
         if number < maps:

@@ -22,9 +22,9 @@ from made_runs import FRACTIONS, make_run
 from segfaith.errors import SettingsError
 from segfaith.results import cases, charts, diagrams, galleries
 from segfaith.results.figures import FIGURES, write_figures
+from segfaith.results.friedman import Friedman
 from segfaith.results.records import RunData, load_run
 from segfaith.results.selection import without_variants
-from segfaith.results.significance import Friedman
 from segfaith.results.style import (
     COLUMN_WIDTH,
     FULL_WIDTH,
@@ -422,17 +422,18 @@ def test_ranks_follow_the_settings_in_order() -> None:
     rows = [("mean", "ria", 1), ("mean", "dea", 2), ("blur", "ria", 2), ("blur", "dea", 1)]
     operators = pd.DataFrame(rows, columns=["setting", "method", "rank"])
     fractions = operators.replace({"setting": {"mean": 0.4, "blur": 0.2}})
-    figure = diagrams.ranks({"occlusion": operators, "k": fractions}, {"occlusion": 0.25, "k": math.nan})
+    both = {"occlusion": operators, "k": fractions}
+    figure = diagrams.ranks({"tdd": both}, {"tdd": {"occlusion": 0.25, "k": math.nan}})
     lines = [{axes.lines[i].get_marker(): list(axes.lines[i].get_ydata()) for i in (0, 1)} for axes in figure.axes]
     ria, dea = LOOKS["ria"].marker, LOOKS["dea"].marker
     assert lines == [{ria: [1, 2], dea: [2, 1]}, {ria: [2, 1], dea: [1, 2]}]
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["0.2", "0.4"]
     assert figure.axes[0].get_xlabel() == "occlusion operator\nKendall's W = 0.25"
     assert figure.axes[1].get_xlabel() == "k"
-    single = diagrams.ranks({"occlusion": operators[:2], "k": fractions}, {})
+    single = diagrams.ranks({"tdd": {"occlusion": operators[:2], "k": fractions}})
     assert [axes.get_xlabel() for axes in single.axes] == ["k"]
     with pytest.raises(SettingsError, match="expected at least two occlusion operators or two values of k"):
-        diagrams.ranks({"occlusion": operators[:2]}, {})
+        diagrams.ranks({"tdd": {"occlusion": operators[:2]}})
 
 
 # -- the look --------------------------------------------------------------------------------------------------------
@@ -541,10 +542,10 @@ def test_each_data_set_has_figures_of_its_own_and_the_same_data_the_same_bytes(
 ) -> None:
     some = {name: FIGURES[name] for name in ("mechanism", "tradeoff")}
     monkeypatch.setattr("segfaith.results.figures.FIGURES", some)
-    other = [replace(run, description=run.description | {"data": {"name": "sbd", "split": "a/b"}}) for run in made]
+    other = [replace(run, description=run.description | {"data": {"name": "sbd", "split": "train"}}) for run in made]
     names = [path.name for path in write_figures([*made, *other], tmp_path)]
     assert names == [
-        f"{name}-{label}.{end}" for label in ("voc2012-val", "sbd-a-b") for name in some for end in ("png", "pdf")
+        f"{name}-{label}.{end}" for label in ("voc2012-val", "sbd-train") for name in some for end in ("png", "pdf")
     ] + ["figures.md"]
     for name in names[:4]:
         assert (tmp_path / "figures" / name).read_bytes() == (written[0] / name).read_bytes(), name

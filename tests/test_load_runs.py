@@ -10,7 +10,8 @@ from made_runs import make_run
 from segfaith.benchmark.status import absent_runs, read_states
 from segfaith.cli import app
 from segfaith.errors import SettingsError
-from segfaith.results.rankings import areas, by_setting
+from segfaith.results.curves import areas
+from segfaith.results.rankings import by_setting
 from segfaith.results.records import create_file, find_runs, load_runs
 
 QUICK = {"samples": tuple(f"i{number}" for number in range(8)), "maps": 0, "randomisation": False}

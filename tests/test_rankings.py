@@ -12,7 +12,7 @@ from scipy import stats
 
 from made_runs import FRACTIONS, OPERATORS, TDD, make_run
 from segfaith.errors import SettingsError
-from segfaith.results import rankings, strata
+from segfaith.results import curves, rankings, strata
 from segfaith.results.records import RANDOMISATION_COLUMNS, RunData, load_run
 
 CLASSES = ["background", "bird", "boat", "cat"]
@@ -191,8 +191,8 @@ def test_a_data_set_that_lacks_what_another_has_is_named() -> None:
     bare = replace(
         bare, description=bare.description | {"data": {"name": "voc2012", "split": "val"}}, curves=full.curves[:0]
     )
-    assert rankings.by_setting([full, bare]).attrs["why"] == f"voc2012 val: {rankings.NO_CURVES}"
-    assert rankings.concordance([full, bare])["why"].tolist() == ["", f"not testable: {rankings.NO_CURVES}"]
+    assert rankings.by_setting([full, bare]).attrs["why"] == f"voc2012 val: {curves.NO_CURVES}"
+    assert rankings.concordance([full, bare])["why"].tolist() == ["", f"not testable: {curves.NO_CURVES}"]
     run = records(
         {"odd_fair_abs": 0.1, "pointing": 1.0, "s_target_deleted": 0.1, "s_off_deleted": 0.1, "stability": 1.0}
     )
@@ -217,17 +217,17 @@ def test_why_there_is_no_w() -> None:
     assert why(two, methods=["ega", "ria"]) == "not testable: 2 methods, at least 3 needed"
     flat = dict.fromkeys(three, 0.3)
     assert why(hand(at({"mean": flat, "blur": flat}))) == "not testable: all methods are tied under every setting"
-    assert why(two, min_s=0.6) == f"not testable: {rankings.NO_CURVES}"
+    assert why(two, min_s=0.6) == f"not testable: {curves.NO_CURVES}"
     nothing = at({"mean": three, "blur": dict.fromkeys(three, nan)})
     assert why(hand(nothing)) == "not testable: no image has a value under all settings for all methods"
 
 
 def test_runs_without_curves_give_empty_tables_that_say_why(tmp_path: Path) -> None:
     data = [load_run(make_run(tmp_path / "run", curves=False, randomisation=False, maps=0))]
-    for table in (rankings.by_setting(data), rankings.curve_means(data)):
+    for table in (rankings.by_setting(data), curves.curve_means(data)):
         assert len(table) == 0
-        assert table.attrs["why"] == f"voc2012 val: {rankings.NO_CURVES}"
-    assert "at least two k that all runs share, got 0" in rankings.areas(data).attrs["why"]
+        assert table.attrs["why"] == f"voc2012 val: {curves.NO_CURVES}"
+    assert "at least two k that all runs share, got 0" in curves.areas(data).attrs["why"]
     assert "no rows in randomisation.parquet" in strata.randomisation(data).attrs["why"]
 
 
@@ -246,14 +246,14 @@ def test_areas_are_trapezoids_from_zero_over_the_range_of_k() -> None:
     values = {("ega", "mean", k, "a"): value for k, value in heights.items()}
     values |= {("ega", "mean", k, "b"): 0.0 for k in heights}
     values |= {("ega", "blur", k, "a"): 9.0 for k in heights}
-    (row,) = rankings.areas([hand(values)]).to_dict("records")
+    (row,) = curves.areas([hand(values)]).to_dict("records")
     assert row["area"] == pytest.approx((0.53 / 0.8 + 0) / 2)
     assert (row["kind"], row["n"], row["low_k"], row["high_k"]) == ("target_deletion", 2, 0, 0.8)
 
 
 def test_areas_of_leakage_are_given_signed_and_absolute() -> None:
     values = {("ega", "mean", 0.5, "a"): 0.4, ("ega", "mean", 1.0, "a"): -0.4}
-    table = rankings.areas([hand(values, "off_deletion")]).set_index("kind")["area"]
+    table = curves.areas([hand(values, "off_deletion")]).set_index("kind")["area"]
     assert table["off_deletion"] == pytest.approx(0.5 * 0.5 * 0.4 + 0)
     assert table["off_deletion_abs"] == pytest.approx(0.5 * 0.5 * 0.4 + 0.5 * 0.4)
 
@@ -261,7 +261,7 @@ def test_areas_of_leakage_are_given_signed_and_absolute() -> None:
 def test_areas_use_the_k_that_all_runs_share_and_count_each_run_once() -> None:
     first = {("ega", "mean", k, sample): 1.0 for k in (0.1, 0.2, 0.9) for sample in "abc"}
     second = {("ega", "mean", k, "a"): 0.0 for k in (0.1, 0.2)}
-    (row,) = rankings.areas([hand(first), hand(second, name="two")]).to_dict("records")
+    (row,) = curves.areas([hand(first), hand(second, name="two")]).to_dict("records")
     assert row["area"] == pytest.approx((0.15 / 0.2 + 0) / 2)
     assert (row["n"], row["high_k"]) == (4, 0.2)
 
@@ -270,17 +270,17 @@ def test_curve_means_have_an_interval_over_images_not_over_runs() -> None:
     """Image a has .1 and .3 in two runs: it counts once, with .2."""
     first = {("ega", "mean", 0.2, sample): value for sample, value in (("a", 0.1), ("b", 0.4), ("c", 0.9))}
     second = {("ega", "mean", 0.2, "a"): 0.3}
-    (row,) = rankings.curve_means([hand(first), hand(second, name="two")]).to_dict("records")
+    (row,) = curves.curve_means([hand(first), hand(second, name="two")]).to_dict("records")
     interval = stats.t.interval(0.95, 2, 0.5, stats.sem([0.2, 0.4, 0.9]))
     assert (row["mean"], row["n"]) == (pytest.approx(0.5), 3)
     assert (row["low"], row["high"]) == pytest.approx(interval)
-    (single,) = rankings.curve_means([hand(second)]).to_dict("records")
+    (single,) = curves.curve_means([hand(second)]).to_dict("records")
     assert single["mean"] == 0.3
     assert isnan(single["low"])
 
 
 def test_curve_means_of_a_run_are_ordered_by_method_kind_and_k(made: list[RunData]) -> None:
-    table = rankings.curve_means(made)
+    table = curves.curve_means(made)
     methods = list(made[0].curves["method"].unique())
     kinds = ["target_deletion", "off_deletion", "insertion"]
     expected = [(method, kind, k) for method in methods for kind in kinds for k in sorted(FRACTIONS)]
@@ -413,7 +413,9 @@ def test_randomisation_is_a_mean_per_method_and_stage(made: list[RunData]) -> No
     assert mask["part"].tolist() == ["", "classifier", "layer4", "layer3"]
     assert mask["spearman"].tolist() == pytest.approx([1, 0.9, 0.8, 0.7])
     assert mask["pearson"].tolist() == pytest.approx([1, 0.7, 0.4, 0.1])
+    assert mask["s"].tolist() == pytest.approx([0.9, 0.7, 0.5, 0.3])
     assert set(table["n"]) == {2 * 4}
+    assert set(table["constant"]) == {0}
     assert table.loc[(table["method"] == "dea") & (table["stage"] == 3), "spearman"].item() == pytest.approx(
         1 - 3 * 0.28
     )
@@ -433,6 +435,6 @@ def test_the_filter_on_s_reaches_everything(made: list[RunData]) -> None:
         assert (every.groupby("method")["n"].max() - some.groupby("method")["n"].max()).eq(2).all()
     assert "0 <= s < 0.05" not in set(strata.strata(runs, "tdd", "s", 0.05)["stratum"])
     assert rankings.by_setting(made, min_s=0.05)["n"].unique().tolist() == [2 * 21]
-    assert rankings.areas(made, min_s=0.05)["n"].max() == 2 * 22
-    assert rankings.curve_means(made, min_s=0.05)["n"].max() == 22
+    assert curves.areas(made, min_s=0.05)["n"].max() == 2 * 22
+    assert curves.curve_means(made, min_s=0.05)["n"].max() == 22
     assert rankings.concordance(made, min_s=0.05)["images"].item() == 21

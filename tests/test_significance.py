@@ -14,8 +14,9 @@ from scipy import stats
 from made_runs import make_run
 from segfaith.errors import SettingsError
 from segfaith.results import significance
+from segfaith.results.friedman import friedman
 from segfaith.results.records import load_run
-from segfaith.results.significance import compare, friedman, rank_biserial
+from segfaith.results.significance import compare, rank_biserial
 from segfaith.results.significance_page import page, write_significance
 
 Run = tuple[dict[str, Any], pd.DataFrame]
@@ -336,11 +337,14 @@ def test_what_cannot_be_asked() -> None:
         friedman(runs, "odd")
 
 
-def test_controls_and_variants_are_compared_only_if_named() -> None:
+def test_methods_are_held_against_each_other_and_random_cells_the_rest_only_if_named() -> None:
     names = ["gpa", "random", "dea", "random_cells", "dea@alpha=0.5", "mask", "mine.maps:own"]
     runs = twice(drawn(12, **{name: 0.1 * i for i, name in enumerate(names)}))
     pairs = compare(runs, "tdd")[["first", "second"]].to_numpy().tolist()
-    assert pairs == [["gpa", "dea"], ["gpa", "mine.maps:own"], ["dea", "mine.maps:own"]]
+    tested = ["gpa", "dea", "mine.maps:own", "random_cells"]
+    assert pairs == [list(pair) for pair in combinations(tested, 2)]
+    without = twice(drawn(12, gpa=0.3, dea=0.4, mask=0.5))
+    assert compare(without, "tdd")[["first", "second"]].to_numpy().tolist() == [["gpa", "dea"]]
     named = compare(runs, "tdd", methods=["mask", "dea@alpha=0.5"])
     assert named[["first", "second"]].to_numpy().tolist() == [["mask", "dea@alpha=0.5"]]
 
@@ -481,7 +485,7 @@ def test_the_page_and_its_files(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["significance.csv", "significance.md"]
     table = pd.read_csv(paths[0], keep_default_na=False, na_values=[""])
     assert list(table.columns) == list(significance.COLUMNS)
-    assert len(table) == 6 * 6
+    assert len(table) == 6 * 10, "four methods and random_cells by six metrics"
     assert table["why"].isna().all()
     text = paths[1].read_text(encoding="utf-8")
     assert text == page(runs)

@@ -13,9 +13,10 @@ import pytest
 
 from made_runs import TDD, VARIANTS, make_run
 from segfaith.errors import SettingsError
-from segfaith.results.conclusions import markdown_table, own_methods, write_conclusions
-from segfaith.results.records import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RunData, load_run
+from segfaith.results.conclusions import markdown_table, write_conclusions
 from segfaith.results.latex import latex
+from segfaith.results.records import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RunData, load_run
+from segfaith.results.selection import own_methods
 from segfaith.results.tables import (
     TABLE_METRICS,
     Run,
@@ -176,7 +177,7 @@ def test_latex_is_booktabs_with_a_rule_between_data_sets() -> None:
     four = {"gpa": [0.2, 0.25], "random_cells": [0.5, 0.5]}
     text = latex([run(four), run(four, data="sbd"), run({"gpa": [0.3]}, data="sbd")])
     assert text.startswith("% needs \\usepackage{booktabs}\n% voc2012 val: net, weights net.pth")
-    first, second, runs = text.split("\\begin{tabular}")[1:]
+    first, second, _ = text.split("\\begin{tabular}")[1:]
     assert first.startswith("{llrrrrrrrrr}\n\\toprule\nData & Method & TDD $\\uparrow$ & ")
     assert first.rstrip().endswith("\\bottomrule\n\\end{tabular}")
     lines = first.splitlines()
@@ -228,7 +229,7 @@ def test_conclusions_of_full_runs_write_everything(tmp_path: Path) -> None:
     assert f"voc2012 val: {hold} hold, {fail} fail, 0 cannot be tested." in page
     assert "| DEA's TDD is above EGA's in every run | holds | 2/2 runs | " in page
     assert "- Kendall's W of voc2012 val: TDD over occlusion operators (own methods): 0." in page
-    assert "| voc2012 val | 1 classifier | " in page
+    assert "| voc2012 val | netA | 1 classifier, s 0.700 | 0.720 (8) | " in page
     assert "\n\n\n" not in page
     for heading, block in re.findall(r"^## (.+)\n\n((?:.|\n)+?)(?=\n## |\Z)", page, re.MULTILINE):
         tables = re.findall(r"(?:^\|.*\n?)+", block, re.MULTILINE)

@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 import torch
 
-from folder_runs import add_sample, assert_same_records, command, make_project, sample_arrays
+from folder_runs import add_sample, assert_same_records, command, make_project, sample_arrays, write_settings
 from segfaith.benchmark import executors, lock
 from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
 from segfaith.benchmark.settings import make_settings
-from segfaith.benchmark.status import RunState, planned_runs, read_states, run_state
+from segfaith.benchmark.status import RunState, forget_failed, planned_runs, read_states, run_state
 from segfaith.benchmark.suite_runs import Outcome, _remember, forecast, run_suite
 from segfaith.benchmark.suites import Suite, find_suite, narrow, read_suite, with_weights
 from segfaith.errors import SettingsError
@@ -116,6 +116,7 @@ def test_the_paper_suites_plan_the_runs_of_spec() -> None:
         assert settings.evaluation.fractions == [0.2, 0.05, 0.1, 0.4, 0.6, 0.8, 1.0]
         assert settings.evaluation.occlusion == ["mean", "zero", "dataset_mean", "blur", "noise", "road"]
         assert (settings.evaluation.curves, settings.evaluation.leakage) == ("each", "detailed")
+        assert settings.output.maps, "without them there are no figures of maps and no gallery"
         expected = PAPER_METHODS[1:] if run.name in names(sbd)[-2:] else PAPER_METHODS
         assert settings.methods.names == expected
     assert sum("gpa" in run.settings.methods.names for run in sbd.runs) == 9, "and the others 11"
@@ -333,18 +334,52 @@ def test_a_suite_runs_and_resumes(
     ]
 
 
-def test_another_number_of_samples_is_refused_with_the_difference_and_leaves_the_runs(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("models", ["a", "b", "a,b"])
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        (("-n", "3"), "data.n: 1 -> 3"),
+        (("-n", "1", "--set", "evaluation.k=0.5"), "evaluation.k: 0.2 -> 0.5"),
+        (("-n", "1", "--set", 'methods.names=["ega"]'), "methods.names: ['ega', 'ria'] -> ['ega']"),
+    ],
+)
+def test_other_settings_are_refused_with_the_difference_also_for_runs_that_were_not_there(
+    options: tuple[str, ...],
+    difference: str,
+    models: str,
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = ("suite", project / "suite.toml", "-o", tmp_path / "out", "--models", "a")
-    assert command(monkeypatch, *arguments, "-n", "1") == 0
+    """Else the report would pool a's one sample a run with b's three."""
+    arguments = ("suite", project / "suite.toml", "-o", tmp_path / "out", "--models")
+    assert command(monkeypatch, *arguments, "a", "-n", "1") == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     capsys.readouterr()
-    assert command(monkeypatch, *arguments, "-n", "3") == 1
-    output = capsys.readouterr().out
-    assert re.search(rf"failed: {NAMES[0]}: .*holds a run with other settings", output)
-    assert "settings.data.n: 1 -> 3" in output
-    assert [(one.state, one.samples) for one in read_states(tmp_path / "out")] == [("finished", 1)] * 2
-    assert not list(tmp_path.rglob("failure.json")), "nothing is said against a finished run"
+    assert command(monkeypatch, *arguments, models, *options) == 2
+    error = capsys.readouterr().err
+    assert "holds runs of this suite with other settings, and reports pool them" in error
+    assert f"{NAMES[0]}, before -> now:\n  {difference}\n" in error
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_suite_goes_on_with_other_folders_and_batches(tmp_path: Path) -> None:
+    """Paths, and how the work is done, are not what is pooled; a run without `run.json` may still change."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        make_project(tmp_path / name / "project", samples=4)
+        (tmp_path / name / "project" / "names.txt").write_text("background\nbox\ndisc\n")
+        written(tmp_path / name / "project", SUITE.replace("n = 2", 'n = 2\nclasses = "names.txt"'))
+    first = narrow(read_suite(tmp_path / "one/project/suite.toml"), ["a"])
+    assert [one.state for one in ended(first, tmp_path / "out")] == ["finished"] * 2
+    moved = read_suite(tmp_path / "two/project/suite.toml", ["execution.batch_size=3"])
+    assert [one.state for one in ended(narrow(moved, ["b"]), tmp_path / "out")] == ["finished"] * 2
+    for run in moved.runs[2:]:
+        (tmp_path / "out" / run.name / "run.json").unlink()
+    changed = read_suite(written(tmp_path / "two/project", SUITE.replace('"b"', '"b"\nlayer = "head"'), "x.toml"))
+    with pytest.raises(SettingsError, match=r"folder-a-seed0, before -> now:\n  data.classes: 'names.txt' -> None"):
+        next(run_suite(changed, tmp_path / "out"))
 
 
 def test_a_run_that_cannot_start_is_recorded_and_the_others_go_on(
@@ -357,7 +392,8 @@ def test_a_run_that_cannot_start_is_recorded_and_the_others_go_on(
     streams = capsys.readouterr()
     assert "folder-a-seed0 failed: " in streams.err, "at once, not only at the end"
     assert "1 of 2 runs are in the table" in streams.out
-    assert "The same command tries the failed runs again" in streams.out
+    assert "The same command tries the runs again that could not start or go on" in streams.out
+    assert "--retry-failed" not in streams.out, "no sample failed"
     states = read_states(directory)
     assert [one.state for one in states] == ["failed", "finished"]
     assert "a.pth" in states[0].reason
@@ -407,6 +443,114 @@ def test_a_run_without_one_measured_sample_counts_as_failed(project: Path, tmp_p
     assert "no sample could be measured (2 skipped, 0 failed)" in outcome.reason
     state = run_state(tmp_path / "out" / NAMES[0])
     assert (state.state, state.done, state.ok, state.skipped, state.failed) == ("finished", 2, 0, 2, 0)
+    assert state.reason == outcome.reason, "finished, as trying again changes nothing, but not without a word"
+    assert forget_failed(tmp_path / "out" / NAMES[0]) == 0
+
+
+def make_red(project: Path, *indices: int) -> None:
+    """Images of which the model returns NaN, so that their samples fail."""
+    for index in indices:
+        image, labels = sample_arrays(index)
+        red = np.zeros_like(image)
+        red[..., 0] = 255
+        add_sample(project / "data", f"s{index}", red, labels)
+
+
+def test_a_run_of_which_every_sample_failed_is_failed_and_says_how_to_try_again(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_red(project, 0, 1, 2, 3)
+    directory = tmp_path / "out"
+    arguments = ("suite", project / "suite.toml", "-o", directory, "--models", "a")
+    assert command(monkeypatch, *arguments) == 1
+    output = capsys.readouterr().out
+    assert "The same command" not in output, "it would not touch shards that are there"
+    assert f"4 sample(s) failed, wholly or in part, in {NAMES[0]}, {NAMES[1]}; --retry-failed" in output
+    assert [(one.state, one.failed) for one in read_states(directory)] == [("failed", 2)] * 2
+    assert command(monkeypatch, "status", directory) == 0
+    output = capsys.readouterr().out
+    assert re.search(rf"{NAMES[0]} +failed +2/2 +0 +0 +0 +2 ", output)
+    assert "0 of 2 runs finished" in output
+    assert f"failed: {NAMES[0]}, {NAMES[1]}: no sample could be measured (0 skipped, 2 failed)" in output
+    assert command(monkeypatch, *arguments) == 1, "and the failed shards stay"
+    assert command(monkeypatch, *arguments, "--retry-failed") == 1, "the images are as they were"
+    assert [(one.state, one.failed) for one in read_states(directory)] == [("failed", 2)] * 2
+
+
+FLAKY = """
+import os
+
+def flaky(model, image, target):
+    if os.environ.get("FLAKY"):
+        raise RuntimeError("out of order")
+    return image.mean(0)
+"""
+
+
+def test_failed_samples_are_measured_again_on_demand_and_the_others_stay(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """s0 is skipped and must not be tried again; all curves are those of the second attempt."""
+    image, labels = sample_arrays(0)
+    add_sample(project / "data", "s0", image, np.zeros_like(labels))
+    (project / "flaky.py").write_text(FLAKY)
+    text = SUITE.replace("[0, 1]", "[0]").replace("n = 2", 'ids = ["s0", "s1", "s2"]')
+    text = text.replace('"ria"]', '"flaky.py:flaky"]').replace("stability = false", "stability = false\nk = [0.2, 0.5]")
+    directory = tmp_path / "out"
+    arguments = ("suite", written(project, text), "-o", directory, "--models", "a")
+    monkeypatch.setenv("FLAKY", "1")
+    assert command(monkeypatch, *arguments) == 0
+    assert "2 sample(s) failed, wholly or in part, in folder-a-seed0; --retry-failed" in capsys.readouterr().out
+    run = directory / "folder-a-seed0"
+    state = run_state(run)
+    assert (state.state, state.ok, state.partly, state.skipped, state.failed) == ("finished", 0, 2, 1, 0)
+    monkeypatch.delenv("FLAKY")
+    shards = {file: file.stat().st_mtime_ns for file in run.rglob("*.parquet")}
+    assert len(shards) == 5, "three of records, two of curves"
+    assert command(monkeypatch, *arguments) == 0
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*.parquet")} == shards, "only on demand"
+    capsys.readouterr()
+
+    assert command(monkeypatch, *arguments, "--retry-failed") == 0
+    assert "--retry-failed" not in capsys.readouterr().out
+    state = run_state(run)
+    assert (state.state, state.ok, state.partly, state.skipped, state.failed) == ("finished", 2, 0, 1, 0)
+    again = {file for file in shards if file.stat().st_mtime_ns != shards[file]}
+    assert again == {run / kind / f"0000{shard}.parquet" for kind in ("records", "curves") for shard in (1, 2)}
+    methods = pd.read_parquet(run / "curves" / "00001.parquet")["method"]
+    assert "flaky" in {name.rpartition(":")[2] for name in methods}
+
+
+def test_run_measures_failed_samples_again_too(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "flaky.py").write_text(FLAKY)
+    settings = write_settings(project, methods={"names": ["flaky.py:flaky"]}, data={"n": 2}, model={"layer": "head"})
+    arguments = ("run", settings, "-o", tmp_path / "out")
+    make_red(project, 0, 1, 2, 3)
+    assert command(monkeypatch, *arguments) == 1
+    assert "The same command with --retry-failed measures again what failed" in capsys.readouterr().out
+    assert command(monkeypatch, *arguments) == 1, "as the first time"
+    assert "is finished: all 2 samples are there" in capsys.readouterr().out
+    done = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "records").iterdir()}
+    assert command(monkeypatch, *arguments, "--retry-failed") == 1, "the images are as they were"
+    assert {file: file.stat().st_mtime_ns for file in done} != done
+
+
+def test_failed_shards_of_another_run_are_not_removed(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_red(project, 0, 1, 2, 3)
+    suite = narrow(read_suite(project / "suite.toml"), ["a"])
+    ended(suite, tmp_path / "out")
+    before = sorted((tmp_path / "out").rglob("*.parquet"))
+    (project / "tiny.py").write_text((project / "tiny.py").read_text() + "\n# another model\n")
+    outcomes = list(run_suite(suite, tmp_path / "out", retry_failed=True))
+    assert ["sources.model" in one.reason for one in outcomes] == [True, True]
+    assert sorted((tmp_path / "out").rglob("*.parquet")) == before
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    with at_work(tmp_path / "out" / NAMES[0]), pytest.raises(RunIsBusyError):
+        forget_failed(tmp_path / "out" / NAMES[0])
 
 
 def test_samples_are_counted_by_how_they_ended(project: Path, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """The model-randomisation check (Adebayo et al., NeurIPS 2018): do maps change when what was learnt is destroyed?
 
-From the head to the first layers, part after part, the values of each weight tensor are shuffled, and parts stay
-shuffled. Shuffling instead of drawing anew is ours: it keeps each tensor's distribution, so that activations keep their
-scale in any architecture. Buffers (running statistics) stay.
+The weights are drawn anew part after part, the part that runs last first, and stay so: the damage cascades. A floating
+tensor w becomes independent normal values with the mean and the standard deviation of w; where all its values are one
+(fresh tensors, tensors of one value), the deviation is 1 / sqrt(values per output), and vectors and scalars, as fresh
+biases and scales of norm layers, stay as they are. Drawing from w's own moments in place of the model's initialiser is
+ours: initialisers are not to be read off a module. Buffers stay, running statistics among them, so that activations do
+not keep their scale and the model soon loses the class: `s` says at which stage.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,14 +39,15 @@ LEAST_PARTS = 5
 def randomise(
     prepared: Prepared, directory: Path, count: int, on_step: Callable[[str], None] = lambda words: None
 ) -> Path:
-    """Writes `randomisation.parquet` into the run's directory for its first `count` samples.
+    """Writes `randomisation.parquet` into the run's directory for its first `count` samples; anew after every stage.
 
     The model is as before afterwards.
 
-    Model passes: for each sample and stage, the trained model's included, the evidence of one image.
+    Model passes: for each sample and stage, the trained model's included, the evidence of one image; two and one more a
+    part to find the stages.
 
     Raises:
-        SettingsError: the model has no weights that could be shuffled.
+        SettingsError: the model has no weights that could be drawn anew.
     """
     plan, model = prepared.plan, prepared.model
     rows: list[dict[str, Any]] = []
@@ -59,49 +63,45 @@ def randomise(
                 | {"reason": _words(error)}
                 for one in plan.methods
             ]
+    path = directory / "randomisation.parquet"
     trained: dict[str, dict[str, Map | Exception]] = {}
     size = plan.settings.data.size
     with cascade(model, plan.settings.seed, 224 if size == "native" else size) as stages:
         for stage, part in stages:
             for sample_id, image, target in samples:
                 on_step(f"stage {stage} ({part or 'trained model'}), {sample_id}")
-                found = _maps(prepared, sample_id, image, target)
+                s, found = _maps(prepared, sample_id, image, target)
                 before = trained.setdefault(sample_id, found)
-                base = {"sample_id": sample_id, "class_index": target.class_index, "stage": stage, "part": part}
+                base = {"sample_id": sample_id, "class_index": target.class_index, "stage": stage, "part": part, "s": s}
                 rows += [base | {"method": name} | _compared(before[name], one) for name, one in found.items()]
-    path = directory / "randomisation.parquet"
-    write_rows(path, rows, RANDOMISATION_COLUMNS)
+            write_rows(path, rows, RANDOMISATION_COLUMNS)
     return path
 
 
 @contextmanager
 def cascade(model: SegmentationModel, seed: int, size: int = 224) -> Iterator[Iterator[tuple[int, str]]]:
-    """Stages as they are asked for: (0, "") is the trained model, each later one has one more part shuffled.
+    """Stages as they are asked for: (0, "") is the trained model, each later one has one more part drawn anew.
 
-    Parts whose shuffling changes no logit of a noise image of `size` x `size`, such as auxiliary heads, are left out.
-    The weights come back at the end.
+    Parts that change no logit of a noise image of `size` x `size`, such as auxiliary heads, are left out. The weights
+    come back at the end.
 
     Raises:
         SettingsError: the model has no weights.
     """
-    kept = {name: value.detach().clone() for name, value in model.module.named_parameters()}
-    if not kept:
-        raise SettingsError(f"{model.name} has no weights, so there is nothing to shuffle")
+    names = {value: name for name, value in model.module.named_parameters() if value.is_floating_point()}
+    if not names:
+        raise SettingsError(f"{model.name} has no floating-point weights, so there is nothing to draw anew")
+    kept = {value: value.detach().clone() for value in names}
     probe = torch.from_numpy(np.random.default_rng(0).random((1, 3, size, size), dtype=np.float32)).to(model.device)
 
     @torch.no_grad()
-    def shuffled(part: str, values: Sequence[tuple[str, nn.Parameter]]) -> Tensor:
-        for key, value in values:
-            order = generator(seed, "", f"randomise|{part}|{key}").permutation(value.numel())
-            value.copy_(value.flatten()[torch.from_numpy(order).to(value.device)].reshape(value.shape))
-        return model.logits(probe)
-
     def stages() -> Iterator[tuple[int, str]]:
         yield 0, ""
-        stage = 0
-        logits = shuffled("", [])
-        for part, values in parts(model.module):
-            changed = shuffled(part, values)
+        stage, logits = 0, model.logits(probe)
+        for part, owners in in_order(model, probe):
+            for value in [value for owner in owners for value in owner.parameters(recurse=False) if value in names]:
+                value.copy_(_drawn(kept[value], generator(seed, "", f"randomise|{names[value]}")))
+            changed = model.logits(probe)
             if not torch.equal(changed, logits):
                 logits, stage = changed, stage + 1
                 yield stage, part
@@ -110,12 +110,48 @@ def cascade(model: SegmentationModel, seed: int, size: int = 224) -> Iterator[It
         yield stages()
     finally:
         with torch.no_grad():
-            for name, value in model.module.named_parameters():
-                value.copy_(kept[name])
+            for value, before in kept.items():
+                value.copy_(before)
 
 
-def parts(module: nn.Module) -> list[tuple[str, list[tuple[str, nn.Parameter]]]]:
-    """The parts of a module with weights, those registered last first, as (dotted name, weights by name).
+def _drawn(value: Tensor, rng: np.random.Generator) -> Tensor:
+    """Normal values with the mean and deviation of a tensor of weights; see the module for those without any."""
+    constant = value.numel() > 0 and bool(value.max() == value.min())
+    if not value.numel() or (constant and value.ndim < 2):
+        return value
+    deviation = (len(value) / value.numel()) ** 0.5 if constant else float(value.double().std(correction=0))
+    normal = torch.from_numpy(rng.standard_normal(tuple(value.shape), dtype=np.float32)).to(value.device)
+    return (float(value.double().mean()) + deviation * normal).to(value.dtype)
+
+
+def in_order(model: SegmentationModel, probe: Tensor) -> list[tuple[str, list[nn.Module]]]:
+    """The parts of a model, those that run last first; those of which no module with weights is called come at the end.
+
+    A part runs when the last of its modules with weights is entered for the last time. A module's own weights so count
+    as used before those of the modules in it: a position embedding comes after all layers.
+    """
+    entered: dict[nn.Module, int] = {}
+    calls: list[nn.Module] = []
+
+    def note(module: nn.Module, inputs: Any) -> None:
+        entered[module] = len(calls)
+        calls.append(module)
+
+    found = parts(model.module)[::-1]  # the order among parts that are not called
+    hooks = []
+    try:
+        for module in {owner: None for _, owners in found for owner in owners}:
+            hooks.append(module.register_forward_pre_hook(note))
+        with torch.no_grad():
+            model.logits(probe)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sorted(found, key=lambda part: -max(entered.get(owner, -1) for owner in part[1]))
+
+
+def parts(module: nn.Module) -> list[tuple[str, list[nn.Module]]]:
+    """A module in parts, as it registers them: dotted name, and the modules in it that have weights of their own.
 
     The part with the most weight tensors is cut into its children, and the tensors that it has itself, until there are
     `LEAST_PARTS`.
@@ -127,14 +163,18 @@ def parts(module: nn.Module) -> list[tuple[str, list[tuple[str, nn.Parameter]]]]
         if not sizes[largest]:
             break
         name, part, _ = found[largest]
-        own = [(name, part, False)] if next(part.parameters(recurse=False), None) is not None else []
+        own = [(name, part, False)] if _owns(part) else []
         children = [(f"{name}.{key}".lstrip("."), child, True) for key, child in _children(part)]
         found[largest : largest + 1] = [*own, *children]
     return [
-        (name or "model", list(part.named_parameters(recurse=whole)))
-        for name, part, whole in reversed(found)
-        if next(part.parameters(recurse=whole), None) is not None
+        (name or "model", [one for one in (part.modules() if whole else [part]) if _owns(one)])
+        for name, part, whole in found
     ]
+
+
+def _owns(module: nn.Module) -> bool:
+    """Whether it has weights that lie in none of its children."""
+    return next(module.parameters(recurse=False), None) is not None
 
 
 def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -142,19 +182,17 @@ def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, child) for name, child in module.named_children() if next(child.parameters(), None) is not None]
 
 
-def _maps(prepared: Prepared, sample_id: str, image: Image, target: Target) -> dict[str, Map | Exception]:
-    """Every method's map of one image, or why there is none."""
+def _maps(prepared: Prepared, sample_id: str, image: Image, target: Target) -> tuple[float, dict[str, Map | Exception]]:
+    """s of one image, and every method's map of it or why there is none."""
     plan = prepared.plan
     rng = sample_rng(plan.settings.seed, sample_id)
     methods: Sequence[MethodInstance] = plan.methods
     batch = BatchSize(plan.settings.execution.batch_size)
     found: dict[str, Map | Exception] = {}
     try:
-        clean = gather(
-            prepared.model, clean_variant(image, target.region), target.class_index, methods, batch, rng, score=False
-        )
+        clean = gather(prepared.model, clean_variant(image, target.region), target.class_index, methods, batch, rng)
     except Exception as error:
-        return dict.fromkeys((one.name for one in methods), error)
+        return nan, dict.fromkeys((one.name for one in methods), error)
     for one in methods:
         try:
             if "file" in one.method.needs:
@@ -162,7 +200,7 @@ def _maps(prepared: Prepared, sample_id: str, image: Image, target: Target) -> d
             found[one.name] = heatmaps(prepared.model, clean, one, rng, sample_id)[0].cpu()
         except Exception as error:
             found[one.name] = error.with_traceback(None)
-    return found
+    return nan if clean.forward is None else float(clean.forward.score[0]), found
 
 
 def _compared(before: Map | Exception, now: Map | Exception) -> dict[str, Any]:
@@ -174,7 +212,7 @@ def _compared(before: Map | Exception, now: Map | Exception) -> dict[str, Any]:
     assert not isinstance(now, Exception)
     value = pearson(before, now)
     ranks = nan if isnan(value) else float(spearmanr(before.flatten().numpy(), now.flatten().numpy()).statistic)
-    reason = "a map is constant" if isnan(value) else ""
+    reason = "this map or the trained model's is constant" if isnan(value) else ""
     return {"pearson": value, "spearman": ranks, "status": "ok", "reason": reason}
 
 

@@ -1,4 +1,4 @@
-"""What is done of a run or of a suite, read from its files alone: no model, no data set, no torch.
+"""What is done of a run or of a suite, from its files alone: no model, no data set, no torch.
 
 A shard's file in `records/` makes it done; a lock on `run.json` says that somebody works (see `lock`); a `failure.json`
 says why a suite could not run it; a suite's `suite.json` names the runs that it planned.
@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from segfaith.benchmark.lock import is_at_work
+from segfaith.benchmark.lock import at_work, is_at_work
 from segfaith.errors import SettingsError
 
 SUITE_FILE, FAILURE_FILE = "suite.json", "failure.json"
 
 State = Literal["finished", "running", "failed", "stopped", "stopped or running", "not started"]
-"""`stopped or running` where locks do not exist, so that nobody can say which."""
+"""`failed`: it could not go on, or nothing was measured and something failed. `stopped or running` where locks do not
+exist, so that nobody can say which."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class RunState:
         done: how many have rows in finished shards. Each is `ok` (every method measured), `partly` (some of them),
             `skipped` or `failed` (none).
         written: when its last shard, or else its `run.json`, was written; None before the start.
-        reason: why it failed, or "".
+        reason: why it failed, or why a finished one has nothing measured, or "".
     """
 
     name: str
@@ -49,6 +50,11 @@ class RunState:
     def measured(self) -> int:
         """Samples of which any method was measured."""
         return self.ok + self.partly
+
+    @property
+    def complete(self) -> bool:
+        """Whether every sample has rows, measured or not."""
+        return self.done == self.samples
 
 
 def read_states(directory: Path) -> list[RunState]:
@@ -128,21 +134,44 @@ def run_state(directory: Path, samples: int | None = None) -> RunState:
     else:
         state = "stopped or running" if working is None else "stopped"
     ok, partly, skipped, failed = (int((statuses == one).sum()) for one in ("ok", "partly", "skipped", "failed"))
+    if state == "finished" and not ok + partly:
+        state = "failed" if failed else "finished"
+        reason = f"no sample could be measured ({skipped} skipped, {failed} failed); its records say why"
     written = datetime.fromtimestamp(max(one.stat().st_mtime for one in [file, *shards]))
     return RunState(directory.name, state, samples, len(statuses), ok, partly, skipped, failed, written, reason)
 
 
+def forget_failed(directory: Path) -> int:
+    """Removes the shards in which a row failed, so that the run is to be resumed; returns how many.
+
+    What was measured in them is measured again, to the same figures. Skipped rows would be skipped again: they stay.
+
+    Raises:
+        RunIsBusyError: another process works on the run.
+        SettingsError: a file of records cannot be read.
+    """
+    with at_work(directory):
+        records = sorted((directory / "records").glob("*.parquet"))
+        bad = [shard for shard in records if (_rows(shard)["status"] == "failed").any()]
+        for shard in bad:
+            shard.unlink()  # first: without it the shard is to be done, whatever else lies there
+            (directory / "curves" / shard.name).unlink(missing_ok=True)
+    return len(bad)
+
+
+def _rows(shard: Path) -> pd.DataFrame:
+    """Sample and status of each row of a shard."""
+    try:
+        return pd.read_parquet(shard, columns=["sample_id", "status"])
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{shard} cannot be read ({error}); remove it and run again") from error
+
+
 def _statuses(shards: list[Path]) -> "pd.Series[str]":
     """The status of each sample: that of its rows, or `partly` where some are ok and some are not."""
-    parts = []
-    for shard in shards:
-        try:
-            parts.append(pd.read_parquet(shard, columns=["sample_id", "status"]))
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{shard} cannot be read ({error}); remove it and run again") from error
-    if not parts:
+    if not shards:
         return pd.Series(dtype=str)
-    rows = pd.concat(parts, ignore_index=True)
+    rows = pd.concat(map(_rows, shards), ignore_index=True)
     by_sample = rows.assign(ok=rows["status"] == "ok").groupby("sample_id")
     some, every = by_sample["ok"].any(), by_sample["ok"].all()
     return by_sample["status"].first().mask(some & ~every, "partly")

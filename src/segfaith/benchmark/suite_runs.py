@@ -2,22 +2,22 @@
 
 import json
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from segfaith.benchmark import executors
 from segfaith.benchmark.lock import RunIsBusyError, alone
-from segfaith.benchmark.plan import Plan, make_plan, resolve_methods
+from segfaith.benchmark.plan import Plan, differences, make_plan, resolve_methods
 from segfaith.benchmark.settings import Settings
-from segfaith.benchmark.status import FAILURE_FILE, SUITE_FILE, planned_runs, run_state
+from segfaith.benchmark.status import FAILURE_FILE, SUITE_FILE, forget_failed, planned_runs, run_state
 from segfaith.benchmark.suites import PlannedRun, Suite
 from segfaith.data.dataset import Dataset
 from segfaith.errors import SegfaithError, SettingsError
-from segfaith.results.records import replace_file
+from segfaith.results.records import read_description, replace_file
 
 
 @dataclass(frozen=True)
@@ -73,23 +73,27 @@ def run_suite(
     directory: Path,
     on_start: Callable[[PlannedRun, int, int], None] = lambda run, done, samples: None,
     on_sample: Callable[[str], None] = lambda sample_id: None,
+    *,
+    retry_failed: bool = False,
 ) -> Iterator[Outcome]:
     """Runs what is still to do of a suite and yields how each run ended, in the suite's order.
 
-    Each run lies in `directory/NAME` and is resumed as `executors.run` resumes it. What goes wrong in one of them goes
-    to its `failure.json` and the others go on; the next call tries again. Several processes may share a suite: each
-    leaves out the run that another one works on.
+    Each run lies in `directory/NAME` and is resumed as `executors.run` resumes it. What stops one of them goes to its
+    `failure.json` and the others go on; the next call goes on with it. Several processes may share a suite: each leaves
+    out the run that another one works on.
 
     Args:
         on_start: called with the run, the number of its samples that are done, and that of all of them.
         on_sample: called with the id after each sample.
+        retry_failed: also measures again what failed, see `forget_failed`.
 
     Raises:
-        SettingsError: the directory's `suite.json` cannot be read.
+        SettingsError: the directory holds runs of the suite with other settings, or its `suite.json` cannot be read.
     """
+    _check_same(suite, directory)
     _remember(suite, directory)
     for run in suite.runs:
-        yield _run_one(run, directory / run.name, on_start, on_sample)
+        yield _run_one(run, directory / run.name, on_start, on_sample, retry_failed=retry_failed)
 
 
 def _run_one(
@@ -97,10 +101,14 @@ def _run_one(
     directory: Path,
     on_start: Callable[[PlannedRun, int, int], None],
     on_sample: Callable[[str], None],
+    *,
+    retry_failed: bool,
 ) -> Outcome:
     try:
         prepared = executors.prepare(run.settings)
         todo = executors.open_directory(directory, prepared)
+        if retry_failed and forget_failed(directory):
+            todo = executors.open_directory(directory, prepared)
         (directory / FAILURE_FILE).unlink(missing_ok=True)
         ids, shards = prepared.plan.ids, prepared.plan.shards
         on_start(run, len(ids) - sum(len(shards[shard]) for shard in todo), len(ids))
@@ -112,19 +120,53 @@ def _run_one(
         known = isinstance(error, SegfaithError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
         with suppress(OSError, SettingsError):  # a full disk, perhaps, or a run.json that cannot be read
-            if run_state(directory).state != "finished":
+            if not run_state(directory).complete:
                 _record_failure(directory, reason, "" if known else traceback.format_exc())
         return Outcome(run, "failed", reason)
     state = run_state(directory)
-    if not state.measured:
-        words = f"{state.skipped} skipped, {state.failed} failed"
-        return Outcome(run, "failed", f"no sample could be measured ({words}); its records say why")
-    return Outcome(run, "finished")
+    return Outcome(run, "finished" if state.measured else "failed", state.reason)
 
 
 def _record_failure(directory: Path, reason: str, trace: str) -> None:
     content = {"reason": reason, "traceback": trace, "time": datetime.now(UTC).isoformat(timespec="seconds")}
     _write(directory / FAILURE_FILE, content)
+
+
+def _check_same(suite: Suite, directory: Path) -> None:
+    """Holds the suite against every run of it that the directory holds, those that this call leaves out among them.
+
+    Raises:
+        SettingsError: one has other settings, so that the runs of this call could not be pooled with it.
+    """
+    for run in (*suite.runs, *suite.others):
+        try:
+            before = read_description(directory / run.name)["settings"]
+        except (SettingsError, KeyError, TypeError):  # not begun, or for `open_directory` to say what is wrong with it
+            continue
+        changed = differences(_shared(before), _shared(run.settings.model_dump(mode="json", by_alias=True)))
+        if changed:
+            raise SettingsError(
+                f"{directory} holds runs of this suite with other settings, and reports pool them; give the same "
+                f"settings again, choose another directory or remove it.\n{run.name}, before -> now:\n  "
+                + "\n  ".join(changed)
+            )
+
+
+def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that move results, without folders: these, devices and the like may differ between calls."""
+    free = {"data": ("root", "download"), "model": ("name", "weights")}
+    kept = {section: table for section, table in settings.items() if section not in ("name", "execution")}
+    for section, keys in free.items():
+        kept[section] = {key: value for key, value in kept[section].items() if key not in keys}
+    return {section: _without_folders(table) for section, table in kept.items()}
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(one) for one in value]
+    return PureWindowsPath(value).name if isinstance(value, str) else value  # knows both kinds of slashes
 
 
 def _remember(suite: Suite, directory: Path) -> None:

@@ -90,10 +90,11 @@ class PlannedRun:
 
 @dataclass(frozen=True, eq=False)
 class Suite:
-    """The runs of a suite, in their order."""
+    """The runs of a suite, in their order; `others` are those of its file that this call leaves out."""
 
     name: str
     runs: tuple[PlannedRun, ...]
+    others: tuple[PlannedRun, ...] = ()
 
 
 def find_suite(name: str) -> Path:
@@ -141,7 +142,9 @@ def narrow(suite: Suite, models: Sequence[str]) -> Suite:
     labels = dict.fromkeys(run.label for run in suite.runs)
     for label in models:
         lookup("model of the suite", label, labels)
-    return replace(suite, runs=tuple(run for run in suite.runs if run.label in models))
+    left_out = tuple(run for run in suite.runs if run.label not in models)
+    chosen = tuple(run for run in suite.runs if run.label in models)
+    return replace(suite, runs=chosen, others=(*suite.others, *left_out))
 
 
 def with_weights(suite: Suite, directory: Path) -> Suite:

@@ -18,9 +18,7 @@ def report(
     min_s: Annotated[float | None, typer.Option(help="Leave out samples whose score s is lower.")] = None,
     html: Annotated[bool, typer.Option("--html", help="Also write report.html: everything on one page.")] = False,
     figures: Annotated[bool, typer.Option("--figures", help="Also draw figures/ as PNG and PDF.")] = False,
-    compare: Annotated[
-        str | None, typer.Option(help="Methods whose pairs significance.md tests, as in gpa,dea,mask.")
-    ] = None,
+    compare: Annotated[str | None, typer.Option(help="Methods whose pairs are tested, as in gpa,dea,mask.")] = None,
     single_run: Annotated[
         bool, typer.Option("--single-run", help="Test significance within one run too: says nothing of other seeds.")
     ] = False,
@@ -56,6 +54,7 @@ def report(
         written += write_figures(data, directory, min_s)
     if html:
         err.print("writing the page", style="dim")
-        written.append(write_report(data, directory / "report.html", min_s, single_run=single_run, absent=absent))
+        page = directory / "report.html"
+        written.append(write_report(data, page, min_s, methods=methods, single_run=single_run, absent=absent))
     for path in written:
         say(f"written: {path}")

@@ -7,6 +7,7 @@ import typer
 from rich.progress import Progress
 
 from segfaith.cli.screen import COLUMNS, app, duration, err, print_tables, say
+from segfaith.errors import SegfaithError
 
 
 @app.command("run")
@@ -18,6 +19,7 @@ def run_command(
     seed: Annotated[int | None, typer.Option(help="Seed of the run (seed).")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto (execution.device).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a model pass (execution.batch_size).")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also measure again what failed.")] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.n=20.")
     ] = None,
@@ -25,6 +27,7 @@ def run_command(
     """Run the benchmark that CONFIG describes, or resume it."""
     from segfaith.benchmark import executors
     from segfaith.benchmark.settings import find_settings, read_settings
+    from segfaith.benchmark.status import forget_failed
 
     flags = {"data.n": n, "seed": seed, "execution.device": device, "execution.batch_size": batch_size}
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
@@ -35,11 +38,13 @@ def run_command(
         _print_plan(prepared)
         return
     todo = executors.open_directory(directory, prepared)
+    if retry_failed and forget_failed(directory):
+        todo = executors.open_directory(directory, prepared)
     if todo:
         _run_with_progress(prepared, directory, todo)
-        raise typer.Exit(_summarise(directory))
-    say(f"{directory} is finished: all {len(prepared.plan.ids)} samples are there.")
-    _summarise(directory)
+    else:
+        say(f"{directory} is finished: all {len(prepared.plan.ids)} samples are there.")
+    raise typer.Exit(_summarise(directory))
 
 
 def _print_plan(prepared: Any) -> None:
@@ -92,6 +97,8 @@ def _summarise(directory: Path) -> int:
         say(
             f"{status}: {len(ids)} sample(s), {len(group)} row(s) ({which}): {reason}",
         )
+    if (bad["status"] == "failed").any():
+        say("The same command with --retry-failed measures again what failed.")
     ok = records[records["status"] == "ok"]
     say(f"model {description['model']['name']}, weights {description['model']['weights']}")
     if not len(ok):
@@ -108,23 +115,42 @@ def _summarise(directory: Path) -> int:
 
 @app.command("randomise")
 def randomise_command(
-    run: Annotated[Path, typer.Argument(help="Run directory; its run.json says what to run.")],
-    n: Annotated[int, typer.Option("-n", "--samples", min=1, help="Samples, the first of the run.")] = 8,
+    directory: Annotated[Path, typer.Argument(help="Run directory, or that of a suite for all its runs.")],
+    n: Annotated[int, typer.Option("-n", "--samples", min=1, help="Samples, the first of each run.")] = 8,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What moved since, as in data.root=DIR.")
     ] = None,
 ) -> None:
-    """Check whether maps depend on what the model has learnt: shuffle its weights from the head on, and compare."""
+    """Check whether maps depend on what the model has learnt: draw its weights anew, head first, and compare."""
+    from segfaith.results.records import find_runs
+
+    runs, failed = find_runs([directory]), 0
+    for run in runs:
+        try:
+            say(f"written: {_randomise(run, n, settings or [])}")
+        except SegfaithError as error:
+            if len(runs) == 1:
+                raise
+            failed += 1
+            say(f"failed: {run.name}: {error}")
+        except KeyboardInterrupt:
+            err.print(f"Stopped. {run / 'randomisation.parquet'} keeps the stages so far; runs before it are whole.")
+            raise typer.Exit(130) from None
+    if len(runs) > 1:
+        say(f"{len(runs) - failed} of {len(runs)} runs were checked.")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _randomise(run: Path, n: int, overrides: list[str]) -> Path:
     from segfaith.benchmark import executors, randomisation
     from segfaith.benchmark.settings import make_settings, override
     from segfaith.results.records import read_description
 
     content = read_description(run)["settings"]
-    override(content, settings or [])
+    override(content, overrides)
     prepared = executors.prepare(make_settings(content, str(run / "run.json")))
     executors.open_directory(run, prepared)
-    path = randomisation.randomise(prepared, run, n, lambda words: err.print(words, style="dim"))
-    say(f"written: {path}")
+    return randomisation.randomise(prepared, run, n, lambda words: err.print(f"{run.name}: {words}", style="dim"))
 
 
 @app.command()

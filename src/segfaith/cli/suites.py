@@ -25,6 +25,7 @@ def suite_command(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto (execution.device).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a model pass (execution.batch_size).")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also measure again what failed.")] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for every run.")
     ] = None,
@@ -46,7 +47,7 @@ def suite_command(
         _print_forecast(suite)
         return
     directory = output or Path("runs") / suite.name
-    raise typer.Exit(_run_with_progress(suite, directory))
+    raise typer.Exit(_run_with_progress(suite, directory, retry_failed=retry_failed))
 
 
 def _print_forecast(suite: Any) -> None:
@@ -67,7 +68,7 @@ def _print_forecast(suite: Any) -> None:
         say(f"cannot start: {_few(names)}: {problem}")
 
 
-def _run_with_progress(suite: Any, directory: Path) -> int:
+def _run_with_progress(suite: Any, directory: Path, *, retry_failed: bool) -> int:
     """Runs the suite, then prints its table; 130 when it was interrupted, 1 if a run failed, else 0."""
     from segfaith.benchmark.suite_runs import run_suite
 
@@ -81,9 +82,9 @@ def _run_with_progress(suite: Any, directory: Path) -> int:
             def advance(sample_id: str) -> None:
                 progress.advance(progress.task_ids[-1])
 
-            for outcome in run_suite(suite, directory, start, advance):
+            for outcome in run_suite(suite, directory, start, advance, retry_failed=retry_failed):
                 outcomes.append(outcome)
-                if outcome.reason:
+                if outcome.state != "finished":
                     progress.console.print(
                         f"{outcome.run.name} {outcome.state}: {outcome.reason}", markup=False, soft_wrap=True
                     )
@@ -116,11 +117,22 @@ def _summarise(directory: Path, outcomes: Sequence[Any]) -> int:
         for reason in dict.fromkeys(one.reason for one in outcomes if one.state == kind):
             names = [one.run.name for one in outcomes if one.state == kind and one.reason == reason]
             say(f"{words}: {_few(names)}: {reason}")
-    if any(one.state == "failed" for one in outcomes):
-        say("The same command tries the failed runs again.")
+    complete = {one.name for one in states if one.complete}
+    if any(one.state == "failed" and one.run.name not in complete for one in outcomes):
+        say("The same command tries the runs again that could not start or go on.")
+    _say_failed_samples([one for one in states if one.name in {outcome.run.name for outcome in outcomes}])
     if measured:
         say(f"Next: segfaith report {shlex.quote(str(directory))} --html")
     return 1 if any(one.state == "failed" for one in outcomes) else 0
+
+
+def _say_failed_samples(states: Sequence[Any]) -> None:
+    """Where samples failed, wholly or in part, and how to try them again."""
+    bad = [one for one in states if one.failed + one.partly]
+    if bad:
+        count = sum(one.failed + one.partly for one in bad)
+        names = _few([one.name for one in bad])
+        say(f"{count} sample(s) failed, wholly or in part, in {names}; --retry-failed measures them again.")
 
 
 @app.command()
@@ -145,8 +157,10 @@ def status(
     _print_columns(rows, left=2)
     finished = sum(one.state == "finished" for one in states)
     say(f"{finished} of {len(states)} runs finished" if len(states) > 1 else f"{states[0].name}: {states[0].state}")
-    for reason in dict.fromkeys(one.reason for one in states if one.reason):
-        say(f"failed: {_few([one.name for one in states if one.reason == reason])}: {reason}")
+    for state, reason in dict.fromkeys((one.state, one.reason) for one in states if one.reason):
+        names = [one.name for one in states if (one.state, one.reason) == (state, reason)]
+        say(f"{state}: {_few(names)}: {reason}")
+    _say_failed_samples(states)
 
 
 def _print_columns(rows: Sequence[Sequence[str]], left: int) -> None:

@@ -156,7 +156,7 @@ def curves(means: pd.DataFrame) -> Figure:
     """Deletion and insertion over k, a panel per kind: means over images with their 95 % intervals as bands.
 
     Args:
-        means: as `rankings.curve_means` gives them, of one data set.
+        means: as `curves.curve_means` gives them, of one data set.
 
     Raises:
         SettingsError: fewer than two values of k.
@@ -192,11 +192,11 @@ def randomisation(
     similarity: Mapping[str, pd.DataFrame], measure: Literal["spearman", "pearson"] = "spearman"
 ) -> Figure:
     """Sanity check (Adebayo et al. 2018): similarity of maps with those of the trained model, as more and more of
-    its weights are shuffled, head first. A method that reads the model falls towards 0; one that stays up reads the
+    its weights are drawn anew, head first. A method that reads the model falls towards 0; one that stays up reads the
     image.
 
     Args:
-        similarity: panel's title to the table of `strata.randomisation`, each of models with the same parts.
+        similarity: panel's title to the part of the table of `strata.randomisation` that is of one model.
         measure: the correlation that is shown.
 
     Raises:
@@ -221,7 +221,7 @@ def randomisation(
         if len(names) * len(panels) > 5:
             axes.tick_params("x", rotation=35)
         axes.set_title(literal(title))
-        axes.set_xlabel("parts shuffled, from the head down to")
+        axes.set_xlabel("parts drawn anew, from the head down to")
         axes.axhline(0, color="0.6", linewidth=0.6)
         axes.grid(True)
     grid[0].set_ylabel(f"{measure.capitalize()} correlation of maps")

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import pandas as pd
 
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results import rankings, strata
+from segfaith.results import curves, rankings, strata
 from segfaith.results.claims import check_claims
 from segfaith.results.latex import latex
 from segfaith.results.records import RunData, replace_file
+from segfaith.results.selection import own_methods
 from segfaith.results.tables import (
     all_wins,
     comparison,
@@ -23,7 +24,6 @@ from segfaith.results.tables import (
     win_table,
     with_paper,
 )
-from segfaith.results.trust import CONTROLS
 
 PAGE = "conclusions.md"
 STRATIFIED = ("tdd", "odd_abs", "leak_abs", "insertion_gain", "stability")
@@ -103,7 +103,7 @@ def _table_1(data: Sequence[RunData], min_s: float | None) -> Section:
     beside = comparison(summary)
     files = {"runs.csv": run_values(runs, min_s)}
     if len(beside) == 1:
-        why = "the paper's numbers are of its four methods on the validation splits of voc2012 and sbd"
+        why = "the paper's numbers are of its four methods on the validation splits of voc2012 and sbd, by its protocol"
         return Section("Table 1 beside the paper's", files=files, missing=[f"the comparison with the paper: {why}"])
     paper = with_paper(summary)
     files["paper.csv"] = paper[paper["paper_mean"].notna()]
@@ -141,13 +141,6 @@ def _wins(data: Sequence[RunData], min_s: float | None) -> Section:
     return Section("Win counts", lines, {"wins.csv": table}, missing)
 
 
-def own_methods(data: Sequence[RunData]) -> list[str]:
-    """The methods that are neither controls nor variants with other parameters of a method that is there too."""
-    names = list(dict.fromkeys(name for one in data for name in one.records["method"]))
-    bases = {name for name in names if "@" not in name}
-    return [name for name in names if name not in CONTROLS and (name in bases or name.partition("@")[0] not in bases)]
-
-
 RANKING_WORDS = (
     "RIA and DEA are built with mean occlusion; where that also scores them, they are favoured. Here the same maps are "
     "ranked under every operator and every k, over the images that have them all. Kendall's W says how far the "
@@ -161,7 +154,7 @@ def _rankings(data: Sequence[RunData], min_s: float | None) -> Section:
     settings, agreements = [], []
     overs: tuple[Literal["occlusion", "k"], ...] = ("occlusion", "k")
     own = own_methods(data)
-    for metric in rankings.CURVE_KINDS:
+    for metric in curves.CURVE_KINDS:
         for over in overs:
             for among, methods in (("all", None), ("own", own)):
                 found = rankings.concordance(data, metric, over, methods=methods, min_s=min_s)
@@ -182,7 +175,8 @@ def _rankings(data: Sequence[RunData], min_s: float | None) -> Section:
             untested.setdefault(f"{row['data']}: {row['why']}", []).append(what)
         else:
             counts = f"{row['methods']} methods, {row['settings']} settings, {row['images']} images"
-            lines.append(f"- Kendall's W of {row['data']}: {what}: {row['w']:.2f} ({counts})")
+            left = f"; left out: {row['left_out']}" if row["left_out"] and row["among"] == "own" else ""
+            lines.append(f"- Kendall's W of {row['data']}: {what}: {row['w']:.2f} ({counts}{left})")
     missing += [f"Kendall's W, {why}; of {', '.join(names)}" for why, names in untested.items()]
     files = {"rankings.csv": pd.concat(settings, ignore_index=True), "concordance.csv": table}
     return Section("How much the ranking depends on operator and k", lines, files, missing)
@@ -198,7 +192,7 @@ def _ranked(group: pd.DataFrame) -> list[str]:
 
 
 def _curves(data: Sequence[RunData], min_s: float | None) -> Section:
-    area, means = rankings.areas(data, min_s=min_s), rankings.curve_means(data, min_s=min_s)
+    area, means = curves.areas(data, min_s=min_s), curves.curve_means(data, min_s=min_s)
     words = (
         "Mean height of the curve between k = 0 and the highest k, at the first operator. Higher is better for "
         "deletion inside the target and for insertion; lower for off_deletion_abs."
@@ -266,13 +260,19 @@ def _looks(data: Sequence[RunData], min_s: float | None) -> Section:
 def _randomisation(data: Sequence[RunData]) -> Section:
     table = strata.randomisation(data)
     words = (
-        "Mean rank correlation of a map with that of the trained model, as the weights of its parts are shuffled from "
-        "the head on (Adebayo et al. 2018). A map that stays alike does not depend on what the model learned."
+        "Mean rank correlation of a map with that of the trained model, as the weights of its parts are drawn anew "
+        "from the head on (Adebayo et al. 2018); mean s at each stage says where the model has lost the class. A map "
+        "that stays alike does not depend on what the model learned."
     )
     lines = [words, ""]
     for _, group in table.groupby("data", sort=False):
-        named = group.assign(stage=(group["stage"].astype(str) + " " + group["part"]).str.strip())
-        lines += [*_wide(named, ["data", "stage"], "method", "spearman", counts=True), ""]
+        s = group.groupby(["model", "stage"])["s"].transform("mean").map(_number)
+        named = group.assign(stage=(group["stage"].astype(str) + " " + group["part"]).str.strip() + ", s " + s)
+        lines += [*_wide(named, ["data", "model", "stage"], "method", "spearman", counts=True), ""]
+    constant = table.groupby("method", sort=False)["constant"].sum()
+    if constant.any():
+        which = ", ".join(f"{name} {count}" for name, count in constant[constant > 0].items())
+        lines += [f"Constant maps, which have no correlation and enter nothing: {which}.", ""]
     return Section("Randomisation check", lines, {"randomisation.csv": table}, _why({"randomisation": table}))
 
 

@@ -10,13 +10,19 @@ from matplotlib.figure import Figure
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.significance import Friedman
+from segfaith.results.friedman import Friedman
+from segfaith.results.significance import ALPHA
 from segfaith.results.style import COLUMN_WIDTH, FULL_WIDTH, STYLE, canvas, literal, looks, method_order
 
 
-def cliques(test: Friedman, level: float = 0.05) -> list[list[str]]:
-    """Groups of methods next to each other in mean rank, no two of which differ (Nemenyi's p >= level); the largest."""
+def cliques(test: Friedman, level: float = ALPHA) -> list[list[str]]:
+    """Groups of methods next to each other in mean rank, no two of which differ (Nemenyi's p >= level); the largest.
+
+    One group of all where Friedman's own p is not below the level: nothing then tells any two apart.
+    """
     order = sorted(test.ranks, key=lambda name: (test.ranks[name], name))
+    if not test.p < level:
+        return [order]
     groups: list[list[str]] = []
     for first in range(len(order)):
         last = first
@@ -32,7 +38,7 @@ def cliques(test: Friedman, level: float = 0.05) -> list[list[str]]:
 @rc_context(STYLE)
 def critical_differences(tests: Sequence[Friedman]) -> Figure:
     """Critical-difference diagrams (Demsar 2006): mean ranks, 1 = best; bars join methods that Nemenyi's test does not
-    tell apart at 5 %.
+    tell apart at 5 %. Where Friedman's p is not below .05, one bar joins all, and no critical difference is drawn.
 
     Args:
         tests: Friedman's tests of one data set, a diagram for each.
@@ -70,8 +76,11 @@ def _differences(axes: Axes, test: Friedman, inches: float) -> None:
         axes.plot([tick] * 2, [0, 0.04], color="black", linewidth=0.8)
         axes.text(tick, 0.055, str(tick), ha="center", va="bottom", fontsize=6.5)
     difference = test.critical_difference
-    axes.plot([1, 1 + difference], [0.25, 0.25], color="black", linewidth=1.4)
-    axes.text(1 + difference + 0.1, 0.25, f"CD = {difference:.2f}", ha="left", va="center", fontsize=6.5)
+    if test.p < ALPHA:
+        axes.plot([1, 1 + difference], [0.25, 0.25], color="black", linewidth=1.4)
+        axes.text(1 + difference + 0.1, 0.25, f"CD = {difference:.2f}", ha="left", va="center", fontsize=6.5)
+    else:
+        axes.text(1, 0.25, f"none told apart: Friedman p = {test.p:.2f}", ha="left", va="center", fontsize=6.5)
     axes.set_title(f"{METRICS[test.metric].label} ({test.images} images)", pad=2)
     for place, group in enumerate(groups):
         ends = [test.ranks[group[0]] - 0.05, test.ranks[group[-1]] + 0.05]
@@ -88,29 +97,42 @@ def _differences(axes: Axes, test: Friedman, inches: float) -> None:
 
 
 @rc_context(STYLE)
-def ranks(settings: Mapping[str, pd.DataFrame], agreement: Mapping[str, float]) -> Figure:
-    """Ranks of the methods (1 = best) under every setting of the evaluation, a panel for each thing that was varied.
+def ranks(
+    settings: Mapping[str, Mapping[str, pd.DataFrame]], agreement: Mapping[str, Mapping[str, float]] | None = None
+) -> Figure:
+    """Ranks of the methods (1 = best) under every setting of the evaluation: a row of panels for each metric, a column
+    for each thing that was varied.
 
     Args:
-        settings: what was varied ("occlusion", "k") to the table of `rankings.by_setting`, of one data set.
+        settings: metric to what was varied ("occlusion", "k") to the table of `rankings.by_setting`, of one data set.
         agreement: the same to Kendall's W of these rankings, in [0, 1]; NaN or missing: not shown.
 
     Raises:
         SettingsError: nothing was varied.
     """
-    tables = {over: table for over, table in settings.items() if table["setting"].nunique() > 1}
-    if not tables:
+    shown = {
+        metric: {over: table for over, table in tables.items() if table["setting"].nunique() > 1}
+        for metric, tables in settings.items()
+    }
+    shown = {metric: tables for metric, tables in shown.items() if tables}
+    if not shown:
         raise SettingsError("expected at least two occlusion operators or two values of k; got one of each")
-    widths = [1.0 + table["setting"].nunique() for table in tables.values()]
-    methods = method_order([name for table in tables.values() for name in table["method"]])
-    figure = canvas(FULL_WIDTH if len(tables) > 1 else COLUMN_WIDTH, 0.8 + 0.25 * len(methods))
-    grid = figure.subplots(1, len(tables), squeeze=False, gridspec_kw={"width_ratios": widths})[0]
-    for panel, (over, table) in zip(grid, tables.items(), strict=True):
-        _bump(panel, table, methods)
-        w = agreement.get(over, float("nan"))
-        name = {"occlusion": "occlusion operator"}.get(over, over)
-        panel.set_xlabel(name + ("" if isnan(w) else f"\nKendall's W = {w:.2f}"))
-    grid[0].set_ylabel("rank (1 = best)")
+    columns = list(dict.fromkeys(over for tables in shown.values() for over in tables))
+    widths = [1.0 + max(one[over]["setting"].nunique() for one in shown.values() if over in one) for over in columns]
+    methods = method_order([name for one in shown.values() for table in one.values() for name in table["method"]])
+    size = (FULL_WIDTH if len(columns) > 1 else COLUMN_WIDTH, len(shown) * (0.8 + 0.25 * len(methods)))
+    figure = canvas(*size)
+    grid = figure.subplots(len(shown), len(columns), squeeze=False, gridspec_kw={"width_ratios": widths})
+    for row, (metric, tables) in zip(grid, shown.items(), strict=True):
+        for panel, over in zip(row, columns, strict=True):
+            if over not in tables:
+                panel.axis("off")
+                continue
+            _bump(panel, tables[over], methods)
+            w = (agreement or {}).get(metric, {}).get(over, float("nan"))
+            name = {"occlusion": "occlusion operator"}.get(over, over)
+            panel.set_xlabel(name + ("" if isnan(w) else f"\nKendall's W = {w:.2f}"))
+            panel.set_ylabel(f"rank by {METRICS[metric].label} (1 = best)")
     return figure
 
 

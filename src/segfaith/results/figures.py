@@ -11,8 +11,9 @@ an earlier call are removed. The same data give the same bytes.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib import rc_context
@@ -20,11 +21,13 @@ from matplotlib.figure import Figure
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results import cases, charts, diagrams, galleries, rankings, significance, strata, tables
+from segfaith.results import cases, charts, diagrams, galleries, rankings, strata, tables
+from segfaith.results.curves import CURVE_KINDS, curve_means
+from segfaith.results.friedman import friedman
+from segfaith.results.labels import slug
 from segfaith.results.records import RunData, replace_file
-from segfaith.results.selection import grouped, with_score, without_variants
+from segfaith.results.selection import grouped, own_methods, with_score, without_variants
 from segfaith.results.style import STYLE, method_order
-from segfaith.results.trust import CONTROLS
 
 TESTED = ("tdd", "odd_abs", "insertion_gain", "stability")
 """Metrics of the critical-difference diagrams: those of the paper's Table 1."""
@@ -66,7 +69,7 @@ def write_figures(data: Sequence[RunData], directory: Path, min_s: float | None 
     for label, group in grouped([with_score(one, min_s) for one in data]).items():
         words += [f"## {label}", ""]
         for name, draw in FIGURES.items():
-            stem = f"{name}-{_slug(label)}"
+            stem = f"{name}-{slug(label)}"
             try:
                 drawing = draw(group)
             except SettingsError as error:
@@ -132,7 +135,7 @@ def _runs(data: Sequence[RunData]) -> Drawing:
 
 
 def _curves(data: Sequence[RunData]) -> Drawing:
-    means = rankings.curve_means(list(map(without_variants, data)))
+    means = curve_means(list(map(without_variants, data)))
     count = _span(means["n"])
     caption = (
         "Deletion and insertion over k, under the first occlusion operator: means over images with 95 % intervals; "
@@ -144,10 +147,10 @@ def _curves(data: Sequence[RunData]) -> Drawing:
 def _differences(data: Sequence[RunData]) -> Drawing:
     shown = list(map(without_variants, data))
     counts = Counter(name for one in shown for name in set(one.records["method"]))
-    own = [name for name in counts if name not in CONTROLS and "@" not in name]
+    own = own_methods(shown)
     common = method_order(name for name in own if 2 * counts[name] >= len(shown))
     runs = [one.run for one in shown]
-    tests = [test for metric in TESTED for test in significance.friedman(runs, metric, methods=common)]
+    tests = [test for metric in TESTED for test in friedman(runs, metric, methods=common)]
     good = [test for test in tests if not test.why]
     left = [f"No diagram of {METRICS[test.metric].label}: {test.why}." for test in tests if test.why]
     if not good:
@@ -158,52 +161,52 @@ def _differences(data: Sequence[RunData]) -> Drawing:
     caption = (
         "Critical differences: mean ranks of the methods over images (1 = best), after Friedman's test ("
         + ", ".join(f"{METRICS[test.metric].label} {_p(test.p)}" for test in good)
-        + "); bars join methods that Nemenyi's test does not tell apart at 5 %. Controls and variants are left "
-        "out, as in significance.md."
+        + "); bars join methods that Nemenyi's test does not tell apart at 5 %, or all of them where Friedman's p is "
+        "not below .05. Controls and variants are left out, as in Friedman's test of significance.md."
     )
     return Drawing(diagrams.critical_differences(good), caption, (*left, *notes, VARIANTS))
 
 
 def _rankings(data: Sequence[RunData]) -> Drawing:
     shown = list(map(without_variants, data))
-    settings: dict[str, pd.DataFrame] = {}
-    agreement: dict[str, float] = {}
-    remarks = [VARIANTS]
-    for over in ("occlusion", "k"):
-        settings[over] = rankings.by_setting(shown, "tdd", over)
-        if settings[over]["setting"].nunique() < 2:
-            why = settings[over].attrs.get("why") or "the evaluation has fewer than two settings of it"
-            remarks.append(f"No panel for {over}: {why}.")
-        elif left := _absent(shown, settings[over]["method"]):
-            remarks.append(f"Left out of the ranks by {over}, for too few images have them: {', '.join(left)}.")
-        for row in rankings.concordance(shown, "tdd", over).to_dict("records"):
-            agreement[over] = float(row["w"])
-            remarks += [f"Kendall's W over {over}: {row['why']}"] if row["why"] else []
+    own = own_methods(shown)
+    settings: dict[str, dict[str, pd.DataFrame]] = {}
+    agreement: dict[str, dict[str, float]] = {}
+    remarks: list[str] = []
+    overs: tuple[Literal["occlusion", "k"], ...] = ("occlusion", "k")
+    for metric, over in product(CURVE_KINDS, overs):
+        what = f"{METRICS[metric].label} over {rankings.OVER[over]}"
+        table = rankings.by_setting(shown, metric, over, methods=own)
+        settings.setdefault(metric, {})[over] = table
+        if table["setting"].nunique() < 2:
+            why = table.attrs.get("why") or "the evaluation has fewer than two settings of it"
+            remarks.append(f"No panel for {what}: {why}.")
+        elif table.attrs["why"]:
+            remarks.append(f"{what}: {table.attrs['why']}.")
+        for row in rankings.concordance(shown, metric, over, methods=own).to_dict("records"):
+            agreement.setdefault(metric, {})[over] = float(row["w"])
+            remarks += [f"Kendall's W of {what}: {row['why']}."] if row["why"] else []
     caption = (
-        "Ranks of the methods by TDD (1 = best) under every operator and every k of the evaluation, on the images that "
-        "have all of them. Kendall's W is 1 where all settings rank alike and 0 where they have nothing in common."
+        "Ranks of the methods (1 = best) under every operator and every k of the evaluation, on the images that have "
+        "all of them. Kendall's W is 1 where all settings rank alike and 0 where they have nothing in common; "
+        "controls, which lie far from the methods whatever the setting and so raise W, are left out."
     )
-    return Drawing(diagrams.ranks(settings, agreement), caption, tuple(remarks))
+    return Drawing(diagrams.ranks(settings, agreement), caption, (VARIANTS, *dict.fromkeys(remarks)))
 
 
 def _randomisation(data: Sequence[RunData]) -> Drawing:
-    by_parts: dict[tuple[str, ...], list[RunData]] = {}
-    for one in map(without_variants, data):
-        parts = one.randomisation.drop_duplicates("stage").sort_values("stage")["part"]
-        by_parts.setdefault(tuple(parts.astype(str)), []).append(one)
-    panels = {
-        ", ".join(dict.fromkeys(str(one.description["model"]["name"]) for one in group)): strata.randomisation(group)
-        for parts, group in by_parts.items()
-        if parts
-    }
-    figure = charts.randomisation(panels)
-    count = _span(pd.concat([table["n"] for table in panels.values()]))
+    table = strata.randomisation(list(map(without_variants, data)))
+    figure = charts.randomisation({str(model): part for model, part in table.groupby("model", sort=False)})
+    constant = int(table["constant"].sum())
     caption = (
         "Randomisation check (Adebayo et al. 2018): mean Spearman correlation of each method's map with that of the "
-        f"trained model, as its weights are shuffled from the head on; {count} maps entered a point. A method that "
-        "explains the model must fall; the controls do not read it."
+        "trained model, as its weights are drawn anew from the head on, part after part in the order in which they run "
+        f"last; {_span(table['n'])} maps entered a point"
+        + (f", constant ones have no correlation and are left out ({constant})" if constant else "")
+        + ". A method that explains the model must fall; the controls do not read it. Mean s, in randomisation.csv, "
+        "says where the model has lost the class."
     )
-    without = [one.label for one in by_parts.get((), [])]
+    without = [one.label for one in data if one.randomisation.empty]
     remarks = [f"Not checked in {', '.join(without)}."] if without else []
     return Drawing(figure, caption, (*remarks, VARIANTS))
 
@@ -246,11 +249,6 @@ def _span(counts: Any) -> str:
 
 def _p(value: float) -> str:
     return "p < .001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def _slug(label: str) -> str:
-    """A label as part of a file's name."""
-    return "".join(sign if sign.isalnum() or sign in "._" else "-" for sign in label)
 
 
 def _save(figure: Figure, stem: Path) -> Iterator[Path]:

@@ -158,7 +158,10 @@ def strips(rows: Sequence[Strip], title: str) -> Markup:
 
 
 def ranks(means: dict[str, float], reach: float, title: str) -> Markup:
-    """Mean ranks (1 = best) with bars as long as the critical difference: bars that don't overlap differ."""
+    """Mean ranks (1 = best) with bars as long as the critical difference: bars that don't overlap differ.
+
+    `reach`: the critical difference; NaN: no bars.
+    """
     step, top, left = 22, 34, _room(means)
     order = sorted(means, key=lambda name: means[name])
     height = top + step * len(order) + 24
@@ -178,13 +181,13 @@ def ranks(means: dict[str, float], reach: float, title: str) -> Markup:
         )
         for tick in range(1, len(order) + 1)
     ]
-    look = looks(order)
+    look, bar = looks(order), '<line class="reach" x1="{}" x2="{}" y1="{y}" y2="{y}"/>'
     for place, name in enumerate(order):
         y = top + step * (place + 0.5)
         first, last = max(x(means[name] - margin), left), min(x(means[name] + margin), WIDTH - RIGHT)
         parts += [
             _text(left - 10, y + 4, _short(name), "end"),
-            words('<line class="reach" x1="{}" x2="{}" y1="{y}" y2="{y}"/>', _n(first), _n(last), y=y),
+            *([] if isnan(reach) else [words(bar, _n(first), _n(last), y=y)]),
             _marker(look[name], x(means[name]), y, 4),
         ]
     described = ", ".join(f"{name} {means[name]:.2f}" for name in order)

@@ -130,12 +130,13 @@ TERMS: dict[str, tuple[str, str]] = {
     "p": (
         "p (Holm)",
         "Wilcoxon signed-rank test over images (Pratt's treatment of zeros), corrected by Holm's method over all "
-        "pairs of methods of the same data set and metric. Significant below .05. Not testable: the reason stands in "
-        "its place.",
+        "pairs that are compared on the same data set by the same metric. Significant below .05. Not testable: the "
+        "reason stands in its place.",
     ),
     "friedman": (
         "Friedman's test",
-        "Whether any method ranks differently from the others, over images on which all have a value.",
+        "Whether any method ranks differently from the others, over images on which all have a value; controls are "
+        "left out unless named.",
     ),
     "rank": ("Mean rank", "Rank among the methods on each image (1 = best by the metric's direction), averaged."),
     "cd": (
@@ -167,8 +168,8 @@ TERMS: dict[str, tuple[str, str]] = {
     "spearman": (
         "Spearman, Pearson",
         "Rank correlation and correlation, over pixels, of the map with that of the trained model after parts of the "
-        "model were shuffled, from the head on, cascading (Adebayo et al. 2018). A map that explains the model must "
-        "change.",
+        "model were drawn anew, from the head on, cascading (Adebayo et al. 2018). A map that explains the model must "
+        "change. Constant maps have none.",
     ),
     "evidence": (
         "Planted evidence",

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from markupsafe import Markup
 
-from segfaith.results import rankings, tables
+from segfaith.results import curves, rankings, tables
 from segfaith.results.page_model import base, count, is_control, join, listed, metric_ref, number, ref, words
 from segfaith.results.page_tests import Tested
 from segfaith.results.records import RunData
-from segfaith.results.selection import with_score, without_variants
+from segfaith.results.selection import own_methods, with_score
 
 NAMED = 2
 """So many pairs are named; more are counted."""
@@ -142,9 +142,8 @@ def _circular(group: Sequence[RunData]) -> Markup:
     names = {base(name) for one in group for name in one.records["method"]}
     if not names & {"ria", "dea"} or not all(first_setting(one) for one in group):
         return Markup("")
-    shown = [without_variants(one) for one in group]
-    found = rankings.by_setting(shown, "tdd", "occlusion")
-    found = found[~found["method"].map(is_control).astype(bool)]
+    own = own_methods(group)
+    found = rankings.by_setting(group, "tdd", "occlusion", methods=own)
     settings = list(dict.fromkeys(found["setting"]))
     if not settings:
         return Markup("")
@@ -155,15 +154,16 @@ def _circular(group: Sequence[RunData]) -> Markup:
     for setting in settings:
         part = found[found["setting"] == setting].sort_values("rank")
         best.setdefault(str(part.iloc[0]["method"]), []).append(setting)
-    (agreed,) = rankings.concordance(shown, "tdd", "occlusion")["w"]
+    (agreed,) = rankings.concordance(group, "tdd", "occlusion", methods=own)["w"]
     leaders = listed([words("{} under {}", name, listed(where)) for name, where in best.items()])
     return words(
-        '{} Highest TDD by {}: {}; {} = {} over all methods (<a href="#rankings">rankings</a>).',
+        '{} Highest TDD by {}: {}; {} = {} over {} (<a href="#rankings">rankings</a>).',
         start,
         ref("occlusion", "operator"),
         leaders,
         ref("concordance", "Kendall’s W"),
         ref("concordance", number(agreed, 2)),
+        count(found["method"].nunique(), "method"),
     )
 
 
@@ -176,4 +176,4 @@ def model_name(one: RunData) -> str:
 def first_setting(one: RunData) -> tuple[str, float] | None:
     """The operator and k of the records; None where the run does not say."""
     settings = one.description["settings"].get("evaluation", {})
-    return rankings.first_setting(one) if {"occlusion", "k"} <= set(settings) else None
+    return curves.first_setting(one) if {"occlusion", "k"} <= set(settings) else None

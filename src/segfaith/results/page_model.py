@@ -34,7 +34,7 @@ class Cell:
 
     text: str | Markup
     value: float | str | None = None
-    note: str = ""
+    note: str | Markup = ""
     under: str | Markup = ""
     best: bool = False
     define: str = ""
@@ -116,6 +116,11 @@ def ref(define: str, text: str | Markup) -> Markup:
     return words('<a class="def" href="#def-{}">{}</a>', define, text)
 
 
+def quiet(define: str, text: str | Markup) -> Markup:
+    """A number of a table linked to its definition, in the table's own colour and out of the way of the Tab key."""
+    return words('<a class="n" tabindex="-1" href="#def-{}">{}</a>', define, text)
+
+
 def metric_ref(metric: str) -> Markup:
     """A metric's label, linked to its definition."""
     return ref(metric, METRICS[metric].label)
@@ -188,8 +193,3 @@ def rows_by(table: pd.DataFrame, *keys: str) -> dict[Any, dict[Any, Any]]:
     """The rows of a table as dictionaries, by the value of a column, or of several."""
     found = table.to_dict("records")
     return {row[keys[0]] if len(keys) == 1 else tuple(row[one] for one in keys): row for row in found}
-
-
-def slug(label: str) -> str:
-    """A label as part of an anchor."""
-    return "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in label)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import claims, strata, tables
+from segfaith.results.labels import data_label, slug
 from segfaith.results.page_charts import Strip, strips
 from segfaith.results.page_model import (
     Cell,
@@ -29,7 +30,6 @@ from segfaith.results.page_model import (
     name_cell,
     ref,
     rows_by,
-    slug,
     spread,
     whole,
     words,
@@ -254,7 +254,7 @@ def provenance(data: Sequence[RunData]) -> list[Any]:
         about, model = one.description, one.description["model"]
         measured = one.records[one.records["status"] == "ok"]["sample_id"].nunique()
         texts = [
-            tables.data_label(about),
+            data_label(about),
             model["name"],
             model.get("weights", ""),
             str(model.get("file_sha256", model.get("state_sha256", "")))[:12],

@@ -6,13 +6,15 @@ measured is said in place of it.
 
 from collections.abc import Callable, Sequence
 from math import isnan, nan
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import rankings, strata, tables, trust
+from segfaith.results.curves import CURVE_KINDS, areas, curve_means
+from segfaith.results.labels import slug
 from segfaith.results.page_charts import Line, key, lines
 from segfaith.results.page_model import (
     Cell,
@@ -28,14 +30,14 @@ from segfaith.results.page_model import (
     metric_column,
     name_cell,
     number,
+    quiet,
     ref,
     rows_by,
-    slug,
     whole,
     words,
 )
 from segfaith.results.records import RunData
-from segfaith.results.selection import without_variants
+from segfaith.results.selection import own_methods, without_variants
 from segfaith.results.style import method_order
 
 KINDS = {
@@ -51,7 +53,7 @@ METHOD = Column("Method", "method", numeric=False)
 def curves(label: str, group: Sequence[RunData]) -> list[Any]:
     """Curves over k, a panel per kind, and their areas."""
     shown = [without_variants(one) for one in group]
-    means = rankings.curve_means(shown)
+    means = curve_means(shown)
     if means.empty or means["k"].nunique() < 2:
         why = means.attrs.get("why") or "a single k was measured; name several in [evaluation] k"
         return [_missing(label, why)]
@@ -68,7 +70,7 @@ def curves(label: str, group: Sequence[RunData]) -> list[Any]:
         count(int(means["n"].max()), "image"),
     )
     parts: list[Any] = [Charts(tuple(panels), caption, key(method_order(means["method"]), line=True))]
-    found = rankings.areas(shown)
+    found = areas(shown)
     if found.empty:
         return [*parts, _missing(label, found.attrs.get("why", ""))]
     by = rows_by(found, "method", "kind")
@@ -86,44 +88,50 @@ def curves(label: str, group: Sequence[RunData]) -> list[Any]:
 
 
 def orders(label: str, group: Sequence[RunData]) -> list[Any]:
-    """Ranks of the methods under every operator and every k, each with Kendall's W."""
-    shown = [without_variants(one) for one in group]
+    """Ranks of the methods under test by each metric under every operator and every k, each with Kendall's W."""
     parts: list[Any] = []
-    for over, what in (("occlusion", "occlusion operator"), ("k", "k")):
-        agreed = rankings.concordance(shown, "tdd", over).iloc[0]  # type: ignore[arg-type]
-        found = rankings.by_setting(shown, "tdd", over)  # type: ignore[arg-type]
-        if isnan(agreed["w"]):
-            parts.append(Prose(words("By {}: {}.", what, agreed["why"])))
-        else:
-            parts.append(
-                Prose(
-                    words(
-                        "By {}: {} = {} over {}, {} and {}.",
-                        what,
-                        ref("concordance", "Kendall’s W"),
-                        ref("concordance", number(agreed["w"], 2)),
-                        count(agreed["settings"], "setting"),
-                        count(agreed["methods"], "method"),
-                        count(agreed["images"], "image"),
-                    )
-                )
-            )
-        if found["setting"].nunique() > 1:
-            parts.append(_settings(label, found, over))
+    for metric in CURVE_KINDS:
+        inner: list[Any] = []
+        for over in ("occlusion", "k"):
+            inner += _order(label, group, metric, over)
+        parts.append(Fold(words("<strong>{}</strong>", METRICS[metric].label), tuple(inner), metric == "tdd"))
     return parts
 
 
-def _settings(label: str, found: pd.DataFrame, over: str) -> Table:
+def _order(label: str, group: Sequence[RunData], metric: str, over: Literal["occlusion", "k"]) -> list[Any]:
+    """The methods ranked by one metric over operators, or over k; what is left out, and why."""
+    own = own_methods(group)
+    (agreed,) = rankings.concordance(group, metric, over, methods=own).to_dict("records")
+    what = "k" if over == "k" else "occlusion operator"
+    if isnan(agreed["w"]):
+        return [Prose(words("By {}: {}.", what, agreed["why"]))]
+    said = words(
+        "By {}: {} = {} over {}, {} and {}.{}",
+        what,
+        ref("concordance", "Kendall’s W"),
+        ref("concordance", number(agreed["w"], 2)),
+        count(agreed["settings"], "setting"),
+        count(agreed["methods"], "method"),
+        count(agreed["images"], "image"),
+        f" Left out: {agreed['left_out']}." if agreed["left_out"] else "",
+    )
+    return [Prose(said), _settings(label, rankings.by_setting(group, metric, over, methods=own), metric, over)]
+
+
+def _settings(label: str, found: pd.DataFrame, metric: str, over: str) -> Table:
     settings = list(dict.fromkeys(found["setting"]))
     by = rows_by(found, "method", "setting")
     rows = []
     for name in method_order(found["method"]):
         ranked = [by[(name, one)] for one in settings]
-        cells = [Cell(f"{one['rank']:g}", one["rank"], note=f"({number(one['mean'])})") for one in ranked]
+        cells = [
+            Cell(f"{one['rank']:g}", one["rank"], note=quiet(metric, f"({number(one['mean'])})")) for one in ranked
+        ]
         rows.append((name_cell(name), *cells))
     columns = (METHOD, *(Column(f"k = {one}" if over == "k" else one, "setting") for one in settings))
-    caption = words("{}: rank by TDD (mean TDD) under each {}", label, "k" if over == "k" else "operator")
-    return Table(f"ranks-{over}-{slug(label)}", caption, columns, tuple(rows))
+    name, each = METRICS[metric].label, "k" if over == "k" else "operator"
+    caption = words("{}: rank by {} (its mean) under each {}", label, name, each)
+    return Table(f"ranks-{over}-{metric.replace('_', '-')}-{slug(label)}", caption, columns, tuple(rows))
 
 
 def leakage(label: str, group: Sequence[RunData]) -> list[Any]:
@@ -199,43 +207,46 @@ def properties(label: str, group: Sequence[RunData]) -> list[Any]:
 
 
 def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
-    """Similarity to the trained model's maps as its weights are shuffled part after part, and the numbers."""
+    """Similarity to the trained model's maps as its weights are drawn anew part after part, a panel a model."""
     found = strata.randomisation([without_variants(one) for one in group])
     if found.empty:
         return [_missing(label, found.attrs.get("why", ""))]
-    stages = found.drop_duplicates(["stage", "part"])
     caption = words(
-        "{} with the trained model’s map, mean over samples; parts are shuffled from the head on.",
+        "{} with the trained model’s map, mean over samples; parts are drawn anew from the head on. Where s of the "
+        "model has fallen to chance, it has lost the class. Constant maps have no correlation.",
         ref("spearman", "Rank correlation"),
     )
-    parts: list[Any] = []
-    if not stages["stage"].duplicated().any():
-        names = [part or "none" for part in stages.sort_values("stage")["part"]]
-        methods = method_order(found["method"])
-        series = [
-            _line(found[found["method"] == name].assign(mean=found["spearman"]), name, "stage") for name in methods
-        ]
-        panel = lines(series, "Spearman with the trained model’s map", "weights shuffled, up to", names)
-        parts.append(Charts((panel,), caption, key(methods, line=True)))
+    methods, panels = method_order(found["method"]), []
+    for model, part in found.groupby("model", sort=False):
+        names = [one or "none" for one in part.drop_duplicates("stage").sort_values("stage")["part"]]
+        own_of = {name: part[part["method"] == name].assign(mean=part["spearman"]) for name in methods}
+        series = [_line(own, name, "stage") for name, own in own_of.items() if len(own)]
+        panels.append(lines(series, f"Spearman, {model}", "weights drawn anew, up to", names))
     rows = [
         (
             name_cell(row["method"]),
+            Cell(row["model"], row["model"]),
             Cell(row["part"] or "none", float(row["stage"])),
             figure(row["spearman"]),
             figure(row["pearson"]),
+            figure(row["s"]),
             whole(row["n"]),
+            whole(row["constant"]),
         )
         for row in found.to_dict("records")
     ]
     columns = (
         METHOD,
-        Column("Shuffled, up to", "spearman"),
+        Column("Model", numeric=False),
+        Column("Drawn anew, up to", "spearman"),
         Column("Spearman", "spearman", "descending"),
         Column("Pearson", "spearman", "descending"),
+        Column("s", "s", "descending"),
         N,
+        Column("Constant", "spearman", "descending"),
     )
     table = Table(f"randomisation-{slug(label)}", words("{}: randomised models", label), columns, tuple(rows))
-    return [*parts, Fold(Markup("The numbers"), (table,), not parts)]
+    return [Charts(tuple(panels), caption, key(methods, line=True)), Fold(Markup("The numbers"), (table,), False)]
 
 
 def evidence(label: str, group: Sequence[RunData]) -> list[Any]:

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results import significance
+from segfaith.results import friedman, significance
+from segfaith.results.labels import slug
 from segfaith.results.page_charts import ranks
 from segfaith.results.page_model import (
     Cell,
@@ -20,11 +21,11 @@ from segfaith.results.page_model import (
     Table,
     count,
     figure,
+    listed,
     number,
     p_value,
     p_words,
     ref,
-    slug,
     whole,
     words,
 )
@@ -39,20 +40,26 @@ class Tested:
     """The tests by one metric: rows of `significance.compare` and Friedman's."""
 
     pairs: pd.DataFrame
-    ranked: significance.Friedman
+    ranked: friedman.Friedman
 
 
-def tested(group: Sequence[RunData], *, single_run: bool) -> dict[str, Tested]:
+def compare(group: Sequence[RunData], *, methods: Sequence[str] | None = None, single_run: bool) -> dict[str, Tested]:
     """All pairs and mean ranks by each metric, on the runs of one data set; nothing with fewer than two methods.
 
-    `single_run`: tests also where there is one run alone, see `significance.compare`.
+    `single_run`: tests also where there is one run alone, see `significance.compare`. Of `methods` those that these
+    runs hold are compared.
     """
     runs = [one.run for one in group]
+    if methods is not None:
+        held = {name for one in group for name in one.records["method"]}
+        methods = [name for name in methods if name in held]
+        if len(methods) < 2:
+            return {}
     found: dict[str, Tested] = {}
     for metric in COMPARED:
-        pairs = significance.compare(runs, metric, single_run=single_run)
+        pairs = significance.compare(runs, metric, methods=methods, single_run=single_run)
         if not pairs.empty:
-            (ranked,) = significance.friedman(runs, metric, single_run=single_run)
+            (ranked,) = friedman.friedman(runs, metric, methods=methods, single_run=single_run)
             found[metric] = Tested(pairs, ranked)
     return found
 
@@ -60,8 +67,16 @@ def tested(group: Sequence[RunData], *, single_run: bool) -> dict[str, Tested]:
 def tests(label: str, results: Mapping[str, Tested]) -> list[Any]:
     """Per metric, in a fold: the pairs with effect, interval and corrected p, and mean ranks."""
     if not results:
-        return [Prose(words("{} not testable: fewer than two methods besides controls and variants.", f"{label}:"))]
-    return [_test(label, metric, one.pairs, one.ranked) for metric, one in results.items()]
+        return [Prose(words("{} not testable: fewer than two methods to compare.", f"{label}:"))]
+    pairs = next(iter(results.values())).pairs
+    names = list(dict.fromkeys([*pairs["first"], *pairs["second"]]))
+    said = words(
+        "Compared here: {}, {} by each metric, for which the {} are corrected together.",
+        listed(names),
+        count(len(pairs), "pair"),
+        ref("p", "p-values"),
+    )
+    return [Prose(said), *(_test(label, metric, one.pairs, one.ranked) for metric, one in results.items())]
 
 
 def winner(row: Mapping[Any, Any], metric: str) -> str:
@@ -70,27 +85,13 @@ def winner(row: Mapping[Any, Any], metric: str) -> str:
     return str(smaller if METRICS[metric].better == "lower" else larger)
 
 
-def _test(label: str, metric: str, pairs: pd.DataFrame, ranked: significance.Friedman) -> Fold:
+def _test(label: str, metric: str, pairs: pd.DataFrame, ranked: friedman.Friedman) -> Fold:
     known = pairs[pairs["why"] == ""]
     apart = int(known["significant"].sum())
     said = words("{} of {} told apart", apart, count(len(known), "pair")) if len(known) else Markup("not testable")
     parts: list[Any] = []
     if ranked.ranks and not ranked.why:
-        parts.append(
-            Charts(
-                (ranks(ranked.ranks, ranked.critical_difference, f"Mean rank by {METRICS[metric].label} (1 = best)"),),
-                words(
-                    "{} over {}: {}. Bars are as long as the {} ({}); methods whose bars do not overlap differ by "
-                    "Nemenyi’s test.{}",
-                    ref("friedman", "Friedman’s test"),
-                    count(ranked.images, "image"),
-                    ref("friedman", p_words(ranked.p)),
-                    ref("cd", "critical difference"),
-                    number(ranked.critical_difference, 2),
-                    "" if ranked.p < significance.ALPHA else " Friedman’s own p is not below .05, so that none do.",
-                ),
-            )
-        )
+        parts.append(_ranked(metric, ranked))
     elif ranked.why:
         parts.append(Prose(words("{}: {}.", ref("friedman", "Friedman’s test"), ranked.why), "remark"))
     name = f"pairs-{metric}-{slug(label)}"
@@ -107,6 +108,26 @@ def _test(label: str, metric: str, pairs: pd.DataFrame, ranked: significance.Fri
     rows = tuple(_pair(row, metric) for row in pairs.to_dict("records"))
     parts.append(Table(name, words("{}: pairs of methods on {}", METRICS[metric].label, label), columns, rows))
     return Fold(words("<strong>{}</strong>: {}", METRICS[metric].label, said), tuple(parts), metric == COMPARED[0])
+
+
+def _ranked(metric: str, ranked: friedman.Friedman) -> Charts:
+    """Mean ranks with bars as long as the critical difference; without them where Friedman's test tells none apart."""
+    apart = ranked.p < significance.ALPHA
+    reach = words(
+        "Bars are as long as the {} ({}); methods whose bars do not overlap differ by Nemenyi’s test.",
+        ref("cd", "critical difference"),
+        ref("cd", number(ranked.critical_difference, 2)),
+    )
+    said = words(
+        "{} over {}{}: {}. {}",
+        ref("friedman", "Friedman’s test"),
+        count(ranked.images, "image"),
+        f" ({ranked.note})" if ranked.note else "",
+        ref("friedman", p_words(ranked.p)),
+        reach if apart else "It tells no methods apart, so that no critical difference is drawn.",
+    )
+    title = f"Mean rank by {METRICS[metric].label} (1 = best)"
+    return Charts((ranks(ranked.ranks, ranked.critical_difference if apart else nan, title),), said)
 
 
 def _pair(row: dict[Any, Any], metric: str) -> tuple[Cell, ...]:

@@ -12,6 +12,7 @@ from segfaith.results.page_model import count, is_control, join, listed, metric_
 from segfaith.results.page_tests import Tested, winner
 from segfaith.results.records import RunData
 from segfaith.results.selection import without_variants
+from segfaith.results.significance import CHANCE
 from segfaith.results.style import method_order
 
 PLAIN = {
@@ -71,7 +72,7 @@ def came_out(group: Sequence[RunData], results: Mapping[str, Tested]) -> list[Ma
     summary = tables.summarise(shown)
     own = summary[~summary["method"].map(is_control).astype(bool)].dropna(subset="mean")
     said = [_best(shown, own, metric, results.get(metric)) for metric in PLAIN]
-    said += [_chance(own, shown), _claims(runs), _evidence(runs)]
+    said += [_chance(own, shown, results.get("tdd")), _claims(runs), _evidence(runs)]
     return [one for one in said if one]
 
 
@@ -123,8 +124,8 @@ def short(why: str) -> str:
     return why.split(";")[0].split(",")[0]
 
 
-def _chance(own: pd.DataFrame, runs: Sequence[tables.Run]) -> Markup:
-    """Which methods have a mean above that of random cells, and which of them not in every run."""
+def _chance(own: pd.DataFrame, runs: Sequence[tables.Run], result: Tested | None = None) -> Markup:
+    """Which methods have a mean above that of random cells, which of them not in every run, and what the test says."""
     gains = own[own["metric"] == "tdd_gain"].set_index("method")["mean"]
     if gains.empty:
         return Markup("")
@@ -147,7 +148,21 @@ def _chance(own: pd.DataFrame, runs: Sequence[tables.Run]) -> Markup:
     ]
     if mixed:
         said.append(words("Above in the mean, but not in every run: {}.", listed(mixed)))
-    return join(said, " ")
+    if result:
+        said.append(_against_chance(result.pairs))
+    return join([one for one in said if one], " ")
+
+
+def _against_chance(pairs: pd.DataFrame) -> Markup:
+    """By the test over images: which methods have a higher TDD than random cells, a lower one, or neither."""
+    found: dict[str, list[str]] = {}
+    for row in pairs[(pairs["second"] == CHANCE) & (pairs["why"] == "")].to_dict("records"):
+        verdict = "not told apart from it" if not row["significant"] else "above" if row["effect"] > 0 else "below"
+        found.setdefault(verdict, []).append(row["first"])
+    if not found:
+        return Markup("")
+    said = [words("{} {}", verdict, listed(names)) for verdict, names in found.items()]
+    return words("By the {} over images: {}.", ref("p", "test"), join(said, "; "))
 
 
 def _claims(runs: Sequence[tables.Run]) -> Markup:

@@ -28,7 +28,8 @@ TABLE_1: dict[tuple[str, str, str], tuple[float, float]] = {
 def paper_value(data: str, method: str, metric: str) -> tuple[float, float] | None:
     """The paper's (mean, std) for a data set's label as in the tables ("voc2012 val"), or None where it has none.
 
-    Only the validation splits are the paper's: beside other images its numbers would say nothing.
+    Only the validation splits under the protocol are the paper's: beside other images, or other settings, which the
+    label then names, its numbers would say nothing.
     """
     name, _, split = data.rpartition(" ")
     return TABLE_1.get((name, method, metric)) if split == "val" else None

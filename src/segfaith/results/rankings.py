@@ -1,4 +1,4 @@
-"""How much a ranking of methods depends on the evaluation: on the occlusion operator and on k; curves and their areas.
+"""How much a ranking of methods depends on the evaluation: on the occlusion operator and on k.
 
 RIA, and DEA with it, are built with mean occlusion and usually scored with it. That is circular: it favours them. Here
 the same maps are ranked under every operator, and under every k, that the runs measured (`curves/`), over the same
@@ -19,20 +19,16 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.curves import CURVE_KINDS, NO_CURVES, absolute, explained, first_setting
 from segfaith.results.records import RunData
 from segfaith.results.selection import grouped
 
-CURVE_KINDS = {"tdd": "target_deletion", "odd_abs": "off_deletion", "insertion_gain": "insertion"}
-"""Metrics that can be ranked under other settings, and the kind of curve that holds them."""
 OVER = {"occlusion": "occlusion operators", "k": "values of k"}
 SETTING_COLUMNS = ["data", "setting", "method", "mean", "rank", "n"]
-CONCORDANCE_COLUMNS = ["data", "over", "metric", "w", "methods", "settings", "images", "why"]
-AREA_COLUMNS = ["data", "method", "kind", "area", "n", "low_k", "high_k"]
-CURVE_MEAN_COLUMNS = ["data", "method", "kind", "k", "mean", "low", "high", "n"]
+CONCORDANCE_COLUMNS = ["data", "over", "metric", "w", "methods", "settings", "images", "why", "left_out"]
 LEAST_SETTINGS, LEAST_METHODS = 2, 3
 ROUND = 6
 """Means that are equal to this many places share a rank."""
@@ -40,7 +36,10 @@ ROUND = 6
 
 @dataclass(frozen=True, eq=False)
 class _Complete:
-    """Values of the images that have all settings and methods: rows (run, sample_id), columns (setting, method)."""
+    """Values of the images that have all settings and methods: rows (run, sample_id), columns (setting, method).
+
+    `left_out`: which methods and settings are not among them, and which runs, with the reasons.
+    """
 
     values: pd.DataFrame
     settings: list[str]
@@ -64,8 +63,10 @@ def by_setting(
     """Every method's mean and rank under each setting, over the same images.
 
     Over operators, k is each run's first; over k, the operator is. Settings are those that all runs with curves share.
-    An image enters if it has a value under all of them for all methods; a method that has values on less than half of
-    the images of the best covered one is left out, so that it does not empty the table.
+    An image enters if it has a value under all of them for all methods, so that methods are ranked on the same images:
+    a run that lacks a method, as the paper's ablations lack GPA, does not enter, and `attrs["why"]` names it. A method
+    that has values on less than half of the images of the best covered one is left out, so that it does not empty the
+    table.
 
     Args:
         metric: `tdd`, `odd_abs` or `insertion_gain`.
@@ -107,7 +108,7 @@ def concordance(
 
     Returns:
         Columns data, over, metric, w, methods and settings and images (their numbers), why (empty, or "not testable:"
-        and the reason; w is then NaN).
+        and the reason; w is then NaN), left_out (methods, settings and runs that did not enter, and why).
     """
     rows = []
     for label, group in grouped(data).items():
@@ -125,7 +126,7 @@ def concordance(
             )
             why = "all methods are tied under every setting" if np.isnan(w) else ""
         counts = [len(found.methods), len(found.settings), found.images]
-        rows.append([label, over, metric, w, *counts, f"not testable: {why}" if why else ""])
+        rows.append([label, over, metric, w, *counts, f"not testable: {why}" if why else "", found.left_out])
     return pd.DataFrame(rows, columns=CONCORDANCE_COLUMNS)
 
 
@@ -144,68 +145,6 @@ def kendall_w(ranks: ArrayLike) -> float:
     ties = sum(float((counts**3 - counts).sum()) for counts in (np.unique(row, return_counts=True)[1] for row in table))
     whole = m**2 * (n**3 - n) - m * ties
     return float(12 * ((sums - sums.mean()) ** 2).sum() / whole) if whole > 0 else nan
-
-
-def areas(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFrame:
-    """Area under each method's curve over k at the first operator, by the trapezoid rule, divided by the range of k.
-
-    The point k = 0 with value 0 is added, for there nothing is deleted or inserted. So an area is the mean height of
-    the curve between k = 0 and the highest k: higher is better for target_deletion and insertion. That of off_deletion
-    can be 0 because rises and falls cancel; off_deletion_abs, of the absolute values, does not: lower is better.
-
-    Returns:
-        Columns data, method, kind, area (mean of run-level means over images), n (pairs of run and image that have all
-        k), low_k (0), high_k. Only k that all runs share enter, and at least two are needed; else the data set has no
-        rows, with the reason in `attrs["why"]`.
-    """
-    found, reasons = [], []
-    for label, group in grouped(data).items():
-        curves, ks = _curves(group, min_s)
-        if len(ks) < 2:
-            reasons.append(f"{label}: areas need curves over at least two k that all runs share, got {len(ks)}")
-            continue
-        absolute = curves[curves["kind"] == "off_deletion"].copy()
-        absolute["kind"], absolute["value"] = "off_deletion_abs", _absolute(absolute)
-        wide = pd.concat([curves, absolute]).pivot_table(
-            index=["method", "kind", "run", "sample_id"], columns="k", values="value", sort=False
-        )
-        wide = wide.reindex(columns=ks).dropna()
-        heights = np.hstack([np.zeros((len(wide), 1)), wide.to_numpy(float)])
-        area = pd.Series(np.trapezoid(heights, [0.0, *ks], axis=1) / ks[-1], wide.index)
-        keys = ["method", "kind"]
-        means = area.groupby(level=[*keys, "run"], sort=False).mean().groupby(level=keys, sort=False).mean()
-        table = pd.DataFrame({"area": means, "n": area.groupby(level=keys, sort=False).size()}).reset_index()
-        found.append(table.assign(data=label, low_k=0.0, high_k=ks[-1])[AREA_COLUMNS])
-    return _joined(found, AREA_COLUMNS, reasons)
-
-
-def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFrame:
-    """Mean curves over k at the first operator, with the 95 % interval of the mean (Student's t) over images.
-
-    Each image is averaged over its runs first, for the same image in two runs is not two independent ones. Values are
-    tdd, odd (signed) and insertion gain.
-
-    Returns:
-        Columns data, method, kind, k, mean, low, high (NaN for a single image), n (images). A data set whose
-        runs have no curves has no rows, with the reason in `attrs["why"]`.
-    """
-    found, reasons = [], []
-    for label, group in grouped(data).items():
-        curves, _ = _curves(group, min_s, shared=False)
-        if not len(curves):
-            reasons.append(f"{label}: {NO_CURVES}")
-            continue
-        images = curves.groupby(["method", "kind", "k", "sample_id"], sort=False)["value"].mean().dropna()
-        table = images.groupby(level=["method", "kind", "k"], sort=False).agg(["mean", "std", "count"]).reset_index()
-        half = pd.Series(stats.t.ppf(0.975, table["count"] - 1), table.index) * table["std"] / np.sqrt(table["count"])
-        table = table.assign(data=label, low=table["mean"] - half, high=table["mean"] + half, n=table["count"])
-        places = {name: place for place, name in enumerate([*curves["method"].unique(), *CURVE_KINDS.values()])}
-        table = table.sort_values(["method", "kind", "k"], key=lambda one: one.map(places) if one.name != "k" else one)
-        found.append(table[CURVE_MEAN_COLUMNS])
-    return _joined(found, CURVE_MEAN_COLUMNS, reasons)
-
-
-NO_CURVES = "no run has curves; name several operators or several k in [evaluation]"
 
 
 def _complete(
@@ -229,7 +168,7 @@ def _complete(
         return _Complete(pd.DataFrame(), [], [], NO_CURVES)
     everything = pd.concat(frames, ignore_index=True)
     if metric == "odd_abs":
-        everything["value"] = _absolute(everything)
+        everything["value"] = absolute(everything)
     settings = [name for name in _order(everything, over) if all(name in set(one["setting"]) for one in frames)]
     names = [name for name in everything["method"].unique() if methods is None or name in methods]
     entered = everything[everything["setting"].isin(settings) & everything["method"].isin(names)]
@@ -241,46 +180,31 @@ def _complete(
     enough = [name for name in names if covered[name] and covered[name] * 2 >= most]
     left_out = [f"{name} (all settings on {covered[name]} of {most} images)" for name in names if name not in enough]
     left_out += [f"{name} (not in all runs)" for name in _order(everything, over) if name not in settings]
-    wide = wide.reindex(columns=pd.MultiIndex.from_product([settings, enough], names=["setting", "method"])).dropna()
+    wide = wide.reindex(columns=pd.MultiIndex.from_product([settings, enough], names=["setting", "method"]))
+    everywhere, wide = wide, wide.dropna()
+    left_out += _absent_runs(group, everywhere, set(wide.index.unique("run")) if len(wide) else set(), enough)
     why = "" if len(wide) and enough else "no image has a value under all settings for all methods"
     return _Complete(wide if enough else wide.iloc[:0], settings, enough, why, ", ".join(left_out))
+
+
+def _absent_runs(group: Sequence[RunData], wide: pd.DataFrame, entered: set[int], methods: Sequence[str]) -> list[str]:
+    """How many runs have no image that entered, with what each of them lacks; nothing where all entered."""
+    whys: dict[str, list[str]] = {}
+    for number, one in enumerate(group):
+        if number in entered:
+            continue
+        rows = wide[wide.index.get_level_values("run") == number]
+        lacking = [name for name in methods if rows.xs(name, axis=1, level="method").isna().to_numpy().all()]
+        why = "no image has all" if not lacking else f"without {', '.join(lacking)}"
+        whys.setdefault(why if len(rows) else "without values under these settings", []).append(one.label)
+    said = "; ".join(f"{', '.join(labels)} {why}" for why, labels in whys.items())
+    return [f"{len(group) - sum(map(len, whys.values()))} of {len(group)} runs entered: {said}"] if whys else []
 
 
 def _coverage(wide: pd.DataFrame, settings: Sequence[str], method: str) -> int:
     """On how many images a method has a value under all settings."""
     own = [(setting, method) for setting in settings]
     return int(wide[own].notna().all(axis=1).sum()) if own and all(one in wide.columns for one in own) else 0
-
-
-def _curves(group: Sequence[RunData], min_s: float | None, shared: bool = True) -> tuple[pd.DataFrame, list[float]]:
-    """Curves over k at each run's first operator, and their k in order; with `shared` only those of all runs."""
-    frames = []
-    for number, one in enumerate(group):
-        rows = one.curves[one.curves["occlusion"] == first_setting(one)[0]]
-        rows = rows if min_s is None else rows[rows["s"] >= min_s]
-        if len(rows):
-            frames.append(rows.assign(run=number))
-    if not frames:
-        return pd.DataFrame(), []
-    everything = pd.concat(frames, ignore_index=True)
-    ks = {float(k) for k in everything["k"].unique()}
-    ks = set.intersection(ks, *({float(k) for k in one["k"].unique()} for one in frames)) if shared else ks
-    return everything[everything["k"].isin(ks)], sorted(ks)
-
-
-def first_setting(one: RunData) -> tuple[str, float]:
-    """The operator and the k of a run's records."""
-    evaluation = one.description["settings"]["evaluation"]
-    operator, k = (
-        value[0] if isinstance(value, list) else value for value in (evaluation["occlusion"], evaluation["k"])
-    )
-    return str(operator), float(k)
-
-
-def _absolute(rows: pd.DataFrame) -> pd.Series:
-    """Absolute values, as the records have them: means over a method's draws; older curves have only their mean's."""
-    values = rows["value"].abs()
-    return rows["value_abs"].fillna(values) if "value_abs" in rows else values
 
 
 def _order(rows: pd.DataFrame, over: str) -> list[str]:
@@ -297,16 +221,5 @@ def _ranks(means: pd.Series, metric: str) -> pd.Series:
     return means.round(ROUND).rank(ascending=METRICS[metric].better == "lower", method="average")
 
 
-def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str], reasons: Sequence[str]) -> pd.DataFrame:
-    joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(columns))
-    return _explained(joined, reasons)
-
-
 def _table(rows: Sequence[Sequence[object]], columns: Sequence[str], reasons: Sequence[str]) -> pd.DataFrame:
-    return _explained(pd.DataFrame(rows, columns=list(columns)), reasons)
-
-
-def _explained(table: pd.DataFrame, reasons: Sequence[str]) -> pd.DataFrame:
-    """`attrs["why"]` says what is missing and why."""
-    table.attrs["why"] = "; ".join(reasons) or ("" if len(table) else "no runs")
-    return table
+    return explained(pd.DataFrame(rows, columns=list(columns)), reasons)

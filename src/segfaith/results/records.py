@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.labels import refuse_namesakes
 
 _TEXT, _REAL, _INTEGER, _TRUTH = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
@@ -71,8 +72,9 @@ RANDOMISATION_COLUMNS: dict[str, tuple[Any, str]] = {
     "sample_id": RECORD_COLUMNS["sample_id"],
     "class_index": RECORD_COLUMNS["class_index"],
     "method": RECORD_COLUMNS["method"],
-    "stage": (_INTEGER, "how many parts of the model have shuffled weights, from the head on; 0: none"),
-    "part": (_TEXT, "the part that was shuffled last"),
+    "stage": (_INTEGER, "how many parts of the model have weights drawn anew, from the head on; 0: none"),
+    "part": (_TEXT, "the part that was drawn anew last"),
+    "s": (_REAL, "s_c(x, M) of the model at this stage"),
     "pearson": (_REAL, "correlation of the map with that of the trained model"),
     "spearman": (_REAL, "rank correlation of the map with that of the trained model"),
     "status": RECORD_COLUMNS["status"],
@@ -128,8 +130,8 @@ def load_runs(paths: Sequence[Path]) -> list[RunData]:
     """The runs that `find_runs` finds, read.
 
     Raises:
-        SettingsError: as `find_runs` and `read_run`, or two directories that hold the same run, which must not count
-            twice.
+        SettingsError: as `find_runs` and `read_run`; two directories that hold the same run, which must not count
+            twice; or runs on two folders of the same name, see `labels.refuse_namesakes`.
     """
     data = [load_run(directory) for directory in find_runs(paths)]
     seen: dict[str, Path] = {}
@@ -139,6 +141,7 @@ def load_runs(paths: Sequence[Path]) -> list[RunData]:
             raise SettingsError(f"{seen[identity]} and {one.directory} hold the same run; name one of them")
         if identity is not None:
             seen[identity] = one.directory
+    refuse_namesakes((one.directory, one.description) for one in data)
     return data
 
 

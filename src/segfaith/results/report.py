@@ -26,13 +26,14 @@ from markupsafe import Markup
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import page_limits, page_results, page_robust, page_tests, page_words
+from segfaith.results.labels import data_label
 from segfaith.results.page_gallery import SHOWN, Gallery, Item, gallery, methods_of, scores_of
 from segfaith.results.page_glossary import glossary
 from segfaith.results.page_model import Points, Prose, Section, count, join, metric_column, number, ref, words
 from segfaith.results.page_pictures import Pictures, pictures
 from segfaith.results.records import RunData, replace_file
 from segfaith.results.selection import grouped, with_score
-from segfaith.results.tables import data_label
+from segfaith.results.significance import family
 
 LIMIT, PICTURES = 15_000_000, 10_000_000
 """Bytes of the page and, at first, of its pictures."""
@@ -53,6 +54,7 @@ def write_report(
     path: Path,
     min_s: float | None = None,
     *,
+    methods: Sequence[str] | None = None,
     single_run: bool = False,
     absent: Sequence[str] = (),
 ) -> Path:
@@ -62,6 +64,7 @@ def write_report(
         data: runs, as `records.load_run` gives them; several of one data set are averaged run by run.
         path: the file to write.
         min_s: leaves out samples with a lower s from all numbers; the gallery shows them still.
+        methods: whose pairs are tested, see `significance.family`, which is what stands for them by default.
         single_run: also tests differences within one run alone, see `significance.compare`.
         absent: sentences on what was planned and is not here, for the summary.
 
@@ -69,11 +72,11 @@ def write_report(
         The path.
 
     Raises:
-        SettingsError: no runs, or a page that does not fit even without pictures.
+        SettingsError: no runs, methods that no run holds, or a page that does not fit even without pictures.
     """
     if not data:
         raise SettingsError("expected at least one run to report on; got none")
-    sections = build_sections(data, min_s, single_run=single_run, absent=absent)
+    sections = build_sections(data, min_s, methods=methods, single_run=single_run, absent=absent)
     shown = gallery(data)
     budget = PICTURES
     while True:
@@ -92,12 +95,20 @@ def write_report(
 
 
 def build_sections(
-    data: Sequence[RunData], min_s: float | None = None, *, single_run: bool = False, absent: Sequence[str] = ()
+    data: Sequence[RunData],
+    min_s: float | None = None,
+    *,
+    methods: Sequence[str] | None = None,
+    single_run: bool = False,
+    absent: Sequence[str] = (),
 ) -> list[Section]:
     """The page's sections but for gallery and glossary; data sets under headings of their own if there are several."""
     kept = [with_score(one, min_s) for one in data]
     groups, originals = grouped(kept), grouped(data)
-    results = {label: page_tests.tested(group, single_run=single_run) for label, group in groups.items()}
+    chosen = None if methods is None else family([one.run for one in data], methods)
+    results = {
+        label: page_tests.compare(group, single_run=single_run, methods=chosen) for label, group in groups.items()
+    }
     several = len(groups) > 1
     summary: list[Any] = [
         Prose(Markup("What was run"), "heading"),
@@ -220,10 +231,11 @@ def _real(value: Any) -> float:
 def _significance(results: Any) -> _Topic:
     introduction = words(
         "Methods are paired over {}, each averaged over its runs first. {} after correction for all pairs of a metric; "
-        "the {} say how large the difference is. Controls and variants are not tested.",
+        "the {} say how large the difference is. Unless others are named, each method is also held against {}.",
         ref("images", "images"),
         ref("p", "Significant"),
         ref("difference", "difference and its interval"),
+        ref("control", "random cells"),
     )
     return _Topic(
         "significance", "Significance", introduction, lambda label, _: page_tests.tests(label, results[label])
@@ -298,7 +310,7 @@ TOPICS = (
     _Topic(
         "randomisation",
         "Randomised models",
-        words("A map that stays the same when the model’s weights are shuffled does not explain the model."),
+        words("A map that stays the same when the model’s weights are drawn anew does not explain the model."),
         page_robust.randomisation,
     ),
     _Topic(

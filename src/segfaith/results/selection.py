@@ -1,10 +1,11 @@
-"""Which runs and rows of runs a conclusion is drawn from: by data set, by score, without variants."""
+"""Which runs, rows and methods a conclusion is drawn from: by data set, by score, without controls and variants."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from segfaith.results.labels import data_label
 from segfaith.results.records import RunData
-from segfaith.results.tables import data_label
+from segfaith.results.trust import CONTROLS
 
 
 def grouped(data: Sequence[RunData]) -> dict[str, list[RunData]]:
@@ -13,6 +14,18 @@ def grouped(data: Sequence[RunData]) -> dict[str, list[RunData]]:
     for one in data:
         groups.setdefault(data_label(one.description), []).append(one)
     return groups
+
+
+def own_methods(data: Sequence[RunData]) -> list[str]:
+    """The methods under test of the runs, see `under_test`."""
+    return under_test(name for one in data for name in one.records["method"])
+
+
+def under_test(methods: Iterable[str]) -> list[str]:
+    """The methods that are neither controls nor variants with other parameters of a method that is there too."""
+    names = list(dict.fromkeys(methods))
+    bases = {name: name.partition("@")[0] for name in names}
+    return [name for name in names if bases[name] not in CONTROLS and (name == bases[name] or bases[name] not in names)]
 
 
 def with_score(one: RunData, min_s: float | None) -> RunData:

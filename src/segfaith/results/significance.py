@@ -12,37 +12,35 @@ holds for that run alone. Spread between runs and win counts need several runs w
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import combinations
-from math import inf, isnan, nan, sqrt
+from math import inf, isnan, nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scikit_posthocs import posthoc_nemenyi_friedman
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
+from segfaith.results.selection import under_test
 from segfaith.results.tables import Run, by_data, measured
-from segfaith.results.trust import CONTROLS
 
 TESTED = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability")
 """Metrics of the page; `tdd_gain` subtracts one control from both, so that its pairs differ as those of `tdd` do."""
 ALPHA = 0.05
 LEAST_DIFFERENCES = 6
 """Wilcoxon: with fewer differences that are not zero, no outcome has a two-sided p below .05 (2 / 2^5 = .0625)."""
-LEAST_IMAGES, LEAST_METHODS = 10, 3
-"""Friedman: with fewer images its chi-square is no good approximation; two methods are a pair."""
 EXACT, PERMUTED = 50, 25
 """Up to so many images the exact distribution; below so many differences that are not zero, permutations."""
 ONE_RUN = (
     "one run, which says nothing of other seeds or models; add runs, or ask with single_run=True (--single-run) "
     "for what holds of this run alone"
 )
+CHANCE = "random_cells"
+"""The control that is as coarse as RIA's map, and so the fair one."""
 RESAMPLES = 9999
 DECIMALS = 12
 """Differences are rounded to this, so that what floats add in rounding is neither a difference nor breaks a tie."""
@@ -50,29 +48,6 @@ COLUMNS = (
     *("data", "metric", "first", "second", "images", "runs", "mean_first", "mean_second", "difference", "low", "high"),
     *("effect", "statistic", "p", "p_holm", "significant", "p_method", "note", "why"),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Friedman:
-    """Friedman's test over all methods at once, with Nemenyi's test of each pair.
-
-    `ranks` are mean ranks over images, 1 the best by the metric's direction, ties shared. Two methods whose ranks
-    differ by less than `critical_difference` are not told apart at .05; `nemenyi` holds the p-value of each pair.
-    `why` says why it is not testable; then only methods, images, runs and ranks are given. `note`: what is left out.
-    """
-
-    data: str
-    metric: str
-    methods: tuple[str, ...]
-    images: int
-    runs: int
-    ranks: dict[str, float]
-    statistic: float = nan
-    p: float = nan
-    critical_difference: float = nan
-    nemenyi: pd.DataFrame = field(default_factory=pd.DataFrame)
-    why: str = ""
-    note: str = ""
 
 
 def compare(
@@ -97,8 +72,8 @@ def compare(
     Args:
         metric: of `METRICS`.
         min_s: leaves out samples with a lower s.
-        methods: to compare, as in the records. By default all but the controls and variants such as `dea@alpha=0.5`:
-            each further pair makes Holm's correction harsher for those that matter.
+        methods: to compare, as in the records. By default the methods under test and `random_cells`, see `family`:
+            each further pair makes Holm's correction harsher for all.
         single_run: also tests where one run alone has both methods; see the module.
         seed: of the bootstrap and the permutations.
 
@@ -113,21 +88,21 @@ def compare(
         SettingsError: an unknown metric; methods that no run holds, or fewer than two different ones.
     """
     lookup("metric", metric, METRICS)
-    names = _chosen(runs, methods)
+    names = family(runs, methods)
     rows: list[dict[str, Any]] = []
     for data, group in by_data(runs).items():
-        values = _values(group, metric, min_s)
+        values = paired(group, metric, min_s)
         held = {name for _, records in group for name in records["method"]}
-        family = [
+        pairs = [
             {"data": data, "metric": metric} | _pair(values, first, second, held, single_run=single_run, seed=seed)
             for first, second in combinations(names, 2)
         ]
-        tested = [row for row in family if not row["why"]]
+        tested = [row for row in pairs if not row["why"]]
         if tested:
             corrected = multipletests([row["p"] for row in tested], alpha=ALPHA, method="holm")[1]
             for row, p_holm in zip(tested, corrected, strict=True):
                 row |= {"p_holm": float(p_holm), "significant": bool(p_holm < ALPHA)}
-        rows += family
+        rows += pairs
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -144,38 +119,19 @@ def rank_biserial(differences: NDArray[np.float64]) -> float:
     return float((ranks * np.sign(differences)).sum() / ranks.sum())
 
 
-def friedman(
-    runs: Sequence[Run],
-    metric: str,
-    min_s: float | None = None,
-    *,
-    methods: Sequence[str] | None = None,
-    single_run: bool = False,
-) -> list[Friedman]:
-    """Friedman's test per data set, over the images on which, in the same run, all methods have a value.
+def family(runs: Sequence[Run], methods: Sequence[str] | None = None, *, chance: bool = True) -> list[str]:
+    """The methods whose pairs are tested together, those of all data sets, in the order of the records or of `methods`.
 
-    The critical difference is q sqrt(k (k + 1) / (6 n)), of k methods and n images, with q the .95 quantile of the
-    studentised range of k and infinite degrees of freedom, divided by sqrt(2) (Demsar 2006). Methods that have no value
-    in a data set are left out there, with a note. Arguments as in `compare`.
+    By default the methods under test, without controls and variants, and with `chance` also `random_cells`, so that
+    each method is held against a map that knows nothing and is as coarse. It adds a pair for each method.
 
     Raises:
-        SettingsError: as `compare`, or a metric that is a diagnostic and ranks nothing.
+        SettingsError: methods that no run holds, or fewer than two different ones.
     """
-    if lookup("metric", metric, METRICS).better is None:
-        ranking = ", ".join(name for name in METRICS if METRICS[name].better)
-        raise SettingsError(f"{metric!r} is a diagnostic and ranks no methods; expected one of {ranking}")
-    names = _chosen(runs, methods)
-    return [
-        _friedman(_values(group, metric, min_s), data, metric, names, single_run=single_run)
-        for data, group in by_data(runs).items()
-    ]
-
-
-def _chosen(runs: Sequence[Run], methods: Sequence[str] | None) -> list[str]:
-    """The methods to compare, those of all data sets, in the order of the records or of `methods`."""
     known = list(dict.fromkeys(name for _, records in runs for name in records["method"]))
     if methods is None:
-        return [name for name in known if name not in CONTROLS and "@" not in name]
+        own = under_test(known)
+        return [*own, CHANCE] if chance and own and CHANCE in known else own
     unknown = [name for name in methods if name not in known]
     if unknown:
         raise SettingsError(
@@ -187,7 +143,7 @@ def _chosen(runs: Sequence[Run], methods: Sequence[str] | None) -> list[str]:
     return list(methods)
 
 
-def _values(group: Sequence[Run], metric: str, min_s: float | None) -> pd.DataFrame:
+def paired(group: Sequence[Run], metric: str, min_s: float | None) -> pd.DataFrame:
     """A row per run and sample, a column per method; NaN where undefined, skipped, failed or infinite."""
     parts = [
         measured(records, min_s).reindex(columns=["sample_id", "method", metric]).assign(run=number)
@@ -275,40 +231,3 @@ def _interval(differences: NDArray[np.float64], seed: int) -> tuple[float, float
             rng=np.random.default_rng(seed),
         ).confidence_interval
     return float(interval.low), float(interval.high)
-
-
-def _friedman(values: pd.DataFrame, data: str, metric: str, names: Sequence[str], *, single_run: bool) -> Friedman:
-    chosen = values.reindex(columns=list(names))
-    methods = [name for name in names if chosen[name].notna().any()]
-    complete = chosen[methods].dropna()
-    images = complete.groupby("sample_id").mean().round(DECIMALS)
-    badness = images.to_numpy(float) * (-1 if METRICS[metric].better == "higher" else 1)
-    count, runs = len(images), complete.index.get_level_values("run").nunique()
-    table = stats.rankdata(badness, axis=1) if badness.size else badness
-    ranks = dict(zip(methods, map(float, table.mean(0)), strict=True)) if table.size else {}
-    notes = [f"left out, without a value here: {', '.join(name for name in names if name not in methods)}"]
-    notes = notes if len(methods) < len(names) else []
-    every = chosen.dropna(how="all").index.get_level_values("run").nunique()
-    if runs < every:
-        notes.append(f"{runs} of {every} runs entered: no image of the others has a value of all methods")
-    if runs == 1 and single_run:
-        notes.append("one run: says nothing of other seeds or models")
-    if len(methods) < LEAST_METHODS:
-        why = f"{len(methods)} methods with a value, at least {LEAST_METHODS} needed"
-    elif runs == 1 and not single_run:
-        why = ONE_RUN
-    elif count < LEAST_IMAGES:
-        why = f"{count} images with a value of all methods, at least {LEAST_IMAGES} needed"
-    elif np.ptp(table, axis=1).max() == 0:
-        why = f"all methods are tied on all {count} images"
-    else:
-        result = stats.friedmanchisquare(*badness.T)
-        quantile = float(stats.studentized_range.ppf(1 - ALPHA, len(methods), inf)) / sqrt(2)
-        return Friedman(
-            *(data, metric, tuple(methods), count, runs, ranks, float(result.statistic), float(result.pvalue)),
-            critical_difference=quantile * sqrt(len(methods) * (len(methods) + 1) / (6 * count)),
-            nemenyi=posthoc_nemenyi_friedman(pd.DataFrame(badness, columns=methods)),
-            note="; ".join(notes),
-        )
-    why = f"not testable: {why}"
-    return Friedman(data, metric, tuple(methods), count, runs, ranks, why=why, note="; ".join(notes))

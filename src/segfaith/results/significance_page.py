@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.friedman import Friedman, friedman
 from segfaith.results.records import replace_file
-from segfaith.results.significance import ALPHA, COLUMNS, TESTED, Friedman, compare, friedman
+from segfaith.results.significance import ALPHA, CHANCE, COLUMNS, TESTED, compare, family
 from segfaith.results.tables import Run, by_data, notes
 
 
@@ -61,7 +62,8 @@ def _gather(
         for metric in metrics
         if METRICS[metric].better
     }
-    lines = ["# Significance", "", INTRODUCTION]
+    names = family(runs, methods)
+    lines = ["# Significance", "", INTRODUCTION, "", f"Compared here: {', '.join(names) or 'none'}."]
     for place, data in enumerate(by_data(runs)):
         lines += ["", f"## {data}"]
         for metric, table in pairs.items():
@@ -88,8 +90,9 @@ INTRODUCTION = (
     f"the verdict follows p after Holm's correction over the pairs of a data set and metric, at {ALPHA:g}. `not told "
     "apart` is no proof of equality. All of this speaks of other images under these models and seeds, not of other "
     "models or seeds. Mean ranks: 1 is best; where Friedman's p is below the same level, methods whose ranks differ by "
-    "more than the critical difference (Nemenyi) are told apart, else none are. Controls and variants such as "
-    "dea@alpha=0.5 are compared only if named."
+    "more than the critical difference (Nemenyi) are told apart, else none are. Each method is also compared with "
+    f"{CHANCE}, chance at the maps' own coarseness, unless others are named; it does not enter Friedman's test. Other "
+    "controls, and variants such as dea@alpha=0.5, are compared only if named."
 )
 
 

@@ -20,8 +20,9 @@ from scipy import stats
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
+from segfaith.results.labels import data_label
 from segfaith.results.records import RunData
-from segfaith.results.tables import SMALL_SCORE, TABLE_METRICS, Run, data_label, measured
+from segfaith.results.tables import SMALL_SCORE, TABLE_METRICS, Run, measured
 
 TRIM = 0.1
 """Share of the samples that a trimmed mean leaves out on each side."""
@@ -41,7 +42,7 @@ DROP_COLUMNS = ["data", "method", "drop", "mean", "median", "trimmed", "n"]
 STRATUM_COLUMNS = ["data", "stratum", "method", "mean", "median", "n"]
 LEAKAGE_COLUMNS = ["data", "method", *LEAKAGE, "n"]
 PROPERTY_COLUMNS = ["data", "method", *PROPERTIES, "target_area", "n"]
-RANDOMISATION_MEANS = ["data", "method", "stage", "part", "spearman", "pearson", "n"]
+RANDOMISATION_MEANS = ["data", "model", "method", "stage", "part", "spearman", "pearson", "s", "n", "constant"]
 
 
 def robust(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
@@ -155,30 +156,56 @@ def map_properties(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFr
 
 
 def randomisation(data: Sequence[RunData]) -> pd.DataFrame:
-    """The sanity check of Adebayo et al. (2018): is the map another one once the model's weights are shuffled?
+    """The sanity check of Adebayo et al. (2018): is the map another one once the model's weights are drawn anew?
 
-    Stage 1 has shuffled the head, each further stage one part more. A map that stays alike (correlation near 1) does
-    not depend on what the model learned.
+    Stage 1 has a new head, each further stage one new part more. A map that stays alike (correlation near 1) does not
+    depend on what the model learned.
 
     Returns:
-        Columns data, method, stage, part, spearman, pearson (means), n (samples with a Spearman correlation). Parts
-        have the models' own names, so that models with different ones have rows of their own.
+        Columns data, model, method, stage, part, spearman, pearson, s (means; s is that of the model at this stage), n
+        (samples with a Spearman correlation), constant (samples without one, as the map or the trained model's is
+        constant). Runs of one model with the same parts are taken together.
     """
     labels = pd.DataFrame({"data": [data_label(one.description) for one in data]})
-    parts = [one.randomisation.assign(data=data_label(one.description)) for one in data if len(one.randomisation)]
+    parts = [
+        one.randomisation.assign(data=data_label(one.description), model=model)
+        for one, model in zip(data, _models(data), strict=True)
+        if len(one.randomisation)
+    ]
     if not parts:
         return _table([], RANDOMISATION_MEANS, NOT_RANDOMISED)
     everything = pd.concat(parts, ignore_index=True)
     everything = everything[everything["status"] == "ok"]
     rows = []
-    for label, method, part in _parts(everything):
-        stages = part.drop_duplicates(["stage", "part"]).sort_values("stage", kind="stable")
-        for stage, name in zip(stages["stage"], stages["part"], strict=True):
-            own = part[(part["stage"] == stage) & (part["part"] == name)]
-            spearman, pearson = _means(own, ("spearman", "pearson"))
-            rows.append([label, method, int(stage), name, spearman, pearson, int(own["spearman"].notna().sum())])
+    for model in everything["model"].unique():
+        for label, method, part in _parts(everything[everything["model"] == model]):
+            stages = part.drop_duplicates(["stage", "part"]).sort_values("stage", kind="stable")
+            for stage, name in zip(stages["stage"], stages["part"], strict=True):
+                own = part[(part["stage"] == stage) & (part["part"] == name)]
+                known = int(own["spearman"].notna().sum())
+                means = _means(own, ("spearman", "pearson", "s"))
+                rows.append([label, model, method, int(stage), name, *means, known, len(own) - known])
     why = NOT_RANDOMISED if rows else "the randomisation check failed on all samples"
     return _table(rows, RANDOMISATION_MEANS, why, labels)
+
+
+def _models(data: Sequence[RunData]) -> list[str]:
+    """What each run's model is called: by name, where that tells them apart, else by weights too, else by its runs."""
+    keys = []
+    for one in data:
+        model, stages = one.description["model"], one.randomisation.drop_duplicates("stage").sort_values("stage")
+        keys.append((str(model["name"]), str(model["weights"]), tuple(stages["part"].astype(str))))
+    distinct = set(keys)
+    labels = []
+    for name, weights, parts in keys:
+        runs = [one.label for one, key in zip(data, keys, strict=True) if key == (name, weights, parts)]
+        if len([key for key in distinct if key[0] == name]) == 1:
+            labels.append(name)
+        elif len([key for key in distinct if key[:2] == (name, weights)]) == 1:
+            labels.append(f"{name}, {weights}")
+        else:
+            labels.append(f"{name} ({', '.join(runs)})")
+    return labels
 
 
 NOT_RANDOMISED = "no run has made the randomisation check: no rows in randomisation.parquet"

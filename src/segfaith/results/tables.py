@@ -6,11 +6,13 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
+from segfaith.results.labels import data_label
 from segfaith.results.paper import PAPER_METHODS, PAPER_METRICS, paper_value
 from segfaith.results.records import replace_file
 
@@ -25,6 +27,8 @@ STATISTICS: dict[str, Literal["mean", "median"]] = {"Mean": "mean", "Median over
 
 RUN_VALUE_COLUMNS = ["data", "run", "model", "seed", "method", "metric", "value", "n"]
 WIN_COLUMNS = ["data", "metric", "first", "second", "wins", "ties", "losses", "runs", "count"]
+
+DIGITS = 9
 
 Run = tuple[Mapping[str, Any], pd.DataFrame]
 
@@ -186,7 +190,7 @@ def run_values(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
 def wins(runs: Sequence[Run], metric: str, min_s: float | None = None) -> pd.DataFrame:
     """In how many runs the first method of a pair is better than the second, by their run-level means.
 
-    Only runs that have a value of both count.
+    Only runs that have a value of both count; means that are equal to 1e-9 are tied.
 
     Returns:
         One row per data set and pair: data, metric, first, second, wins (of the first), ties, losses, runs, count
@@ -206,7 +210,8 @@ def wins(runs: Sequence[Run], metric: str, min_s: float | None = None) -> pd.Dat
         table = group.pivot(index="run", columns="method", values="value") * (1 if better == "higher" else -1)
         for first, second in combinations(dict.fromkeys(group["method"]), 2):
             both = table[[first, second]].dropna()
-            won, lost = int((both[first] > both[second]).sum()), int((both[first] < both[second]).sum())
+            margins = decisive(both[first] - both[second])
+            won, lost = int((margins > 0).sum()), int((margins < 0).sum())
             counts = [won, len(both) - won - lost, lost, len(both), f"{won}/{len(both)}"]
             rows.append([data, metric, first, second, *counts])
     return pd.DataFrame(rows, columns=WIN_COLUMNS)
@@ -260,11 +265,6 @@ def run_table(runs: Sequence[Run], min_s: float | None = None) -> list[list[str]
     return table
 
 
-def data_label(description: Mapping[str, Any]) -> str:
-    """A run's data set, as tables name it: "voc2012 val"."""
-    return f"{description['data']['name']} {description['data']['split']}"
-
-
 def run_labels(runs: Sequence[Run]) -> list[str]:
     """A name of each run, all different: that of its settings, or else model and seed; a repeated one is numbered."""
     labels: list[str] = []
@@ -290,6 +290,11 @@ def measured(records: pd.DataFrame, min_s: float | None) -> pd.DataFrame:
     """The rows that were measured, with s of at least `min_s` if it is given."""
     entered = records[records["status"] == "ok"]
     return entered if min_s is None else entered[entered["s"] >= min_s]
+
+
+def decisive(difference: Any) -> Any:
+    """Differences of run-level means, rounded to 1e-9, so that rounding errors decide nothing."""
+    return np.round(difference, DIGITS)
 
 
 def _cell(value: float, std: float) -> str:

@@ -1,0 +1,119 @@
+"""Curves over k from records: their means over images with intervals, and the areas under them.
+
+Every function takes `min_s`, which leaves out samples with a lower s.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from segfaith.results.records import RunData
+from segfaith.results.selection import grouped
+
+CURVE_KINDS = {"tdd": "target_deletion", "odd_abs": "off_deletion", "insertion_gain": "insertion"}
+"""Metrics that can be ranked under other settings, and the kind of curve that holds them."""
+AREA_COLUMNS = ["data", "method", "kind", "area", "n", "low_k", "high_k"]
+CURVE_MEAN_COLUMNS = ["data", "method", "kind", "k", "mean", "low", "high", "n"]
+NO_CURVES = "no run has curves; name several operators or several k in [evaluation]"
+
+
+def areas(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFrame:
+    """Area under each method's curve over k at the first operator, by the trapezoid rule, divided by the range of k.
+
+    The point k = 0 with value 0 is added, for there nothing is deleted or inserted. So an area is the mean height of
+    the curve between k = 0 and the highest k: higher is better for target_deletion and insertion. That of off_deletion
+    can be 0 because rises and falls cancel; off_deletion_abs, of the absolute values, does not: lower is better.
+
+    Returns:
+        Columns data, method, kind, area (mean of run-level means over images), n (pairs of run and image that have all
+        k), low_k (0), high_k. Only k that all runs share enter, and at least two are needed; else the data set has no
+        rows, with the reason in `attrs["why"]`.
+    """
+    found, reasons = [], []
+    for label, group in grouped(data).items():
+        curves, ks = _curves(group, min_s)
+        if len(ks) < 2:
+            reasons.append(f"{label}: areas need curves over at least two k that all runs share, got {len(ks)}")
+            continue
+        off = curves[curves["kind"] == "off_deletion"]
+        wide = pd.concat([curves, off.assign(kind="off_deletion_abs", value=absolute(off))]).pivot_table(
+            index=["method", "kind", "run", "sample_id"], columns="k", values="value", sort=False
+        )
+        wide = wide.reindex(columns=ks).dropna()
+        heights = np.hstack([np.zeros((len(wide), 1)), wide.to_numpy(float)])
+        area = pd.Series(np.trapezoid(heights, [0.0, *ks], axis=1) / ks[-1], wide.index)
+        keys = ["method", "kind"]
+        means = area.groupby(level=[*keys, "run"], sort=False).mean().groupby(level=keys, sort=False).mean()
+        table = pd.DataFrame({"area": means, "n": area.groupby(level=keys, sort=False).size()}).reset_index()
+        found.append(table.assign(data=label, low_k=0.0, high_k=ks[-1])[AREA_COLUMNS])
+    return _joined(found, AREA_COLUMNS, reasons)
+
+
+def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFrame:
+    """Mean curves over k at the first operator, with the 95 % interval of the mean (Student's t) over images.
+
+    Each image is averaged over its runs first, for the same image in two runs is not two independent ones. Values are
+    tdd, odd (signed) and insertion gain.
+
+    Returns:
+        Columns data, method, kind, k, mean, low, high (NaN for a single image), n (images). A data set whose
+        runs have no curves has no rows, with the reason in `attrs["why"]`.
+    """
+    found, reasons = [], []
+    for label, group in grouped(data).items():
+        curves, _ = _curves(group, min_s, shared=False)
+        if not len(curves):
+            reasons.append(f"{label}: {NO_CURVES}")
+            continue
+        images = curves.groupby(["method", "kind", "k", "sample_id"], sort=False)["value"].mean().dropna()
+        table = images.groupby(level=["method", "kind", "k"], sort=False).agg(["mean", "std", "count"]).reset_index()
+        half = pd.Series(stats.t.ppf(0.975, table["count"] - 1), table.index) * table["std"] / np.sqrt(table["count"])
+        table = table.assign(data=label, low=table["mean"] - half, high=table["mean"] + half, n=table["count"])
+        places = {name: place for place, name in enumerate([*curves["method"].unique(), *CURVE_KINDS.values()])}
+        table = table.sort_values(["method", "kind", "k"], key=lambda one: one.map(places) if one.name != "k" else one)
+        found.append(table[CURVE_MEAN_COLUMNS])
+    return _joined(found, CURVE_MEAN_COLUMNS, reasons)
+
+
+def first_setting(one: RunData) -> tuple[str, float]:
+    """The operator and the k of a run's records."""
+    evaluation = one.description["settings"]["evaluation"]
+    operator, k = (
+        value[0] if isinstance(value, list) else value for value in (evaluation["occlusion"], evaluation["k"])
+    )
+    return str(operator), float(k)
+
+
+def absolute(rows: pd.DataFrame) -> pd.Series:
+    """Absolute values, as the records have them: means over a method's draws; older curves have only their mean's."""
+    values = rows["value"].abs()
+    return rows["value_abs"].fillna(values) if "value_abs" in rows else values
+
+
+def explained(table: pd.DataFrame, reasons: Sequence[str]) -> pd.DataFrame:
+    """`attrs["why"]` says what is missing and why."""
+    table.attrs["why"] = "; ".join(reasons) or ("" if len(table) else "no runs")
+    return table
+
+
+def _curves(group: Sequence[RunData], min_s: float | None, shared: bool = True) -> tuple[pd.DataFrame, list[float]]:
+    """Curves over k at each run's first operator, and their k in order; with `shared` only those of all runs."""
+    frames = []
+    for number, one in enumerate(group):
+        rows = one.curves[one.curves["occlusion"] == first_setting(one)[0]]
+        rows = rows if min_s is None else rows[rows["s"] >= min_s]
+        if len(rows):
+            frames.append(rows.assign(run=number))
+    if not frames:
+        return pd.DataFrame(), []
+    everything = pd.concat(frames, ignore_index=True)
+    ks = {float(k) for k in everything["k"].unique()}
+    ks = set.intersection(ks, *({float(k) for k in one["k"].unique()} for one in frames)) if shared else ks
+    return everything[everything["k"].isin(ks)], sorted(ks)
+
+
+def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str], reasons: Sequence[str]) -> pd.DataFrame:
+    joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(columns))
+    return explained(joined, reasons)

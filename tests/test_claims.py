@@ -126,6 +126,17 @@ def test_a_method_that_some_runs_lack_is_compared_over_the_runs_that_have_it() -
     assert claim(found, ALL[0])["count"] == "4/4 runs"
 
 
+def test_a_claim_of_every_run_does_not_hold_while_one_of_them_cannot_tell() -> None:
+    """Unless another one fails already."""
+    lacking = run("two", drop=("ega",))
+    unknown = claim(check_claims([run("one"), lacking]), ALL[0])
+    assert (unknown["holds"], unknown["count"]) == ("not testable", "1/1 run")
+    assert unknown["numbers"].endswith("; no value of one of them in two")
+    failed = claim(check_claims([run("one", {"tdd": {"dea": 0.24}}), lacking]), ALL[0])
+    assert (failed["holds"], failed["count"]) == ("fails", "0/1 run")
+    assert failed["numbers"].endswith("; not in one; no value of one of them in two")
+
+
 def test_equal_is_neither_above_nor_between() -> None:
     """Also where floating point has 0.1 + 0.2 on one side and 0.3 on the other."""
     found = check_claims([run("one", {"tdd": {"dea": 0.1 + 0.2, "ega": 0.3}})])

@@ -99,10 +99,15 @@ def test_a_band_in_which_the_map_marks_nothing_loses_nothing() -> None:
     assert row["odd_near"] == row["odd"] != 0
 
 
-def test_a_target_that_leaves_few_pixels_is_fair_with_those() -> None:
-    where = target(slice(0, 56), slice(0, 59))
-    row, _, _ = evaluated(torch.rand(SIZE), where, leakage="detailed", k=1.0)
-    assert row["s_fair_deleted"] == row["s_off_deleted"]
+def test_a_target_that_leaves_fewer_pixels_than_it_loses_has_no_fair_leakage() -> None:
+    half, more = target(slice(0, 28), slice(0, 60)), target(slice(0, 29), slice(0, 60))
+    row, _, _ = evaluated(torch.rand(SIZE), half, leakage="detailed", k=1.0)
+    assert row["s_fair_deleted"] == row["s_off_deleted"], "as many outside as inside"
+    assert "odd_fair" not in row["reason"]
+    row, _, _ = evaluated(torch.rand(SIZE), more, leakage="detailed", k=1.0)
+    assert isnan(row["odd_fair"])
+    assert isnan(row["odd_fair_abs"])
+    assert row["reason"].endswith("odd_fair: fewer pixels lie outside the target than tdd deletes")
     everywhere, _, _ = evaluated(torch.rand(SIZE), Target(1, torch.ones(SIZE, dtype=torch.bool)), leakage="detailed")
     assert all(isnan(everywhere[name]) for name in ("odd_fair", "odd_near", "odd_middle", "odd_far"))
 

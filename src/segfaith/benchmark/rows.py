@@ -56,6 +56,8 @@ def record(
     reasons = list(one.explained.reasons)
     if not len(one.rankings[0].outside):
         reasons.insert(0, "odd, leakage: nothing lies outside the target")
+    elif settings.leakage == "detailed" and isnan(draws[0]["odd_fair"]):
+        reasons.append("odd_fair: fewer pixels lie outside the target than tdd deletes")
     if sample["kind"] == COUNTERPART:
         reasons.append("evidence scores, odd_beyond: what decides this class is the absence of a part")
     elif any(isnan(found["evidence_mass"]) for found in one.found):

@@ -98,11 +98,11 @@ def score_interventions(
     Args:
         pairs: operators and k. The first pair also gives what `fair` and `limits` ask for.
         expected: s_c of the image by the model itself; where the fast scorer disagrees, the model does all.
-        fair: also delete only the n(k, M) highest pixels outside M (`off_fair`).
+        fair: also delete only the n(k, M) highest pixels outside M (`off_fair`), where so many lie there.
         limits: by kind, a set of pixels: S_o is deleted within it alone. Maps whose S_o does not meet it are left out.
 
     Model passes: one, one for each operator, for each map and pair two, or three where something lies outside M,
-    and one for each map and kind of `fair` and `limits`. Off-target deletions with nothing outside M are left out.
+    and one for each map and kind of `fair` and `limits`. Deletions of pixels that are not there are left out.
     """
     size = (image.shape[1], image.shape[2])
     everything = torch.ones(1, *size, dtype=torch.bool, device=image.device)
@@ -161,6 +161,7 @@ def _chosen(
     order = ranking.outside
     count = top_count(item.k, len(order)) if len(order) else 0
     if item.kind == "off_fair":
-        count = min(top_count(item.k, len(ranking.inside)), len(order))
+        count = top_count(item.k, len(ranking.inside))
+        count = count if count <= len(order) else 0
     chosen = top_pixels(order, count, size)
     return chosen & limits[item.kind] if item.kind in limits else chosen

@@ -1,8 +1,9 @@
 """The paper's claims (SPEC section 4), put to the test among its four methods, on any suite of runs.
 
-Claims of "every run" are judged run by run. The others are judged on the suite's means over runs, and it is counted in
-how many runs they hold too. Two methods are always compared over the runs that have both, by their run-level means; a
-method that is equal to another is neither above nor below it (differences are rounded to 1e-9).
+Claims of "every run" are judged run by run: one run is enough to fail, and where none fails but one lacks a value, the
+claim is not testable. The others are judged on the suite's means over runs, and it is counted in how many runs they
+hold too. Two methods are always compared over the runs that have both, by their run-level means; a method that is equal
+to another is neither above nor below it (differences are rounded to 1e-9).
 """
 
 import re
@@ -107,9 +108,13 @@ def _judge(claim: Claim, table: pd.DataFrame) -> tuple[str, str, str]:
     count = f"{int(inside.sum())}/{len(margins)} run{'s' if len(margins) != 1 else ''}"
     numbers = _numbers(claim, table)
     if not inside.all():
-        numbers += f"; not in {', '.join(str(run) for run in margins.index[~inside])}"
-    holds = bool(inside.all()) if claim.kind == "in every run" else _in_the_mean(claim, table)
-    return "holds" if holds else "fails", count, numbers
+        numbers += f"; not in {', '.join(map(str, margins.index[~inside]))}"
+    unknown = [str(run) for run in table.index if run not in margins.index]
+    if unknown:
+        numbers += f"; no value of one of them in {', '.join(unknown)}"
+    if claim.kind != "in every run":
+        return "holds" if _in_the_mean(claim, table) else "fails", count, numbers
+    return "fails" if not inside.all() else "not testable" if unknown else "holds", count, numbers
 
 
 def _margins(claim: Claim, table: pd.DataFrame) -> pd.Series:

@@ -14,11 +14,12 @@ from segfaith.benchmark.plan import passes_per_sample
 from segfaith.benchmark.settings import EvaluationSettings, make_settings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.errors import SettingsError
+from segfaith.evaluation import interventions
 from segfaith.evaluation.interventions import BANDS, distance_bands
 from segfaith.evaluation.map_properties import map_properties
 from segfaith.evaluation.ranking import tie_ranks, top_count
 from segfaith.randomness import generator
-from segfaith.scores import BatchSize
+from segfaith.scores import BatchSize, score_images
 from segfaith.types import Target
 from toys import SmallCNN, plain
 
@@ -134,8 +135,24 @@ def test_every_image_more_is_counted() -> None:
     assert passes() == plain_passes
     assert passes(leakage="detailed") == plain_passes + 4 * 4
     several = {"k": [0.2, 0.5, 1.0], "occlusion": ["zero", "mean"]}
-    assert passes(**several) == 1 + 1 + 2 + 4 * 3 * 6
-    assert passes(**several, curves="each") == 1 + 1 + 2 + 4 * 3 * 4
+    assert passes(**several) == 1 + 1 + 2 + 4 * 3 * 4 + 3 * 2, "at k = 1 all maps delete the same"
+    assert passes(**several, curves="each") == 1 + 1 + 2 + 4 * 3 * 3 + 3
+
+
+def test_maps_share_the_image_in_which_a_whole_region_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+
+    def counted(score: Any, build: Any, count: int, batch: BatchSize) -> torch.Tensor:
+        counts.append(count)
+        return score_images(score, build, count, batch)
+
+    monkeypatch.setattr(interventions, "score_images", counted)
+    _, curves, _ = evaluated(torch.rand(SIZE), target(), k=[0.5, 1.0])
+    assert counts == [1 + 1 + 4 * 3 + 3]
+    by_k = pd.DataFrame(curves).groupby(["kind", "k"])["score"].agg(["size", "nunique"])
+    assert by_k["size"].tolist() == [2] * 6
+    assert by_k.xs(1.0, level="k")["nunique"].tolist() == [1, 1, 1]
+    assert by_k.xs(0.5, level="k")["nunique"].tolist() == [2, 2, 2]
 
 
 def test_unknown_words_are_refused() -> None:

@@ -90,8 +90,9 @@ def passes_per_sample(
 ) -> int:
     """Model passes of one sample: evidence for one variant or six, the image, a baseline per operator, three per map.
 
-    Three of each map for each pair of operator and k, and four more with `leakage = "detailed"`. With planted evidence
-    one more is counted, which maps that mark none of it outside M do without.
+    Three of each map for each pair of operator and k, three for all maps together at k = 1, where they delete the same
+    pixels, and four more of each map with `leakage = "detailed"`. With planted evidence one more is counted, which maps
+    that mark none of it outside M do without.
     """
     gradients, interventions = evidence_keys(methods)
     regions = sum(asked.count + 1 for asked in interventions)  # one for the clean image's features
@@ -100,7 +101,8 @@ def passes_per_sample(
         evidence += len(PERTURBATIONS) * (evidence if regions else len(gradients))
     draws = sum(method.method.draws for method in methods)
     more = (1 if planted else 0) + (4 if evaluation.leakage == "detailed" else 0)
-    return evidence + 1 + len(evaluation.occlusion) + draws * (3 * len(evaluation.pairs) + more)
+    deletions = sum(3 * (1 if k == 1 else draws) for _, k in evaluation.pairs)
+    return evidence + 1 + len(evaluation.occlusion) + deletions + draws * more
 
 
 def target_class(settings: Settings, model: SegmentationModel, dataset: Dataset) -> int | None:

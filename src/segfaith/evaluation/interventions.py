@@ -1,7 +1,7 @@
 """The images that the deletion and insertion metrics score, and their scores: every map of a sample in full batches."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
 
@@ -102,7 +102,8 @@ def score_interventions(
         limits: by kind, a set of pixels: S_o is deleted within it alone. Maps whose S_o does not meet it are left out.
 
     Model passes: one, one for each operator, for each map and pair two, or three where something lies outside M,
-    and one for each map and kind of `fair` and `limits`. Deletions of pixels that are not there are left out.
+    and one for each map and kind of `fair` and `limits`. Deletions of pixels that are not there are left out. Where all
+    pixels of a region are taken, as at k = 1, the maps share one image.
     """
     size = (image.shape[1], image.shape[2])
     everything = torch.ones(1, *size, dtype=torch.bool, device=image.device)
@@ -124,6 +125,9 @@ def score_interventions(
         if bool(_chosen(item, ranking, size, limits).any())
     ]
 
+    shared = [_shared(item, rankings[item.index]) for item in planned]
+    distinct = list(dict.fromkeys(shared))
+
     def build(numbers: Int[Tensor, "B"]) -> Tensor:
         return torch.stack([made(number) for number in numbers.tolist()])
 
@@ -132,24 +136,32 @@ def score_interventions(
             return image
         if number <= len(operators):
             return list(baselines.values())[number - 1]
-        item = planned[number - 1 - len(operators)]
+        item = distinct[number - 1 - len(operators)]
         chosen = _chosen(item, rankings[item.index], size, limits)
         if item.kind == "insertion":
             return torch.where(chosen, image, baselines[item.operator])
         return operators[item.operator](chosen[None])[0]
 
-    count = 1 + len(operators) + len(planned)
+    count = 1 + len(operators) + len(distinct)
     scorer = scorer_for(model, image, target.region, target.class_index)
     scores = score_images(scorer.score, build, count, batch).tolist()
     if abs(scores[0] - expected) > TOLERANCE and not isinstance(scorer, PlainScorer):
         plain = PlainScorer(model, target.region, target.class_index)
         scores = score_images(plain.score, build, count, batch).tolist()
     first = 1 + len(operators)
+    found = dict(zip(distinct, scores[first:], strict=True))
     return Scores(
         scores[0],
         dict(zip(operators, scores[1:first], strict=True)),
-        dict(zip(planned, scores[first:], strict=True)),
+        {item: found[one] for item, one in zip(planned, shared, strict=True)},
     )
+
+
+def _shared(item: Intervention, ranking: Ranking) -> Intervention:
+    """The same for all maps where every pixel of the region is taken, whatever their order."""
+    order = ranking.inside if item.kind in ("target_deletion", "insertion") else ranking.outside
+    everything = item.kind != "off_fair" and top_count(item.k, len(order)) == len(order)
+    return replace(item, index=0) if everything else item
 
 
 def _chosen(

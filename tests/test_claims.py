@@ -128,13 +128,20 @@ def test_a_method_that_some_runs_lack_is_compared_over_the_runs_that_have_it() -
 
 def test_a_claim_of_every_run_does_not_hold_while_one_of_them_cannot_tell() -> None:
     """Unless another one fails already."""
-    lacking = run("two", drop=("ega",))
+    lacking = run("two", {"tdd": {"ega": nan}})
     unknown = claim(check_claims([run("one"), lacking]), ALL[0])
     assert (unknown["holds"], unknown["count"]) == ("not testable", "1/1 run")
     assert unknown["numbers"].endswith("; no value of one of them in two")
     failed = claim(check_claims([run("one", {"tdd": {"dea": 0.24}}), lacking]), ALL[0])
     assert (failed["holds"], failed["count"]) == ("fails", "0/1 run")
     assert failed["numbers"].endswith("; not in one; no value of one of them in two")
+
+
+def test_a_claim_of_every_run_is_about_those_that_were_to_measure_both() -> None:
+    """As GPA's on SBD, where the ablations leave it out."""
+    found = claim(check_claims([run("one"), run("two"), run("ablation", drop=("gpa",))]), ALL[1])
+    assert (found["holds"], found["count"]) == ("holds", "2/2 runs")
+    assert found["numbers"].endswith("; not all of them were run in ablation")
 
 
 def test_equal_is_neither_above_nor_between() -> None:

@@ -10,6 +10,7 @@ from made_runs import make_run
 from segfaith.benchmark.status import absent_runs, read_states
 from segfaith.cli import app
 from segfaith.errors import SettingsError
+from segfaith.results.conclusions import write_conclusions
 from segfaith.results.curves import areas
 from segfaith.results.rankings import by_setting
 from segfaith.results.records import create_file, find_runs, load_runs
@@ -82,6 +83,33 @@ def test_copies_of_a_run_are_refused(suite: Path) -> None:
     make_run(suite / "copy", seed=0, **QUICK)
     with pytest.raises(SettingsError, match=r"copy and .*net-seed0 hold the same run; name one of them"):
         load_runs([suite])
+
+
+def test_versions_of_results_are_not_averaged(suite: Path) -> None:
+    """Runs that do not say theirs, as here, mix with any."""
+    file = suite / "net-seed0" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"identity": {"results_version": 3}}))
+    assert len(load_runs([suite])) == 2
+    file = suite / "net-seed1" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"identity": {"results_version": 4}}))
+    with pytest.raises(SettingsError, match=r"'voc2012 val' to share one version .*seed0 has 3 and .*seed1 4"):
+        load_runs([suite])
+
+
+def test_a_method_with_several_parameters_can_be_named_to_compare(suite: Path) -> None:
+    done = CliRunner().invoke(app, ["report", str(suite), "--compare", "gpa, dea@alpha=0.5,beta=0.5,ega"])
+    assert "came dea@alpha=0.5,beta=0.5, which no run holds" in " ".join(str(done.exception).split())
+    done = CliRunner().invoke(app, ["report", str(suite), "--compare", "gpa, ega"])
+    assert done.exit_code == 0, done.output
+    assert "Compared here: gpa, ega." in (suite / "significance.md").read_text()
+
+
+def test_a_score_that_no_sample_has_is_the_reason_for_every_empty_table(suite: Path) -> None:
+    write_conclusions(load_runs([suite]), suite, min_s=1.1)
+    page = (suite / "conclusions.md").read_text()
+    assert "no sample was measured" in page
+    assert "older version" not in page
+    assert "no run has curves" not in page
 
 
 def test_a_file_is_created_once(tmp_path: Path) -> None:

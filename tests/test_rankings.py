@@ -24,7 +24,7 @@ def hand(
     name: str = "one",
     **evaluation: Any,
 ) -> RunData:
-    """A run whose curves hold values[method, operator, k, sample]; its records are empty."""
+    """A run whose curves hold values[method, operator, k, sample]; its records are measured samples with s = .5."""
     rows = [
         {"method": method, "occlusion": operator, "k": k, "sample_id": sample, "kind": kind, "s": 0.5, "value": value}
         for (method, operator, k, sample), value in values.items()
@@ -35,8 +35,9 @@ def hand(
         "model": {"name": "net", "weights": "net.pth", "classes": CLASSES},
         "settings": {"seed": 0, "name": name, "evaluation": settings},
     }
+    measured = pd.DataFrame({"sample_id": ["a"], "method": ["ega"], "s": [0.5], "status": ["ok"]})
     return RunData(
-        Path(name), description, pd.DataFrame(), pd.DataFrame(rows), pd.DataFrame(columns=[*RANDOMISATION_COLUMNS])
+        Path(name), description, measured, pd.DataFrame(rows), pd.DataFrame(columns=[*RANDOMISATION_COLUMNS])
     )
 
 
@@ -217,17 +218,16 @@ def test_why_there_is_no_w() -> None:
     assert why(two, methods=["ega", "ria"]) == "not testable: 2 methods, at least 3 needed"
     flat = dict.fromkeys(three, 0.3)
     assert why(hand(at({"mean": flat, "blur": flat}))) == "not testable: all methods are tied under every setting"
-    assert why(two, min_s=0.6) == f"not testable: {curves.NO_CURVES}"
+    assert why(two, min_s=0.6) == "not testable: no sample was measured"
     nothing = at({"mean": three, "blur": dict.fromkeys(three, nan)})
     assert why(hand(nothing)) == "not testable: no image has a value under all settings for all methods"
 
 
 def test_runs_without_curves_give_empty_tables_that_say_why(tmp_path: Path) -> None:
     data = [load_run(make_run(tmp_path / "run", curves=False, randomisation=False, maps=0))]
-    for table in (rankings.by_setting(data), curves.curve_means(data)):
+    for table in (rankings.by_setting(data), curves.curve_means(data), curves.areas(data)):
         assert len(table) == 0
         assert table.attrs["why"] == f"voc2012 val: {curves.NO_CURVES}"
-    assert "at least two k that all runs share, got 0" in curves.areas(data).attrs["why"]
     assert "no rows in randomisation.parquet" in strata.randomisation(data).attrs["why"]
 
 
@@ -385,7 +385,7 @@ def test_leakage_compares_both_on_the_same_samples() -> None:
     (row,) = strata.leakage([run]).to_dict("records")
     assert row == pytest.approx(
         {"data": "sbd val", "method": "ega", "odd_abs": 0.4, "odd_fair_abs": 0.3, "n": 2}
-        | {"odd_near": 0.2, "odd_middle": 0.1, "odd_far": 0.1}
+        | {"odd_near_abs": 0.2, "odd_middle_abs": 0.2, "odd_far_abs": 0.1}
     )
 
 
@@ -421,10 +421,18 @@ def test_randomisation_is_a_mean_per_method_and_stage(made: list[RunData]) -> No
     )
 
 
-def test_a_failed_randomisation_enters_nothing(made: list[RunData]) -> None:
-    rows = made[0].randomisation.assign(status="failed")
-    one = RunData(made[0].directory, made[0].description, made[0].records, made[0].curves, rows)
-    assert strata.randomisation([one]).attrs["why"] == "the randomisation check failed on all samples"
+def test_maps_that_failed_in_the_randomisation_are_counted_and_enter_no_mean(made: list[RunData]) -> None:
+    rows = made[0].randomisation
+    gone = {"status": "failed", "spearman": nan, "pearson": nan}
+    worse = rows.assign(**gone).where(rows["stage"] == 1, rows, axis=0)
+    before, found = (strata.randomisation([replace(made[0], randomisation=one)]) for one in (rows, worse))
+    at_first = before["stage"] == 1
+    assert found.loc[at_first, "failed"].tolist() == before.loc[at_first, "n"].tolist()
+    assert (found.loc[at_first, "n"] == 0).all()
+    assert found.loc[at_first, "spearman"].isna().all()
+    pd.testing.assert_frame_equal(found[~at_first], before[~at_first])
+    skipped = strata.randomisation([replace(made[0], randomisation=rows.assign(status="skipped"))])
+    assert skipped.attrs["why"] == "the randomisation check skipped all samples"
 
 
 def test_the_filter_on_s_reaches_everything(made: list[RunData]) -> None:

@@ -273,6 +273,32 @@ def test_a_single_run_is_tested_if_asked(made: list[RunData], tmp_path: Path) ->
     assert "differences are not tested" not in text
 
 
+def test_the_best_are_sought_in_the_runs_that_have_all_methods(made: list[RunData]) -> None:
+    """ega is best in the runs without gpa, whatever it is in the other; so those do not say that it beats gpa."""
+    first, second = (replace(one, records=one.records[one.records["method"].isin(("gpa", "ega"))]) for one in made)
+    good = second.records["method"] == "ega"
+    second = replace(second, records=second.records[good].assign(tdd=1.0))
+    own = first.records.assign(tdd=(first.records["method"] == "gpa") * 0.25 + 0.25)
+    said = concluded(report.build_sections([replace(first, records=own), second]))[1][1][0]
+    assert "gpa is highest, 0.500; ega follows with 0.250 (over the 1 of 2 runs that have all methods)" in said
+
+
+def test_one_operator_is_said_to_be_the_only_one_also_without_curves(made: list[RunData]) -> None:
+    bare = []
+    for one in made:
+        settings = one.description["settings"]
+        settings = settings | {"evaluation": settings["evaluation"] | {"occlusion": ["mean"], "k": [0.2]}}
+        bare.append(replace(one, curves=one.curves.iloc[:0], description=one.description | {"settings": settings}))
+    left = " ".join(concluded(report.build_sections(bare))[-1][1])
+    assert "No other operator was measured: their lead may rest on that." in left
+
+
+def test_runs_without_a_measured_sample_are_no_runs_to_conclude_from(made: list[RunData]) -> None:
+    skipped = replace(made[1], records=made[1].records.assign(status="skipped"))
+    left = " ".join(concluded(report.build_sections([made[0], skipped]))[-1][1])
+    assert "It is a single run: nothing here speaks of other seeds or models" in left
+
+
 def test_absent_runs_come_first_among_what_cannot_be_concluded(made: list[RunData], tmp_path: Path) -> None:
     absent = ("voc2012-netB-seed1: planned, but not here: weights missing", EVIL)
     title, lines = concluded(report.build_sections(made, absent=absent))[-1]

@@ -258,7 +258,7 @@ def test_conclusions_of_old_records_say_what_is_missing_and_why(tmp_path: Path) 
         "- not computed: the comparison with the paper: the paper's numbers are of its four methods",
         "- not computed: Kendall's W, folder val: not testable: no run has curves; name several operators or several k",
         "; of TDD over occlusion operators (all methods), TDD over occlusion operators (own methods), TDD over values",
-        "- not computed: areas: folder val: areas need curves over at least two k",
+        "- not computed: areas: folder val: no run has curves",
         "- not computed: fair leakage: no run has values of odd_fair_abs",
         "- not computed: map properties: no run has values of pointing",
         "- not computed: randomisation: no run has made the randomisation check",

@@ -19,6 +19,7 @@ import torch
 from folder_runs import add_sample, assert_same_records, command, make_project, sample_arrays, write_settings
 from segfaith.benchmark import executors, lock
 from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
+from segfaith.benchmark.plan import RESULTS_VERSION
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.status import RunState, forget_failed, planned_runs, read_states, run_state
 from segfaith.benchmark.suite_runs import Outcome, _remember, forecast, run_suite
@@ -364,6 +365,15 @@ def test_other_settings_are_refused_with_the_difference_also_for_runs_that_were_
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_a_suite_does_not_go_on_with_another_version_of_results(project: Path, tmp_path: Path) -> None:
+    suite = narrow(read_suite(project / "suite.toml"), ["a"])
+    ended(suite, tmp_path / "out")
+    file = tmp_path / "out" / NAMES[0] / "run.json"
+    file.write_text(file.read_text().replace(f'"results_version": {RESULTS_VERSION}', '"results_version": 1'))
+    with pytest.raises(SettingsError, match=f"results_version: 1 -> {RESULTS_VERSION}"):
+        ended(suite, tmp_path / "out")
+
+
 def test_a_suite_goes_on_with_other_folders_and_batches(tmp_path: Path) -> None:
     """Paths, and how the work is done, are not what is pooled; a run without `run.json` may still change."""
     for name in ("one", "two"):
@@ -434,17 +444,24 @@ def test_a_run_that_crashes_leaves_its_traceback_and_the_others_go_on(
     assert [one.state for one in read_states(tmp_path / "out")] == ["failed", "finished"]
 
 
-def test_a_run_without_one_measured_sample_counts_as_failed(project: Path, tmp_path: Path) -> None:
+def test_a_run_of_which_every_sample_was_skipped_is_finished_and_says_so(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for index in range(4):
         image, labels = sample_arrays(index)
         add_sample(project / "data", f"s{index}", image, np.zeros_like(labels))
     (outcome,) = ended(narrow(read_suite(project / "suite.toml"), ["a"]), tmp_path / "out")[:1]
-    assert outcome.state == "failed"
+    assert outcome.state == "finished"
     assert "no sample could be measured (2 skipped, 0 failed)" in outcome.reason
     state = run_state(tmp_path / "out" / NAMES[0])
     assert (state.state, state.done, state.ok, state.skipped, state.failed) == ("finished", 2, 0, 2, 0)
     assert state.reason == outcome.reason, "finished, as trying again changes nothing, but not without a word"
     assert forget_failed(tmp_path / "out" / NAMES[0]) == 0
+    arguments = ("suite", project / "suite.toml", "-o", tmp_path / "out", "--models", "a")
+    assert command(monkeypatch, *arguments) == 0, "the same command would change nothing"
+    said = capsys.readouterr()
+    assert "no sample could be measured (2 skipped, 0 failed)" in " ".join(said.err.split())
+    assert "0 of 2 runs are in the table" in said.out
 
 
 def make_red(project: Path, *indices: int) -> None:

@@ -39,9 +39,9 @@ LEAST_PARTS = 5
 def randomise(
     prepared: Prepared, directory: Path, count: int, on_step: Callable[[str], None] = lambda words: None
 ) -> Path:
-    """Writes `randomisation.parquet` into the run's directory for its first `count` samples; anew after every stage.
+    """Writes `randomisation.parquet` into the run's directory for its first `count` samples, once all stages are done.
 
-    The model is as before afterwards.
+    The model is as before afterwards. What interrupts it leaves an earlier file as it is.
 
     Model passes: for each sample and stage, the trained model's included, the evidence of one image; two and one more a
     part to find the stages.
@@ -74,7 +74,7 @@ def randomise(
                 before = trained.setdefault(sample_id, found)
                 base = {"sample_id": sample_id, "class_index": target.class_index, "stage": stage, "part": part, "s": s}
                 rows += [base | {"method": name} | _compared(before[name], one) for name, one in found.items()]
-            write_rows(path, rows, RANDOMISATION_COLUMNS)
+    write_rows(path, rows, RANDOMISATION_COLUMNS)
     return path
 
 

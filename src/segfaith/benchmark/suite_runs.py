@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from segfaith.benchmark import executors
 from segfaith.benchmark.lock import RunIsBusyError, alone
-from segfaith.benchmark.plan import Plan, differences, make_plan, resolve_methods
+from segfaith.benchmark.plan import RESULTS_VERSION, Plan, differences, make_plan, resolve_methods
 from segfaith.benchmark.settings import Settings
 from segfaith.benchmark.status import FAILURE_FILE, SUITE_FILE, forget_failed, planned_runs, run_state
 from segfaith.benchmark.suites import PlannedRun, Suite
@@ -124,7 +124,7 @@ def _run_one(
                 _record_failure(directory, reason, "" if known else traceback.format_exc())
         return Outcome(run, "failed", reason)
     state = run_state(directory)
-    return Outcome(run, "finished" if state.measured else "failed", state.reason)
+    return Outcome(run, "failed" if state.state == "failed" else "finished", state.reason)
 
 
 def _record_failure(directory: Path, reason: str, trace: str) -> None:
@@ -140,10 +140,14 @@ def _check_same(suite: Suite, directory: Path) -> None:
     """
     for run in (*suite.runs, *suite.others):
         try:
-            before = read_description(directory / run.name)["settings"]
+            description = read_description(directory / run.name)
+            before, version = description["settings"], description["identity"]["results_version"]
         except (SettingsError, KeyError, TypeError):  # not begun, or for `open_directory` to say what is wrong with it
             continue
-        changed = differences(_shared(before), _shared(run.settings.model_dump(mode="json", by_alias=True)))
+        changed = differences(
+            _shared(before) | {"results_version": version},
+            _shared(run.settings.model_dump(mode="json", by_alias=True)) | {"results_version": RESULTS_VERSION},
+        )
         if changed:
             raise SettingsError(
                 f"{directory} holds runs of this suite with other settings, and reports pool them; give the same "

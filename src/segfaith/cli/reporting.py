@@ -1,5 +1,6 @@
 """The verb that draws conclusions from runs."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +48,7 @@ def report(
         out.print(Markdown(trust.trust_page(loaded, min_s)))
         written.append(trust.write_trust(loaded, directory, min_s))
     written += write_conclusions(data, directory, min_s, absent)
-    methods = compare.split(",") if compare else None
+    methods = re.split(r"\s*,\s*(?![^,@]*=)", compare.strip()) if compare else None  # dea@alpha=0.8,grid=7 is one
     written += write_significance(loaded, directory, min_s=min_s, methods=methods, single_run=single_run)
     if figures:
         err.print("drawing figures", style="dim")

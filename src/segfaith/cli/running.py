@@ -128,14 +128,14 @@ def randomise_command(
     for run in runs:
         try:
             say(f"written: {_randomise(run, n, settings or [])}")
-        except SegfaithError as error:
+        except KeyboardInterrupt:
+            err.print(f"Stopped in {run.name}, which stays as it was; the runs before it are done.")
+            raise typer.Exit(130) from None
+        except Exception as error:  # the other runs go on
             if len(runs) == 1:
                 raise
             failed += 1
-            say(f"failed: {run.name}: {error}")
-        except KeyboardInterrupt:
-            err.print(f"Stopped. {run / 'randomisation.parquet'} keeps the stages so far; runs before it are whole.")
-            raise typer.Exit(130) from None
+            say(f"failed: {run.name}: {error if isinstance(error, SegfaithError) else repr(error)}")
     if len(runs) > 1:
         say(f"{len(runs) - failed} of {len(runs)} runs were checked.")
     raise typer.Exit(1 if failed else 0)

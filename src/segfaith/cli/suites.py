@@ -84,7 +84,7 @@ def _run_with_progress(suite: Any, directory: Path, *, retry_failed: bool) -> in
 
             for outcome in run_suite(suite, directory, start, advance, retry_failed=retry_failed):
                 outcomes.append(outcome)
-                if outcome.state != "finished":
+                if outcome.reason:
                     progress.console.print(
                         f"{outcome.run.name} {outcome.state}: {outcome.reason}", markup=False, soft_wrap=True
                     )

@@ -1,9 +1,10 @@
 """The paper's claims (SPEC section 4), put to the test among its four methods, on any suite of runs.
 
-Claims of "every run" are judged run by run: one run is enough to fail, and where none fails but one lacks a value, the
-claim is not testable. The others are judged on the suite's means over runs, and it is counted in how many runs they
-hold too. Two methods are always compared over the runs that have both, by their run-level means; a method that is equal
-to another is neither above nor below it (differences are rounded to 1e-9).
+Claims of "every run" are judged run by run, among the runs that have both methods (the paper's ablations lack GPA): one
+run is enough to fail, and where none fails but one lacks a value, the claim is not testable. The others are judged on
+the suite's means over runs, and it is counted in how many runs they hold too. Two methods are always compared over the
+runs that have both, by their run-level means; a method that is equal to another is neither above nor below it
+(differences are rounded to 1e-9).
 """
 
 import re
@@ -76,7 +77,9 @@ def check_claims(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFram
             table = chosen.pivot(index="run", columns="method", values="value").reindex(
                 index=list(group["run"].unique()), columns=list(claim.methods)
             )
-            rows.append([data, claim.words, *_judge(claim, table), claim.metric])
+            own = chosen[chosen["method"].isin(claim.methods)].groupby("run")["method"].nunique()
+            planned = [str(run) for run in own.index[own == len(claim.methods)]]
+            rows.append([data, claim.words, *_judge(claim, table, planned), claim.metric])
     return pd.DataFrame(rows, columns=CLAIM_COLUMNS)
 
 
@@ -93,8 +96,13 @@ def alpha_claims(methods: Sequence[str]) -> list[Claim]:
     ]
 
 
-def _judge(claim: Claim, table: pd.DataFrame) -> tuple[str, str, str]:
-    """Verdict, count and numbers; the table holds run-level means, a row per run and the claim's methods as columns."""
+def _judge(claim: Claim, table: pd.DataFrame, planned: Sequence[str]) -> tuple[str, str, str]:
+    """Verdict, count and numbers.
+
+    Args:
+        table: run-level means, a row per run and the claim's methods as columns.
+        planned: the runs that were to measure all of them.
+    """
     subject, others = claim.methods[0], list(claim.methods[1:])
     label = METRICS[claim.metric].label
     missing = [name for name in claim.methods if table[name].isna().all()]
@@ -109,9 +117,12 @@ def _judge(claim: Claim, table: pd.DataFrame) -> tuple[str, str, str]:
     numbers = _numbers(claim, table)
     if not inside.all():
         numbers += f"; not in {', '.join(map(str, margins.index[~inside]))}"
-    unknown = [str(run) for run in table.index if run not in margins.index]
+    unknown = [run for run in planned if run not in margins.index]
     if unknown:
         numbers += f"; no value of one of them in {', '.join(unknown)}"
+    without = [str(run) for run in table.index if run not in planned]
+    if without:
+        numbers += f"; not all of them were run in {', '.join(without)}"
     if claim.kind != "in every run":
         return "holds" if _in_the_mean(claim, table) else "fails", count, numbers
     return "fails" if not inside.all() else "not testable" if unknown else "holds", count, numbers

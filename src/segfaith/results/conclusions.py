@@ -14,7 +14,7 @@ from segfaith.results import curves, rankings, strata
 from segfaith.results.claims import check_claims
 from segfaith.results.latex import latex
 from segfaith.results.records import RunData, replace_file
-from segfaith.results.selection import own_methods
+from segfaith.results.selection import own_methods, with_score
 from segfaith.results.tables import (
     all_wins,
     comparison,
@@ -73,7 +73,7 @@ def write_conclusions(
         _strata(data, min_s),
         _leakage(data, min_s),
         _looks(data, min_s),
-        _randomisation(data),
+        _randomisation([with_score(one, min_s) for one in data]),
     ]
     files = {name: table for one in sections for name, table in one.files.items() if len(table)}
     about = [*absent, *notes(runs, min_s)]
@@ -241,8 +241,9 @@ def _leakage(data: Sequence[RunData], min_s: float | None) -> Section:
     table = strata.leakage([one.run for one in data], min_s)
     words = (
         "OT abs deletes the share k of all pixels outside the target, and so more pixels than TDD where the target is "
-        "small; OT fair deletes as many as TDD. ODD near, middle and far are the signed drops by the pixels of S_o in "
-        "one band of distance from the target alone."
+        "small; OT fair deletes as many as TDD. ODD near, middle and far are the drops by the pixels of S_o in one "
+        "band of distance from the target alone, as absolute values (random_cells: of the mean over its draws, "
+        "which is smaller)."
     )
     return Section("Leakage", [words, "", *_flat(table)], {"leakage.csv": table}, _why({"fair leakage": table}))
 
@@ -273,6 +274,10 @@ def _randomisation(data: Sequence[RunData]) -> Section:
     if constant.any():
         which = ", ".join(f"{name} {count}" for name, count in constant[constant > 0].items())
         lines += [f"Constant maps, which have no correlation and enter nothing: {which}.", ""]
+    failed = table.groupby("method", sort=False)["failed"].sum()
+    if failed.any():
+        which = ", ".join(f"{name} {count}" for name, count in failed[failed > 0].items())
+        lines += [f"Maps that could not be made, counted over all stages: {which}.", ""]
     return Section("Randomisation check", lines, {"randomisation.csv": table}, _why({"randomisation": table}))
 
 

@@ -11,6 +11,7 @@ from scipy import stats
 
 from segfaith.results.records import RunData
 from segfaith.results.selection import grouped
+from segfaith.results.tables import NOTHING, measured
 
 CURVE_KINDS = {"tdd": "target_deletion", "odd_abs": "off_deletion", "insertion_gain": "insertion"}
 """Metrics that can be ranked under other settings, and the kind of curve that holds them."""
@@ -34,6 +35,9 @@ def areas(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFram
     found, reasons = [], []
     for label, group in grouped(data).items():
         curves, ks = _curves(group, min_s)
+        if not len(curves):
+            reasons.append(f"{label}: {no_curves(group, min_s)}")
+            continue
         if len(ks) < 2:
             reasons.append(f"{label}: areas need curves over at least two k that all runs share, got {len(ks)}")
             continue
@@ -65,7 +69,7 @@ def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.Da
     for label, group in grouped(data).items():
         curves, _ = _curves(group, min_s, shared=False)
         if not len(curves):
-            reasons.append(f"{label}: {NO_CURVES}")
+            reasons.append(f"{label}: {no_curves(group, min_s)}")
             continue
         images = curves.groupby(["method", "kind", "k", "sample_id"], sort=False)["value"].mean().dropna()
         table = images.groupby(level=["method", "kind", "k"], sort=False).agg(["mean", "std", "count"]).reset_index()
@@ -75,6 +79,11 @@ def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.Da
         table = table.sort_values(["method", "kind", "k"], key=lambda one: one.map(places) if one.name != "k" else one)
         found.append(table[CURVE_MEAN_COLUMNS])
     return _joined(found, CURVE_MEAN_COLUMNS, reasons)
+
+
+def no_curves(group: Sequence[RunData], min_s: float | None) -> str:
+    """Why there are no curves: no sample was measured, or the settings asked for none."""
+    return NO_CURVES if any(len(measured(one.records, min_s)) for one in group) else NOTHING
 
 
 def first_setting(one: RunData) -> tuple[str, float]:

@@ -197,12 +197,13 @@ def _rankings(data: Sequence[RunData]) -> Drawing:
 def _randomisation(data: Sequence[RunData]) -> Drawing:
     table = strata.randomisation(list(map(without_variants, data)))
     figure = charts.randomisation({str(model): part for model, part in table.groupby("model", sort=False)})
-    constant = int(table["constant"].sum())
+    constant, failed = int(table["constant"].sum()), int(table["failed"].sum())
     caption = (
         "Randomisation check (Adebayo et al. 2018): mean Spearman correlation of each method's map with that of the "
         "trained model, as its weights are drawn anew from the head on, part after part in the order in which they run "
         f"last; {_span(table['n'])} maps entered a point"
         + (f", constant ones have no correlation and are left out ({constant})" if constant else "")
+        + (f", {failed} could not be made" if failed else "")
         + ". A method that explains the model must fall; the controls do not read it. Mean s, in randomisation.csv, "
         "says where the model has lost the class."
     )

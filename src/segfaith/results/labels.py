@@ -41,21 +41,31 @@ def data_label(description: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def refuse_namesakes(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
-    """Two folders of one name are two data sets under one label, which would be averaged as one.
+def refuse_mixtures(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
+    """Runs under one label are averaged as one: neither two folders of one name nor two versions of results may be.
 
     Args:
         runs: directories and descriptions of runs.
 
     Raises:
-        SettingsError: runs whose label is the same and whose root is not.
+        SettingsError: runs whose label is the same and whose root or results version, where known, is not.
     """
-    seen: dict[str, tuple[Path, Path]] = {}
+    roots: dict[str, tuple[Path, Path]] = {}
+    versions: dict[str, tuple[int, Path]] = {}
     for directory, description in runs:
         root, label = _folder(description), data_label(description)
+        version = description.get("identity", {}).get("results_version")
+        if version is not None:
+            before, other = versions.setdefault(label, (version, directory))
+            if before != version:
+                raise SettingsError(
+                    f"expected runs of {label!r} to share one version of results; {other} has {before} and {directory} "
+                    f"{version}, between which numbers moved (CHANGELOG): report on them one at a time, or run the "
+                    "older ones again in a new directory"
+                )
         if root is None:
             continue
-        first, other = seen.setdefault(label, (root, directory))
+        first, other = roots.setdefault(label, (root, directory))
         if first != root:
             raise SettingsError(
                 f"expected runs of {label!r} to share one folder; {other} is of {first} and {directory} of {root}, "

@@ -29,7 +29,7 @@ def limits(
     """
     kept = [with_score(one, min_s) for one in group]
     said = [
-        _few_runs(group, single_run),
+        _few_runs(kept, single_run),
         _ties(results),
         _left_out(group, kept),
         _small(kept, min_s),
@@ -56,6 +56,9 @@ def limits(
 
 
 def _few_runs(group: Sequence[RunData], single_run: bool) -> Markup:
+    group = [one for one in group if (one.records["status"] == "ok").any()]
+    if not group:
+        return words("No sample was measured.")
     if len(group) == 1:
         tests = words("the {} speak of other images under this run alone", ref("p", "p-values"))
         return words(
@@ -145,11 +148,10 @@ def _circular(group: Sequence[RunData]) -> Markup:
     own = own_methods(group)
     found = rankings.by_setting(group, "tdd", "occlusion", methods=own)
     settings = list(dict.fromkeys(found["setting"]))
-    if not settings:
-        return Markup("")
     start = "RIA and DEA are built by occluding the image, and scored so."
     if len(settings) < 2:
-        return words("{} No other {} was measured: their lead may rest on that.", start, ref("occlusion", "operator"))
+        why = "No other {} was measured" if _single_operator(group) else "They could not be ranked under several {}s"
+        return words(f"{{}} {why}: their lead may rest on that.", start, ref("occlusion", "operator"))
     best: dict[str, list[str]] = {}
     for setting in settings:
         part = found[found["setting"] == setting].sort_values("rank")
@@ -165,6 +167,12 @@ def _circular(group: Sequence[RunData]) -> Markup:
         ref("concordance", number(agreed, 2)),
         count(found["method"].nunique(), "method"),
     )
+
+
+def _single_operator(group: Sequence[RunData]) -> bool:
+    """Whether no run was scored with several operators."""
+    named = [one.description["settings"]["evaluation"]["occlusion"] for one in group]
+    return all(isinstance(one, str) or len(one) < 2 for one in named)
 
 
 def model_name(one: RunData) -> str:

@@ -162,12 +162,12 @@ def _paper(mean: float, std: float) -> str | Markup:
 
 
 def _best(summary: pd.DataFrame, statistic: str) -> dict[str, str]:
-    """The best method that explains, by metric."""
+    """The best method that explains, by metric; none where some methods have fewer runs, which may be other ones."""
     own = summary[~summary["method"].map(is_control).astype(bool)].dropna(subset=statistic)
     found = {}
     for metric, rows in own.groupby("metric"):
         better = METRICS[str(metric)].better
-        if better and len(rows) > 1:
+        if better and len(rows) > 1 and rows["runs"].nunique() == 1:
             values = rows.set_index("method")[statistic]
             found[str(metric)] = str(values.idxmax() if better == "higher" else values.idxmin())
     return found

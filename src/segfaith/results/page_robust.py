@@ -4,7 +4,7 @@ Every function takes the label of one data set and its runs, and gives the parts
 measured is said in place of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isnan, nan
 from typing import Any, Literal
 
@@ -139,7 +139,11 @@ def leakage(label: str, group: Sequence[RunData]) -> list[Any]:
     found = strata.leakage([one.run for one in group])
     if found.empty:
         return [_missing(label, found.attrs.get("why", ""))]
-    return [_wide(label, found, strata.LEAKAGE, "leakage", "leakage by area and distance")]
+    bands = {f"{name}_abs": Column(f"|{METRICS[name].label}|", name, "ascending") for name in strata.BANDS}
+    columns = {name: bands.get(name) or metric_column(name) for name in strata.LEAKAGE}
+    table = _wide(label, found, columns, "leakage", "leakage by area and distance")
+    said = words("Bands of {} are those of the mean over its draws, and so smaller.", ref("control", "random_cells"))
+    return [table, Prose(said, "remark")] if "random_cells" in set(found["method"]) else [table]
 
 
 def denominators(label: str, group: Sequence[RunData]) -> list[Any]:
@@ -203,7 +207,8 @@ def properties(label: str, group: Sequence[RunData]) -> list[Any]:
     found = strata.map_properties([one.run for one in group])
     if found.empty:
         return [_missing(label, found.attrs.get("why", ""))]
-    return [_wide(label, found, strata.PROPERTIES, "properties", "what the maps look like")]
+    columns = {name: metric_column(name) for name in strata.PROPERTIES}
+    return [_wide(label, found, columns, "properties", "what the maps look like")]
 
 
 def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
@@ -213,7 +218,7 @@ def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
         return [_missing(label, found.attrs.get("why", ""))]
     caption = words(
         "{} with the trained model’s map, mean over samples; parts are drawn anew from the head on. Where s of the "
-        "model has fallen to chance, it has lost the class. Constant maps have no correlation.",
+        "model has fallen to chance, it has lost the class. Constant maps, and maps that failed, have no correlation.",
         ref("spearman", "Rank correlation"),
     )
     methods, panels = method_order(found["method"]), []
@@ -232,6 +237,7 @@ def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
             figure(row["s"]),
             whole(row["n"]),
             whole(row["constant"]),
+            whole(row["failed"]),
         )
         for row in found.to_dict("records")
     ]
@@ -244,6 +250,7 @@ def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
         Column("s", "s", "descending"),
         N,
         Column("Constant", "spearman", "descending"),
+        Column("Failed", "status", "descending"),
     )
     table = Table(f"randomisation-{slug(label)}", words("{}: randomised models", label), columns, tuple(rows))
     return [Charts(tuple(panels), caption, key(methods, line=True)), Fold(Markup("The numbers"), (table,), False)]
@@ -298,14 +305,13 @@ def _leading(text: str) -> float | str:
         return text
 
 
-def _wide(label: str, found: pd.DataFrame, metrics: Sequence[str], name: str, caption: str) -> Table:
+def _wide(label: str, found: pd.DataFrame, columns: Mapping[str, Column], name: str, caption: str) -> Table:
     own = rows_by(found, "method")
     rows = [
-        (name_cell(method), *(figure(own[method][one]) for one in metrics), whole(own[method]["n"]))
+        (name_cell(method), *(figure(own[method][one]) for one in columns), whole(own[method]["n"]))
         for method in method_order(own)
     ]
-    columns = (METHOD, *(metric_column(one) for one in metrics), N)
-    return Table(f"{name}-{slug(label)}", words("{}: {}", label, caption), columns, tuple(rows))
+    return Table(f"{name}-{slug(label)}", words("{}: {}", label, caption), (METHOD, *columns.values(), N), tuple(rows))
 
 
 def _line(part: pd.DataFrame, name: str, x: str) -> Line:

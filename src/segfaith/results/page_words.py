@@ -71,28 +71,36 @@ def came_out(group: Sequence[RunData], results: Mapping[str, Tested]) -> list[Ma
     shown = [without_variants(one).run for one in group]
     summary = tables.summarise(shown)
     own = summary[~summary["method"].map(is_control).astype(bool)].dropna(subset="mean")
-    said = [_best(shown, own, metric, results.get(metric)) for metric in PLAIN]
+    values = tables.run_values(shown)
+    values = values[values["method"].isin(own["method"])]
+    said = [_best(shown, values[values["metric"] == one], one, results.get(one)) for one in PLAIN]
     said += [_chance(own, shown, results.get("tdd")), _claims(runs), _evidence(runs)]
     return [one for one in said if one]
 
 
-def _best(runs: Sequence[tables.Run], own: pd.DataFrame, metric: str, result: Tested | None) -> Markup:
+def _best(runs: Sequence[tables.Run], values: pd.DataFrame, metric: str, result: Tested | None) -> Markup:
+    """The best two by the means over those runs that have a value of all methods, for others would compare runs."""
     lower = METRICS[metric].better == "lower"
-    ordered = own[own["metric"] == metric].sort_values("mean", ascending=lower)
-    if len(ordered) < 2:
+    every = values.pivot(index="run", columns="method", values="value").dropna(axis=1, how="all").dropna(how="all")
+    if every.shape[1] < 2:
         return Markup("")
-    first, second = ordered.iloc[0], ordered.iloc[1]
-    names = (str(first["method"]), str(second["method"]))
+    shared = every.dropna()
+    if shared.empty:
+        return words("{} ({}): no run has all methods.", PLAIN[metric], metric_ref(metric))
+    means, stds = shared.mean().sort_values(ascending=lower), shared.std(ddof=1)
+    names = (str(means.index[0]), str(means.index[1]))
     sentence = words(
         "{} ({}): <strong>{}</strong> is {}, {}; {} follows with {}",
         PLAIN[metric],
         metric_ref(metric),
         names[0],
         "lowest" if lower else "highest",
-        ref(metric, spread(first["mean"], first["std"])),
+        ref(metric, spread(means[names[0]], stds[names[0]])),
         names[1],
-        ref(metric, spread(second["mean"], second["std"])),
+        ref(metric, spread(means[names[1]], stds[names[1]])),
     )
+    if len(shared) < len(every):
+        sentence += words(" (over the {} of {} that have all methods)", len(shared), count(len(every), "run"))
     won = tables.wins(runs, metric)
     pair = won[won["first"].isin(names) & won["second"].isin(names)]
     if len(pair) and pair.iloc[0]["runs"]:

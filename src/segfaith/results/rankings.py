@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.curves import CURVE_KINDS, NO_CURVES, absolute, explained, first_setting
+from segfaith.results.curves import CURVE_KINDS, absolute, explained, first_setting, no_curves
 from segfaith.results.records import RunData
 from segfaith.results.selection import grouped
 
@@ -165,7 +165,7 @@ def _complete(
         if len(rows):
             frames.append(rows.assign(run=number, setting=[_word(value) for value in rows[over]]))
     if not frames:
-        return _Complete(pd.DataFrame(), [], [], NO_CURVES)
+        return _Complete(pd.DataFrame(), [], [], no_curves(group, min_s))
     everything = pd.concat(frames, ignore_index=True)
     if metric == "odd_abs":
         everything["value"] = absolute(everything)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.labels import refuse_namesakes
+from segfaith.results.labels import refuse_mixtures
 
 _TEXT, _REAL, _INTEGER, _TRUTH = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
@@ -131,7 +131,7 @@ def load_runs(paths: Sequence[Path]) -> list[RunData]:
 
     Raises:
         SettingsError: as `find_runs` and `read_run`; two directories that hold the same run, which must not count
-            twice; or runs on two folders of the same name, see `labels.refuse_namesakes`.
+            twice; or runs that must not be averaged, see `labels.refuse_mixtures`.
     """
     data = [load_run(directory) for directory in find_runs(paths)]
     seen: dict[str, Path] = {}
@@ -141,7 +141,7 @@ def load_runs(paths: Sequence[Path]) -> list[RunData]:
             raise SettingsError(f"{seen[identity]} and {one.directory} hold the same run; name one of them")
         if identity is not None:
             seen[identity] = one.directory
-    refuse_namesakes((one.directory, one.description) for one in data)
+    refuse_mixtures((one.directory, one.description) for one in data)
     return data
 
 

@@ -22,7 +22,7 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
 from segfaith.results.labels import data_label
 from segfaith.results.records import RunData
-from segfaith.results.tables import SMALL_SCORE, TABLE_METRICS, Run, measured
+from segfaith.results.tables import NOTHING, SMALL_SCORE, TABLE_METRICS, Run, measured
 
 TRIM = 0.1
 """Share of the samples that a trimmed mean leaves out on each side."""
@@ -34,7 +34,8 @@ EDGES: dict[str, tuple[float, ...]] = {
 STRATA = (*EDGES, "class_index")
 ROBUST_METRICS = tuple(name for name in TABLE_METRICS if name != "runtime_s")
 DROPS = ("target_drop", "off_drop")
-LEAKAGE = ("odd_abs", "odd_fair_abs", "odd_near", "odd_middle", "odd_far")
+BANDS = ("odd_near", "odd_middle", "odd_far")
+LEAKAGE = ("odd_abs", "odd_fair_abs", *(f"{band}_abs" for band in BANDS))
 PROPERTIES = ("energy_inside", "pointing", "gini")
 
 ROBUST_COLUMNS = ["data", "method", "metric", "mean", "median", "trimmed", "n", "small_s"]
@@ -42,7 +43,9 @@ DROP_COLUMNS = ["data", "method", "drop", "mean", "median", "trimmed", "n"]
 STRATUM_COLUMNS = ["data", "stratum", "method", "mean", "median", "n"]
 LEAKAGE_COLUMNS = ["data", "method", *LEAKAGE, "n"]
 PROPERTY_COLUMNS = ["data", "method", *PROPERTIES, "target_area", "n"]
-RANDOMISATION_MEANS = ["data", "model", "method", "stage", "part", "spearman", "pearson", "s", "n", "constant"]
+RANDOMISATION_MEANS = [
+    *("data", "model", "method", "stage", "part", "spearman", "pearson", "s", "n", "constant", "failed"),
+]
 
 
 def robust(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
@@ -82,7 +85,7 @@ def absolute_drops(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFr
         for name in DROPS:
             values = drops[name].dropna()
             rows.append([data, method, name, *_centres(values), len(values)])
-    return _table(rows, DROP_COLUMNS, _lacking("s_target_deleted"), samples)
+    return _table(rows, DROP_COLUMNS, _lacking("s_target_deleted", samples), samples)
 
 
 def strata(
@@ -106,7 +109,7 @@ def strata(
     samples = _samples(runs, min_s)
     both = _with(_with(samples, metric), by)
     if not len(both):
-        return _table([], STRATUM_COLUMNS, _lacking(metric if not len(_with(samples, metric)) else by))
+        return _table([], STRATUM_COLUMNS, _lacking(metric if not len(_with(samples, metric)) else by, samples))
     both = both.assign(stratum=both["class_name"] if by == "class_index" else _cut(both[by], by))
     order = both.sort_values(by, kind="stable")["stratum"].unique()
     rows = []
@@ -116,26 +119,28 @@ def strata(
             for method in inside["method"].unique():
                 values = inside.loc[inside["method"] == method, metric]
                 rows.append([data, stratum, method, values.mean(), values.median(), len(values)])
-    return _table(rows, STRATUM_COLUMNS, _lacking(f"{metric} and {by}"), samples)
+    return _table(rows, STRATUM_COLUMNS, _lacking(f"{metric} and {by}", samples), samples)
 
 
 def leakage(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
     """Leakage that is fair to the areas, and by distance to the target.
 
     OT abs deletes n(k, not M) pixels outside where TDD deletes n(k, M) inside, so that small targets leak more by
-    construction. odd_fair_abs deletes n(k, M) pixels outside too. odd_near, odd_middle and odd_far are the signed drops
-    by those pixels of S_o alone that lie within 16, within 16 to 48 and beyond 48 px (at 224) of the target.
+    construction. odd_fair_abs deletes n(k, M) pixels outside too. odd_near_abs, odd_middle_abs and odd_far_abs are the
+    absolute drops by those pixels of S_o alone that lie within 16, within 16 to 48 and beyond 48 px (at 224) of the
+    target: rises and falls of s do not cancel over images (of random_cells they do within an image, over its draws).
 
     Returns:
-        Columns data, method, odd_abs, odd_fair_abs, odd_near, odd_middle, odd_far (means over the samples that have
-        odd_fair_abs), n (their number).
+        Columns data, method, odd_abs, odd_fair_abs, odd_near_abs, odd_middle_abs, odd_far_abs (means over the samples
+        that have odd_fair_abs), n (their number).
     """
     samples = _samples(runs, min_s)
+    samples = samples.assign(**{f"{band}_abs": samples[band].astype(float).abs() for band in BANDS if band in samples})
     rows = [
         [data, method, *_means(part, LEAKAGE), len(part)]
         for data, method, part in _parts(_with(samples, "odd_fair_abs"))
     ]
-    why = _lacking("odd_fair_abs") + '; measure it with [evaluation] leakage = "detailed"'
+    why = _lacking("odd_fair_abs", samples, '; measure it with [evaluation] leakage = "detailed"')
     return _table(rows, LEAKAGE_COLUMNS, why, samples)
 
 
@@ -152,7 +157,7 @@ def map_properties(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFr
         [data, method, *_means(part, (*PROPERTIES, "target_area")), len(part)]
         for data, method, part in _parts(_with(samples, "pointing"))
     ]
-    return _table(rows, PROPERTY_COLUMNS, _lacking("pointing"), samples)
+    return _table(rows, PROPERTY_COLUMNS, _lacking("pointing", samples), samples)
 
 
 def randomisation(data: Sequence[RunData]) -> pd.DataFrame:
@@ -164,7 +169,7 @@ def randomisation(data: Sequence[RunData]) -> pd.DataFrame:
     Returns:
         Columns data, model, method, stage, part, spearman, pearson, s (means; s is that of the model at this stage), n
         (samples with a Spearman correlation), constant (samples without one, as the map or the trained model's is
-        constant). Runs of one model with the same parts are taken together.
+        constant), failed (samples without a map). Runs of one model with the same parts are taken together.
     """
     labels = pd.DataFrame({"data": [data_label(one.description) for one in data]})
     parts = [
@@ -175,17 +180,17 @@ def randomisation(data: Sequence[RunData]) -> pd.DataFrame:
     if not parts:
         return _table([], RANDOMISATION_MEANS, NOT_RANDOMISED)
     everything = pd.concat(parts, ignore_index=True)
-    everything = everything[everything["status"] == "ok"]
+    everything = everything[everything["status"] != "skipped"]
     rows = []
     for model in everything["model"].unique():
         for label, method, part in _parts(everything[everything["model"] == model]):
             stages = part.drop_duplicates(["stage", "part"]).sort_values("stage", kind="stable")
             for stage, name in zip(stages["stage"], stages["part"], strict=True):
                 own = part[(part["stage"] == stage) & (part["part"] == name)]
-                known = int(own["spearman"].notna().sum())
+                known, failed = int(own["spearman"].notna().sum()), int((own["status"] != "ok").sum())
                 means = _means(own, ("spearman", "pearson", "s"))
-                rows.append([label, model, method, int(stage), name, *means, known, len(own) - known])
-    why = NOT_RANDOMISED if rows else "the randomisation check failed on all samples"
+                rows.append([label, model, method, int(stage), name, *means, known, len(own) - known - failed, failed])
+    why = NOT_RANDOMISED if rows else "the randomisation check skipped all samples"
     return _table(rows, RANDOMISATION_MEANS, why, labels)
 
 
@@ -209,7 +214,6 @@ def _models(data: Sequence[RunData]) -> list[str]:
 
 
 NOT_RANDOMISED = "no run has made the randomisation check: no rows in randomisation.parquet"
-NOTHING = "no sample was measured"
 
 
 def _with(samples: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -217,8 +221,10 @@ def _with(samples: pd.DataFrame, column: str) -> pd.DataFrame:
     return samples[samples[column].notna()] if column in samples else samples.iloc[:0]
 
 
-def _lacking(column: str) -> str:
-    return f"no run has values of {column}: an older version made them, or it was not asked for"
+def _lacking(column: str, samples: pd.DataFrame, advice: str = "") -> str:
+    if not len(samples):
+        return NOTHING
+    return f"no run has values of {column}: an older version made them, or it was not asked for{advice}"
 
 
 def _samples(runs: Sequence[Run], min_s: float | None) -> pd.DataFrame:

@@ -19,6 +19,8 @@ from segfaith.results.records import replace_file
 TABLE_METRICS = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
 PLANTED_METRICS = ("evidence_ap", "evidence_mass", "evidence_top", "odd_beyond_abs")
 """Summarised too where evidence was planted; the printed table shows the first."""
+NOTHING = "no sample was measured"
+"""Why a table is empty where no sample is left, under `min_s` too."""
 SMALL_SCORE = 0.05
 """Below this s, the relative metrics divide by next to nothing; reports count such samples."""
 

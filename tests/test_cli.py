@@ -156,7 +156,7 @@ def test_run_writes_a_run_and_names_the_next_command(
         f"Next: segfaith report {tmp_path / 'run'}",
     ]
     assert "pictures" not in output, "no maps were kept"
-    assert "folder val: mean" in output
+    assert "folder data val, 32 px: mean" in output
     assert "median" not in output, "that table is for the report"
     assert "3/3" in errors, "the progress bar counts samples"
     assert len(read_run(tmp_path / "run")[1]) == 3 * 7
@@ -312,8 +312,8 @@ def test_report_prints_the_table_and_writes_it(
         "undef.",
     ):
         assert label in output
-    assert "folder val: mean" in output
-    assert "folder val: median over samples" in output
+    assert "folder data val, 32 px: mean" in output
+    assert "folder data val, 32 px: median over samples" in output
     assert "tiny.py:build, weights tiny.pth" in output
     assert "3 of 3 samples measured, 0 skipped, 0 failed" in output
     assert f"written: {tmp_path / 'tables' / 'table.csv'}" in output
@@ -463,7 +463,7 @@ def test_run_quickstart_ends_with_the_table_and_the_pictures(scenes_run: tuple[P
         f"pictures: {directory / 'pictures.png'}, and one for each sample in {directory / 'pictures'}",
         f"Next: segfaith report {directory}",
     ]
-    assert "scenes val: mean" in output
+    assert "scenes val, 64 px: mean" in output
     pictures = sorted(path.name for path in (directory / "pictures").iterdir())
     assert pictures == ["val-0002.png", "val-0004.png"]
     for sample_id in ("val-0002", "val-0004"):

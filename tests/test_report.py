@@ -26,8 +26,8 @@ from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import (
     page_charts,
+    page_evidence,
     page_gallery,
-    page_robust,
     page_tests,
     page_words,
     report,
@@ -639,7 +639,7 @@ def planted(run: RunData, scenes: int = 12) -> RunData:
 
 def test_the_trust_page_becomes_tables(made: list[RunData]) -> None:
     runs = [planted(one) for one in made]
-    parts = page_robust.evidence("voc2012 val", runs)
+    parts = page_evidence.evidence("voc2012 val", runs)
     text = trust.trust_page([one.run for one in runs])
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     body = [line for line in lines if set("".join(line)) != {"-"}]

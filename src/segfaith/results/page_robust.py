@@ -1,4 +1,4 @@
-"""The report's sections on how far results can be trusted: curves, rankings, leakage, strata, randomisation, evidence.
+"""The report's sections on how far results can be trusted: curves, rankings, leakage, strata, randomisation.
 
 Every function takes the label of one data set and its runs, and gives the parts of a section about it; what was not
 measured is said in place of it.
@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results import rankings, strata, tables, trust
+from segfaith.results import rankings, strata, tables
 from segfaith.results.curves import CURVE_KINDS, areas, curve_means
 from segfaith.results.labels import slug
 from segfaith.results.page_charts import Line, key, lines
@@ -21,7 +21,6 @@ from segfaith.results.page_model import (
     Charts,
     Column,
     Fold,
-    Points,
     Prose,
     Table,
     count,
@@ -254,55 +253,6 @@ def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
     )
     table = Table(f"randomisation-{slug(label)}", words("{}: randomised models", label), columns, tuple(rows))
     return [Charts(tuple(panels), caption, key(methods, line=True)), Fold(Markup("The numbers"), (table,), False)]
-
-
-def evidence(label: str, group: Sequence[RunData]) -> list[Any]:
-    """The trust page: do the metrics rank methods as the planted evidence does?"""
-    runs = [one.run for one in group]
-    if not tables.has_evidence(runs):
-        return [_missing(label, "No evidence was planted, so that the metrics themselves are not put to the test")]
-    return markdown_parts(trust.trust_page(runs), f"trust-{slug(label)}", "evidence")
-
-
-def markdown_parts(text: str, name: str, define: str) -> list[Any]:
-    """The page of `trust` as parts: its headings, paragraphs, lists and tables; nothing else is Markdown there."""
-    parts: list[Any] = []
-    heading = ""
-    blocks = [block.splitlines() for block in text.strip().split("\n\n")]
-    for block in blocks:
-        if block[0].startswith("# "):
-            continue
-        if block[0].startswith("#"):
-            heading = block[0].lstrip("# ")
-            parts.append(Prose(words("{}", heading), "heading"))
-        elif block[0].startswith("|"):
-            parts.append(_markdown_table(block, f"{name}-{len(parts)}", heading or name, define))
-        elif block[0].startswith("- "):
-            parts.append(Points(tuple(words("{}", line.removeprefix("- ")) for line in block)))
-        else:
-            parts.append(Prose(words("{}", " ".join(block).replace("`", ""))))
-    return parts
-
-
-def _markdown_table(block: Sequence[str], name: str, caption: str, define: str) -> Table:
-    header, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in block]
-    columns = tuple(Column(text, "tau" if text.startswith("tau") else define, numeric=False) for text in header)
-    rows = tuple(
-        tuple(
-            Cell(text, _leading(text), define="" if isinstance(_leading(text), str) else column.define)
-            for text, column in zip(line, columns, strict=True)
-        )
-        for line in body
-    )
-    return Table(name, words("{}", caption), columns, rows)
-
-
-def _leading(text: str) -> float | str:
-    """What a cell is sorted by: its first number, else its words."""
-    try:
-        return float(text.split()[0])
-    except (IndexError, ValueError):
-        return text
 
 
 def _wide(label: str, found: pd.DataFrame, columns: Mapping[str, Column], name: str, caption: str) -> Table:

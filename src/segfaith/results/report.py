@@ -4,7 +4,8 @@
     page_results    scores and claims                         page_limits     what can't be concluded
     page_tests      significance                              page_gallery    which samples are shown
     page_robust     how far to trust results                  page_pictures   their pictures, to a budget
-    page_charts     inline SVG                                page_glossary   what every number means
+    page_evidence   do the metrics themselves pass            page_glossary   what every number means
+    page_charts     inline SVG
 
 `page/` holds the template, the style and the script. The template escapes every name, path and reason, and the page's
 content security policy allows its own script and style only, by their digests.
@@ -25,7 +26,7 @@ from markupsafe import Markup
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results import page_limits, page_results, page_robust, page_tests, page_words
+from segfaith.results import page_evidence, page_limits, page_results, page_robust, page_tests, page_words
 from segfaith.results.labels import data_label
 from segfaith.results.page_gallery import SHOWN, Gallery, Item, gallery, methods_of, scores_of
 from segfaith.results.page_glossary import glossary
@@ -317,6 +318,6 @@ TOPICS = (
         "evidence",
         "How far to trust the metrics",
         words("{} tells which metrics rank methods by the truth of their maps.", ref("evidence", "Planted evidence")),
-        page_robust.evidence,
+        page_evidence.evidence,
     ),
 )

@@ -143,9 +143,10 @@ def _wins(data: Sequence[RunData], min_s: float | None) -> Section:
 
 RANKING_WORDS = (
     "RIA and DEA are built with mean occlusion; where that also scores them, they are favoured. Here the same maps are "
-    "ranked under every operator and every k, over the images that have them all. Kendall's W says how far the "
-    "rankings agree: 1 is the same ranking everywhere, 0 none. `own` leaves out the controls and variants of the same "
-    "method, which lie far apart or close together whatever the setting, and so raise W."
+    "ranked under every operator and every k but 1, at which all maps delete the same, over the images that have them "
+    "all. Kendall's W says how far the rankings agree: 1 is the same ranking everywhere, 0 none. `own` leaves out the "
+    "controls and variants of the same method, which lie far apart or close together whatever the setting, and so "
+    "raise W."
 )
 
 

@@ -30,6 +30,8 @@ OVER = {"occlusion": "occlusion operators", "k": "values of k"}
 SETTING_COLUMNS = ["data", "setting", "method", "mean", "rank", "n"]
 CONCORDANCE_COLUMNS = ["data", "over", "metric", "w", "methods", "settings", "images", "why", "left_out"]
 LEAST_SETTINGS, LEAST_METHODS = 2, 3
+ALL = "1"
+"""The k at which every pixel of a region goes, so that all methods are tied: it ranks nothing, and lowers W."""
 ROUND = 6
 """Means that are equal to this many places share a rank."""
 
@@ -62,11 +64,11 @@ def by_setting(
 ) -> pd.DataFrame:
     """Every method's mean and rank under each setting, over the same images.
 
-    Over operators, k is each run's first; over k, the operator is. Settings are those that all runs with curves share.
-    An image enters if it has a value under all of them for all methods, so that methods are ranked on the same images:
-    a run that lacks a method, as the paper's ablations lack GPA, does not enter, and `attrs["why"]` names it. A method
-    that has values on less than half of the images of the best covered one is left out, so that it does not empty the
-    table.
+    Over operators, k is each run's first; over k, the operator is. Settings are those that all runs with curves share,
+    but for k = 1, where all maps delete the same. An image enters if it has a value under all of them for all methods,
+    so that methods are ranked on the same images: a run that lacks a method, as the paper's ablations lack GPA, does
+    not enter, and `attrs["why"]` names it. A method that has values on less than half of the images of the best covered
+    one is left out, so that it does not empty the table.
 
     Args:
         metric: `tdd`, `odd_abs` or `insertion_gain`.
@@ -169,7 +171,8 @@ def _complete(
     everything = pd.concat(frames, ignore_index=True)
     if metric == "odd_abs":
         everything["value"] = absolute(everything)
-    settings = [name for name in _order(everything, over) if all(name in set(one["setting"]) for one in frames)]
+    shared = [name for name in _order(everything, over) if all(name in set(one["setting"]) for one in frames)]
+    settings = [name for name in shared if over != "k" or name != ALL]
     names = [name for name in everything["method"].unique() if methods is None or name in methods]
     entered = everything[everything["setting"].isin(settings) & everything["method"].isin(names)]
     wide = entered.pivot_table(
@@ -179,7 +182,7 @@ def _complete(
     most = max(covered.values(), default=0)
     enough = [name for name in names if covered[name] and covered[name] * 2 >= most]
     left_out = [f"{name} (all settings on {covered[name]} of {most} images)" for name in names if name not in enough]
-    left_out += [f"{name} (not in all runs)" for name in _order(everything, over) if name not in settings]
+    left_out += [f"{name} (not in all runs)" for name in _order(everything, over) if name not in shared]
     wide = wide.reindex(columns=pd.MultiIndex.from_product([settings, enough], names=["setting", "method"]))
     everywhere, wide = wide, wide.dropna()
     left_out += _absent_runs(group, everywhere, set(wide.index.unique("run")) if len(wide) else set(), enough)

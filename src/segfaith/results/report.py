@@ -279,7 +279,8 @@ TOPICS = (
         "rankings",
         "Rankings under other settings",
         words(
-            "RIA and DEA are built by {}, and scored by it. If a ranking rests on that, it changes with the operator.",
+            "RIA and DEA are built by {}, and scored by it. If a ranking rests on that, it changes with the operator. "
+            "At k = 1 all maps delete the same, which ranks nothing.",
             ref("occlusion", "occlusion"),
         ),
         page_robust.orders,

@@ -34,6 +34,8 @@ SMALL = torch.bfloat16
 class Differences(Plan):
     """A plan whose windows hold differences from the features of one image, always the same."""
 
+    winograd = False
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.clamps: dict[fx.Node, Tensor] = {}  # p - c, low - p and high - p as channels of one map

@@ -6,8 +6,8 @@ forwards, each layer recomputes the window that a local change can have reached 
 image's features. From the score backwards, each layer computes no more than the target region reads. An operation that
 is not known here gets whole maps, so any traceable model is served, and exactly.
 
-Convolutions are folded with batch norms, run channels last, and skip the taps of dilated kernels that only meet zero
-padding.
+Convolutions are folded with batch norms, run channels last, skip the taps of dilated kernels that only meet zero
+padding, and take half of the multiplications where they are large (`winograd`).
 """
 
 import operator
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from segfaith.incremental.kernels import convolve, is_sparse, kernel_of, tap_by_tap
 from segfaith.incremental.windows import Box, Pairs, Windows, crop, place, view, whole
+from segfaith.incremental.winograd import convolve_rows, pays, transformed
 from segfaith.types import Float, Tensor
 
 POINTWISE_MODULES = {
@@ -44,6 +45,7 @@ class Graph:
         if any(one._forward_hooks or one._forward_pre_hooks for one in module.modules()):
             raise ValueError("the module has forward hooks, which a traced graph would not call")
         self.small_weights: dict[fx.Node, Tensor] = {}  # of convolutions, in bfloat16, once they are asked for
+        self.row_weights: dict[fx.Node, list[Tensor]] = {}  # of `winograd`, once they are asked for
         self.shapes: dict[torch.Size, dict[fx.Node, Shape | None]] = {}  # by the image's height and width
         traced = fuse(module).float().to(memory_format=torch.channels_last)  # of a copy
         self.owner = fx.Interpreter(traced)
@@ -83,6 +85,9 @@ class Graph:
 
 class Plan:
     """What of each map of a graph must be computed so that the logits are known on `box` of the output's map."""
+
+    winograd = True
+    """Whether large convolutions are done by `winograd`, in float32."""
 
     def __init__(self, graph: Graph, output: fx.Node, shapes: dict[fx.Node, Shape | None], box: Box) -> None:
         self.graph, self.output, self.shapes, self.box = graph, output, shapes, box
@@ -145,6 +150,8 @@ class Plan:
         if not isinstance(module, nn.Conv2d):
             return True
         kernel = self.graph.kernels[node]
+        if self.winograd and pays(module, kernel, size):
+            return False
         return not is_sparse(module, kernel, self.map_size(node.all_input_nodes[0]), kernel.padding, size)
 
     def _require(self, node: fx.Node) -> None:
@@ -245,9 +252,18 @@ class Plan:
             if is_sparse(module, kernel, np.array(part.shape[2:]), before, size):
                 return Windows(tap_by_tap(kernel, weight, bias, part, before, size), start)
             if (before == after).all():
-                return Windows(convolve(module, weight, bias, part, tuple(before.tolist())), start)
+                return Windows(self._convolve(node, part, tuple(before.tolist()), size), start)
         part = self._view(source, values, clean, reads, extent)
-        return Windows(convolve(module, weight, bias, part, (0, 0)), start)
+        return Windows(self._convolve(node, part, (0, 0), size), start)
+
+    def _convolve(self, node: fx.Node, part: Tensor, padding: tuple[int, int], size: Pairs) -> Tensor:
+        module, kernel = self.graph.modules[str(node.target)], self.graph.kernels[node]
+        weight, bias = self._weights(node)
+        if not (self.winograd and pays(module, kernel, size)):  # type: ignore[arg-type]
+            return convolve(module, weight, bias, part, padding)  # type: ignore[arg-type]
+        if node not in self.graph.row_weights:
+            self.graph.row_weights[node] = transformed(weight)
+        return convolve_rows(kernel, self.graph.row_weights[node], bias, part, padding, size)
 
     def _join(self, node: fx.Node, values: dict[fx.Node, Any], clean: Any) -> Windows:
         inputs = node.all_input_nodes

@@ -26,11 +26,12 @@ from segfaith.errors import SampleError, SettingsError
 from segfaith.evidence.gradient import forward_pass
 from segfaith.evidence.intervention import intervention_evidence
 from segfaith.evidence.regions import Regions
-from segfaith.incremental import differences
+from segfaith.incremental import differences, winograd
 from segfaith.incremental import graph as graph_module
 from segfaith.incremental.kernels import LIVE_SHARE, kernel_of, live_share, tap_by_tap
 from segfaith.incremental.scoring import IncrementalScorer, PlainScorer, Precision, scorer_for
 from segfaith.incremental.windows import Box, Kernel, Windows, crop, place, view
+from segfaith.incremental.winograd import convolve_rows, pays, transformed
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
 from segfaith.scores import BatchSize, score_images
@@ -365,6 +366,71 @@ def test_dead_taps_are_skipped_in_models(monkeypatch: pytest.MonkeyPatch) -> Non
     assert check_exact(model, (40, 24), "scattered", IncrementalScorer) > 1e-3
     assert shares
     assert max(shares) < LIVE_SHARE
+
+
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 3), (4, 4)])
+@pytest.mark.parametrize("size", [(4, 5), (7, 1), (16, 9), (1, 3)])
+@pytest.mark.parametrize("padding", [(0, 0), (2, 1), (5, 4)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_winograd_is_the_convolution(
+    dilation: tuple[int, int], size: tuple[int, int], padding: tuple[int, int], bias: bool
+) -> None:
+    """Also where rows do not fill blocks of four, and where there is more padding than the kernel reads."""
+    module = nn.Conv2d(32, 24, 3, padding=padding, dilation=dilation, bias=bias)
+    kernel = kernel_of(module)
+    assert kernel is not None
+    height, width = np.maximum(np.array(size) + kernel.reach - 2 * np.array(padding), 1).tolist()
+    torch.manual_seed(0)
+    data = torch.randn(2, 32, height, width).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        exact = module.double()(data.double())
+        module.float()
+        got = convolve_rows(kernel, transformed(module.weight), module.bias, data, padding, np.array(exact.shape[2:]))
+    torch.testing.assert_close(got.double(), exact, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("module", "rows", "expected"),
+    [
+        (nn.Conv2d(256, 256, 3), 28, True),
+        (nn.Conv2d(256, 256, 3), 5, False),  # two blocks of four
+        (nn.Conv2d(256, 256, 3, dilation=4), 28, True),
+        (nn.Conv2d(256, 256, 3, dilation=4), 20, False),
+        (nn.Conv2d(255, 256, 3), 28, False),
+        (nn.Conv2d(256, 255, 3), 28, False),
+        (nn.Conv2d(256, 256, 3, groups=2), 28, False),
+        (nn.Conv2d(256, 256, 3, stride=(1, 2)), 28, False),
+        (nn.Conv2d(256, 256, (1, 3)), 28, False),
+        (nn.Conv2d(256, 256, 5), 28, False),
+    ],
+)
+def test_winograd_is_for_large_convolutions_that_fill_its_blocks(module: nn.Conv2d, rows: int, expected: bool) -> None:
+    kernel = kernel_of(module)
+    assert kernel is not None
+    assert pays(module, kernel, np.array([rows, 28])) == expected
+
+
+@pytest.mark.parametrize("name", zoo.TRACED)
+def test_models_of_large_convolutions_score_as_the_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every traceable model with all of its 3 x 3 convolutions done by Winograd."""
+    monkeypatch.setattr(winograd, "CHANNELS", 1)
+    monkeypatch.setattr(winograd, "MOST", np.inf)
+    check_exact(plain(zoo.randomised(zoo.TRACED[name]())), (37, 53), "patch", IncrementalScorer)
+
+
+def test_winograd_is_used_in_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or their exactness would say nothing of it."""
+    done: list[int] = []
+
+    def recorded(kernel: Kernel, kernels: list[Tensor], *arguments: Any) -> Tensor:
+        done.append(len(kernels))
+        return convolve_rows(kernel, kernels, *arguments)
+
+    monkeypatch.setattr(winograd, "CHANNELS", 1)
+    monkeypatch.setattr(graph_module, "convolve_rows", recorded)
+    check_exact(plain(zoo.randomised(zoo.plain_cnn())), (40, 24), "scattered", IncrementalScorer)
+    assert done
+    assert set(done) == {6}
 
 
 def test_what_is_no_known_kernel_has_no_geometry() -> None:

@@ -259,8 +259,8 @@ class Plan:
     def _convolve(self, node: fx.Node, part: Tensor, padding: tuple[int, int], size: Pairs) -> Tensor:
         module, kernel = self.graph.modules[str(node.target)], self.graph.kernels[node]
         weight, bias = self._weights(node)
-        if not (self.winograd and pays(module, kernel, size)):  # type: ignore[arg-type]
-            return convolve(module, weight, bias, part, padding)  # type: ignore[arg-type]
+        if not (self.winograd and pays(module, kernel, size)):
+            return convolve(module, weight, bias, part, padding)
         if node not in self.graph.row_weights:
             self.graph.row_weights[node] = transformed(weight)
         return convolve_rows(kernel, self.graph.row_weights[node], bias, part, padding, size)

@@ -27,7 +27,7 @@ def pays(module: nn.Conv2d, kernel: Kernel, size: Pairs) -> bool:
     """Whether a convolution with `size` outputs is faster this way on a CPU."""
     if module.groups > 1 or kernel.stride.max() > 1 or kernel.size.tolist() != [3, 3]:
         return False
-    if min(module.in_channels, module.out_channels) < CHANNELS or module.weight.is_cuda:
+    if min(module.in_channels, module.out_channels) < CHANNELS or module.weight.device.type != "cpu":
         return False
     dilation, rows = int(kernel.dilation[0]), int(size[0])
     return 2 * dilation * _blocks(rows, dilation) <= MOST * rows
@@ -70,17 +70,16 @@ def convolve_rows(
         torch.add(near, far, alpha=-2),
         torch.add(torch.add(x[5], x[3], alpha=-5), x[1], alpha=4),
     ]
-    m = [
+    products = [
         F.conv2d(
             one.reshape(images, blocks * dilation, width, channels).permute(0, 3, 1, 2),
             weight,
             padding=(0, padding[1]),
             dilation=(1, int(kernel.dilation[1])),
-        )
-        .permute(0, 2, 3, 1)
-        .unflatten(1, (blocks, dilation))
+        ).permute(0, 2, 3, 1)
         for one, weight in zip(inputs, kernels, strict=True)
     ]
+    m = [one.view(images, blocks, dilation, *one.shape[2:]) for one in products]
     inner, inner_odd, outer, outer_odd = m[1] + m[2], m[1] - m[2], m[3] + m[4], m[3] - m[4]
     result = data.new_empty(images, blocks, 4, *m[0].shape[2:])
     torch.add(m[0] + inner, outer, out=result[:, :, 0])

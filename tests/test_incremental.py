@@ -433,6 +433,13 @@ def test_winograd_is_used_in_models(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(done) == {6}
 
 
+def test_a_model_that_amplifies_rounding_is_traced_without_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "CHANNELS", 1)
+    monkeypatch.setattr(winograd, "FILTERS", winograd.FILTERS * 1.001)
+    model = plain(zoo.randomised(zoo.plain_cnn()))
+    assert check_exact(model, (40, 24), "scattered", IncrementalScorer) > 1e-3
+
+
 def test_what_is_no_known_kernel_has_no_geometry() -> None:
     assert kernel_of(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")) is None
     assert kernel_of(nn.Conv2d(3, 3, 3, padding="same")) is None

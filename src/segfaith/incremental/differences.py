@@ -34,8 +34,6 @@ SMALL = torch.bfloat16
 class Differences(Plan):
     """A plan whose windows hold differences from the features of one image, always the same."""
 
-    winograd = False
-
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.clamps: dict[fx.Node, Tensor] = {}  # p - c, low - p and high - p as channels of one map
@@ -92,6 +90,9 @@ class Differences(Plan):
         if node not in self.graph.small_weights:
             self.graph.small_weights[node] = self.graph.modules[str(node.target)].weight.to(SMALL)
         return self.graph.small_weights[node], None
+
+    def _by_winograd(self, node: fx.Node, size: Pairs) -> bool:
+        return False
 
     def _view(
         self, node: fx.Node, values: dict[fx.Node, Any], clean: Any, start: Pairs, size: Pairs, fill: float = 0.0

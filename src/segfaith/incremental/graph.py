@@ -45,6 +45,7 @@ class Graph:
         if any(one._forward_hooks or one._forward_pre_hooks for one in module.modules()):
             raise ValueError("the module has forward hooks, which a traced graph would not call")
         self.small_weights: dict[fx.Node, Tensor] = {}  # of convolutions, in bfloat16, once they are asked for
+        self.winograd = True  # whether large convolutions may be done by `winograd`
         self.row_weights: dict[fx.Node, list[Tensor]] = {}  # of `winograd`, once they are asked for
         self.shapes: dict[torch.Size, dict[fx.Node, Shape | None]] = {}  # by the image's height and width
         traced = fuse(module).float().to(memory_format=torch.channels_last)  # of a copy
@@ -85,9 +86,6 @@ class Graph:
 
 class Plan:
     """What of each map of a graph must be computed so that the logits are known on `box` of the output's map."""
-
-    winograd = True
-    """Whether large convolutions are done by `winograd`, in float32."""
 
     def __init__(self, graph: Graph, output: fx.Node, shapes: dict[fx.Node, Shape | None], box: Box) -> None:
         self.graph, self.output, self.shapes, self.box = graph, output, shapes, box
@@ -150,7 +148,7 @@ class Plan:
         if not isinstance(module, nn.Conv2d):
             return True
         kernel = self.graph.kernels[node]
-        if self.winograd and pays(module, kernel, size):
+        if self._by_winograd(node, size):
             return False
         return not is_sparse(module, kernel, self.map_size(node.all_input_nodes[0]), kernel.padding, size)
 
@@ -259,11 +257,15 @@ class Plan:
     def _convolve(self, node: fx.Node, part: Tensor, padding: tuple[int, int], size: Pairs) -> Tensor:
         module, kernel = self.graph.modules[str(node.target)], self.graph.kernels[node]
         weight, bias = self._weights(node)
-        if not (self.winograd and pays(module, kernel, size)):
+        if not self._by_winograd(node, size):
             return convolve(module, weight, bias, part, padding)
         if node not in self.graph.row_weights:
             self.graph.row_weights[node] = transformed(weight)
         return convolve_rows(kernel, self.graph.row_weights[node], bias, part, padding, size)
+
+    def _by_winograd(self, node: fx.Node, size: Pairs) -> bool:
+        """Whether the convolution takes half of the multiplications for `size` outputs."""
+        return self.graph.winograd and pays(self.graph.modules[str(node.target)], self.graph.kernels[node], size)
 
     def _join(self, node: fx.Node, values: dict[fx.Node, Any], clean: Any) -> Windows:
         inputs = node.all_input_nodes

@@ -40,7 +40,7 @@ def _blocks(rows: int, dilation: int) -> int:
 
 def transformed(weight: Tensor) -> list[Tensor]:
     """The six kernels (K, C, 1, 3) of weights (K, C, 3, 3)."""
-    kernels = torch.einsum("ir,kcrs->ikcs", FILTERS.to(weight.device), weight.double()).to(weight.dtype)
+    kernels = torch.einsum("ir,kcrs->ikcs", FILTERS, weight.double()).to(weight.dtype)
     return [one[:, :, None].contiguous(memory_format=torch.channels_last) for one in kernels]
 
 
@@ -79,7 +79,7 @@ def convolve_rows(
         ).permute(0, 2, 3, 1)
         for one, weight in zip(inputs, kernels, strict=True)
     ]
-    m = [one.view(images, blocks, dilation, *one.shape[2:]) for one in products]
+    m = [one.reshape(images, blocks, dilation, *one.shape[2:]) for one in products]
     inner, inner_odd, outer, outer_odd = m[1] + m[2], m[1] - m[2], m[3] + m[4], m[3] - m[4]
     result = data.new_empty(images, blocks, 4, *m[0].shape[2:])
     torch.add(m[0] + inner, outer, out=result[:, :, 0])

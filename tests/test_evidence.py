@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import zoo
 from rederived import cells, mean_occluded, region_drops, score
 from segfaith.attribution.explain import Gathered, gather, sample_rng
 from segfaith.attribution.methods import resolve_method
@@ -84,6 +85,24 @@ def test_gradient_is_that_of_the_full_graph(objective: str, layer: str) -> None:
         expected = score(z.detach().numpy(), variants.regions[n].numpy(), c)
         assert passed.score[n].item() == pytest.approx(expected, abs=1e-6)
         assert torch.equal(passed.prediction[n], z.detach().argmax(0))
+
+
+def test_variants_do_not_mix_in_a_norm_of_batch_statistics() -> None:
+    """Each is the only image of its batch, whatever the batch size."""
+    variants = three_variants()
+    model = plain(zoo.randomised(zoo.batch_statistics()), layer="0")
+
+    def of(part: slice, batch: int) -> tuple[Tensor, ...]:
+        images, regions = variants.images[part], variants.regions[part]
+        evidence, passed, _ = gradient_evidence(model, images, regions, 1, BatchSize(batch))
+        return evidence.activation, evidence.gradient, passed.score
+
+    together = of(slice(3), 3)
+    apart = [torch.cat(parts) for parts in zip(*(of(slice(n, n + 1), 1) for n in range(3)), strict=True)]
+    for got, expected in zip(together, apart, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+    passed = forward_pass(model, variants.images, variants.regions, 1, BatchSize(3))
+    torch.testing.assert_close(passed.score, apart[2], rtol=0, atol=1e-6)
 
 
 def test_gradient_of_a_hand_made_layer() -> None:

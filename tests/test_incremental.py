@@ -1,6 +1,7 @@
 """Incremental scores against the one-by-one loop over a zoo of models; windows against brute force; staleness."""
 
 import gc
+import math
 import platform
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ from segfaith.evidence.regions import Regions
 from segfaith.incremental import differences, winograd
 from segfaith.incremental import graph as graph_module
 from segfaith.incremental.kernels import LIVE_SHARE, kernel_of, live_share, tap_by_tap
-from segfaith.incremental.scoring import IncrementalScorer, PlainScorer, Precision, scorer_for
+from segfaith.incremental.scoring import IncrementalScorer, PlainScorer, Precision, graph_of, scorer_for
 from segfaith.incremental.windows import Box, Kernel, Windows, crop, place, view
 from segfaith.incremental.winograd import convolve_rows, pays, transformed
 from segfaith.models.segmentation import SegmentationModel
@@ -415,7 +416,11 @@ def test_models_of_large_convolutions_score_as_the_loop(name: str, monkeypatch: 
     """Every traceable model with all of its 3 x 3 convolutions done by Winograd."""
     monkeypatch.setattr(winograd, "CHANNELS", 1)
     monkeypatch.setattr(winograd, "MOST", np.inf)
-    check_exact(plain(zoo.randomised(zoo.TRACED[name]())), (37, 53), "patch", IncrementalScorer)
+    model = plain(zoo.randomised(zoo.TRACED[name]()))
+    check_exact(model, (37, 53), "patch", IncrementalScorer)
+    graph = graph_of(model, photograph((37, 53)))
+    assert isinstance(graph, graph_module.Graph)
+    assert graph.winograd, "or it was traced again without"
 
 
 def test_winograd_is_used_in_models(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,9 +433,38 @@ def test_winograd_is_used_in_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(winograd, "CHANNELS", 1)
     monkeypatch.setattr(graph_module, "convolve_rows", recorded)
-    check_exact(plain(zoo.randomised(zoo.plain_cnn())), (40, 24), "scattered", IncrementalScorer)
+    model, size = plain(zoo.randomised(zoo.plain_cnn())), (40, 24)
+    scorer_for(model, photograph(size), target(size, "scattered"), 2)
+    done.clear()  # of the check of the graph
+    check_exact(model, size, "scattered", IncrementalScorer)
     assert done
-    assert set(done) == {6}
+
+
+def test_a_graph_that_fails_on_one_image_leaves_it_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its score of the image as it is, done as an altered one is."""
+    monkeypatch.setattr(winograd, "CHANNELS", 1)
+    model, size = plain(zoo.randomised(zoo.plain_cnn())), (40, 24)
+    image, region = photograph(size), target(size, "patch")
+    clean = single(model, image, region, 2)
+    assert type(scorer_for(model, image, region, 2, expected=clean)) is IncrementalScorer
+    monkeypatch.setattr(graph_module, "convolve_rows", lambda *arguments: convolve_rows(*arguments) * 1.001)
+    assert type(scorer_for(model, image, region, 2, expected=clean)) is PlainScorer
+    drops = loop(model, image, region, 2, 5)
+    np.testing.assert_allclose(evidence(model, image, region, 2, Regions(5)), drops, rtol=0, atol=TIGHT)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("expected", [0.9, math.nan])
+def test_an_image_that_the_graph_scores_otherwise_is_left_to_the_model_or_refused(
+    precision: Precision, expected: float
+) -> None:
+    model = plain(zoo.randomised(zoo.plain_cnn()))
+    image, region = photograph((16, 16)), target((16, 16), "patch")
+    if precision == "fp32":
+        assert type(scorer_for(model, image, region, 1, expected=expected)) is PlainScorer
+    else:
+        with pytest.raises(SettingsError, match="its graph does not compute what the model computes"):
+            scorer_for(model, image, region, 1, precision, expected=expected)
 
 
 def test_a_model_that_amplifies_rounding_is_traced_without_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -617,6 +651,17 @@ def test_scores_follow_a_module_that_changes_after_its_first_use(change: Callabl
     expected = np.array([single(model, one, region, 1) for one in altered])
     assert np.abs(expected - old).max() > 1e-3
     np.testing.assert_allclose(scorer_for(model, image, region, 1).score(altered).numpy(), expected, rtol=0, atol=TIGHT)
+
+
+def test_two_biases_that_swap_beside_millions_of_weights_are_noticed() -> None:
+    module = zoo.randomised(zoo.Of(lambda self, x: self.net(x), net=zoo.plain_cnn(), ballast=nn.Linear(2000, 2000)))
+    model, size = plain(module), (24, 24)
+    image, region = photograph(size), target(size, "patch")
+    scorer_for(model, image, region, 1)
+    bias: Tensor = list(module.net.children())[-1].bias  # type: ignore[union-attr, operator, assignment]
+    with torch.no_grad():
+        bias[:2] = bias[:2].flip(0)
+    assert check_exact(model, size, "patch", IncrementalScorer) > 1e-3
 
 
 def test_other_normalisation_is_followed() -> None:

@@ -414,6 +414,16 @@ class Result:
         self.logits = logits
 
 
+def used_for_its_size() -> nn.Module:
+    """A map of which nothing but the shape is read."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        size = self.other(x).shape[-2:]
+        return self.head(F.interpolate(self.stem(x), size=size, mode="nearest"))
+
+    return Of(forward, other=conv(3, 8, stride=3), stem=unit(3, 8), head=head())
+
+
 def as_dataclass() -> nn.Module:
     return Of(lambda self, x: Output(self.net(x)), net=plain_cnn())
 
@@ -428,6 +438,12 @@ def data_dependent() -> nn.Module:
         return self.head(self.wide(x) if float(x.mean()) > 100 else x)
 
     return Of(forward, stem=unit(3, 8), wide=unit(8, 8), head=head())
+
+
+def batch_statistics() -> nn.Module:
+    """In evaluation mode too its norms mix the images of a batch."""
+    norm = nn.BatchNorm2d(8, track_running_stats=False)
+    return nn.Sequential(conv(3, 8, stride=2), norm, nn.ReLU(), conv(8, 8), head())
 
 
 def hooked() -> nn.Module:
@@ -473,7 +489,7 @@ TRACED: dict[str, Callable[[], nn.Module]] = {
         plain_cnn, odd_kernels, overpadded, strided_past_pixels, dilated, depthwise, residual, negative_max_pooling,
         other_pooling, squeeze_excitation, aspp, unet, norms, attention, channels_last_blocks, split_and_shuffled,
         arithmetic, concatenated_rows, own_weights, comparing, padded_otherwise, one_channel, as_tuple,
-        as_nested_list, coarse, resized_with_corners, double, Branching,
+        as_nested_list, coarse, resized_with_corners, double, used_for_its_size, Branching,
     ]
 } | {
     "resized nearest": resized,
@@ -483,7 +499,8 @@ TRACED: dict[str, Callable[[], nn.Module]] = {
     "resized with antialias": lambda: resized(size=(37, 53), mode="bilinear", align_corners=False, antialias=True),
 }  # fmt: skip
 UNTRACED: dict[str, Callable[[], nn.Module]] = {
-    one.__name__: one for one in [as_dataclass, as_object, data_dependent, hooked, hooked_before, Counting]
+    one.__name__: one
+    for one in [as_dataclass, as_object, data_dependent, batch_statistics, hooked, hooked_before, Counting]
 }
 EITHER: dict[str, Callable[[], nn.Module]] = {one.__name__: one for one in [in_place_functions, sharing]}
 """Served by either path, as long as the result is exact."""

@@ -82,7 +82,7 @@ def in_batches(count: int, compute: Callable[[slice], tuple[Tensor, ...]], batch
         try:
             parts.append(compute(slice(start, stop)))
         except RuntimeError as error:
-            if stop - start == 1 or not _out_of_memory(error):
+            if stop - start == 1 or not out_of_memory(error):
                 raise
             batch.images = (stop - start) // 2
             if torch.cuda.is_available():
@@ -92,7 +92,7 @@ def in_batches(count: int, compute: Callable[[slice], tuple[Tensor, ...]], batch
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says that memory ran out: its own class on a GPU, a plain RuntimeError on the CPU."""
     words = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or any(

@@ -102,7 +102,9 @@ def gradient_evidence(
         return leaves[0].detach(), gradient, score.detach(), logits.detach().argmax(1)
 
     start = clock(model.device)
-    activation, gradient, score, prediction = in_batches(len(images), compute, batch)
+    activation, gradient, score, prediction = in_batches(
+        len(images), compute, BatchSize(1) if model.one_by_one else batch
+    )
     seconds = clock(model.device) - start
     if not bool(activation.isfinite().all() & gradient.isfinite().all()):
         raise SampleError(f"activations or gradients at layer {name!r} are NaN or infinite")

@@ -46,7 +46,7 @@ class Graph:
             raise ValueError("the module has forward hooks, which a traced graph would not call")
         self.small_weights: dict[fx.Node, Tensor] = {}  # of convolutions, in bfloat16, once they are asked for
         self.winograd = True  # whether large convolutions may be done by `winograd`
-        self.row_weights: dict[fx.Node, list[Tensor]] = {}  # of `winograd`, once they are asked for
+        self.row_weights: dict[Any, list[Tensor]] = {}  # of `winograd`, by module, once they are asked for
         self.shapes: dict[torch.Size, dict[fx.Node, Shape | None]] = {}  # by the image's height and width
         traced = fuse(module).float().to(memory_format=torch.channels_last)  # of a copy
         self.owner = fx.Interpreter(traced)
@@ -175,12 +175,12 @@ class Plan:
         values: dict[fx.Node, Any] = {self.graph.image: images}
         for node in self.steps:
             kind = self.kinds[node]
-            inputs = {one: values[one] for one in node.all_input_nodes}
-            if node in self.dense and all(self._is_whole(one, value) for one, value in inputs.items()):
+            inputs = {} if kind == "shape" else {one: values[one] for one in node.all_input_nodes}
+            if kind == "shape":
+                values[node] = self._shape(node, len(images.data), values)
+            elif node in self.dense and all(self._is_whole(one, value) for one, value in inputs.items()):
                 maps = {one: value.data if isinstance(value, Windows) else value for one, value in inputs.items()}
                 values[node] = whole(self._apply(node, maps, clean, np.zeros_like(images.start)))
-            elif kind == "shape":
-                values[node] = self._shape(node, len(images.data), values)
             elif kind == "kernel":
                 values[node] = self._kernel(node, values, clean)
             elif kind == "pointwise":
@@ -259,9 +259,9 @@ class Plan:
         weight, bias = self._weights(node)
         if not self._by_winograd(node, size):
             return convolve(module, weight, bias, part, padding)
-        if node not in self.graph.row_weights:
-            self.graph.row_weights[node] = transformed(weight)
-        return convolve_rows(kernel, self.graph.row_weights[node], bias, part, padding, size)
+        if node.target not in self.graph.row_weights:
+            self.graph.row_weights[node.target] = transformed(weight)
+        return convolve_rows(kernel, self.graph.row_weights[node.target], bias, part, padding, size)
 
     def _by_winograd(self, node: fx.Node, size: Pairs) -> bool:
         """Whether the convolution takes half of the multiplications for `size` outputs."""

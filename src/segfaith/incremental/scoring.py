@@ -19,12 +19,14 @@ from segfaith.incremental.differences import Differences
 from segfaith.incremental.graph import Graph, Plan, Shape
 from segfaith.incremental.windows import Box, Windows, view, whole
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import Boxes, check_class
+from segfaith.scores import Boxes, check_class, out_of_memory
 from segfaith.types import Float, Image, Int, Mask, Tensor
 
 Precision = Literal["fp32", "tf32", "bf16"]
 TOLERANCE = 1e-5
 """The most by which an incremental score may differ from the model's own."""
+
+OTHERWISE = "its graph does not compute what the model computes"
 
 _GRAPHS: WeakKeyDictionary[SegmentationModel, tuple[Any, Graph | str]] = WeakKeyDictionary()
 """By model: the state of its weights, and its graph or why there is none."""
@@ -42,12 +44,12 @@ def scorer_for(
     """The fastest scorer of altered copies of `image` on `region` that the model and its switches allow.
 
     A traced graph is kept until the model changes, and is checked against the model itself on three altered noise
-    images before its first use.
+    images before its first use. Where it fails on this image (`expected`), the model itself scores the copies.
 
     Args:
         precision: "bf16": differences from the clean image go through the convolutions in bfloat16, the rest is
             float32 (`differences`); "tf32" needs a CUDA device.
-        expected: s_c of the clean image by the model itself, to hold the graph's against.
+        expected: s_c of the clean image by the model itself, to hold the scorer's against: one pass more.
 
     Raises:
         SettingsError: a precision that the device or the model cannot do.
@@ -58,17 +60,17 @@ def scorer_for(
     graph: Graph | str = "incremental = false" if not model.incremental else "compile = true"
     if model.incremental and not model.compile:
         graph = graph_of(model, image)
-    if isinstance(graph, str):
-        if precision != "fp32":
-            raise SettingsError(
-                f"precision {precision!r} needs incremental = true, compile = false and a model that torch.fx can "
-                f"trace; {model.name} is not run that way ({graph}), so use 'fp32'"
-            )
-        return PlainScorer(model, region, class_index)
-    scorer = IncrementalScorer(model, graph, image, region, class_index, precision)
-    if expected is not None and precision == "fp32" and abs(float(scorer.clean_score()) - expected) > TOLERANCE:
-        return PlainScorer(model, region, class_index)
-    return scorer
+    if isinstance(graph, Graph):
+        scorer = IncrementalScorer(model, graph, image, region, class_index, precision)
+        if expected is None or precision == "tf32" or abs(float(scorer.score(image[None])) - expected) <= TOLERANCE:
+            return scorer
+        graph = OTHERWISE
+    if precision != "fp32":
+        raise SettingsError(
+            f"precision {precision!r} needs incremental = true, compile = false and a model that torch.fx can "
+            f"trace; {model.name} is not run that way ({graph}), so use 'fp32'"
+        )
+    return PlainScorer(model, region, class_index)
 
 
 def graph_of(model: SegmentationModel, image: Image) -> Graph | str:
@@ -81,11 +83,14 @@ def graph_of(model: SegmentationModel, image: Image) -> Graph | str:
             agrees = _agrees(model, traced, image)
             if not agrees:  # the model may amplify the rounding of `winograd`
                 traced.winograd = False
+                traced.row_weights.clear()
                 agrees = _agrees(model, traced, image)
-            graph: Graph | str = traced if agrees else "its graph does not compute what the model computes"
-        except (torch.OutOfMemoryError, SampleError):
+            graph: Graph | str = traced if agrees else OTHERWISE
+        except SampleError:
             raise
         except Exception as error:  # tracing can fail in any way that the user's code can
+            if isinstance(error, RuntimeError) and out_of_memory(error):
+                raise
             graph = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         _GRAPHS[model] = (state, graph)
     return _GRAPHS[model][1]
@@ -93,11 +98,11 @@ def graph_of(model: SegmentationModel, image: Image) -> Graph | str:
 
 @torch.inference_mode()
 def _state(model: SegmentationModel) -> Any:
-    """Changes when a weight does (each tensor times a ramp), a module's settings, or its hooks."""
+    """Changes when a weight does (each tensor times 2 + sin i), a module's settings, or its hooks."""
     tensors = [one.detach().flatten() for one in (*model.module.parameters(), *model.module.buffers())]
     longest = max((len(one) for one in tensors), default=0)
-    ramp = torch.linspace(0.5, 1.5, longest, device=model.device)
-    products = [one.to(ramp) @ ramp[: len(one)] for one in tensors]
+    factors = torch.arange(longest, dtype=torch.float32, device=model.device).sin_().add_(2)  # neighbours differ
+    products = [one.to(factors) @ factors[: len(one)] for one in tensors]
     sums = [str(one) for one in torch.stack(products).tolist()] if products else []  # as text NaN equals itself
     hooks = [(len(one._forward_hooks), len(one._forward_pre_hooks)) for one in model.module.modules()]
     return sums, repr(model.module), hooks, model.mean, model.std, model.device
@@ -245,7 +250,8 @@ class IncrementalScorer:
 
     def _resized(self, values: Float[Tensor, "B C r c"]) -> Float[Tensor, "B C h w"]:
         rows, columns = self.upsampling
-        return rows @ (values @ columns.T)
+        with self.model.evaluating():  # float32 whatever the process allows
+            return rows @ (values @ columns.T)
 
 
 def _of_classes(logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B K r c"]:

@@ -51,7 +51,7 @@ def convolve_rows(
 
     Args:
         kernels: from `transformed`.
-        data: (B, C, H, W), channels last in memory.
+        data: (B, C, H, W); without a copy where channels are last in memory.
         padding: rows and columns of zeros on each side.
     """
     dilation, (images, channels, height, width) = int(kernel.dilation[0]), data.shape

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segfaith.errors import SampleError, SettingsError
 from segfaith.lookup import nearest
@@ -65,6 +66,11 @@ class SegmentationModel:
         """Where the module's parameters lie (the CPU for a module without any)."""
         tensor = self._first_tensor()
         return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether images must not share a batch: a batch norm without running statistics would mix them."""
+        return any(isinstance(one, _BatchNorm) and one.running_mean is None for one in self.module.modules())
 
     def _first_tensor(self) -> Tensor | None:
         return next(self.module.parameters(), next(self.module.buffers(), None))
@@ -134,6 +140,8 @@ class SegmentationModel:
 
     def logits_of(self, module: Callable[[Tensor], Any], images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C H W"]:
         """`logits` of a stand-in for the module, such as its compiled form."""
+        if len(images) > 1 and self.one_by_one:
+            return torch.cat([self.logits_of(module, one[None]) for one in images])
         tensor = self._first_tensor()
         inputs = self.normalise(images)
         if tensor is not None and tensor.is_floating_point():
@@ -182,7 +190,8 @@ def wrap(
     Args:
         module: takes normalised RGB (N, 3, H, W); returns logits (N, C, h, w) of any resolution as a tensor, a dict
             with `out`, a tuple or list whose first item they are, or an object with `.logits`. One channel means the
-            logit of a sigmoid foreground (class 1).
+            logit of a sigmoid foreground (class 1). In evaluation mode an image's logits must not depend on the others
+            of its batch; models with batch norms that keep no running statistics are given one image at a time.
         layer: dotted name of the feature layer for gradient methods, as in `module.named_modules()`.
         classes: class names in the order of the channels.
         mean, std: normalisation of RGB in [0, 1]; ImageNet's by default. Give (0, 0, 0) and (1, 1, 1) for none.

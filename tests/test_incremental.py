@@ -440,19 +440,6 @@ def test_winograd_is_used_in_models(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done
 
 
-def test_a_graph_that_fails_on_one_image_leaves_it_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its score of the image as it is, done as an altered one is."""
-    monkeypatch.setattr(winograd, "CHANNELS", 1)
-    model, size = plain(zoo.randomised(zoo.plain_cnn())), (40, 24)
-    image, region = photograph(size), target(size, "patch")
-    clean = single(model, image, region, 2)
-    assert type(scorer_for(model, image, region, 2, expected=clean)) is IncrementalScorer
-    monkeypatch.setattr(graph_module, "convolve_rows", lambda *arguments: convolve_rows(*arguments) * 1.001)
-    assert type(scorer_for(model, image, region, 2, expected=clean)) is PlainScorer
-    drops = loop(model, image, region, 2, 5)
-    np.testing.assert_allclose(evidence(model, image, region, 2, Regions(5)), drops, rtol=0, atol=TIGHT)
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("expected", [0.9, math.nan])
 def test_an_image_that_the_graph_scores_otherwise_is_left_to_the_model_or_refused(

@@ -49,7 +49,7 @@ def scorer_for(
     Args:
         precision: "bf16": differences from the clean image go through the convolutions in bfloat16, the rest is
             float32 (`differences`); "tf32" needs a CUDA device.
-        expected: s_c of the clean image by the model itself, to hold the scorer's against: one pass more.
+        expected: s_c of the clean image by the model itself, to hold the graph's against.
 
     Raises:
         SettingsError: a precision that the device or the model cannot do.
@@ -62,7 +62,7 @@ def scorer_for(
         graph = graph_of(model, image)
     if isinstance(graph, Graph):
         scorer = IncrementalScorer(model, graph, image, region, class_index, precision)
-        if expected is None or precision == "tf32" or abs(float(scorer.score(image[None])) - expected) <= TOLERANCE:
+        if expected is None or precision == "tf32" or abs(float(scorer.clean_score()) - expected) <= TOLERANCE:
             return scorer
         graph = OTHERWISE
     if precision != "fp32":

@@ -461,6 +461,17 @@ def test_a_model_that_amplifies_rounding_is_traced_without_winograd(monkeypatch:
     assert check_exact(model, (40, 24), "scattered", IncrementalScorer) > 1e-3
 
 
+def test_an_image_on_which_winograd_errs_is_left_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph's check is on noise; that of each image's clean score takes the same convolutions."""
+    monkeypatch.setattr(winograd, "CHANNELS", 1)
+    model, size = plain(zoo.randomised(zoo.plain_cnn())), (40, 24)
+    image, region = photograph(size), target(size, "scattered")
+    expected = float(PlainScorer(model, region, 2).score(image[None]))
+    assert type(scorer_for(model, image, region, 2, expected=expected)) is IncrementalScorer
+    monkeypatch.setattr(graph_module, "convolve_rows", lambda *arguments: convolve_rows(*arguments) * 1.01)
+    assert type(scorer_for(model, image, region, 2, expected=expected)) is PlainScorer
+
+
 def test_what_is_no_known_kernel_has_no_geometry() -> None:
     assert kernel_of(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")) is None
     assert kernel_of(nn.Conv2d(3, 3, 3, padding="same")) is None

@@ -69,13 +69,31 @@ class Graph:
         self.kernels = {node: kernel for node, kernel in kernels.items() if kernel is not None}
 
     def clean(self, image: Float[Tensor, "1 3 H W"]) -> dict[fx.Node, Any]:
-        """Every node's value for one image."""
+        """Every node's value for one image, by the arithmetic of altered ones."""
         values: dict[fx.Node, Any] = {self.image: image.contiguous(memory_format=torch.channels_last)}
         for node in self.nodes[:-1]:
-            if node is not self.image:
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = self.call(node, args, kwargs)
+            if node is self.image:
+                continue
+            if isinstance(self.modules.get(str(node.target)), nn.Conv2d) and node in self.kernels:
+                kernel, data = self.kernels[node], values[node.all_input_nodes[0]]
+                size = kernel.outputs(np.array(data.shape[-2:]))
+                if data.ndim == 4 and self.by_winograd(node, size):
+                    values[node] = self.convolve_rows(node, data, tuple(kernel.padding.tolist()), size)
+                    continue
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            values[node] = self.call(node, args, kwargs)
         return values
+
+    def by_winograd(self, node: fx.Node, size: Pairs) -> bool:
+        """Whether a convolution takes half of the multiplications for `size` outputs."""
+        return self.winograd and pays(self.modules[str(node.target)], self.kernels[node], size)
+
+    def convolve_rows(self, node: fx.Node, data: Tensor, padding: tuple[int, int], size: Pairs) -> Tensor:
+        """The convolution so done."""
+        module = self.modules[str(node.target)]
+        if node.target not in self.row_weights:
+            self.row_weights[node.target] = transformed(module.weight)
+        return convolve_rows(self.kernels[node], self.row_weights[node.target], module.bias, data, padding, size)
 
     def call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         """What the node does, on plain values."""
@@ -255,17 +273,12 @@ class Plan:
         return Windows(self._convolve(node, part, (0, 0), size), start)
 
     def _convolve(self, node: fx.Node, part: Tensor, padding: tuple[int, int], size: Pairs) -> Tensor:
-        module, kernel = self.graph.modules[str(node.target)], self.graph.kernels[node]
-        weight, bias = self._weights(node)
-        if not self._by_winograd(node, size):
-            return convolve(module, weight, bias, part, padding)
-        if node.target not in self.graph.row_weights:
-            self.graph.row_weights[node.target] = transformed(weight)
-        return convolve_rows(kernel, self.graph.row_weights[node.target], bias, part, padding, size)
+        if self._by_winograd(node, size):
+            return self.graph.convolve_rows(node, part, padding, size)
+        return convolve(self.graph.modules[str(node.target)], *self._weights(node), part, padding)
 
     def _by_winograd(self, node: fx.Node, size: Pairs) -> bool:
-        """Whether the convolution takes half of the multiplications for `size` outputs."""
-        return self.graph.winograd and pays(self.graph.modules[str(node.target)], self.graph.kernels[node], size)
+        return self.graph.by_winograd(node, size)
 
     def _join(self, node: fx.Node, values: dict[fx.Node, Any], clean: Any) -> Windows:
         inputs = node.all_input_nodes

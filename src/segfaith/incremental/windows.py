@@ -53,6 +53,10 @@ class Kernel:
         """Start and size of the input that an output window reads; it may reach into the padding."""
         return start * self.stride - self.padding, (size - 1) * self.stride + self.reach + 1
 
+    def outputs(self, extent: Pairs) -> Pairs:
+        """Rows and columns of the output of a whole map."""
+        return (extent + 2 * self.padding - self.reach - 1) // self.stride + 1
+
     def changes(self, start: Pairs, stop: Pairs) -> tuple[Pairs, Pairs]:
         """Start and stop of the output that reads an input window."""
         return -((self.reach - self.padding - start) // self.stride), (stop - 1 + self.padding) // self.stride + 1

@@ -23,7 +23,7 @@ quickstart: venv
 	$(BIN)/segfaith run quickstart
 
 bench: venv
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/speed.py $(BENCH)
 
 wheel: venv
 	$(BIN)/python -m build --wheel

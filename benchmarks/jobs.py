@@ -81,10 +81,7 @@ def sample(case: Case, batch: int, count: int) -> Output:
     return Output({row["method"]: np.array([row[metric] for metric in peers.METRICS]) for row in records})
 
 
-JOBS: dict[str, Callable[[Case, int, int], Output]] = {
-    "ria": partial(intervene, method="ria"),
-    "ria@precision=bf16": partial(intervene, method="ria@precision=bf16"),
-    "ria@regions=adaptive": partial(intervene, method="ria@regions=adaptive"),
+JOBS: dict[str, Callable[[Case, int, int], Output]] = {  # any other is a method whose drops are wanted
     "gpa": partial(explain, method="gpa"),
     "ega": partial(explain, method="ega"),
     "sample": sample,
@@ -125,7 +122,8 @@ class Worker:
 
     def run(self, job: str, mask: str, batch: int, count: int, *, memory: bool = False, flops: bool = False) -> Run:
         """One timed run; FLOPs are counted in a second one."""
-        device, work = self.model.device, partial(JOBS[job], self.cases[mask], batch, count)
+        function = JOBS[job] if job in JOBS else partial(intervene, method=job)
+        device, work = self.model.device, partial(function, self.cases[mask], batch, count)
         gc.collect()
         idle = _forget_memory(device) if memory else None
         start = clock(device)

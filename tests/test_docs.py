@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import segfaith
-from segfaith.benchmark.settings import EvaluationSettings, read_settings
+from segfaith.benchmark.settings import EvaluationSettings, ExecutionSettings, read_settings
 from segfaith.benchmark.suites import read_suite
 from segfaith.cli import app
 from segfaith.models.segmentation import SegmentationModel
@@ -101,7 +101,9 @@ def test_settings_page_shows_the_real_keys_and_defaults(tmp_path: Path) -> None:
         assert line in text
     file = tmp_path / "settings.toml"
     file.write_text(text, encoding="utf-8")
-    assert read_settings(file).evaluation == EvaluationSettings()
+    shown = read_settings(file)
+    assert shown.evaluation == EvaluationSettings()
+    assert shown.execution.model_copy(update={"threads": None}) == ExecutionSettings()
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)

@@ -110,7 +110,8 @@ def check_exact(model: SegmentationModel, size: tuple[int, int], kind: str, expe
     image, region = photograph(size), target(size, kind)
     class_index = 1 if model.logits(image[None]).shape[1] == 2 else 2
     if expected_type is not None:
-        assert type(scorer_for(model, image, region, class_index)) is expected_type
+        score = single(model, image, region, class_index)
+        assert type(scorer_for(model, image, region, class_index, expected=score)) is expected_type
     return check_exact_on(model, image, region, class_index, 5 if min(size) > 10 else 3)
 
 
@@ -223,6 +224,7 @@ def test_boxes_may_be_larger_than_what_was_altered() -> None:
 
 @pytest.mark.realdata
 def test_a_trained_model_scores_as_the_loop(trained_model: SegmentationModel, shared: Any) -> None:
+    """With its one large 3 x 3 convolution by Winograd."""
     for file in sorted((shared / "voc").rglob("JPEGImages/*.jpg")):
         image = load_image(file, 112)
         labels = trained_model.logits(image[None])[0].argmax(0)
@@ -231,7 +233,11 @@ def test_a_trained_model_scores_as_the_loop(trained_model: SegmentationModel, sh
     class_index = int(torch.bincount(labels[labels > 0]).argmax())
     region = labels == class_index
     drops = loop(trained_model, image, region, class_index, 7)
-    assert type(scorer_for(trained_model, image, region, class_index)) is IncrementalScorer
+    score = single(trained_model, image, region, class_index)
+    assert type(scorer_for(trained_model, image, region, class_index, expected=score)) is IncrementalScorer
+    graph = graph_of(trained_model, image)
+    assert isinstance(graph, graph_module.Graph)
+    assert len(graph.row_weights) == 1
     assert np.abs(drops).max() > 0.01
     got = evidence(trained_model, image, region, class_index, Regions(7))
     np.testing.assert_allclose(got, drops, rtol=0, atol=TIGHT)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,35 @@ def test_the_shard_size_changes_nothing(project: Path, full_records: pd.DataFram
     )
     assert len(list((tmp_path / "run" / "records").iterdir())) == (6 if size == 1 else 1)
     assert_same_records(full_records, records)
+
+
+def test_the_next_sample_is_read_while_the_model_is_at_work(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sample once, the first of the next shard too."""
+    prepared = executors.prepare(make_settings(content(project, execution={"device": "cpu", "shard_size": 2})))
+    ids, dataset = prepared.plan.ids, prepared.plan.dataset
+    loads: list[str] = []
+    started = {sample_id: Event() for sample_id in ids}
+
+    def load(sample_id: str, size: Any) -> Any:
+        loads.append(sample_id)
+        started[sample_id].set()
+        return dataset.load(sample_id, size)
+
+    real, waited = executors.evaluate_sample, []
+
+    def evaluated(model: Any, sample_id: str, *arguments: Any, **named: Any) -> Any:
+        following = ids[ids.index(sample_id) + 1 :][:1]
+        waited.extend(one for one in following if started[one].wait(60))
+        return real(model, sample_id, *arguments, **named)
+
+    monkeypatch.setattr(executors, "evaluate_sample", evaluated)
+    plan = dataclasses.replace(prepared.plan, dataset=dataclasses.replace(dataset, load=load))
+    segfaith.run(dataclasses.replace(prepared, plan=plan), tmp_path)
+    assert waited == ids[1:]
+    assert loads == ids
+    assert set(read_run(tmp_path)[1]["status"]) == {"ok"}
 
 
 def test_the_batch_size_changes_raw_scores_by_at_most_1e_5(

@@ -53,6 +53,11 @@ def check_class(class_index: int, channels: int) -> None:
         raise SampleError(f"class index {class_index} is not one of the model's {channels} classes")
 
 
+def sent(numbers: Int[Tensor, "..."], device: torch.device) -> Int[Tensor, "..."]:
+    """Numbers of the CPU on a device; a GPU gets them without anybody waiting for it."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
+
+
 Boxes = tuple[np.ndarray, np.ndarray]
 """First rows and columns (B, 2), and one past the last ones (B, 2)."""
 

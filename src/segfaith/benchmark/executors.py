@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -188,26 +189,22 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
     Raises:
         RunIsBusyError: another process works in the directory.
     """
-    batch = BatchSize(prepared.plan.settings.execution.batch_size)
+    plan = prepared.plan
+    batch = BatchSize(plan.settings.execution.batch_size)
     with at_work(directory):
-        for shard in shards:
-            if not record_file(directory, shard).is_file():  # else another process was faster
-                _run_shard(prepared, directory, shard, batch, on_sample)
-
-
-def _run_shard(
-    prepared: Prepared, directory: Path, shard: int, batch: BatchSize, on_sample: Callable[[str], None]
-) -> None:
-    records: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
-    for sample_id, load in _ahead(prepared.plan, prepared.plan.shards[shard]):
-        result = run_sample(prepared, sample_id, load, batch, directory)
-        records += result.records
-        curves += result.curves
-        on_sample(sample_id)
-    if curves:
-        write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS)
-    write_rows(record_file(directory, shard), records, RECORD_COLUMNS)
+        todo = [shard for shard in shards if not record_file(directory, shard).is_file()]  # others were faster
+        samples = _ahead(plan, [sample_id for shard in todo for sample_id in plan.shards[shard]])
+        for shard in todo:
+            records: list[dict[str, Any]] = []
+            curves: list[dict[str, Any]] = []
+            for sample_id, load in islice(samples, len(plan.shards[shard])):
+                result = run_sample(prepared, sample_id, load, batch, directory)
+                records += result.records
+                curves += result.curves
+                on_sample(sample_id)
+            if curves:
+                write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS)
+            write_rows(record_file(directory, shard), records, RECORD_COLUMNS)
 
 
 def _ahead(plan: Plan, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], Sample]]]:

@@ -12,7 +12,7 @@ from segfaith.incremental.scoring import IncrementalScorer, scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.perturbation import Variants
-from segfaith.scores import BatchSize, Boxes, score_images
+from segfaith.scores import BatchSize, Boxes, score_images, sent
 from segfaith.types import Float, Int, InterventionEvidence, Tensor
 
 
@@ -48,7 +48,7 @@ def intervention_evidence(
 
             def drops(masks: Tensor, boxes: Boxes, scorer=scorer, occlude=occlude, clean=clean) -> Tensor:  # type: ignore[no-untyped-def]
                 def build(numbers: Tensor) -> Tensor:
-                    occluded: Tensor = occlude(masks[numbers.to(masks.device)])
+                    occluded: Tensor = occlude(masks[sent(numbers, masks.device)])
                     return occluded
 
                 drop: Tensor = clean - score_images(scorer.score, build, len(masks), batch, boxes)
@@ -57,16 +57,17 @@ def intervention_evidence(
             found.append(adaptive_cells(drops, regions, region, None if guide is None else guide[n], mirrored=mirrored))
             continue
         if regions.kind == "superpixels":
-            cells = superpixels(image, regions.count, mirrored=mirrored).to(image.device)
+            cells = superpixels(image, regions.count, mirrored=mirrored)
         else:
-            cells = grid_cells(size, regions.grid, mirrored=mirrored).to(image.device)
+            cells = grid_cells(size, regions.grid, mirrored=mirrored)
         count = int(cells.max()) + 1 if regions.kind == "superpixels" else regions.count
+        boxes, cells = bounding_boxes(cells, count), cells.to(image.device)
 
         def build(numbers: Tensor, occlude=occlude, cells=cells) -> Tensor:  # type: ignore[no-untyped-def]
-            occluded: Tensor = occlude(cells == numbers.to(cells.device)[:, None, None])
+            occluded: Tensor = occlude(cells == sent(numbers, cells.device)[:, None, None])
             return occluded
 
-        drop = clean - score_images(scorer.score, build, count, batch, bounding_boxes(cells, count))
+        drop = clean - score_images(scorer.score, build, count, batch, boxes)
         found.append((cells, drop, drop.clamp(min=0)))
     cut, dropped, painted = zip(*found, strict=True)
     return InterventionEvidence(torch.stack(cut), _padded(dropped, nan), _padded(painted, 0.0))
@@ -80,7 +81,7 @@ def _padded(rows: Sequence[Float[Tensor, "_"]], fill: float) -> Float[Tensor, "N
 
 def bounding_boxes(partition: Int[Tensor, "H W"], count: int) -> Boxes:
     """The box around each region; one pixel for a region that has none."""
-    cells = partition.cpu().numpy()
+    cells = partition.numpy()
     start, stop = np.zeros((count, 2), dtype=np.int64), np.ones((count, 2), dtype=np.int64)
     for axis in (0, 1):
         position = np.broadcast_to(np.expand_dims(np.arange(cells.shape[axis]), 1 - axis), cells.shape)

@@ -106,18 +106,20 @@ def adaptive_cells(
         mirrored: the image is mirrored; so are the cells.
     """
     height, width = region.shape
+    device, region = region.device, region.cpu()
+    guide = None if guide is None else guide.cpu()
 
     def frame(cell: Cell) -> Cell:
         top, left, bottom, right = cell
         return (top, width - right, bottom, width - left) if mirrored else cell
 
     def measure(cells: list[Cell]) -> list[float]:
-        masks = torch.zeros(len(cells), height, width, dtype=torch.bool, device=region.device)
+        masks = torch.zeros(len(cells), height, width, dtype=torch.bool)
         for mask, cell in zip(masks, cells, strict=True):
             top, left, bottom, right = frame(cell)
             mask[top:bottom, left:right] = True
         at = np.array([frame(cell) for cell in cells])
-        values: list[float] = drops(masks, (at[:, :2], at[:, 2:])).tolist()
+        values: list[float] = drops(masks.to(device), (at[:, :2], at[:, 2:])).tolist()
         return values
 
     def priority(cell: Cell) -> tuple[float, float]:
@@ -157,12 +159,12 @@ def adaptive_cells(
             del found[cell]
             found |= drop_of
             value |= {part: whole * max(drop, 0.0) / mean if mean > 0 else whole for part, drop in drop_of.items()}
-    partition = torch.zeros(height, width, dtype=torch.long, device=region.device)
+    partition = torch.zeros(height, width, dtype=torch.long)
     for number, cell in enumerate(found):
         top, left, bottom, right = frame(cell)
         partition[top:bottom, left:right] = number
     as_tensor = [torch.tensor([table[cell] for cell in found], dtype=torch.float64) for table in (found, value)]
-    return partition, as_tensor[0].to(region.device), as_tensor[1].to(region.device)
+    return partition.to(device), as_tensor[0].to(device), as_tensor[1].to(device)
 
 
 def _coarse(grid: int) -> int:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from segfaith.scores import sent
 from segfaith.types import Float, Tensor
 
 Pairs = NDArray[np.int64]
@@ -172,7 +173,7 @@ def _grid(combine: np.ufunc, rows: np.ndarray, columns: np.ndarray) -> np.ndarra
 def _gathered(maps: list[Tensor], index: NDArray[np.int64]) -> Float[Tensor, "B C h w"]:
     """The pixels of those numbers (B, h, w), counted through all maps."""
     pixels = _pixels(maps[0]) if len(maps) == 1 else torch.cat([_pixels(one) for one in maps])
-    gathered = pixels.index_select(0, torch.from_numpy(index.ravel()).to(pixels.device))
+    gathered = pixels.index_select(0, sent(torch.from_numpy(index.ravel()), pixels.device))
     return gathered.view(*index.shape, -1).permute(0, 3, 1, 2)
 
 

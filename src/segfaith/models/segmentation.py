@@ -54,6 +54,7 @@ class SegmentationModel:
         self.module = module
         self.layer = layer
         self.mean, self.std = tuple(mean), tuple(std)
+        self._normalisation: tuple[Any, list[Tensor]] = (None, [])  # for what, and both as tensors
         self.classes = None if classes is None else list(classes)
         self.name = name
         self.weights = weights
@@ -136,7 +137,11 @@ class SegmentationModel:
 
     def normalise(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
         """(x - mean) / std per channel."""
-        return (images - images.new_tensor(self.mean)[:, None, None]) / images.new_tensor(self.std)[:, None, None]
+        key = self.mean, self.std, images.device, images.dtype
+        if self._normalisation[0] != key:
+            self._normalisation = key, [images.new_tensor(one)[:, None, None] for one in (self.mean, self.std)]
+        mean, std = self._normalisation[1]
+        return (images - mean) / std
 
     def logits_of(self, module: Callable[[Tensor], Any], images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C H W"]:
         """`logits` of a stand-in for the module, such as its compiled form."""

@@ -139,7 +139,9 @@ class SegmentationModel:
         """(x - mean) / std per channel."""
         key = self.mean, self.std, images.device, images.dtype
         if self._normalisation[0] != key:
-            self._normalisation = key, [images.new_tensor(one)[:, None, None] for one in (self.mean, self.std)]
+            with torch.inference_mode(False):  # or gradients could not use them later
+                kind: dict[str, Any] = {"device": images.device, "dtype": images.dtype}
+                self._normalisation = key, [torch.tensor(one, **kind)[:, None, None] for one in (self.mean, self.std)]
         mean, std = self._normalisation[1]
         return (images - mean) / std
 

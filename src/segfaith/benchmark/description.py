@@ -12,7 +12,7 @@ import segfaith
 from segfaith.benchmark.plan import Plan, digest, identity
 from segfaith.models.segmentation import SegmentationModel
 
-PACKAGES = ("segfaith", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "pillow")
+PACKAGES = ("segfaith", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "pillow", "scikit-image")
 
 
 def describe(plan: Plan, model: SegmentationModel) -> dict[str, Any]:

@@ -108,7 +108,9 @@ def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: S
         precisions: list[Precision] = ["fp32", *(asked.precision for asked in interventions)]
         for precision in dict.fromkeys(precisions):
             scorer = scorer_for(model, image, variant.regions[0], 1, precision)
-            scorer.score(image.expand(settings.execution.batch_size, -1, -1, -1))
+            most = settings.execution.batch_size
+            for count in (most, max(1, most - 1)) if model.compile else (most,):  # a second size compiles for all
+                scorer.score(image.expand(count, -1, -1, -1))
     except SettingsError:
         raise
     except Exception:

@@ -69,6 +69,8 @@ def verify_precision_command(
     lines = {"largest change of a drop": ["other regions" if isnan(x) else f"{x:.1e}" for x in shown["drop_error"]]}
     lines["least Spearman, drops > 1e-3"] = [f"{value:.4f}" for value in shown["spearman"]]
     for key in (f"{method}_{metric}" for method in ("ria", "dea") for metric in precision.METRICS):
+        if shown[key].isna().all():  # without stability
+            continue
         values = zip(shown[key], shown[f"{key}_change"], strict=True)
         lines[key.replace("_", " ").upper()] = [f"{value:.4f} ({change:.0e})" for value, change in values]
     lines["seconds of RIA's evidence"] = [f"{value:.2f}" for value in shown["seconds"]]

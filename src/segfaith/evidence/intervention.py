@@ -80,7 +80,7 @@ def _padded(rows: Sequence[Float[Tensor, "_"]], fill: float) -> Float[Tensor, "N
 
 
 def bounding_boxes(partition: Int[Tensor, "H W"], count: int) -> Boxes:
-    """The box around each region; one pixel for a region that has none."""
+    """The box around each region of a partition on the CPU; one pixel for a region that has none."""
     cells = partition.numpy()
     start, stop = np.zeros((count, 2), dtype=np.int64), np.ones((count, 2), dtype=np.int64)
     for axis in (0, 1):

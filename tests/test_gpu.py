@@ -1,0 +1,150 @@
+"""On a GPU: the numbers of the CPU, the modes of NVIDIA's cards, and no waiting inside batches."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import segmentation
+
+import zoo
+from segfaith.attribution.explain import sample_rng
+from segfaith.attribution.methods import DEFAULT_METHODS, resolve_method
+from segfaith.benchmark.settings import EvaluationSettings
+from segfaith.benchmark.worker import evaluate_sample
+from segfaith.evidence.gradient import forward_pass
+from segfaith.evidence.intervention import bounding_boxes, intervention_evidence
+from segfaith.evidence.regions import Regions
+from segfaith.incremental.scoring import IncrementalScorer, scorer_for
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.occlusion import grid_partition, occluder
+from segfaith.perturbation import clean_variant
+from segfaith.scores import BatchSize, sent
+from segfaith.types import Target
+from toys import SmallCNN, plain
+
+pytestmark = pytest.mark.gpu
+DEVICE = torch.device("cuda")
+TORCHVISION = ("deeplabv3_resnet50", "fcn_resnet50", "lraspp_mobilenet_v3_large")
+SIZE, GRID, CLASSES, CLASS = (65, 97), 5, 4, 1
+
+
+def made_scene(size: tuple[int, int], device: str | torch.device) -> tuple[Tensor, Tensor]:
+    """Noise, and a rectangle as the target."""
+    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+    region = torch.zeros(size, dtype=torch.bool)
+    region[size[0] // 3 : size[0] * 3 // 4, size[1] // 4 : size[1] // 2] = True
+    return image.to(device), region.to(device)
+
+
+def torchvision_model(name: str) -> SegmentationModel:
+    """Random weights, drawn statistics, and a head whose logits vary over the image by about one."""
+    draw = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=CLASSES).eval()
+    for one in module.modules():
+        if isinstance(one, nn.BatchNorm2d):
+            one.running_mean.normal_(0, 0.1, generator=draw)
+            one.running_var.uniform_(0.5, 2, generator=draw)
+    with torch.no_grad():
+        spread = module(made_scene(SIZE, "cpu")[0][None])["out"].std((2, 3)).mean()
+        for one in module.modules():
+            if isinstance(one, nn.Conv2d) and one.out_channels == CLASSES:
+                one.weight /= spread
+    return plain(module).to(DEVICE)
+
+
+def drops(model: SegmentationModel, image: Tensor, region: Tensor, regions: Regions) -> np.ndarray:
+    """What RIA reads."""
+    variants, batch = clean_variant(image, region), BatchSize(8)
+    score = forward_pass(model, variants.images, variants.regions, CLASS, batch).score
+    found = intervention_evidence(model, variants, regions, score, CLASS, batch, rng=lambda: np.random.default_rng(0))
+    return found.drop[0].cpu().numpy()
+
+
+def loop(model: SegmentationModel, image: Tensor, region: Tensor) -> np.ndarray:
+    """The same by one plain pass a cell."""
+    cells = grid_partition((image.shape[1], image.shape[2]), GRID).to(image.device)
+    fill = image.double().mean((1, 2), keepdim=True).float()
+
+    def score(one: Tensor) -> float:
+        with torch.no_grad():
+            return float(model.logits(one[None]).double().softmax(1)[0, CLASS][region].mean())
+
+    return np.array([score(image) - score(torch.where(cells == cell, fill, image)) for cell in range(GRID * GRID)])
+
+
+@pytest.fixture
+def scene() -> tuple[Tensor, Tensor]:
+    """Image and target on the GPU."""
+    return made_scene(SIZE, DEVICE)
+
+
+@pytest.mark.parametrize("name", [*zoo.TRACED, *TORCHVISION])
+def test_drops_are_those_of_the_loop(name: str, scene: tuple[Tensor, Tensor]) -> None:
+    model = torchvision_model(name) if name in TORCHVISION else plain(zoo.randomised(zoo.TRACED[name]())).to(DEVICE)
+    score = float(forward_pass(model, scene[0][None], scene[1][None], CLASS, BatchSize(1)).score[0])
+    assert type(scorer_for(model, *scene, CLASS, expected=score)) is IncrementalScorer
+    expected = loop(model, *scene)
+    assert np.abs(expected).max() > 1e-4
+    np.testing.assert_allclose(drops(model, *scene, Regions(GRID)), expected, rtol=0, atol=1e-5)
+
+
+def test_a_sample_measures_what_it_does_on_the_cpu() -> None:
+    """Every method, with stability, on adaptive regions too."""
+    methods = [resolve_method(name, {}) for name in (*DEFAULT_METHODS, "ria@regions=adaptive", "dea@refine=gradient")]
+    records = []
+    for device in ("cpu", DEVICE):
+        model = plain(SmallCNN(), layer="backbone").to(device)
+        image, region = made_scene((56, 56), device)
+        settings, batch = EvaluationSettings(), BatchSize(16)
+        result = evaluate_sample(model, "one", image, Target(CLASS, region), methods, settings, seed=0, batch=batch)
+        records.append(result.records)
+    for ours, theirs in zip(*records, strict=True):
+        assert ours["status"] == "ok", ours["reason"]
+        for metric in ("s", "tdd", "odd", "insertion_gain", "stability", "target_iou"):
+            np.testing.assert_allclose(ours[metric], theirs[metric], atol=1e-3, err_msg=f"{ours['method']} {metric}")
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_fast_precisions_keep_the_order_and_leave_the_process_as_it_was(
+    precision: str, scene: tuple[Tensor, Tensor]
+) -> None:
+    model = torchvision_model("deeplabv3_resnet50")
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    exact, fast = (drops(model, *scene, Regions(GRID, precision=mode)) for mode in ("fp32", precision))
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+    assert not np.array_equal(exact, fast), "the mode changed nothing"
+    assert np.corrcoef(exact, fast)[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_nothing_waits_for_the_gpu_inside_a_batch(name: str, scene: tuple[Tensor, Tensor]) -> None:
+    """Once the image's clean features are there, occluding and scoring only queue work."""
+    model, (image, region) = torchvision_model(name), scene
+    partition = grid_partition((image.shape[1], image.shape[2]), GRID)
+    boxes, cells = bounding_boxes(partition, GRID * GRID), partition.to(DEVICE)
+    occlude = occluder("mean", image, np.random.default_rng(0))
+    scorer = scorer_for(model, image, region, CLASS)
+
+    def run(part: slice) -> Tensor:
+        numbers = torch.arange(GRID * GRID)[part]
+        images = occlude(cells == sent(numbers, DEVICE)[:, None, None])
+        return scorer.score(images, (boxes[0][part], boxes[1][part]))
+
+    expected = torch.cat([run(slice(0, 13)), run(slice(13, 25))])  # the first pass prepares what is kept
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = torch.cat([run(slice(0, 13)), run(slice(13, 25))])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(again, expected, rtol=0, atol=1e-6)
+
+
+def test_generators_do_not_depend_on_the_device(scene: tuple[Tensor, Tensor]) -> None:
+    """Noise is drawn on the CPU, so that a run on a GPU occludes with the same values."""
+    image, region = scene
+    for operator in ("noise", "road", "blur"):
+        here = occluder(operator, image, sample_rng(0, "one")("x"))(region[None]).cpu()
+        there = occluder(operator, image.cpu(), sample_rng(0, "one")("x"))(region[None].cpu())
+        torch.testing.assert_close(here, there, rtol=0, atol=1e-5)

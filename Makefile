@@ -12,7 +12,7 @@ venv: .venv/.installed
 	touch $@
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: venv
 	$(BIN)/ruff check .

@@ -267,7 +267,7 @@ def means(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for one in results:
         groups.setdefault((one["model"], one["row"]), []).append(one)
     return [
-        {"model": model, "row": row, "scaled": group[0]["scaled"], "masks": len(group)}
+        {"model": model, "row": row, "scaled": any(one["scaled"] for one in group), "masks": len(group)}
         | {key: geometric_mean([one[key] for one in group]) for key in ("ratio_user", "ratio_tuned")}
         for (model, row), group in groups.items()
     ]

@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared: one thread for each process, and for what it starts
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    for name in ("COLUMNS", "LINES"):  # pytest-xdist sets them, and tests set their own
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for name in ("COLUMNS", "LINES"):  # a worker finds them set, and consoles would keep them; tests set their own
         os.environ.pop(name, None)
 
 from jaxtyping import install_import_hook

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import jobs
 import peers
 import speed
-from case import CELLS, Case, make_case
+from case import CELLS, SIZE, Case, make_case
 from jobs import FEW, JOBS, Run, intervene
 from speed import Row, Timed, figures, markdown, means
 
@@ -20,7 +21,10 @@ from toys import SmallCNN, plain
 
 @pytest.fixture(scope="module")
 def case() -> Case:
-    return make_case(plain(SmallCNN(), layer="backbone"), 0.2)
+    """Noise instead of the photograph, of which hardly two pixels are alike."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("case.read_image", lambda: torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)))
+        return make_case(plain(SmallCNN(), layer="backbone"), 0.2)
 
 
 # What is timed side by side
@@ -53,16 +57,19 @@ def test_grad_cam_gives_gpa_and_ega(case: Case) -> None:
     for ours, theirs in (("gpa", "GradCAM"), ("ega", "HiResCAM")):
         maps = [JOBS[name](case, 1, CELLS).values["map"] for name in (ours, theirs)]
         np.testing.assert_allclose(*maps, rtol=0, atol=1e-4)
+        assert (maps[0].min(), maps[0].max()) == (0, 1)
 
 
 def test_the_composed_protocol_measures_what_a_sample_does(case: Case) -> None:
-    """Its ranks may differ where maps tie to the last bit, by a few pixels."""
+    """The cells far from the target, which change nothing, are ordered by rounding alone: it moves ODD a little."""
+    tolerances = dict(zip(peers.METRICS, (5e-4, 5e-3, 5e-4, 5e-3), strict=True))
     ours = jobs.sample(case, 1, CELLS).values
     for name in ("each by itself", "passes reused"):
         theirs = JOBS[name](case, 16, CELLS).values
         assert set(theirs) == set(ours) == {"gpa", "ega", "ria", "dea", "random_cells"}
         for method, values in theirs.items():
-            np.testing.assert_allclose(ours[method], values, rtol=0, atol=2e-3, err_msg=f"{name}, {method}")
+            for metric, one, other in zip(tolerances, ours[method], values, strict=True):
+                assert one == pytest.approx(other, rel=0, abs=tolerances[metric]), f"{name}, {method}, {metric}"
 
 
 # What is said of it
@@ -78,7 +85,7 @@ def timings() -> dict[tuple[str, str], Timed]:
     ours = Run(9.0, {}, peak_mb=700.0, idle_mb=500.0, flops=4 * 10**9)
     seconds = {("A", "user"): 5.0, ("A", "tuned"): 8.0, ("B", "user"): 6.0, ("B", "tuned"): 4.0}
     timed = {
-        key: Timed(Run(9.0, {}, peak_mb=300.0), [run(one, drop=drop), run(99, drop=drop), run(0, drop=drop)])
+        key: Timed(Run(9.0, {}, peak_mb=100 * one), [run(one, drop=drop), run(99, drop=drop), run(0, drop=drop)])
         for key, one in seconds.items()
     }
     return timed | {("ours", "tuned"): Timed(ours, [run(one, drop=[0.5, 0.25, 0.127, 0.001]) for one in (1, 3, 2)])}
@@ -90,7 +97,7 @@ ROW = Row("ria", "RIA", "ours", ("A", "B"), ("A", "B"), images=10)
 def test_a_row_compares_medians_with_the_fastest_peer() -> None:
     found = figures(ROW, timings(), dense=10**9, peak=4e9)
     assert (found["ours_s"], found["ratio_user"], found["ratio_tuned"]) == (2, 2.5, 2.0)
-    assert (found["peer"], found["peer_tuned"], found["peer_peak_mb"]) == ("A", "B", 300)
+    assert (found["peer"], found["peer_tuned"], found["peer_peak_mb"]) == ("A", "B", 500)
     assert found["difference"] == pytest.approx(0.002)
     assert found["peak_share"] == pytest.approx(4e9 / 2 / 4e9)
     assert found["dense_share"] == pytest.approx(10 * 1e9 / 2 / 4e9)
@@ -110,9 +117,10 @@ def test_tables_mark_what_was_scaled() -> None:
     results = [
         {"model": "m", "mask": mask, "row": "RIA", "scaled": mask == "small"}
         | {"ratio_user": ratio, "ratio_tuned": 3.0, "peer_user_s": 7.25}
-        for mask, ratio in (("small", 2.0), ("large", 8.0))
+        for mask, ratio in (("large", 8.0), ("small", 2.0))
     ]
     (mean,) = means(results)
+    assert mean["scaled"], "one of its masks was"
     assert (mean["ratio_user"], mean["ratio_tuned"], mean["masks"]) == (pytest.approx(4), pytest.approx(3), 2)
     text = markdown({"machine": {"device": "cpu"}, "results": results, "means": [mean], "skipped": ["x: no weights"]})
     lines = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| m | ")}

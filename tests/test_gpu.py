@@ -14,7 +14,7 @@ from segfaith.benchmark.worker import evaluate_sample
 from segfaith.evidence.gradient import forward_pass
 from segfaith.evidence.intervention import bounding_boxes, intervention_evidence
 from segfaith.evidence.regions import Regions
-from segfaith.incremental.scoring import IncrementalScorer, scorer_for
+from segfaith.incremental.scoring import IncrementalScorer, Precision, scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import grid_partition, occluder
 from segfaith.perturbation import clean_variant
@@ -92,7 +92,8 @@ def test_drops_are_those_of_the_loop(name: str, scene: tuple[Tensor, Tensor]) ->
 
 def test_a_sample_measures_what_it_does_on_the_cpu() -> None:
     """Every method, with stability, on adaptive regions too."""
-    methods = [resolve_method(name, {}) for name in (*DEFAULT_METHODS, "ria@regions=adaptive", "dea@refine=gradient")]
+    adaptive = ("ria@regions=adaptive", "dea@regions=adaptive,refine=gradient")
+    methods = [resolve_method(name, {}) for name in (*DEFAULT_METHODS, *adaptive)]
     records = []
     for device in ("cpu", DEVICE):
         model = plain(SmallCNN(), layer="backbone").to(device)
@@ -100,42 +101,59 @@ def test_a_sample_measures_what_it_does_on_the_cpu() -> None:
         settings, batch = EvaluationSettings(), BatchSize(16)
         result = evaluate_sample(model, "one", image, Target(CLASS, region), methods, settings, seed=0, batch=batch)
         records.append(result.records)
-    for ours, theirs in zip(*records, strict=True):
-        assert ours["status"] == "ok", ours["reason"]
+    for here, there in zip(*records, strict=True):
+        for row in (here, there):
+            assert row["status"] == "ok", row["reason"]
         for metric in ("s", "tdd", "odd", "insertion_gain", "stability", "target_iou"):
-            np.testing.assert_allclose(ours[metric], theirs[metric], atol=1e-3, err_msg=f"{ours['method']} {metric}")
+            assert np.isfinite(here[metric]), f"{here['method']} {metric}"
+            np.testing.assert_allclose(there[metric], here[metric], atol=1e-3, err_msg=f"{here['method']} {metric}")
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
-def test_fast_precisions_keep_the_order_and_leave_the_process_as_it_was(
-    precision: str, scene: tuple[Tensor, Tensor]
+def test_fast_precisions_stay_near_and_leave_the_process_as_it_was(
+    precision: Precision, scene: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if precision == "tf32" and torch.cuda.get_device_capability()[0] < 8:
+        pytest.skip("this card has no TF32")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     model = torchvision_model("deeplabv3_resnet50")
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    def flags() -> tuple[bool, bool, bool]:
+        cudnn = torch.backends.cudnn
+        return torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
+
+    before = flags()
     exact, fast = (drops(model, *scene, Regions(GRID, precision=mode)) for mode in ("fp32", precision))
-    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+    assert flags() == before
     assert not np.array_equal(exact, fast), "the mode changed nothing"
-    assert np.corrcoef(exact, fast)[0, 1] > 0.99
+    assert np.abs(fast - exact).max() < 0.1 * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_nothing_waits_for_the_gpu_inside_a_batch(name: str, scene: tuple[Tensor, Tensor]) -> None:
+def test_nothing_waits_for_the_gpu_inside_a_batch(
+    name: str, precision: Precision, scene: tuple[Tensor, Tensor]
+) -> None:
     """Once the image's clean features are there, occluding and scoring only queue work."""
     model, (image, region) = torchvision_model(name), scene
     partition = grid_partition((image.shape[1], image.shape[2]), GRID)
     boxes, cells = bounding_boxes(partition, GRID * GRID), partition.to(DEVICE)
     occlude = occluder("mean", image, np.random.default_rng(0))
-    scorer = scorer_for(model, image, region, CLASS)
+    scorer = scorer_for(model, image, region, CLASS, precision)
+    assert type(scorer) is IncrementalScorer
 
-    def run(part: slice) -> Tensor:
-        numbers = torch.arange(GRID * GRID)[part]
-        images = occlude(cells == sent(numbers, DEVICE)[:, None, None])
-        return scorer.score(images, (boxes[0][part], boxes[1][part]))
+    def run() -> Tensor:
+        scores = []
+        for part in (slice(0, 13), slice(13, 25)):
+            numbers = torch.arange(GRID * GRID)[part]
+            images = occlude(cells == sent(numbers, DEVICE)[:, None, None])
+            scores += [scorer.score(images, (boxes[0][part], boxes[1][part])), scorer.score(images)]
+        return torch.cat(scores)
 
-    expected = torch.cat([run(slice(0, 13)), run(slice(13, 25))])  # the first pass prepares what is kept
+    expected = run()  # the first pass prepares what is kept
     torch.cuda.set_sync_debug_mode("error")
     try:
-        again = torch.cat([run(slice(0, 13)), run(slice(13, 25))])
+        again = run()
     finally:
         torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(again, expected, rtol=0, atol=1e-6)

@@ -7,17 +7,16 @@ from torch import Tensor, nn
 from torchvision.models import segmentation
 
 import zoo
+from drops import evidence, loop, single
 from segfaith.attribution.explain import sample_rng
 from segfaith.attribution.methods import DEFAULT_METHODS, resolve_method
 from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample
-from segfaith.evidence.gradient import forward_pass
-from segfaith.evidence.intervention import bounding_boxes, intervention_evidence
+from segfaith.evidence.intervention import bounding_boxes
 from segfaith.evidence.regions import Regions
 from segfaith.incremental.scoring import IncrementalScorer, Precision, scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import grid_partition, occluder
-from segfaith.perturbation import clean_variant
 from segfaith.scores import BatchSize, sent
 from segfaith.types import Target
 from toys import SmallCNN, plain
@@ -54,26 +53,6 @@ def torchvision_model(name: str) -> SegmentationModel:
     return plain(module).to(DEVICE)
 
 
-def drops(model: SegmentationModel, image: Tensor, region: Tensor, regions: Regions) -> np.ndarray:
-    """What RIA reads."""
-    variants, batch = clean_variant(image, region), BatchSize(8)
-    score = forward_pass(model, variants.images, variants.regions, CLASS, batch).score
-    found = intervention_evidence(model, variants, regions, score, CLASS, batch, rng=lambda: np.random.default_rng(0))
-    return found.drop[0].cpu().numpy()
-
-
-def loop(model: SegmentationModel, image: Tensor, region: Tensor) -> np.ndarray:
-    """The same by one plain pass a cell."""
-    cells = grid_partition((image.shape[1], image.shape[2]), GRID).to(image.device)
-    fill = image.double().mean((1, 2), keepdim=True).float()
-
-    def score(one: Tensor) -> float:
-        with torch.no_grad():
-            return float(model.logits(one[None]).double().softmax(1)[0, CLASS][region].mean())
-
-    return np.array([score(image) - score(torch.where(cells == cell, fill, image)) for cell in range(GRID * GRID)])
-
-
 @pytest.fixture
 def scene() -> tuple[Tensor, Tensor]:
     """Image and target on the GPU."""
@@ -83,11 +62,10 @@ def scene() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", [*zoo.TRACED, *TORCHVISION])
 def test_drops_are_those_of_the_loop(name: str, scene: tuple[Tensor, Tensor]) -> None:
     model = torchvision_model(name) if name in TORCHVISION else plain(zoo.randomised(zoo.TRACED[name]())).to(DEVICE)
-    score = float(forward_pass(model, scene[0][None], scene[1][None], CLASS, BatchSize(1)).score[0])
-    assert type(scorer_for(model, *scene, CLASS, expected=score)) is IncrementalScorer
-    expected = loop(model, *scene)
+    assert type(scorer_for(model, *scene, CLASS, expected=single(model, *scene, CLASS))) is IncrementalScorer
+    expected = loop(model, *scene, CLASS, GRID)
     assert np.abs(expected).max() > 1e-4
-    np.testing.assert_allclose(drops(model, *scene, Regions(GRID)), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(evidence(model, *scene, CLASS, Regions(GRID)), expected, rtol=0, atol=1e-5)
 
 
 def test_a_sample_measures_what_it_does_on_the_cpu() -> None:
@@ -123,7 +101,7 @@ def test_fast_precisions_stay_near_and_leave_the_process_as_it_was(
         return torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
 
     before = flags()
-    exact, fast = (drops(model, *scene, Regions(GRID, precision=mode)) for mode in ("fp32", precision))
+    exact, fast = (evidence(model, *scene, CLASS, Regions(GRID, precision=mode)) for mode in ("fp32", precision))
     assert flags() == before
     assert not np.array_equal(exact, fast), "the mode changed nothing"
     assert np.abs(fast - exact).max() < 0.1 * np.abs(exact).max()

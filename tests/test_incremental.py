@@ -20,12 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
-from rederived import cells
+from drops import evidence, loop, occluded, single
 from segfaith import process
 from segfaith.data.images import load_image
 from segfaith.errors import SampleError, SettingsError
-from segfaith.evidence.gradient import forward_pass
-from segfaith.evidence.intervention import intervention_evidence
 from segfaith.evidence.regions import Regions
 from segfaith.incremental import differences, winograd
 from segfaith.incremental import graph as graph_module
@@ -34,7 +32,6 @@ from segfaith.incremental.scoring import IncrementalScorer, PlainScorer, Precisi
 from segfaith.incremental.windows import Box, Kernel, Windows, crop, place, view
 from segfaith.incremental.winograd import convolve_rows, pays, transformed
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.perturbation import clean_variant
 from segfaith.scores import BatchSize, score_images
 from toys import plain
 
@@ -58,41 +55,6 @@ def target(size: tuple[int, int], kind: str) -> Tensor:
     patch = (rows >= size[0] * 5 // 8) & (columns >= size[1] // 2) & (columns + rows < sum(size) - 3)
     assert bool(patch.any())
     return patch
-
-
-def single(model: SegmentationModel, image: Tensor, region: Tensor, class_index: int) -> float:
-    """Equation 1 in one pass of the user's own module."""
-    with torch.no_grad():
-        z = model.logits(image[None])[0].double().numpy()[:, region.numpy()]
-    probability = np.exp(z - z.max(0))[class_index] / np.exp(z - z.max(0)).sum(0)
-    return float(probability.sum() / (probability.size + 1e-6))
-
-
-def occluded(image: Tensor, chosen: Tensor) -> Tensor:
-    """The chosen pixels take the image's mean colour."""
-    return torch.where(chosen, image.double().mean((1, 2), keepdim=True).float(), image)
-
-
-def loop(model: SegmentationModel, image: Tensor, region: Tensor, class_index: int, grid: int) -> np.ndarray:
-    """delta_r for every cell, one pass at a time."""
-    partition = torch.from_numpy(cells((image.shape[1], image.shape[2]), grid))
-    clean = single(model, image, region, class_index)
-    drops = [
-        clean - single(model, occluded(image, partition == cell), region, class_index) for cell in range(grid * grid)
-    ]
-    return np.array(drops)
-
-
-def evidence(
-    model: SegmentationModel, image: Tensor, region: Tensor, class_index: int, regions: Regions, batch: int = 8
-) -> np.ndarray:
-    """The drops that RIA reads."""
-    variants = clean_variant(image, region)
-    passed = forward_pass(model, variants.images, variants.regions, class_index, BatchSize(batch))
-    found = intervention_evidence(
-        model, variants, regions, passed.score, class_index, BatchSize(batch), rng=lambda: np.random.default_rng(0)
-    )
-    return found.drop[0].numpy()
 
 
 def scattered_images(image: Tensor, count: int = 5) -> Tensor:

@@ -6,6 +6,9 @@ EPS = 1e-6
 DEGENERATE_RANGE = 1e-12
 """A map whose range (max - min) is below this says nothing: it becomes all zeros and is recorded as degenerate."""
 
+LEAST_TDD = 0.05
+"""The leakages divide by TDD: they are undefined where it is not above this, where the deletion hardly lowered s."""
+
 IGNORE = 255
 """The label of pixels that belong to no class; they are part of not-M unless `ignore = "exclude"`."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.settings import EvaluationSettings
-from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
+from segfaith.constants import COUNTERPART, DEGENERATE_RANGE, LEAST_TDD
 from segfaith.errors import SampleError
 from segfaith.evaluation.interventions import BANDS, Intervention, Kind, Ranking, Scores
 from segfaith.evaluation.metrics import deletion, mean_defined, score_metrics
@@ -56,7 +56,10 @@ def record(
     reasons = list(one.explained.reasons)
     if not len(one.rankings[0].outside):
         reasons.insert(0, "odd, leakage: nothing lies outside the target")
-    elif settings.leakage == "detailed" and isnan(draws[0]["odd_fair"]):
+    elif low := sum(not draw["tdd"] > LEAST_TDD for draw in draws):
+        where = f" in {low} of {len(draws)} draws" if len(draws) > 1 else ""
+        reasons.append(f"leak_abs, leak_signed: tdd is not above {LEAST_TDD:g}{where}")
+    if len(one.rankings[0].outside) and settings.leakage == "detailed" and isnan(draws[0]["odd_fair"]):
         reasons.append("odd_fair: fewer pixels lie outside the target than tdd deletes")
     if sample["kind"] == COUNTERPART:
         reasons.append("evidence scores, odd_beyond: what decides this class is the absence of a part")
@@ -69,6 +72,7 @@ def record(
         dict(sample)
         | {"method": name, "runtime_s": one.explained.runtime, "degenerate": any(map(constant, one.explained.draws))}
         | {key: mean(draw[key] for draw in draws) for key in draws[0]}
+        | {key: mean_defined([draw[key] for draw in draws]) for key in ("leak_abs", "leak_signed")}
         | {key: mean_defined([draw[key] for draw in one.found]) for key in (one.found[0] if one.found else ())}
         | {key: mean_defined([draw[key] for draw in one.looks]) for key in one.looks[0]}
         | {"stability": mean_defined(list(correlations.values()))}

@@ -4,7 +4,7 @@ With s = s_c(x, M), eps = 1e-6, S_t and S_o the top pixels inside and outside M,
 
     tdd            = (s - s(O(x, S_t))) / (|s| + eps)          equation 3 of the paper
     odd            = (s - s(O(x, S_o))) / (|s| + eps)          equation 4
-    leak_abs       = |odd| / (|tdd| + eps)                     equation 5
+    leak_abs       = |odd| / (|tdd| + eps)                     equation 5; undefined where tdd <= 0.05
     insertion_gain = s(b with S_t put back from x) - s(b)
     odd_beyond     = (s(O(x, S_o and E)) - s(O(x, S_o))) / (|s| + eps), E the planted evidence
     odd_fair       = odd with as many pixels outside as tdd deletes inside: n(k, M) instead of n(k, not M)
@@ -20,7 +20,7 @@ from math import inf, isnan, nan
 from statistics import fmean
 from typing import Literal
 
-from segfaith.constants import EPS
+from segfaith.constants import EPS, LEAST_TDD
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ METRICS: dict[str, Metric] = {
             high=1,
         ),
         Metric("odd_abs", "OT abs", "absolute value of odd", "lower", low=0),
-        Metric("leak_abs", "Leak abs", "odd_abs / (|tdd| + eps)", "lower", low=0),
-        Metric("leak_signed", "Leak signed", "odd / (|tdd| + eps), a diagnostic", None),
+        Metric("leak_abs", "Leak abs", "odd_abs / (|tdd| + eps) where tdd > 0.05", "lower", low=0),
+        Metric("leak_signed", "Leak signed", "odd / (|tdd| + eps) where tdd > 0.05, a diagnostic", None),
         Metric("insertion_gain", "Ins.", "rise of s when the top target pixels return", "higher", -1, 1),
         Metric("insertion_gain_rel", "Ins. rel.", "insertion_gain / (|s| + eps)", "higher"),
         Metric(
@@ -94,6 +94,15 @@ def deletion(s: float, s_deleted: float) -> float:
     return (s - s_deleted) / (abs(s) + EPS)
 
 
+def leakage(odd: float, tdd: float) -> float:
+    """odd / (|tdd| + eps), equation 5; NaN where tdd <= 0.05.
+
+    There the deletion of the map's own top pixels costs nothing, or raises s: a ratio to it would call a map the better
+    the further its deletion goes the wrong way.
+    """
+    return odd / (abs(tdd) + EPS) if tdd > LEAST_TDD else nan
+
+
 def score_metrics(s: float, scores: Mapping[str, float]) -> dict[str, float]:
     """All metrics that follow from one map's intervened scores; NaN where a score is NaN or missing.
 
@@ -114,8 +123,8 @@ def score_metrics(s: float, scores: Mapping[str, float]) -> dict[str, float]:
         "tdd": tdd,
         "odd": odd,
         "odd_abs": abs(odd),
-        "leak_abs": abs(odd) / (abs(tdd) + EPS),
-        "leak_signed": odd / (abs(tdd) + EPS),
+        "leak_abs": leakage(abs(odd), tdd),
+        "leak_signed": leakage(odd, tdd),
         "insertion_gain": inserted,
         "insertion_gain_rel": inserted / (abs(s) + EPS),
         "odd_fair": lost["fair"],

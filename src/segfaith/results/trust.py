@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from segfaith.constants import COUNTERPART, EPS
-from segfaith.evaluation.metrics import METRICS
+from segfaith.constants import COUNTERPART
+from segfaith.evaluation.metrics import METRICS, leakage
 from segfaith.results.records import replace_file
 from segfaith.results.tables import Run
 
@@ -169,7 +169,7 @@ def _agreements(rows: pd.DataFrame, groups: Sequence[str]) -> list[str]:
 def _leakage(rows: pd.DataFrame, kinds: Sequence[str], methods: Sequence[str]) -> list[str]:
     """By how much leakage punishes evidence outside: in words, and both leakages with and without its part."""
     own = [name for name in methods if name.partition("@")[0] not in CONTROLS]
-    rows = rows.assign(leak_beyond=rows["odd_beyond_abs"] / (rows["tdd"].abs() + EPS))
+    rows = rows.assign(leak_beyond=list(map(leakage, rows["odd_beyond_abs"], rows["tdd"])))
     body, words = [], []
     for kind in kinds:
         groups = rows[rows["kind"] == kind].groupby("method")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import segfaith
 from rederived import cells
-from segfaith.attribution.methods import METHODS
+from segfaith.attribution.methods import METHODS, Method
 from segfaith.types import Target
 from segmenters import Symmetric
 from toys import PixelScorer, SmallCNN, plain
@@ -181,7 +181,18 @@ def test_a_target_that_covers_the_image_has_no_off_target_metrics() -> None:
     lost = sum(p_of(value) - p_of(float(bright.mean())) for value in ranked[:36])  # n(0.2, 180)
     assert got.loc["ega", "tdd"] == pytest.approx(lost / sum(map(p_of, ranked)), abs=2e-6)
     assert got.loc["mask", "degenerate"]
-    assert got.loc["mask", "reason"].endswith(CONSTANT)
+    assert got.loc["mask", "reason"].endswith(f"{CONSTANT}; {ZERO}")
+
+
+def test_constant_maps_are_all_zeros_whoever_made_them() -> None:
+    """The mask of a target that covers the image, random values on one cell, and a method of one's own."""
+    image, _ = coloured((8, 9), 5)
+    everywhere = Target(1, torch.ones(8, 9, dtype=torch.bool))
+    own = Method("own", "", ("region",), lambda region: region.float() / 3)
+    methods = ["mask", "random_cells@grid=1", own, "random"]
+    maps = segfaith.explain(plain(PixelScorer()), image, everywhere, methods)
+    assert [float(maps[name].abs().max()) for name in ("mask", "random_cells@grid=1", "own")] == [0, 0, 0]
+    assert float(maps["random"].max()) > 0.5
 
 
 def test_a_target_of_one_pixel() -> None:

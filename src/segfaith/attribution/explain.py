@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from segfaith.attribution.cam import ega
-from segfaith.attribution.heatmap import minmax
+from segfaith.attribution.heatmap import minmax, zero_where_constant
 from segfaith.attribution.methods import MethodInstance
 from segfaith.errors import SampleError
 from segfaith.evidence.gradient import ForwardPass, Objective, clock, forward_pass, gradient_evidence
@@ -149,7 +149,8 @@ def heatmaps(
         elif need == "rng":
             inputs[need] = [rng(f"{instance.name}|{name}|{draw}") for name in variants.names]
     maps_of_all: Tensor = method.combine(**inputs, **instance.options)
-    return torch.stack([_checked(one, size, instance.name).to(variants.images.device) for one in maps_of_all])
+    checked = [_checked(one, size, instance.name).to(variants.images.device) for one in maps_of_all]
+    return zero_where_constant(torch.stack(checked))
 
 
 def _partition(gathered: Gathered, regions: Regions) -> Int[Tensor, "N H W"]:

@@ -15,6 +15,12 @@ def minmax(maps: Float[Tensor, "N H W"]) -> Float[Tensor, "N H W"]:
     return torch.where(flat, 0.0, (maps - low) / torch.where(flat, 1.0, span)).clamp(0, 1)
 
 
+def zero_where_constant(maps: Float[Tensor, "N H W"]) -> Float[Tensor, "N H W"]:
+    """The maps, with all zeros in place of those whose range is below 1e-12: they say nothing, whatever their value."""
+    span = maps.amax((1, 2), keepdim=True) - maps.amin((1, 2), keepdim=True)
+    return torch.where(span < DEGENERATE_RANGE, 0.0, maps)
+
+
 def upsample(maps: Float[Tensor, "N h w"], size: tuple[int, int]) -> Float[Tensor, "N H W"]:
     """Bilinear to `size`, align_corners=False."""
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]

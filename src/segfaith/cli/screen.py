@@ -1,5 +1,7 @@
 """What all verbs share: the application, the two consoles, and how tables and times are printed."""
 
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +17,28 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out, err = Console(), Console(stderr=True)
 
+
+class _Output(Console):
+    """Standard output: a reader who has gone away (`| head -1`) ends the command in silence."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end
+        raise SystemExit(BROKEN_PIPE)
+
+
+class _Errors(Console):
+    """Standard error: words on the way, without which the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+BROKEN_PIPE = 128 + 13
+"""Exit status of a command whose reader has gone away: what a shell reports of one that SIGPIPE ended."""
+out, err = _Output(), _Errors(stderr=True)
 
 WIDE = 110
 """Terminals narrower than this, in characters, get table heads of two lines."""

@@ -501,8 +501,8 @@ def test_a_stopped_run_of_scenes_is_resumed(
     shutil.rmtree(directory / "pictures")
     arguments = [one for override in SMALL + ONE_SHARD_EACH for one in ("--set", override)]
     assert command(monkeypatch, "run", "quickstart", "-o", directory, *arguments) == 0
-    output = capsys.readouterr().out
-    assert f"Resuming {directory}: 1 of 2 samples are done." in output
+    output, errors = capsys.readouterr()
+    assert f"Resuming {directory}: 1 of 2 samples are done." in errors
     assert "2 of 2 samples measured" in output
     assert_same_records(before, read_run(directory)[1], 1e-4)
     assert (directory / "pictures" / "val-0002.png").is_file()

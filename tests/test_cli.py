@@ -1,6 +1,7 @@
 """The command line: what each verb prints and writes, exit statuses, and errors without a traceback."""
 
 import csv
+import os
 import re
 import shutil
 import subprocess
@@ -19,7 +20,8 @@ from folder_runs import assert_same_records, command, content, make_project, tom
 from segfaith.attribution.methods import METHODS
 from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.settings import PACKAGED, Settings, find_settings, make_settings, read_settings
-from segfaith.cli import app
+from segfaith.cli import app, running
+from segfaith.cli.screen import BROKEN_PIPE
 from segfaith.data.datasets import DATASETS
 from segfaith.evaluation.metrics import METRICS
 from segfaith.models import MODELS
@@ -590,3 +592,71 @@ def test_check_method_prints_its_findings_and_counts_them(
         f"here:mine: {1 + passed} of 2 checks passed",
     ]
     assert "here:mine on 3 scenes with seed 4" in errors
+
+
+# A reader who goes away: `segfaith ... | head -1`
+
+
+def unread(*arguments: str | Path, errors: bool) -> tuple[int, str]:
+    """Exit status of `segfaith ARGUMENTS` in a process whose output nobody reads, nor, unless `errors`, its errors."""
+    code = "import sys; from segfaith.cli import main; sys.argv[0] = 'segfaith'; main()"
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdout=writer,
+            stderr=subprocess.PIPE if errors else writer,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    return done.returncode, done.stderr or ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_a_reader_who_goes_away_costs_no_file(scenes_run: tuple[Path, str], tmp_path: Path) -> None:
+    """The status is that of a command that SIGPIPE ended; what nobody reads of the errors ends nothing."""
+    assert unread("report", scenes_run[0], "-o", tmp_path, "--html", errors=False) == (141, "")
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"table.csv", "table.md", "table.tex", "trust.md", "claims.md", "conclusions.md"} <= written
+    assert {"significance.csv", "significance.md", "report.html"} <= written
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+@pytest.mark.parametrize("verb", ["status", "version"])
+def test_a_reader_who_goes_away_leaves_no_traceback(finished: Path, verb: str) -> None:
+    assert unread(verb, *([finished] if verb == "status" else []), errors=True) == (141, "")
+
+
+def nobody(text: str) -> None:
+    """What printing is without a reader."""
+    raise SystemExit(BROKEN_PIPE)
+
+
+def test_pictures_of_a_resumed_run_are_drawn_though_nobody_reads(
+    scenes_run: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = shutil.copytree(scenes_run[0], tmp_path / "run")
+    (directory / "records" / "00001.parquet").unlink()
+    shutil.rmtree(directory / "pictures")
+    monkeypatch.setattr(running, "say", nobody)
+    arguments = [one for override in SMALL + ONE_SHARD_EACH for one in ("--set", override)]
+    assert command(monkeypatch, "run", "quickstart", "-o", directory, *arguments) == BROKEN_PIPE
+    assert (directory / "records" / "00001.parquet").is_file()
+    assert (directory / "pictures" / "val-0002.png").is_file()
+
+
+def test_words_about_one_run_that_nobody_reads_do_not_stop_the_check_of_the_next(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (0, 1):
+        settings = content(project, seed=seed, data={"n": 1}, methods={"names": ["mask"]})
+        segfaith.run(make_settings(settings), tmp_path / "suite" / f"run-{seed}")
+    monkeypatch.setattr(running, "say", nobody)
+    arguments = ["randomise", tmp_path / "suite", "-n", "1", "--allow-code", f"{project}/tiny.py:build"]
+    assert command(monkeypatch, *arguments) == BROKEN_PIPE
+    for seed in (0, 1):
+        assert (tmp_path / "suite" / f"run-{seed}" / "randomisation.parquet").is_file()

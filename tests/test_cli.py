@@ -1,6 +1,7 @@
 """The command line: what each verb prints and writes, exit statuses, and errors without a traceback."""
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -11,12 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 import segfaith
 from folder_runs import assert_same_records, command, content, make_project, toml, write_settings
+from made_runs import make_run
 from segfaith.attribution.methods import METHODS
 from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.settings import PACKAGED, Settings, find_settings, make_settings, read_settings
@@ -654,3 +657,22 @@ def test_words_about_one_run_that_nobody_reads_do_not_stop_the_check_of_the_next
     assert command(monkeypatch, *arguments) == BROKEN_PIPE
     for seed in (0, 1):
         assert (tmp_path / "suite" / f"run-{seed}" / "randomisation.parquet").is_file()
+
+
+def test_words_of_a_run_are_shown_as_they_are_and_command_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Brackets are no markup, in tables neither; what a stranger's file says to the terminal is not sent to it."""
+    run = make_run(tmp_path / "run", methods=("gpa", "mask", "random_cells"), maps=0, curves=False)
+    (shard,) = (run / "records").iterdir()
+    records = pd.read_parquet(shard).replace({"method": {"mask": "maps:[red]x"}})
+    records.to_parquet(shard)
+    description = json.loads((run / "run.json").read_text())
+    description["model"]["name"] = "net\x1b]0;title\x07[bold]"
+    (run / "run.json").write_text(json.dumps(description))
+    monkeypatch.setenv("COLUMNS", "300")
+    assert command(monkeypatch, "report", run, "-o", tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    assert "maps:[red]x" in next(line for line in printed.splitlines() if "maps:" in line)
+    assert "net\ufffd]0;title\ufffd[bold]" in printed
+    assert "\x1b" not in printed

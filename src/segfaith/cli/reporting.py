@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markdown import Markdown
 
-from segfaith.cli.screen import app, err, out, print_tables, say
+from segfaith.cli.screen import CONTROL, app, err, out, print_tables, say
 
 
 @app.command()
@@ -58,6 +58,6 @@ def report(
         if claim["holds"] != "not testable":
             say(f"{claim['holds']:6}{claim['data']}: {claim['claim']} ({claim['count']}; {claim['numbers']})")
     if evidence:
-        out.print(Markdown(trust.trust_page(loaded, min_s)))
+        out.print(Markdown(CONTROL.sub("\ufffd", trust.trust_page(loaded, min_s))))
     for path in written:
         say(f"written: {path}")

@@ -72,7 +72,6 @@ def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
     if left < len(plan.ids):
         err.print(
             f"Resuming {directory}: {len(plan.ids) - left} of {len(plan.ids)} samples are done.",
-            markup=False,
             highlight=False,
             soft_wrap=True,
         )

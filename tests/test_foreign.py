@@ -130,15 +130,16 @@ def test_the_refusal_says_which_code_it_is_where_it_is_named_and_what_to_type(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = {"model": {"name": "os:system"}, "methods": {"names": ["mask", "a folder/own.py:explain"]}}
-    directory = planted(finished, tmp_path / "run", **changes)
+    directory, file = planted(finished, tmp_path / "run", **changes), tmp_path / "a folder/own.py"
+    monkeypatch.chdir(tmp_path)
     assert command(monkeypatch, "randomise", directory) == 2
     errors = capsys.readouterr().err
     assert f"{directory / 'run.json'} names code" in errors
-    assert "model os:system, method a folder/own.py:explain." in errors
-    assert "add: --allow-code os:system --allow-code 'a folder/own.py:explain'" in errors
+    assert f"model os:system, method {file}:explain." in errors
+    assert f"add: --allow-code os:system --allow-code '{file}:explain'" in errors
     assert command(monkeypatch, "randomise", directory, "--allow-code", "os:system") == 2
     errors = capsys.readouterr().err
-    assert "called: method a folder/own.py:explain." in errors, "one name allows no other"
+    assert f"called: method {file}:explain." in errors, "one name allows no other"
 
 
 def test_a_run_that_names_no_code_needs_no_leave(finished: Path, tmp_path: Path) -> None:
@@ -199,6 +200,20 @@ def test_nothing_is_downloaded_because_a_run_says_so(finished: Path, tmp_path: P
     directory = planted(finished, tmp_path / "run", data={"download": True})
     assert foreign.settings_of(directory).data.download is False
     assert foreign.settings_of(directory, ["data.download=true"]).data.download is True
+
+
+def test_a_tilde_is_the_same_folder_where_it_is_allowed_and_where_it_is_imported(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of that very name in the working folder is not what was allowed."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for folder in ("~", "home"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text(f"# {folder}\n")
+    sources = {"model": models.file_digest(tmp_path / "home/net.py")}
+    directory = planted(finished, tmp_path / "run", sources, model={"name": "~/net.py:build"})
+    assert foreign.settings_of(directory, [], ["~/net.py:build"]).model.name == f"{tmp_path}/home/net.py:build"
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"settings": 3}', '{"settings": {"data": null}}'])
@@ -284,7 +299,7 @@ def test_a_picture_that_is_a_program_is_not_run(tmp_path: Path, monkeypatch: pyt
 def test_kept_maps_and_weights_that_are_pickles_are_not_unpickled(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     np.save(tmp_path / "gpa.npy", np.array([Bomb(marker)], dtype=object))
-    (tmp_path / "w.pth").write_bytes(pickle.dumps({"weight": Bomb(marker)}))
+    (tmp_path / "w.pth").write_bytes(pickle.dumps({"weight": Bomb(marker)}, protocol=2))
     case = type("Case", (), {"folder": tmp_path})()
     with pytest.raises(SettingsError, match=r"gpa\.npy cannot be read"):
         galleries._load(case, "gpa")

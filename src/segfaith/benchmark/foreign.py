@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from segfaith.benchmark.settings import Settings, anchored, make_settings, override
+from segfaith.benchmark.settings import Settings, anchor, anchored, make_settings, override
 from segfaith.errors import SettingsError
 from segfaith.models.weights import file_digest
 from segfaith.results.records import read_description
@@ -34,12 +34,13 @@ def settings_of(directory: Path, overrides: Sequence[str] = (), allowed: Iterabl
         raise SettingsError(f"{file} states no settings; restore it, or run again into another directory")
     content["data"]["download"] = False
     override(content, overrides)
+    anchor(content, Path.cwd())  # so that the file that is asked about is the one that would be imported
     settings = make_settings(content, str(file))
     own: dict[str, Any] = {}
     override(own, overrides)
-    known = {_full(name) for name in (*allowed, *_texts(own))}
+    known = {anchored(name, Path.cwd()) for name in (*allowed, *_texts(own))}
     found = code_named(settings)
-    refused = [(role, name) for role, name in found if _full(name) not in known]
+    refused = [(role, name) for role, name in found if name not in known]
     if refused:
         words = ", ".join(f"{role} {name}" for role, name in refused)
         flags = " ".join(f"--allow-code {shlex.quote(name)}" for name in dict.fromkeys(name for _, name in refused))
@@ -75,10 +76,6 @@ def _check_source(description: dict[str, Any], role: str, name: str, file: Path)
             f"{source} is not the file that {file} was made with (its SHA-256 differs, or none is stated), so it was "
             "not imported; restore that file, or run again into another directory"
         )
-
-
-def _full(name: str) -> str:
-    return anchored(name, Path.cwd())
 
 
 def _texts(value: Any) -> list[str]:

@@ -1,6 +1,8 @@
 """The command line: what each verb prints and writes, exit statuses, and errors without a traceback."""
 
 import csv
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,16 +12,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 import segfaith
 from folder_runs import assert_same_records, command, content, make_project, toml, write_settings
+from made_runs import make_run
 from segfaith.attribution.methods import METHODS
 from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.settings import PACKAGED, Settings, find_settings, make_settings, read_settings
-from segfaith.cli import app
+from segfaith.cli import app, running
+from segfaith.cli.screen import BROKEN_PIPE
 from segfaith.data.datasets import DATASETS
 from segfaith.evaluation.metrics import METRICS
 from segfaith.models import MODELS
@@ -501,8 +506,8 @@ def test_a_stopped_run_of_scenes_is_resumed(
     shutil.rmtree(directory / "pictures")
     arguments = [one for override in SMALL + ONE_SHARD_EACH for one in ("--set", override)]
     assert command(monkeypatch, "run", "quickstart", "-o", directory, *arguments) == 0
-    output = capsys.readouterr().out
-    assert f"Resuming {directory}: 1 of 2 samples are done." in output
+    output, errors = capsys.readouterr()
+    assert f"Resuming {directory}: 1 of 2 samples are done." in errors
     assert "2 of 2 samples measured" in output
     assert_same_records(before, read_run(directory)[1], 1e-4)
     assert (directory / "pictures" / "val-0002.png").is_file()
@@ -590,3 +595,84 @@ def test_check_method_prints_its_findings_and_counts_them(
         f"here:mine: {1 + passed} of 2 checks passed",
     ]
     assert "here:mine on 3 scenes with seed 4" in errors
+
+
+# A reader who goes away: `segfaith ... | head -1`
+
+
+def unread(code: str, stream: str) -> tuple[int, str]:
+    """Exit status of Python code of which nobody reads `stream` ("stdout" or "stderr"), and what the other one says."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: writer}
+    try:
+        done = subprocess.run([sys.executable, "-c", code], text=True, timeout=600, check=False, **streams)
+    finally:
+        os.close(writer)
+    return done.returncode, done.stdout or done.stderr or ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_a_reader_who_goes_away_costs_no_file_and_sees_no_traceback(finished: Path, tmp_path: Path) -> None:
+    """The status is that of a command that SIGPIPE ended."""
+    arguments = ["segfaith", "report", str(finished), "-o", str(tmp_path)]
+    code = f"import sys; from segfaith.cli import main; sys.argv = {arguments!r}; main()"
+    assert unread(code, "stdout") == (141, "")
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"table.csv", "table.md", "table.tex", "claims.md", "conclusions.md", "significance.md"} <= written
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_words_on_the_way_that_nobody_reads_end_nothing() -> None:
+    code = "from segfaith.cli.screen import err, say; err.print('on the way'); err.print('more'); say('done')"
+    assert unread(code, "stderr") == (0, "done\n")
+
+
+def nobody(text: str) -> None:
+    """What printing is without a reader."""
+    raise SystemExit(BROKEN_PIPE)
+
+
+def test_pictures_of_a_resumed_run_are_drawn_though_nobody_reads(
+    scenes_run: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = shutil.copytree(scenes_run[0], tmp_path / "run")
+    (directory / "records" / "00001.parquet").unlink()
+    shutil.rmtree(directory / "pictures")
+    monkeypatch.setattr(running, "say", nobody)
+    arguments = [one for override in SMALL + ONE_SHARD_EACH for one in ("--set", override)]
+    assert command(monkeypatch, "run", "quickstart", "-o", directory, *arguments) == BROKEN_PIPE
+    assert (directory / "records" / "00001.parquet").is_file()
+    assert (directory / "pictures" / "val-0002.png").is_file()
+
+
+def test_words_about_one_run_that_nobody_reads_do_not_stop_the_check_of_the_next(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (0, 1):
+        settings = content(project, seed=seed, data={"n": 1}, methods={"names": ["mask"]})
+        segfaith.run(make_settings(settings), tmp_path / "suite" / f"run-{seed}")
+    monkeypatch.setattr(running, "say", nobody)
+    arguments = ["randomise", tmp_path / "suite", "-n", "1", "--allow-code", f"{project}/tiny.py:build"]
+    assert command(monkeypatch, *arguments) == BROKEN_PIPE
+    for seed in (0, 1):
+        assert (tmp_path / "suite" / f"run-{seed}" / "randomisation.parquet").is_file()
+
+
+def test_words_of_a_run_are_shown_as_they_are_and_command_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Brackets are no markup, in tables neither; what a stranger's file says to the terminal is not sent to it."""
+    run = make_run(tmp_path / "run", methods=("gpa", "mask", "random_cells"), maps=0, curves=False)
+    (shard,) = (run / "records").iterdir()
+    records = pd.read_parquet(shard).replace({"method": {"mask": "maps:[red]x"}})
+    records.to_parquet(shard)
+    description = json.loads((run / "run.json").read_text())
+    description["model"]["name"] = "net\x1b]0;title\x07[bold]"
+    (run / "run.json").write_text(json.dumps(description))
+    monkeypatch.setenv("COLUMNS", "300")
+    assert command(monkeypatch, "report", run, "-o", tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    assert "maps:[red]x" in next(line for line in printed.splitlines() if "maps:" in line)
+    assert "net\ufffd]0;title\ufffd[bold]" in printed
+    assert "\x1b" not in printed

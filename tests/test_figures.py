@@ -20,6 +20,7 @@ from PIL import Image
 import segfaith.results
 from made_runs import FRACTIONS, make_run
 from segfaith.errors import SettingsError
+from segfaith.paths import map_name
 from segfaith.results import cases, charts, diagrams, galleries
 from segfaith.results.figures import FIGURES, write_figures
 from segfaith.results.friedman import Friedman
@@ -167,7 +168,7 @@ def test_only_samples_whose_maps_were_kept_are_candidates(tmp_path: Path) -> Non
 def test_a_rule_that_none_meets_is_said(tmp_path: Path) -> None:
     choice = cases.successes([by_hand(("a", 0.9, 0.5, 0.4, 0.2, 0.1, 0.1), directory=tmp_path / "run")])
     assert choice.why.startswith("none of 1 candidates meets the rule. Success: s >= 0.3")
-    assert cases.file_name("maps:../their/maps") == "maps:.._their_maps.npy"
+    assert map_name("maps:../their/maps") == "maps:.._their_maps.npy"
 
 
 # -- the mechanism ---------------------------------------------------------------------------------------------------

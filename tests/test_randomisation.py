@@ -268,7 +268,7 @@ def test_what_was_found_before_outlives_ctrl_c(
 ) -> None:
     root = make_project(tmp_path, samples=2)
     directory = executors.run(make_settings(content(root, methods={"names": ["mask"]})), root / "run")
-    assert command(monkeypatch, "randomise", directory, "-n", "2") == 0
+    assert command(monkeypatch, "randomise", directory, "-n", "2", "--allow-code", f"{root}/tiny.py:build") == 0
     before = load_run(directory).randomisation
     calls, real = [], randomisation._maps
 
@@ -279,7 +279,7 @@ def test_what_was_found_before_outlives_ctrl_c(
         return real(*arguments)
 
     monkeypatch.setattr(randomisation, "_maps", stop)
-    assert command(monkeypatch, "randomise", directory, "-n", "2") == 130
+    assert command(monkeypatch, "randomise", directory, "-n", "2", "--allow-code", f"{root}/tiny.py:build") == 130
     assert "Stopped in run, which stays as it was" in " ".join(capsys.readouterr().err.split())
     pd.testing.assert_frame_equal(load_run(directory).randomisation, before)
 
@@ -292,7 +292,7 @@ def test_a_suite_is_checked_run_by_run_and_told_apart_by_model(
     for name, weights, seed in (("a-0", None, 0), ("a-1", None, 1), ("b-0", f"{root}/tiny.pth", 0)):
         settings = content(root, seed=seed, data={"n": 2}, methods={"names": ["mask"]}, model={"weights": weights})
         executors.run(make_settings(settings), root / "suite" / name)
-    assert command(monkeypatch, "randomise", root / "suite", "-n", "1") == 0
+    assert command(monkeypatch, "randomise", root / "suite", "-n", "1", "--allow-code", f"{root}/tiny.py:build") == 0
     assert "3 of 3 runs were checked" in capsys.readouterr().out
     data = load_runs([root / "suite"])
     table = strata.randomisation(data)
@@ -308,7 +308,7 @@ def test_a_suite_is_checked_run_by_run_and_told_apart_by_model(
     assert [axes.get_title() for axes in figures._randomisation(data).figure.axes] == [literal(one) for one in counts]
 
     (root / "tiny.pth").unlink()
-    assert command(monkeypatch, "randomise", root / "suite", "-n", "1") == 1
+    assert command(monkeypatch, "randomise", root / "suite", "-n", "1", "--allow-code", f"{root}/tiny.py:build") == 1
     output = capsys.readouterr().out
     assert "failed: b-0: " in output
     assert "2 of 3 runs were checked" in output
@@ -320,7 +320,7 @@ def test_the_verb_reads_the_run_directory(tmp_path: Path) -> None:
     settings = content(root, methods={"names": ["gpa", "mask"]})
     directory = executors.run(make_settings(settings), root / "run")
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
-    done = CliRunner().invoke(app, ["randomise", str(directory), "-n", "1"])
+    done = CliRunner().invoke(app, ["randomise", str(directory), "-n", "1", "--allow-code", f"{root}/tiny.py:build"])
     assert done.exit_code == 0, done.output
     assert f"written: {directory / 'randomisation.parquet'}" in done.output
     assert {path: path.read_bytes() for path in before} == before

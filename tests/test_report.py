@@ -44,7 +44,7 @@ from segfaith.results.selection import with_score
 
 SEVEN = ("gpa", "ega", "ria", "dea", "dea@alpha=0.5", "random_cells", "mask")
 METHODS = ("gpa", "ega", "dea", "dea@alpha=0.5", "mask")
-EVIL = "<script>alert('id')</script>"
+EVIL = """<img src=x onerror="alert('id')">"""
 EVIL_REASON = '"><img src=x onerror=alert(1)>'
 
 

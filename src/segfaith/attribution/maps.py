@@ -28,7 +28,7 @@ def read_map(folder: Path, sample_id: str, size: tuple[int, int]) -> Map:
         if path is array_file:
             values = np.load(path, allow_pickle=False)
         else:
-            with PillowImage.open(path) as picture:
+            with PillowImage.open(path, formats=("PNG",)) as picture:
                 values = np.asarray(picture)
     except (OSError, ValueError, EOFError) as error:
         raise SampleError(f"map {path} cannot be read: {error}") from error

@@ -32,6 +32,7 @@ from segfaith.evidence.regions import superpixels
 from segfaith.incremental.scoring import Precision, scorer_for
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
+from segfaith.paths import inside, map_name
 from segfaith.perturbation import clean_variant
 from segfaith.results.overlay import picture
 from segfaith.results.records import CURVE_COLUMNS, RECORD_COLUMNS, create_file, write_rows
@@ -137,8 +138,11 @@ def open_directory(directory: Path, prepared: Prepared) -> list[int]:
     """Makes the run directory, or checks that it holds this very run; returns the shards that are still to do.
 
     Raises:
-        SettingsError: the directory holds a run with other settings, weights or data; the differences are listed.
+        SettingsError: the directory holds a run with other settings, weights or data; the differences are listed. Or a
+            folder that a run writes into is a symbolic link.
     """
+    for kind in ("records", "curves", "maps", "pictures"):
+        inside(directory, kind, "file")
     shards = range(len(prepared.plan.shards))
     file = directory / "run.json"
     description = describe(prepared.plan, prepared.model)
@@ -153,6 +157,8 @@ def open_directory(directory: Path, prepared: Prepared) -> list[int]:
                 f"{directory} holds a run with other settings; choose another directory or remove it.\n"
                 "Before -> now:\n  " + "\n  ".join(changed)
             )
+    elif file.is_symlink():
+        raise SettingsError(f"{file} is a symbolic link to nothing; remove it, or choose another directory")
     elif next((directory / "records").glob("*.parquet"), None):
         raise SettingsError(f"{directory} has records but no run.json, so nobody knows whose; choose another directory")
     else:
@@ -251,7 +257,7 @@ def run_sample(
     except Exception as error:  # a bad sample never stops a run, and its rows say why
         return unmeasured(sample_id, plan.methods, error, target)
     if directory is not None and settings.output.maps:  # a full disk does stop it
-        _keep_maps(directory / "maps" / sample_id, sample, target, result)
+        _keep_maps(inside(directory, "maps", sample_id, "file").parent, sample, target, result)
     return result
 
 
@@ -282,10 +288,11 @@ def find_target(prepared: Prepared, sample: Sample) -> Target:
 
 
 def _keep_maps(folder: Path, sample: Sample, target: Target, result: SampleResult) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
     folder.mkdir(parents=True)
     for name, heatmap in result.maps.items():
-        np.save(folder / f"{name.replace('/', '_')}.npy", heatmap)
+        np.save(inside(folder, map_name(name)), heatmap)
     picture(sample.image).save(folder / "image.png")
     picture(target.region.float().expand(3, -1, -1)).save(folder / "target.png")
     planted = _planted(sample, target)

@@ -17,6 +17,7 @@ from segfaith.data.datasets import DRAWN, open_dataset
 from segfaith.errors import SettingsError
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.models.weights import file_digest
+from segfaith.paths import inside
 from segfaith.perturbation import PERTURBATIONS
 from segfaith.randomness import generator
 
@@ -186,5 +187,5 @@ def differences(before: Any, now: Any, place: str = "") -> list[str]:
 
 
 def record_file(directory: Path, shard: int, kind: str = "records") -> Path:
-    """Where a shard's rows lie: its existence is what makes the shard done."""
-    return directory / kind / f"{shard:05d}.parquet"
+    """Where a shard's rows lie: its existence is what makes the shard done. Raises what `paths.inside` raises."""
+    return inside(directory, kind, f"{shard:05d}.parquet")

@@ -270,7 +270,7 @@ def anchor(content: dict[str, Any], base: Path) -> None:
     """Makes the relative paths of a settings dictionary absolute, in place: relative to `base`."""
 
     def absolute(text: str) -> str:
-        return str((base / Path(text).expanduser()).resolve())
+        return _absolute(text, base)
 
     data, model, methods = (
         table if isinstance(table := content.get(key), dict) else {} for key in ("data", "model", "methods")
@@ -283,18 +283,23 @@ def anchor(content: dict[str, Any], base: Path) -> None:
     if isinstance(model.get("weights"), str) and model["weights"] != "random":
         model["weights"] = absolute(model["weights"])
     if isinstance(model.get("name"), str):
-        model["name"] = _anchor_function(model["name"], absolute)
+        model["name"] = anchored(model["name"], base)
     if isinstance(methods.get("names"), list):
         methods["names"] = [
             name
             if not isinstance(name, str)
             else f"maps:{absolute(name.removeprefix('maps:'))}"
             if name.startswith("maps:")
-            else _anchor_function(name, absolute)
+            else anchored(name, base)
             for name in methods["names"]
         ]
 
 
-def _anchor_function(name: str, absolute: Any) -> str:
+def anchored(name: str, base: Path) -> str:
+    """The name of a model or method, the path of `path/to/file.py:function` made absolute: relative to `base`."""
     place, colon, function = name.rpartition(":")
-    return f"{absolute(place)}:{function}" if colon and place.endswith(".py") else name
+    return f"{_absolute(place, base)}:{function}" if colon and place.endswith(".py") else name
+
+
+def _absolute(text: str, base: Path) -> str:
+    return str((base / Path(text).expanduser()).resolve())

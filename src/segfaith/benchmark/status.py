@@ -15,6 +15,7 @@ import pandas as pd
 
 from segfaith.benchmark.lock import at_work, is_at_work
 from segfaith.errors import SettingsError
+from segfaith.paths import inside
 
 SUITE_FILE, FAILURE_FILE = "suite.json", "failure.json"
 
@@ -98,7 +99,7 @@ def planned_runs(directory: Path) -> dict[str, dict[str, Any]]:
     """What `suite.json` says of each planned run: suite, model, seed, samples (null: all), weights; {} without one.
 
     Raises:
-        SettingsError: it cannot be read.
+        SettingsError: it cannot be read, or names a run that is no folder of its directory.
     """
     file = directory / SUITE_FILE
     if not file.is_file():
@@ -106,6 +107,8 @@ def planned_runs(directory: Path) -> dict[str, dict[str, Any]]:
     runs = _read(file).get("runs")
     if not isinstance(runs, dict) or not all(isinstance(entry, dict) for entry in runs.values()):
         raise SettingsError(f"{file} has no table of runs; remove it, the runs themselves stay")
+    for name in runs:
+        inside(directory, name)
     return runs
 
 
@@ -148,14 +151,15 @@ def forget_failed(directory: Path) -> int:
 
     Raises:
         RunIsBusyError: another process works on the run.
-        SettingsError: a file of records cannot be read.
+        SettingsError: a file of records cannot be read, or its folder is a symbolic link.
     """
     with at_work(directory):
         records = sorted((directory / "records").glob("*.parquet"))
         bad = [shard for shard in records if (_rows(shard)["status"] == "failed").any()]
         for shard in bad:
-            shard.unlink()  # first: without it the shard is to be done, whatever else lies there
-            (directory / "curves" / shard.name).unlink(missing_ok=True)
+            curves = inside(directory, "curves", shard.name)
+            inside(directory, "records", shard.name).unlink()  # first: without it the shard is to be done
+            curves.unlink(missing_ok=True)
     return len(bad)
 
 

@@ -16,5 +16,5 @@ def main() -> None:
     try:
         app()
     except SegfaithError as error:
-        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
         sys.exit(2)

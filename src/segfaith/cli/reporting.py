@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markdown import Markdown
 
-from segfaith.cli.screen import app, err, out, print_tables, say
+from segfaith.cli.screen import CONTROL, app, err, out, print_tables, say
 
 
 @app.command()
@@ -37,15 +37,9 @@ def report(
     absent = [sentence for directory in runs for sentence in absent_runs(directory)]
     loaded = [one.run for one in data]
     directory = output or runs[0]
-    print_tables(tables.summarise(loaded, min_s), list(tables.STATISTICS))
-    for note in (*absent, *tables.notes(loaded, min_s)):
-        say(note)
-    for claim in check_claims(loaded, min_s).to_dict("records"):
-        if claim["holds"] != "not testable":
-            say(f"{claim['holds']:6}{claim['data']}: {claim['claim']} ({claim['count']}; {claim['numbers']})")
-    written = [*tables.write_tables(loaded, directory, min_s)]
-    if tables.has_evidence(loaded):
-        out.print(Markdown(trust.trust_page(loaded, min_s)))
+    evidence = tables.has_evidence(loaded)
+    written = [*tables.write_tables(loaded, directory, min_s)]  # all files first: a reader of the words may go away
+    if evidence:
         written.append(trust.write_trust(loaded, directory, min_s))
     written += write_conclusions(data, directory, min_s, absent)
     methods = re.split(r"\s*,\s*(?![^,@]*=)", compare.strip()) if compare else None  # dea@alpha=0.8,grid=7 is one
@@ -57,5 +51,13 @@ def report(
         err.print("writing the page", style="dim")
         page = directory / "report.html"
         written.append(write_report(data, page, min_s, methods=methods, single_run=single_run, absent=absent))
+    print_tables(tables.summarise(loaded, min_s), list(tables.STATISTICS))
+    for note in (*absent, *tables.notes(loaded, min_s)):
+        say(note)
+    for claim in check_claims(loaded, min_s).to_dict("records"):
+        if claim["holds"] != "not testable":
+            say(f"{claim['holds']:6}{claim['data']}: {claim['claim']} ({claim['count']}; {claim['numbers']})")
+    if evidence:
+        out.print(Markdown(CONTROL.sub("\ufffd", trust.trust_page(loaded, min_s))))
     for path in written:
         say(f"written: {path}")

@@ -42,9 +42,8 @@ def run_command(
         todo = executors.open_directory(directory, prepared)
     if todo:
         _run_with_progress(prepared, directory, todo)
-    else:
-        say(f"{directory} is finished: all {len(prepared.plan.ids)} samples are there.")
-    raise typer.Exit(_summarise(directory))
+    first = "" if todo else f"{directory} is finished: all {len(prepared.plan.ids)} samples are there."
+    raise typer.Exit(_summarise(directory, first))
 
 
 def _print_plan(prepared: Any) -> None:
@@ -71,8 +70,10 @@ def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
     plan = prepared.plan
     left = sum(len(plan.shards[shard]) for shard in todo)
     if left < len(plan.ids):
-        say(
+        err.print(
             f"Resuming {directory}: {len(plan.ids) - left} of {len(plan.ids)} samples are done.",
+            highlight=False,
+            soft_wrap=True,
         )
     try:
         with Progress(*COLUMNS, console=err) as progress:
@@ -83,13 +84,16 @@ def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
         raise typer.Exit(130) from None
 
 
-def _summarise(directory: Path) -> int:
-    """Prints how the run's samples ended, its table and where its pictures are; 1 if nothing succeeded, else 0."""
+def _summarise(directory: Path, first: str = "") -> int:
+    """Draws the pictures, then prints how the samples ended, the table and where they are; 1 if nothing succeeded."""
     from segfaith.results import tables
     from segfaith.results.pictures import write_pictures
     from segfaith.results.records import read_run
 
     description, records = read_run(directory)
+    pictures = write_pictures(directory, description, records)  # before a reader of what is printed may go away
+    if first:
+        say(first)
     bad = records[records["status"] != "ok"]
     for (status, reason), group in bad.groupby(["status", "reason"]):
         ids = list(dict.fromkeys(group["sample_id"]))
@@ -106,7 +110,6 @@ def _summarise(directory: Path) -> int:
         return 1
     print_tables(tables.summarise([(description, records)]), ["Mean"])
     say(f"{ok['sample_id'].nunique()} of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok.")
-    pictures = write_pictures(directory, description, records)
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")
     say(f"Next: segfaith report {directory}")
@@ -120,14 +123,19 @@ def randomise_command(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What moved since, as in data.root=DIR.")
     ] = None,
+    allow_code: Annotated[
+        list[str] | None,
+        typer.Option("--allow-code", metavar="NAME", help="Code that run.json names and that may run; repeatable."),
+    ] = None,
 ) -> None:
     """Check whether maps depend on what the model has learnt: draw its weights anew, head first, and compare."""
     from segfaith.results.records import find_runs
 
     runs, failed = find_runs([directory]), 0
+    told: list[str] = []  # said at the end: a reader who goes away must not stop the other runs
     for run in runs:
         try:
-            say(f"written: {_randomise(run, n, settings or [])}")
+            told.append(f"written: {_randomise(run, n, settings or [], allow_code or [])}")
         except KeyboardInterrupt:
             err.print(f"Stopped in {run.name}, which stays as it was; the runs before it are done.")
             raise typer.Exit(130) from None
@@ -135,20 +143,19 @@ def randomise_command(
             if len(runs) == 1:
                 raise
             failed += 1
-            say(f"failed: {run.name}: {error if isinstance(error, SegfaithError) else repr(error)}")
+            told.append(f"failed: {run.name}: {error if isinstance(error, SegfaithError) else repr(error)}")
+    for line in told:
+        say(line)
     if len(runs) > 1:
         say(f"{len(runs) - failed} of {len(runs)} runs were checked.")
     raise typer.Exit(1 if failed else 0)
 
 
-def _randomise(run: Path, n: int, overrides: list[str]) -> Path:
+def _randomise(run: Path, n: int, overrides: list[str], allowed: list[str]) -> Path:
     from segfaith.benchmark import executors, randomisation
-    from segfaith.benchmark.settings import make_settings, override
-    from segfaith.results.records import read_description
+    from segfaith.benchmark.foreign import settings_of
 
-    content = read_description(run)["settings"]
-    override(content, overrides)
-    prepared = executors.prepare(make_settings(content, str(run / "run.json")))
+    prepared = executors.prepare(settings_of(run, overrides, allowed))
     executors.open_directory(run, prepared)
     return randomisation.randomise(prepared, run, n, lambda words: err.print(f"{run.name}: {words}", style="dim"))
 

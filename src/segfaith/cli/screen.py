@@ -1,5 +1,8 @@
 """What all verbs share: the application, the two consoles, and how tables and times are printed."""
 
+import os
+import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 app = typer.Typer(
     help="Judge attribution maps of semantic-segmentation models by intervention.",
@@ -15,13 +19,44 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out, err = Console(), Console(stderr=True)
 
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Signs that tell a terminal to do something; words of a run directory, which may be a stranger's, may hold them."""
+
+
+class _Plain(Console):
+    """Words are shown as they are: brackets are no markup, and control characters no commands."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(CONTROL.sub("\ufffd", text), **options)
+
+
+class _Output(_Plain):
+    """Standard output: a reader who has gone away (`| head -1`) ends the command in silence."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end
+        raise SystemExit(BROKEN_PIPE)
+
+
+class _Errors(_Plain):
+    """Standard error: words on the way, without which the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+BROKEN_PIPE = 128 + 13
+"""Exit status of a command whose reader has gone away: what a shell reports of one that SIGPIPE ended."""
+out, err = _Output(markup=False, emoji=False), _Errors(stderr=True, markup=False, emoji=False)
 
 WIDE = 110
 """Terminals narrower than this, in characters, get table heads of two lines."""
 COLUMNS = (
-    TextColumn("{task.description}"),
+    TextColumn("{task.description}", markup=False),
     BarColumn(),
     MofNCompleteColumn(),
     TimeElapsedColumn(),
@@ -32,7 +67,7 @@ COLUMNS = (
 
 def say(text: str) -> None:
     """Prints a line as it is, unwrapped."""
-    out.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    out.print(text, soft_wrap=True, highlight=False)
 
 
 def print_tables(summary: Any, titles: Sequence[str]) -> None:

@@ -93,7 +93,6 @@ def _run_with_progress(suite: Any, directory: Path, *, retry_failed: bool) -> in
         err.print(
             f"Stopped after {len(outcomes)} of {len(suite.runs)} runs; at most the shard in work is lost. "
             f"Resume with: {command}",
-            markup=False,
             highlight=False,
             soft_wrap=True,
         )

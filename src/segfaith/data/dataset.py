@@ -7,6 +7,7 @@ from hashlib import sha256
 from segfaith.data.images import Size
 from segfaith.errors import SettingsError
 from segfaith.lookup import nearest
+from segfaith.paths import check_ids
 from segfaith.randomness import generator
 from segfaith.types import Sample
 
@@ -15,8 +16,11 @@ from segfaith.types import Sample
 class Dataset:
     """Samples by id; nothing is read or drawn before `load`.
 
+    Raises:
+        SettingsError: an id that could not name files.
+
     Attributes:
-        ids: all sample ids of the split.
+        ids: all sample ids of the split; see `paths.refusal` for what none may be.
         classes: class names by label value, or None where they are unknown.
         load: (id, size) to the sample at the size at which it is evaluated; raises SampleError for a bad one.
         content: id to the bytes that make the sample what it is, for `digest`.
@@ -28,6 +32,9 @@ class Dataset:
     classes: Sequence[str] | None
     load: Callable[[str, Size], Sample]
     content: Callable[[str], bytes]
+
+    def __post_init__(self) -> None:
+        check_ids(self.ids, f"{self.name} {self.split}", "rename that sample")
 
     def choose(self, n: int | None, ids: Sequence[str] | None, seed: int) -> list[str]:
         """The ids of a run, sorted: the named ones, or `n` drawn from the sorted ids with the seed, or all.

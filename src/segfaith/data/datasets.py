@@ -17,6 +17,7 @@ from segfaith.data.images import Size, load_image, load_labels, resize_image, re
 from segfaith.data.scenes import open_scenes
 from segfaith.errors import SampleError, SettingsError
 from segfaith.lookup import lookup
+from segfaith.paths import check_ids
 from segfaith.types import Image, Labels, Sample
 
 
@@ -25,6 +26,7 @@ def open_voc2012(root: Path, split: str, classes: list[str] | None, download: bo
     found = _torchvision_set(
         "voc2012", root, split, download, lambda fetch: VOCSegmentation(str(root), "2012", split, download=fetch)
     )
+    _check_list(Path(found.root) / "VOCdevkit/VOC2012/ImageSets/Segmentation" / f"{split}.txt")
     return _from_paths("voc2012", split, found.images, found.masks, load_labels, classes or VOC_CLASSES)
 
 
@@ -33,6 +35,7 @@ def open_sbd(root: Path, split: str, classes: list[str] | None, download: bool) 
     found = _torchvision_set(
         "sbd", root, split, download, lambda fetch: SBDataset(str(root), split, mode="segmentation", download=fetch)
     )
+    _check_list(Path(found.root) / f"{split}.txt")
     return _from_paths("sbd", split, found.images, found.masks, _sbd_labels, classes or VOC_CLASSES)
 
 
@@ -63,6 +66,7 @@ def open_folder(root: Path, split: str, classes: list[str] | None, download: boo
         raise SettingsError(
             f"two images share the name {min(twice)!r} in {base / 'images'}; names without ending are ids"
         )
+    check_ids(stems, str(base / "images"), "rename that image and its mask")
     masks = [base / "masks" / f"{stem}.png" for stem in stems]
     return _from_paths("folder", split, images, masks, load_labels, classes)
 
@@ -119,6 +123,13 @@ def _torchvision_set(
             f"Download it with: segfaith download {name} {shlex.quote(str(root))}"
             + (f" --split {split}" if split != "val" else "")
         ) from error
+
+
+def _check_list(file: Path) -> None:
+    """Refuses a list of ids, one a line, with a line that can be none: before it is taken for part of a path."""
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            check_ids([line.strip()], f"{file}, line {number}", "correct or remove that line")
 
 
 def _from_paths(

@@ -28,7 +28,7 @@ Size = int | Literal["native"]
 
 
 def load_image(path: str | Path, size: Size = "native") -> Image:
-    """Reads anything that Pillow opens as RGB in [0, 1], float32, (3, H, W).
+    """Reads anything that Pillow opens, PostScript excepted, as RGB in [0, 1], float32, (3, H, W).
 
     The EXIF orientation is applied; grey becomes three equal channels; 16-bit grey is divided by 65535; transparency
     is composited over white; CMYK and other colour modes go through Pillow's conversion (embedded ICC profiles are not
@@ -42,12 +42,19 @@ def load_image(path: str | Path, size: Size = "native") -> Image:
     """
     try:
         with PillowImage.open(path) as file:
+            _refuse_programs(file)
             file.load()  # Pillow turns a TIFF here, and forgets its orientation
             turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
             picture = file.copy() if turn is None else file.transpose(turn)
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
         raise SampleError(f"image {path} cannot be read: {error}") from error
     return resize_image(_to_rgb(picture, path), size)
+
+
+def _refuse_programs(file: PillowImage.Image) -> None:
+    """Raises ValueError for PostScript, whatever the file is called: Pillow would have Ghostscript run it."""
+    if file.format == "EPS":
+        raise ValueError("it is PostScript, a program that would be run; convert it to PNG first")
 
 
 def _to_rgb(picture: PillowImage.Image, path: str | Path) -> Image:
@@ -80,6 +87,7 @@ def load_labels(path: str | Path) -> Labels:
     """
     try:
         with PillowImage.open(path) as file:
+            _refuse_programs(file)
             mode, array = file.mode, np.array(file)
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
         raise SampleError(f"label mask {path} cannot be read: {error}") from error

@@ -8,6 +8,7 @@ import urllib.error
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib.machinery import SourceFileLoader
 from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
@@ -209,9 +210,17 @@ def _seeded(build: Callable[..., Any], args: Mapping[str, Any], seed: int) -> An
         return build(**args)
 
 
+class _FromSource(SourceFileLoader):
+    """Runs the file that was named, whose digest runs are known by: bytecode beside it may be of another one."""
+
+    def get_code(self, fullname: str) -> Any:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _run_file(path: Path) -> ModuleType:
     """Imports a file as a module of its own; modules that lie beside it can be imported by it."""
-    spec = importlib.util.spec_from_file_location(f"{path.stem}_{sha256(bytes(path)).hexdigest()[:8]}", path)
+    name = f"{path.stem}_{sha256(bytes(path)).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     if spec is None or spec.loader is None:
         raise SettingsError(f"{path} cannot be imported as a Python module")
     module = importlib.util.module_from_spec(spec)

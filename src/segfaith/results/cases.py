@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from segfaith.paths import map_name
 from segfaith.results.records import RunData
 
 MIN_S = 0.3
@@ -102,7 +103,7 @@ def candidates(data: Sequence[RunData]) -> pd.DataFrame:
         records = one.records[(one.records["status"] == "ok") & one.records["method"].isin(COMPARED)]
         for sample_id, group in records[records["s"] >= MIN_S].groupby("sample_id"):
             folder = one.directory / "maps" / str(sample_id)
-            needed = [*PICTURES, *(file_name(name) for name in COMPARED)]
+            needed = [*PICTURES, *(map_name(name) for name in COMPARED)]
             if set(COMPARED) <= set(group["method"]) and all((folder / name).is_file() for name in needed):
                 row = {"run": place, "label": one.label, "sample_id": str(sample_id), "s": group["s"].iloc[0]}
                 for metric in ("tdd", "tdd_gain", "odd_abs"):
@@ -142,11 +143,6 @@ def typical(data: Sequence[RunData]) -> Choice:
     chosen = ordered.iloc[middle : middle + 1] if len(ordered) else ordered
     words = [f"TDD of DEA {key:.2f}, the median" for key in chosen["key"]]
     return _choice(data, TYPICAL_RULE, chosen, words, len(rows), len(met))
-
-
-def file_name(method: str) -> str:
-    """The file of a method's map within maps/ID."""
-    return f"{method.replace('/', '_')}.npy"
 
 
 def _choice(

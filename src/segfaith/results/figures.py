@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
+from segfaith.paths import inside
 from segfaith.results import cases, charts, diagrams, galleries, rankings, strata, tables
 from segfaith.results.curves import CURVE_KINDS, curve_means
 from segfaith.results.friedman import friedman
@@ -57,11 +58,11 @@ def write_figures(data: Sequence[RunData], directory: Path, min_s: float | None 
         The files written, `figures.md` last.
 
     Raises:
-        SettingsError: no runs.
+        SettingsError: no runs, or `figures/` is a symbolic link.
     """
     if not data:
         raise SettingsError("expected at least one run to draw figures of; got none")
-    folder = directory / "figures"
+    folder = inside(directory, "figures", "figures.md").parent
     written: list[Path] = []
     entered = "All samples" if min_s is None else f"Only samples with s >= {min_s:g}"
     words = ["# Figures", "", f"{entered} entered unless a caption says otherwise.", ""]

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segfaith.errors import SettingsError
-from segfaith.results.cases import COMPARED, Case, Choice, file_name
+from segfaith.paths import map_name
+from segfaith.results.cases import COMPARED, Case, Choice
 from segfaith.results.overlay import outlined, overlay
 from segfaith.results.style import FULL_WIDTH, STYLE, canvas, literal
 
@@ -78,7 +79,7 @@ def gallery(choice: Choice) -> Figure:
     """
     if not choice.cases:
         raise SettingsError(f"expected at least one case; got none: {choice.why}")
-    methods = [name for name in SHOWN if any((case.folder / file_name(name)).is_file() for case in choice.cases)]
+    methods = [name for name in SHOWN if any((case.folder / map_name(name)).is_file() for case in choice.cases)]
     images = [_read(case.folder / "image.png") for case in choice.cases]
     columns, aspects = 1 + len(methods), [image.shape[1] / image.shape[2] for image in images]
     width = (FULL_WIDTH - 0.25) / columns
@@ -169,7 +170,7 @@ def mechanism_words(case: Case) -> str:
 
 
 def _map_tile(axes: Axes, case: Case, method: str, image: Array, region: NDArray[np.bool_]) -> None:
-    if not (case.folder / file_name(method)).is_file():
+    if not (case.folder / map_name(method)).is_file():
         axes.text(0.5, 0.5, "no map", ha="center", va="center", transform=axes.transAxes)
         axes.set_box_aspect(image.shape[1] / image.shape[2])
         _frame(axes, "")
@@ -193,10 +194,18 @@ def _frame(axes: Axes, words: str) -> None:
 
 
 def _load(case: Case, method: str) -> Array:
-    return np.asarray(np.load(case.folder / file_name(method)), dtype=np.float64)
+    """A kept map (H, W). Raises SettingsError where it cannot be read."""
+    path = case.folder / map_name(method)
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+    except (OSError, ValueError, EOFError) as error:
+        raise SettingsError(f"map {path} cannot be read ({error}); remove {case.folder}, or run it again") from error
 
 
 def _read(path: Path) -> Array:
-    """An RGB picture as (3, H, W) in [0, 1]."""
-    with Image.open(path) as file:
-        return np.asarray(file.convert("RGB"), dtype=np.float64).transpose(2, 0, 1) / 255
+    """An RGB picture as (3, H, W) in [0, 1]. Raises SettingsError where it cannot be read."""
+    try:
+        with Image.open(path, formats=("PNG",)) as file:
+            return np.asarray(file.convert("RGB"), dtype=np.float64).transpose(2, 0, 1) / 255
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"picture {path} cannot be read ({error}); remove it, or run it again") from error

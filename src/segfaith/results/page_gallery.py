@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
+from segfaith.paths import map_name
 from segfaith.results.page_model import base, count, is_control, ref, words
 from segfaith.results.records import RunData
 from segfaith.results.selection import grouped
@@ -161,7 +162,7 @@ def spread(rows: pd.DataFrame) -> float:
 def read_map(folder: Path, method: str) -> NDArray[np.float32] | None:
     """A method's map (H, W), or None where it was not kept or can't be read."""
     try:
-        heatmap = np.load(folder / f"{method.replace('/', '_')}.npy").astype(np.float32)
+        heatmap = np.load(folder / map_name(method), allow_pickle=False).astype(np.float32)
     except (OSError, ValueError):
         return None
     return heatmap if heatmap.ndim == 2 and np.isfinite(heatmap).all() else None

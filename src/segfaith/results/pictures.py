@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from segfaith.paths import inside, map_name
 from segfaith.results.overlay import outlined, overlay
 from segfaith.results.records import replace_file
 
@@ -38,7 +39,7 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
         label = int(group["class_index"].iloc[0])
         title = names[label] if label < len(names) else f"class {label}"
         picture = _row(folder, str(sample_id), title, group)
-        rows.append(directory / "pictures" / f"{sample_id}.png")
+        rows.append(inside(directory, "pictures", f"{sample_id}.png"))
         _save(picture, rows[-1])
         pictures += [picture] if len(pictures) < OVERVIEW else []
     if not rows:
@@ -60,7 +61,7 @@ def _row(folder: Path, sample_id: str, title: str, records: pd.DataFrame) -> Ima
     evidence = _read(folder / "evidence.png")[..., 0] > 127 if (folder / "evidence.png").is_file() else None
     tiles = [(sample_id, title, outlined(image, region, evidence))]
     for record in records.to_dict("records"):
-        heatmap = np.load(folder / f"{str(record['method']).replace('/', '_')}.npy")
+        heatmap = np.load(folder / map_name(str(record["method"])), allow_pickle=False)
         figures = f"TDD {record['tdd']:.2f}"
         if not isnan(record.get("evidence_ap", float("nan"))):
             figures += f", AP {record['evidence_ap']:.2f}"
@@ -83,7 +84,7 @@ def _tiled(tiles: Sequence[tuple[str, str, Image.Image]]) -> Image.Image:
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as file:
+    with Image.open(path, formats=("PNG",)) as file:
         return np.asarray(file.convert("RGB"))
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
+from segfaith.paths import check_ids
 from segfaith.results.labels import refuse_mixtures
 
 _TEXT, _REAL, _INTEGER, _TRUTH = pa.string(), pa.float64(), pa.int64(), pa.bool_()
@@ -178,6 +179,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` make a file under a temporary name beside `path`, then puts it there in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # a link that waits there would be written through
     try:
         write(temporary)
         os.replace(temporary, path)
@@ -189,6 +191,7 @@ def create_file(path: Path, text: str) -> bool:
     """Writes a file whole where there is none yet; False, and nothing done, where another process has made it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
         temporary.write_text(text, encoding="utf-8")
         try:
@@ -224,10 +227,12 @@ def read_run(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """A run's `run.json` and its records in the order of the run.
 
     Raises:
-        SettingsError: no run there, or nothing finished yet.
+        SettingsError: no run there, nothing finished yet, or an id that could not name files.
     """
     description = read_description(directory)
     shards = sorted((directory / "records").glob("*.parquet"))
     if not shards:
         raise SettingsError(f"{directory} has no records yet; run it with: segfaith run FILE -o {directory}")
-    return description, pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
+    records = pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
+    check_ids(records["sample_id"].unique(), str(directory / "records"), "these are no records of segfaith's")
+    return description, records

@@ -31,7 +31,10 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a suite ended: `busy` where another process works on it. The reason is "" where it is finished."""
+    """How a run of a suite ended: `busy` where another process works on it.
+
+    The reason of a finished one says what was set aside as damaged and measured again, or why nothing was measured.
+    """
 
     run: PlannedRun
     state: Literal["finished", "failed", "busy"]
@@ -104,9 +107,10 @@ def _run_one(
     *,
     retry_failed: bool,
 ) -> Outcome:
+    damaged: list[str] = []
     try:
         prepared = executors.prepare(run.settings)
-        todo = executors.open_directory(directory, prepared)
+        todo = executors.open_directory(directory, prepared, damaged.append)
         if retry_failed and forget_failed(directory):
             todo = executors.open_directory(directory, prepared)
         (directory / FAILURE_FILE).unlink(missing_ok=True)
@@ -124,7 +128,8 @@ def _run_one(
                 _record_failure(directory, reason, "" if known else traceback.format_exc())
         return Outcome(run, "failed", reason)
     state = run_state(directory)
-    return Outcome(run, "failed" if state.state == "failed" else "finished", state.reason)
+    reason = "; ".join(filter(None, [*damaged, state.reason]))
+    return Outcome(run, "failed" if state.state == "failed" else "finished", reason)
 
 
 def _record_failure(directory: Path, reason: str, trace: str) -> None:

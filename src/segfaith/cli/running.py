@@ -37,7 +37,7 @@ def run_command(
     if dry_run:
         _print_plan(prepared)
         return
-    todo = executors.open_directory(directory, prepared)
+    todo = executors.open_directory(directory, prepared, say)
     if retry_failed and forget_failed(directory):
         todo = executors.open_directory(directory, prepared)
     if todo:
@@ -149,7 +149,7 @@ def _randomise(run: Path, n: int, overrides: list[str]) -> Path:
     content = read_description(run)["settings"]
     override(content, overrides)
     prepared = executors.prepare(make_settings(content, str(run / "run.json")))
-    executors.open_directory(run, prepared)
+    executors.open_directory(run, prepared, say)
     return randomisation.randomise(prepared, run, n, lambda words: err.print(f"{run.name}: {words}", style="dim"))
 
 

@@ -200,7 +200,7 @@ def test_rows_are_held_against_the_plan(
     """As files that are whole and of this run, so that only their rows tell. The second shard holds s2 alone."""
     before = read_run(run)[1]
     edit_rows(run / kind / "00001.parquet", change)
-    for reader in (load_run, run_state):
+    for reader in (load_run, run_state) if kind == "records" else (load_run,):
         with pytest.raises(DamagedFileError, match=rf"{kind}.00001\.parquet has .*{words}"):
             reader(run)
     with pytest.warns(UserWarning, match=r"00001\.parquet has "):

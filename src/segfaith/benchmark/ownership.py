@@ -10,7 +10,7 @@ from segfaith.benchmark.lock import RunIsBusyError, at_work
 from segfaith.errors import SettingsError
 from segfaith.results.records import read_description
 from segfaith.results.seals import DamagedFileError, owner_of
-from segfaith.results.shards import planned_files, read_randomisation, read_shard, record_files
+from segfaith.results.shards import planned_files, read_curves, read_randomisation, read_records, record_files
 
 ASIDE = "damaged"
 """Folder of a run directory in which files lie that were set aside."""
@@ -70,7 +70,7 @@ def _damage(directory: Path, description: Mapping[str, Any]) -> Iterator[tuple[l
     planned = planned_files(description)
     for file in record_files(directory):
         try:
-            read_shard(file, planned, description)
+            read_curves(file, read_records(file, planned, description), description)
         except DamagedFileError as error:
             after = ", and its samples are measured again" if file.name in planned else ""
             yield [file, directory / "curves" / file.name], error, after  # records first: without them nothing is done

@@ -16,8 +16,9 @@ import pandas as pd
 from segfaith.benchmark.lock import at_work, is_at_work
 from segfaith.errors import SettingsError
 from segfaith.results.records import read_description
-from segfaith.results.shards import planned_files, read_shard, record_files
+from segfaith.results.shards import planned_files, read_records, record_files
 
+STATUS = ["sample_id", "method", "status"]
 SUITE_FILE, FAILURE_FILE = "suite.json", "failure.json"
 
 State = Literal["finished", "running", "failed", "stopped", "stopped or running", "not started"]
@@ -125,7 +126,7 @@ def run_state(directory: Path, samples: int | None = None) -> RunState:
     working = is_at_work(directory)  # before the shards are counted: what is finished in between is finished
     description = read_description(directory)
     planned, shards = planned_files(description), record_files(directory)
-    statuses = _statuses([read_shard(shard, planned, description)[0] for shard in shards])
+    statuses = _statuses([read_records(shard, planned, description, STATUS) for shard in shards])
     samples = len(description["data"]["samples"])
     state: State
     if len(shards) == len(planned):
@@ -159,7 +160,7 @@ def forget_failed(directory: Path) -> int:
         bad = [
             shard
             for shard in record_files(directory)
-            if (read_shard(shard, planned, description)[0]["status"] == "failed").any()
+            if (read_records(shard, planned, description, STATUS)["status"] == "failed").any()
         ]
         for shard in bad:
             shard.unlink()  # first: without it the shard is to be done, whatever else lies there

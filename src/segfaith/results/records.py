@@ -14,7 +14,7 @@ from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.labels import refuse_mixtures
 from segfaith.results.seals import read_json, sealed_table
-from segfaith.results.shards import read_randomisation, read_shards
+from segfaith.results.shards import planned_files, read_curves, read_randomisation, read_records, record_files
 
 _TEXT, _REAL, _INTEGER, _TRUTH = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
@@ -152,12 +152,13 @@ def load_run(directory: Path) -> RunData:
         SettingsError: see `read_run`.
     """
     description, shards = _read(directory)
-    curves = [curves for _, curves in shards if curves is not None]
+    found = [read_curves(file, records, description) for file, records in shards.items()]
+    curves = [one for one in found if one is not None]
     randomisation = read_randomisation(directory, description)
     return RunData(
         directory,
         description,
-        pd.concat([records for records, _ in shards], ignore_index=True),
+        pd.concat(shards.values(), ignore_index=True),
         pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=list(CURVE_COLUMNS)),
         pd.DataFrame(columns=list(RANDOMISATION_COLUMNS)) if randomisation is None else randomisation,
     )
@@ -230,12 +231,14 @@ def read_run(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:
             are missing or twice.
     """
     description, shards = _read(directory)
-    return description, pd.concat([records for records, _ in shards], ignore_index=True)
+    return description, pd.concat(shards.values(), ignore_index=True)
 
 
-def _read(directory: Path) -> tuple[dict[str, Any], list[tuple[pd.DataFrame, pd.DataFrame | None]]]:
+def _read(directory: Path) -> tuple[dict[str, Any], dict[Path, pd.DataFrame]]:
+    """A run's `run.json` and its records by file."""
     description = read_description(directory)
-    shards = read_shards(directory, description)
+    planned = planned_files(description)
+    shards = {file: read_records(file, planned, description) for file in record_files(directory)}
     if not shards:
         raise SettingsError(f"{directory} has no records yet; run it with: segfaith run FILE -o {directory}")
     return description, shards

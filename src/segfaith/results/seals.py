@@ -48,8 +48,17 @@ def sealed_table(table: pa.Table, identity: str) -> bytes:
     return bytes(content)
 
 
-def read_table(path: Path, identity: str) -> pd.DataFrame:
-    """The rows of a sealed Parquet file.
+def read_table(path: Path, identity: str, columns: list[str] | None = None) -> pd.DataFrame:
+    """The rows of a sealed Parquet file, with these columns or all.
+
+    Raises:
+        DamagedFileError: see `check_table`.
+    """
+    return pd.read_parquet(BytesIO(check_table(path, identity)), columns=columns)
+
+
+def check_table(path: Path, identity: str) -> bytes:
+    """The bytes of a sealed Parquet file, without parsing its rows.
 
     Raises:
         DamagedFileError: it is damaged, has no seal, or is another run's.
@@ -57,7 +66,7 @@ def read_table(path: Path, identity: str) -> pd.DataFrame:
     content, owner = _opened(path)
     if owner != identity:
         raise DamagedFileError(path, f"is of another run: it carries the identity {owner[:12]}, not {identity[:12]}")
-    return pd.read_parquet(BytesIO(content))
+    return content
 
 
 def owner_of(path: Path) -> str | None:

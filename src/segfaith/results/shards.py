@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from segfaith.results.seals import DamagedFileError, read_table
+from segfaith.results.seals import DamagedFileError, check_table, read_table
 
 
 def planned_files(description: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -22,48 +22,61 @@ def record_files(directory: Path) -> list[Path]:
     return sorted((directory / "records").glob("*.parquet"))
 
 
-def read_shards(directory: Path, description: Mapping[str, Any]) -> list[tuple[pd.DataFrame, pd.DataFrame | None]]:
-    """All shards that there are, each as `read_shard` gives it."""
-    planned = planned_files(description)
-    return [read_shard(file, planned, description) for file in record_files(directory)]
-
-
-def read_shard(
-    file: Path, planned: Mapping[str, Sequence[str]], description: Mapping[str, Any]
-) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """The records of a shard, and its curves where its run has some, held against what `run.json` plans.
+def read_records(
+    file: Path,
+    planned: Mapping[str, Sequence[str]],
+    description: Mapping[str, Any],
+    columns: list[str] | None = None,
+) -> pd.DataFrame:
+    """The records of a shard, held against what `run.json` plans. Its curves must be whole, and there if planned.
 
     Args:
         planned: the run's `planned_files`.
+        columns: these alone, `sample_id`, `method` and `status` among them, or all.
 
     Raises:
-        DamagedFileError: one of its files is damaged, another run's, or has rows that are missing, twice or of others.
+        DamagedFileError: one of its files is damaged or another run's, or its records have rows that are missing, twice
+            or of others.
     """
     if file.name not in planned:
         raise DamagedFileError(file, f"is no shard of its run, which has {len(planned)}")
-    identity = description["identity_sha256"]
-    records = read_table(file, identity)
-    _hold(
-        file,
-        zip(records["sample_id"], records["method"], strict=True),
-        product(planned[file.name], description["methods"]),
-    )
-    measured = records[records["status"] == "ok"]
-    curve_file = file.parent.parent / "curves" / file.name
+    identity, expected = description["identity_sha256"], product(planned[file.name], description["methods"])
+    records = read_table(file, identity, columns)
+    _hold(file, zip(records["sample_id"], records["method"], strict=True), expected)
     lists = [description["settings"]["evaluation"].get(name) for name in ("k", "occlusion")]
-    if not curve_file.exists() and not (len(measured) and any(isinstance(one, list) and one[1:] for one in lists)):
-        return records, None
-    curves = read_table(curve_file, identity)
+    several = any(isinstance(one, list) and one[1:] for one in lists)
+    if _curve_file(file).exists() or (several and (records["status"] == "ok").any()):
+        check_table(_curve_file(file), identity)
+    return records
+
+
+def read_curves(file: Path, records: pd.DataFrame, description: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The curves of a shard, or None where its run has none.
+
+    Args:
+        records: what `read_records` gave of it.
+
+    Raises:
+        DamagedFileError: it has rows twice, or rows of others than its records have measured.
+    """
+    path = _curve_file(file)
+    if not path.exists():
+        return None
+    curves, measured = read_table(path, description["identity_sha256"]), records[records["status"] == "ok"]
     once = curves.drop_duplicates(["sample_id", "method", "occlusion", "k", "kind"])
     if len(once) < len(curves):
-        raise DamagedFileError(curve_file, f"has {len(curves) - len(once)} rows twice")
+        raise DamagedFileError(path, f"has {len(curves) - len(once)} rows twice")
     drawn = once.drop_duplicates(["sample_id", "method"])
     _hold(
-        curve_file,
+        path,
         zip(drawn["sample_id"], drawn["method"], strict=True),
         zip(measured["sample_id"], measured["method"], strict=True),
     )
-    return records, curves
+    return curves
+
+
+def _curve_file(file: Path) -> Path:
+    return file.parent.parent / "curves" / file.name
 
 
 def read_randomisation(directory: Path, description: Mapping[str, Any]) -> pd.DataFrame | None:

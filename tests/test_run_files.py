@@ -154,6 +154,18 @@ def test_a_suite_says_what_it_measured_again(project: Path, run: Path) -> None:
     assert "00000.parquet is damaged: its content does not match its SHA-256; it was set aside in" in outcome.reason
 
 
+def test_a_shard_that_is_damaged_while_a_suite_works_fails_its_run_alone(project: Path, run: Path) -> None:
+    """As a stale shard of another run that lands there late."""
+    (run / "records" / "00001.parquet").unlink()
+    planned = PlannedRun("tiny", make_settings(content(project, **SHARDS)))
+
+    def meanwhile(sample_id: str) -> None:
+        damage(run / "records" / "00000.parquet")
+
+    outcome = _run_one(planned, run, lambda *_: None, meanwhile, retry_failed=False)
+    assert (outcome.state, "00000.parquet is damaged" in outcome.reason) == ("failed", True)
+
+
 def test_a_damaged_randomisation_check_is_refused_and_set_aside(project: Path, run: Path) -> None:
     prepared = executors.prepare(make_settings(content(project, **SHARDS)))
     damage(randomise(prepared, run, 1))

@@ -112,12 +112,13 @@ def _run_one(
         prepared = executors.prepare(run.settings)
         todo = executors.open_directory(directory, prepared, damaged.append)
         if retry_failed and forget_failed(directory):
-            todo = executors.open_directory(directory, prepared)
+            todo = executors.open_directory(directory, prepared, damaged.append)
         (directory / FAILURE_FILE).unlink(missing_ok=True)
         ids, shards = prepared.plan.ids, prepared.plan.shards
         on_start(run, len(ids) - sum(len(shards[shard]) for shard in todo), len(ids))
         if todo:
             executors.run_shards(prepared, directory, todo, on_sample)
+        state = run_state(directory)
     except RunIsBusyError as error:
         return Outcome(run, "busy", str(error))
     except Exception as error:  # the night's other runs must not be lost; what it was is kept
@@ -126,8 +127,7 @@ def _run_one(
         with suppress(OSError, SettingsError):  # a full disk, perhaps, or a run.json that cannot be read
             if not run_state(directory).complete:
                 _record_failure(directory, reason, "" if known else traceback.format_exc())
-        return Outcome(run, "failed", reason)
-    state = run_state(directory)
+        return Outcome(run, "failed", "; ".join([*damaged, reason]))
     reason = "; ".join(filter(None, [*damaged, state.reason]))
     return Outcome(run, "failed" if state.state == "failed" else "finished", reason)
 

@@ -157,6 +157,8 @@ def turned_alike(image: Image, orientation: int, labels: Labels, carried: int) -
 
 def _upright(labels: Labels, orientation: int) -> Labels:
     """Labels as people see them, by the EXIF orientation with which they are stored."""
+    if orientation == 1:
+        return labels
     turned = labels.T if orientation >= 5 else labels
     axes = {2: [1], 3: [0, 1], 4: [0], 6: [1], 7: [0, 1], 8: [0]}.get(orientation, [])
     return turned.flip(axes).contiguous()

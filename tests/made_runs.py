@@ -1,13 +1,13 @@
 """Run directories made by formula, without a model: for what reads records and must not need torch."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from math import nan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
 
 from segfaith.results.records import (
@@ -17,6 +17,7 @@ from segfaith.results.records import (
     replace_file,
     write_rows,
 )
+from segfaith.results.seals import owner_of, read_json, sealed_json
 
 TDD = {"gpa": 0.26, "ega": 0.25, "ria": 0.5, "dea": 0.42, "random_cells": 0.1, "mask": 0.12}
 OT = {"gpa": 0.3, "ega": 0.28, "ria": 0.2, "dea": 0.25, "random_cells": 0.15, "mask": 0.1}
@@ -131,14 +132,29 @@ def make_run(
             _maps(directory / "maps" / sample, methods, rng, size)
     order = {name: place for place, name in enumerate(methods)}
     records.sort(key=lambda row: (samples.index(row["sample_id"]), order[row["method"]]))
-    write_rows(directory / "records" / "00000.parquet", records, RECORD_COLUMNS)
+    about = description(seed, list(samples), data, model, list(methods), curves=curves)
+    identity = about["identity_sha256"]
+    write_rows(directory / "records" / "00000.parquet", records, RECORD_COLUMNS, identity)
     if rows:
-        write_rows(directory / "curves" / "00000.parquet", rows, CURVE_COLUMNS)
+        write_rows(directory / "curves" / "00000.parquet", rows, CURVE_COLUMNS, identity)
     if again:
-        write_rows(directory / "randomisation.parquet", again, RANDOMISATION_COLUMNS)
-    text = json.dumps(description(seed, list(samples), data, model, list(methods)), indent=2)
-    replace_file(directory / "run.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_rows(directory / "randomisation.parquet", again, RANDOMISATION_COLUMNS, identity)
+    edit_description(directory, lambda empty: empty.update(about))
     return directory
+
+
+def edit_description(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes the content of a `run.json` and seals it again; without one, `change` is given an empty one."""
+    file = directory / "run.json"
+    about = read_json(file) if file.is_file() else {}
+    change(about)
+    replace_file(file, lambda temporary: temporary.write_text(sealed_json(about), encoding="utf-8"))
+
+
+def edit_rows(file: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    """Changes the rows of a shard of records or curves, or those of the randomisation check, and seals it again."""
+    columns = {"records": RECORD_COLUMNS, "curves": CURVE_COLUMNS}.get(file.parent.name, RANDOMISATION_COLUMNS)
+    write_rows(file, change(pq.read_table(file).to_pylist()), columns, owner_of(file) or "")
 
 
 def _curves(
@@ -177,8 +193,11 @@ def _maps(folder: Path, methods: Sequence[str], rng: np.random.Generator, size: 
     Image.fromarray((region * 255).astype(np.uint8)).save(folder / "target.png")
 
 
-def description(seed: int, samples: list[str], data: str, model: str, methods: list[str]) -> dict[str, Any]:
+def description(
+    seed: int, samples: list[str], data: str, model: str, methods: list[str], *, curves: bool = True
+) -> dict[str, Any]:
     """The parts of `run.json` that results read."""
+    settings = {"k": list(FRACTIONS), "occlusion": list(OPERATORS)} if curves else {"k": 0.2, "occlusion": "mean"}
     return {
         "identity_sha256": sha256(f"{seed} {data} {model} {samples}".encode()).hexdigest(),
         "settings": {
@@ -186,7 +205,8 @@ def description(seed: int, samples: list[str], data: str, model: str, methods: l
             "seed": seed,
             "data": {"name": data, "split": "val", "size": 224},
             "methods": {"names": methods},
-            "evaluation": {"k": list(FRACTIONS), "occlusion": list(OPERATORS), "stability": len(samples) // 2},
+            "evaluation": settings | {"stability": len(samples) // 2},
+            "execution": {"shard_size": len(samples)},
         },
         "model": {"name": model, "weights": f"{model}.pth", "layer": "backbone", "classes": list(CLASSES)},
         "data": {"name": data, "split": "val", "samples": samples, "digest": "0" * 64},

@@ -1,10 +1,13 @@
 """Every method of the table by loops: from evidence alone, and from an image through the model."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image as PillowImage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,6 +15,7 @@ import segfaith
 from rederived import bilinear, block_pool, cells, dea, ega, gpa, minmax, region_drops, ria, score
 from segfaith.attribution import cam, controls, fusion, heatmap, region
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
+from segfaith.attribution.maps import read_map
 from segfaith.attribution.methods import METHODS, resolve_method
 from segfaith.errors import SampleError
 from segfaith.evidence.regions import Regions
@@ -377,3 +381,12 @@ def test_a_method_of_ones_own_is_checked_and_normalised() -> None:
         segfaith.explain(model, image, target, [own(transposed)])
     with pytest.raises(SampleError, match="'broken' returned 2 values that are NaN or infinite"):
         segfaith.explain(model, image, target, [own(broken)])
+
+
+def test_a_map_stored_as_a_palettes_indices_is_refused(tmp_path: Path) -> None:
+    """Its numbers are places in a table of colours, whose order says nothing."""
+    PillowImage.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).convert("P").save(tmp_path / "a.png")
+    with pytest.raises(SampleError, match=r"a\.png holds indices of a palette's colours, not values; expected grey"):
+        read_map(tmp_path, "a", (3, 4))
+    PillowImage.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(tmp_path / "a.png")
+    assert read_map(tmp_path, "a", (3, 4)).flatten().tolist() == pytest.approx([value / 11 for value in range(12)])

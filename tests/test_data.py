@@ -337,11 +337,59 @@ def test_labels_of_one_and_of_sixteen_bits(tmp_path: Path) -> None:
     assert load_labels(tmp_path / "sixteen.png").tolist() == [[300, 0, 255]]
 
 
-@pytest.mark.parametrize(("mode", "ending"), [("RGB", "png"), ("RGBA", "png"), ("LA", "png"), ("F", "tif")])
-def test_colour_masks_are_refused(mode: str, ending: str, tmp_path: Path) -> None:
-    PillowImage.new(mode, (3, 2)).save(tmp_path / f"a.{ending}")
-    with pytest.raises(SampleError, match=rf"a\.{ending} has mode {mode}; expected palette \(P\) or index \(L, I;16\)"):
-        load_labels(tmp_path / f"a.{ending}")
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_colour_masks_are_refused(mode: str, tmp_path: Path) -> None:
+    PillowImage.new(mode, (3, 2)).save(tmp_path / "a.png")
+    with pytest.raises(SampleError, match=rf"a\.png has mode {mode}; expected palette \(P\) or index \(L, I;16\)"):
+        load_labels(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF", "PPM", "BMP", pytest.param("WEBP", id="lossy WebP")])
+def test_masks_of_other_formats_are_refused_whatever_their_name(form: str, tmp_path: Path) -> None:
+    """A JPEG's labels blur at edges, though most of its values are in range; a PGM's are scaled to 255."""
+    labels = np.zeros((16, 16), np.uint8)
+    labels[4:10, 5:11] = 9
+    PillowImage.fromarray(labels).save(tmp_path / "a.png", form)
+    with pytest.raises(SampleError, match=rf"label mask .*a\.png is stored as {form}, whatever its name; expected PNG"):
+        load_labels(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_masks_of_few_bits_are_refused_and_palettes_of_few_bits_are_read(bits: int, tmp_path: Path) -> None:
+    """Pillow makes 17 of a 1 of four grey bits; indices of a palette stay what they are."""
+    row = bytes([0b00011011]) if bits == 2 else bytes([0x01, 0x23])
+    for colour, name in ((0, "grey"), (3, "palette")):
+        chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 1, bits, colour, 0, 0, 0)), (b"PLTE", bytes(range(12)))]
+        chunks = [*chunks[: 2 if colour else 1], (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
+        whole = [
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        ]
+        (tmp_path / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(whole))
+    assert load_labels(tmp_path / "palette.png").tolist() == [[0, 1, 2, 3]]
+    with pytest.raises(SampleError, match=rf"grey\.png is grey of {bits} bits, .*; expected 8 bits, or a palette"):
+        load_labels(tmp_path / "grey.png")
+
+
+def test_a_mask_of_several_frames_is_refused(tmp_path: Path) -> None:
+    frames = [PillowImage.fromarray(np.full((4, 6), i, np.uint8)) for i in (1, 2, 3)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(SampleError, match=r"label mask .*a\.png holds 3 frames; expected one"):
+        load_labels(tmp_path / "a.png")
+
+
+def test_an_image_of_zeros_and_ones_of_255_is_refused_and_black_and_one_bit_are_read(tmp_path: Path) -> None:
+    values = (np.arange(24).reshape(4, 6) % 2).astype(np.uint8)
+    for name, array in (("grey", values), ("colour", np.stack([values] * 3, -1))):
+        PillowImage.fromarray(array).save(tmp_path / f"{name}.png")
+        with pytest.raises(
+            SampleError, match=rf"{name}\.png has only the values 0 and 1 of 0 to 255, .*multiply by 255"
+        ):
+            load_image(tmp_path / f"{name}.png")
+    PillowImage.fromarray(values.astype(bool)).save(tmp_path / "bit.png")
+    assert np.array_equal(loaded(tmp_path / "bit.png")[..., 0], values)
+    PillowImage.fromarray(values * 0).save(tmp_path / "black.png")
+    assert loaded(tmp_path / "black.png").max() == 0
 
 
 # Resizing
@@ -505,7 +553,7 @@ def test_a_folders_samples_are_resized(folder: Path) -> None:
 def test_a_folder_with_other_image_formats_and_hidden_files(tmp_path: Path) -> None:
     write_folder(tmp_path, {"x": np.ones((16, 16))}, "jpg")
     (tmp_path / "images" / ".DS_Store").write_bytes(b"x")
-    (tmp_path / "images" / "thumbnails").mkdir()
+    (tmp_path / "masks" / ".x2.png").write_bytes(b"x")
     data = open_dataset("folder", tmp_path, classes=["background", "cat"])
     assert list(data.ids) == ["x"]
     assert data.load("x", "native").image.shape == (3, 16, 16)
@@ -584,6 +632,76 @@ def test_sizes_that_disagree(folder: Path) -> None:
     message = re.escape("image and label mask differ in size: (6, 4) and (4, 6) (height, width)")
     with pytest.raises(SampleError, match=message):
         open_dataset("folder", folder).load("b", 8)
+
+
+def save_pair(root: Path, image: tuple[np.ndarray, int], mask: tuple[np.ndarray, int]) -> None:
+    """The pair "b" of a folder, each with the EXIF orientation beside it; 1 writes none."""
+    for name, (array, orientation) in (("images", image), ("masks", mask)):
+        exif = PillowImage.Exif()
+        if orientation != 1:
+            exif[0x0112] = orientation
+        PillowImage.fromarray(array).save(root / name / "b.png", exif=exif)
+
+
+STORED = np.array([[1, 1, 0, 2, 0, 0], [0, 1, 0, 0, 2, 0], [0, 0, 0, 0, 2, 2], [255, 0, 0, 0, 0, 2]], np.uint8)
+"""Labels 4 x 6 without symmetry."""
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+def test_a_mask_is_turned_as_its_image_is(orientation: int, folder: Path) -> None:
+    """Where the mask carries the tag too, and where the sizes tell; the image shows the labels as its colours."""
+    shown = np.ascontiguousarray(UPRIGHT[orientation](STORED[..., None])[..., 0])
+    colours = np.stack([STORED] * 3, -1)
+    masks = [(STORED, orientation)]
+    if orientation >= 5:
+        masks += [(STORED, 1), (shown, 1)]
+    for mask in masks:
+        save_pair(folder, (colours, orientation), mask)
+        sample = open_dataset("folder", folder).load("b", "native")
+        assert sample.labels.tolist() == shown.tolist()
+        assert (sample.image[0] * 255).round().to(torch.int64).tolist() == shown.tolist()
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("tagged", ["image", "mask"])
+def test_a_pair_of_which_only_one_carries_an_orientation_fails_where_the_sizes_do_not_tell(
+    orientation: int, tagged: str, folder: Path
+) -> None:
+    labels = STORED[:, :4] if orientation >= 5 else STORED
+    colours, (first, second) = np.stack([labels] * 3, -1), (orientation, 1) if tagged == "image" else (1, orientation)
+    save_pair(folder, (colours, first), (labels, second))
+    words = (
+        rf"image carries the EXIF orientation {first} and its label mask {second} .*store both upright \(PIL.ImageOps"
+    )
+    with pytest.raises(SampleError, match=words):
+        open_dataset("folder", folder).load("b", "native")
+
+
+def test_a_turned_image_with_a_mask_of_another_size_differs_in_size(folder: Path) -> None:
+    save_pair(folder, (np.stack([STORED] * 3, -1), 6), (STORED[:3], 1))
+    with pytest.raises(SampleError, match=r"differ in size: \(6, 4\) and \(3, 6\)"):
+        open_dataset("folder", folder).load("b", "native")
+
+
+def test_broken_links_and_masks_without_an_image_are_samples_that_fail(folder: Path) -> None:
+    (folder / "images" / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    (folder / "images" / "ring.png").symlink_to(folder / "images" / "ring.png")
+    shutil.copy(folder / "masks" / "a.png", folder / "masks" / "alone.png")
+    data = open_dataset("folder", folder)
+    assert sorted(data.ids) == ["a", "alone", "b", "c", "gone", "ring"]
+    for sample_id, words in (("gone", r"gone\.jpg"), ("ring", r"ring\.png"), ("alone", r"alone\.\*")):
+        with pytest.raises(SampleError, match=rf"image .*{words} cannot be read: "):
+            data.load(sample_id, "native")
+
+
+@pytest.mark.parametrize("name", ["cats", "cat.png"])
+def test_a_folder_among_the_images_is_said(name: str, folder: Path) -> None:
+    (folder / "images" / name).mkdir()
+    shutil.copy(folder / "images" / "a.png", folder / "images" / name / "d.png")
+    with pytest.raises(
+        SettingsError, match=rf"images.{name} is no file; expected images directly in .*images: move it"
+    ):
+        open_dataset("folder", folder)
 
 
 def test_a_folder_cannot_be_downloaded(folder: Path) -> None:

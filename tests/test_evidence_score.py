@@ -414,7 +414,7 @@ def test_the_majority_class_is_counted_over_the_region() -> None:
 def test_records_with_evidence_come_back_from_their_file(tmp_path: Any) -> None:
     """The kind is null where nothing was planted, and every figure is what it was."""
     rows = evaluated(Planted("marker", (INSIDE,)), ["mask"]).records + evaluated(None, ["mask"]).records
-    write_rows(tmp_path / "rows.parquet", rows, RECORD_COLUMNS)
+    write_rows(tmp_path / "rows.parquet", rows, RECORD_COLUMNS, "0" * 64)
     back = pd.read_parquet(tmp_path / "rows.parquet")
     assert list(back.columns) == list(RECORD_COLUMNS)
     assert [kind if isinstance(kind, str) else None for kind in back["kind"]] == ["marker", "marker", None, None]

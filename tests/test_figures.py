@@ -2,7 +2,6 @@
 
 import ast
 import itertools
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import segfaith.results
-from made_runs import FRACTIONS, make_run
+from made_runs import FRACTIONS, edit_description, make_run
 from segfaith.errors import SettingsError
 from segfaith.paths import map_name
 from segfaith.results import cases, charts, diagrams, galleries
@@ -42,10 +41,8 @@ FOUR = ("gpa", "ega", "ria", "dea")
 
 
 def with_parameters(directory: Path, alpha: float = 0.65, beta: float = 0.35) -> Path:
-    file = directory / "run.json"
-    description = json.loads(file.read_text())
-    description["methods"]["dea"]["parameters"] = {"alpha": alpha, "beta": beta}
-    file.write_text(json.dumps(description))
+    parameters = {"alpha": alpha, "beta": beta}
+    edit_description(directory, lambda about: about["methods"]["dea"].update(parameters=parameters))
     return directory
 
 

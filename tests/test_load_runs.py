@@ -1,12 +1,13 @@
 """Which runs a report is made of: found once, counted once, and named where they are absent."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from made_runs import make_run
+from made_runs import edit_description, make_run
 from segfaith.benchmark.status import absent_runs, read_states
 from segfaith.cli import app
 from segfaith.errors import SettingsError
@@ -25,15 +26,12 @@ def suite(tmp_path: Path) -> Path:
         make_run(tmp_path / f"net-seed{seed}", seed=seed, **QUICK)
     begun = tmp_path / "net-seed2"
     begun.mkdir()
-    (begun / "run.json").write_text((tmp_path / "net-seed0" / "run.json").read_text().replace('"seed": 0', '"seed": 2'))
+    shutil.copy(tmp_path / "net-seed0" / "run.json", begun)
+    edit_description(begun, lambda about: about["settings"].update(seed=2))
     (tmp_path / "net-seed3").mkdir()
     (tmp_path / "net-seed3" / "failure.json").write_text(json.dumps({"reason": "no <weights> file net.pth"}))
     planned = {f"net-seed{seed}": {"samples": 8} for seed in range(5)}
     (tmp_path / "suite.json").write_text(json.dumps({"runs": planned}))
-    for run in tmp_path.glob("*/run.json"):
-        about = json.loads(run.read_text())
-        about["settings"]["execution"] = {"shard_size": 8}
-        run.write_text(json.dumps(about))
     return tmp_path
 
 
@@ -87,11 +85,9 @@ def test_copies_of_a_run_are_refused(suite: Path) -> None:
 
 def test_versions_of_results_are_not_averaged(suite: Path) -> None:
     """Runs that do not say theirs, as here, mix with any."""
-    file = suite / "net-seed0" / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"identity": {"results_version": 3}}))
+    edit_description(suite / "net-seed0", lambda about: about.update(identity={"results_version": 3}))
     assert len(load_runs([suite])) == 2
-    file = suite / "net-seed1" / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"identity": {"results_version": 4}}))
+    edit_description(suite / "net-seed1", lambda about: about.update(identity={"results_version": 4}))
     with pytest.raises(SettingsError, match=r"'voc2012 val' to share one version .*seed0 has 3 and .*seed1 4"):
         load_runs([suite])
 

@@ -232,7 +232,9 @@ def test_maps_of_a_trained_model_lose_their_likeness_and_it_loses_the_class(tmp_
         "model": {"name": "scenes"},
         "methods": {"names": ["gpa", "ria", "mask"], "ria": {"grid": 4}},
     }
-    rows = pd.read_parquet(randomise(executors.prepare(make_settings(settings)), tmp_path, 2))
+    prepared = executors.prepare(make_settings(settings))
+    executors.open_directory(tmp_path, prepared)
+    rows = pd.read_parquet(randomise(prepared, tmp_path, 2))
     assert (rows["status"] == "ok").all()
     first, last = (rows[rows["stage"] == stage] for stage in (0, rows["stage"].max()))
     assert rows.loc[rows["stage"] == 1, "part"].unique().tolist() == ["classifier"]

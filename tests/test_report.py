@@ -21,7 +21,7 @@ import pytest
 from markupsafe import Markup
 from scipy.stats import spearmanr
 
-from made_runs import description, make_run
+from made_runs import description, edit_description, edit_rows, make_run
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import (
@@ -39,7 +39,7 @@ from segfaith.results.page_glossary import FORMULAS, glossary, unknown
 from segfaith.results.page_limits import limits
 from segfaith.results.page_model import number, p_value, p_words, spread, words
 from segfaith.results.page_pictures import pictures
-from segfaith.results.records import RunData, load_run
+from segfaith.results.records import RunData, load_run, read_description
 from segfaith.results.selection import with_score
 
 SEVEN = ("gpa", "ega", "ria", "dea", "dea@alpha=0.5", "random_cells", "mask")
@@ -93,11 +93,16 @@ class Page(HTMLParser):
 
 def poison(directory: Path) -> None:
     """Turns the last sample's id and the failures' reason into markup."""
-    shard = directory / "records" / "00000.parquet"
-    records = pd.read_parquet(shard)
-    records.loc[records["sample_id"] == records["sample_id"].iloc[-1], "sample_id"] = EVIL
-    records.loc[records["status"] == "failed", "reason"] = EVIL_REASON
-    records.to_parquet(shard)
+    last = read_description(directory)["data"]["samples"][-1]
+
+    def change(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for row in rows:
+            row["sample_id"] = EVIL if row["sample_id"] == last else row["sample_id"]
+            row["reason"] = EVIL_REASON if row["status"] == "failed" else row["reason"]
+        return rows
+
+    edit_rows(directory / "records" / "00000.parquet", change)
+    edit_description(directory, lambda about: about["data"]["samples"].__setitem__(-1, EVIL))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -587,11 +587,19 @@ def test_changed_code_of_the_model_or_of_a_method_is_refused(movable: Path) -> N
         file.write_text(before)
 
 
-def test_a_directory_whose_run_json_is_broken_is_refused(movable: Path) -> None:
-    run_records(movable, movable / "run", **QUICK)
-    (movable / "run" / "run.json").write_text("{")
-    with pytest.raises(SettingsError, match=r"run\.json cannot be read .*restore it, or choose another directory"):
+@pytest.mark.parametrize("damage", ["{", "edited"])
+def test_a_directory_whose_run_json_is_damaged_is_refused_and_mended_without_it(movable: Path, damage: str) -> None:
+    """Moved away, as the message says, it is written anew, since the records say whose they are."""
+    before = run_records(movable, movable / "run", **QUICK)
+    file, shard = movable / "run" / "run.json", movable / "run" / "records" / "00000.parquet"
+    text, written = file.read_text(), shard.stat().st_mtime_ns
+    file.write_text(text.replace('"k": 0.2', '"k": 0.3') if damage == "edited" else damage)
+    words = "is damaged or was edited: its content" if damage == "edited" else r"cannot be read \("
+    with pytest.raises(SettingsError, match=rf"run\.json {words}.*; restore it, or move it away and give the command"):
         run_records(movable, movable / "run", **QUICK)
+    file.unlink()
+    pd.testing.assert_frame_equal(run_records(movable, movable / "run", **QUICK), before)
+    assert shard.stat().st_mtime_ns == written, "nothing was measured again"
 
 
 # Files are whole or not there
@@ -636,16 +644,16 @@ def test_a_crash_while_a_shard_is_written_leaves_no_half_file_and_resumes(
         "execution": {"device": "cpu", "shard_size": 1},
     }
     whole = run_records(project, tmp_path / "whole", **changes)
-    write, calls = pq.write_table, []
+    write, calls = Path.write_bytes, []
 
-    def crashing(table: Any, where: Path) -> None:
+    def crashing(where: Path, file: bytes) -> int:
         calls.append(where)
         if len(calls) == 4:  # the records of the second shard; its curves were the third
-            Path(where).write_bytes(b"PAR1 half")
+            write(where, b"PAR1 half")
             raise OSError("No space left on device")
-        write(table, where)
+        return write(where, file)
 
-    monkeypatch.setattr(pq, "write_table", crashing)
+    monkeypatch.setattr(Path, "write_bytes", crashing)
     with pytest.raises(OSError, match="No space left"):
         run_records(project, tmp_path / "run", **changes)
     assert [file.name for file in (tmp_path / "run" / "records").iterdir()] == ["00000.parquet"]

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from folder_runs import add_sample, assert_same_records, command, make_project, sample_arrays, write_settings
+from made_runs import edit_description, edit_rows
 from segfaith.benchmark import executors, lock
 from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
 from segfaith.benchmark.plan import RESULTS_VERSION
@@ -368,8 +369,7 @@ def test_other_settings_are_refused_with_the_difference_also_for_runs_that_were_
 def test_a_suite_does_not_go_on_with_another_version_of_results(project: Path, tmp_path: Path) -> None:
     suite = narrow(read_suite(project / "suite.toml"), ["a"])
     ended(suite, tmp_path / "out")
-    file = tmp_path / "out" / NAMES[0] / "run.json"
-    file.write_text(file.read_text().replace(f'"results_version": {RESULTS_VERSION}', '"results_version": 1'))
+    edit_description(tmp_path / "out" / NAMES[0], lambda about: about["identity"].update(results_version=1))
     with pytest.raises(SettingsError, match=f"results_version: 1 -> {RESULTS_VERSION}"):
         ended(suite, tmp_path / "out")
 
@@ -587,9 +587,7 @@ def test_a_sample_of_which_one_method_failed_is_neither_ok_nor_lost(project: Pat
     suite = narrow(read_suite(project / "suite.toml"), ["a"])
     assert ended(suite, tmp_path / "out")[0].state == "finished"
     shard = next((tmp_path / "out" / NAMES[0] / "records").glob("*.parquet"))
-    rows = pd.read_parquet(shard)
-    rows.loc[rows.index[-1], "status"] = "failed"
-    rows.to_parquet(shard)
+    edit_rows(shard, lambda rows: [*rows[:-1], rows[-1] | {"status": "failed"}])
     state = run_state(tmp_path / "out" / NAMES[0])
     assert (state.done, state.ok, state.partly, state.skipped, state.failed) == (2, 1, 1, 0, 0)
     assert state.measured == 2
@@ -753,7 +751,7 @@ def test_runs_that_were_planned_and_not_started_are_shown(project: Path, tmp_pat
         ("suite.json", "{", r"suite\.json cannot be read"),
         ("suite.json", '{"runs": 3}', r"suite\.json has no table of runs"),
         ("run.json", "[]", r"run\.json cannot be read \(it is no table\)"),
-        ("run.json", "{}", r"run\.json is not that of a run: it lacks 'data'"),
+        ("run.json", "{}", r"run\.json carries no SHA-256: it is not of this version of segfaith"),
     ],
 )
 def test_status_of_something_else_is_an_error(tmp_path: Path, file: str | None, text: str, message: str) -> None:

@@ -18,20 +18,23 @@ def read_map(folder: Path, sample_id: str, size: tuple[int, int]) -> Map:
         size: (H, W) at which the sample is evaluated; the map must have it.
 
     Raises:
-        SampleError: no file, a colour image, another size, or values that are NaN or infinite.
+        SampleError: no file, a colour or palette image, another size, or values that are NaN or infinite.
     """
     array_file, image_file = folder / f"{sample_id}.npy", folder / f"{sample_id}.png"
     if not array_file.is_file() and not image_file.is_file():
         raise SampleError(f"no map for {sample_id}: expected {array_file} or {image_file.name} beside it")
     path = array_file if array_file.is_file() else image_file
+    mode = ""
     try:
         if path is array_file:
             values = np.load(path, allow_pickle=False)
         else:
             with PillowImage.open(path, formats=("PNG",)) as picture:
-                values = np.asarray(picture)
+                mode, values = picture.mode, np.asarray(picture)
     except (OSError, ValueError, EOFError) as error:
         raise SampleError(f"map {path} cannot be read: {error}") from error
+    if mode == "P":
+        raise SampleError(f"map {path} holds indices of a palette's colours, not values; expected grey")
     if values.shape != size:
         hint = "; a coloured picture of a heatmap holds colours, not values" if values.ndim == 3 else ""
         raise SampleError(f"map {path} has shape {values.shape}; expected {size}, the evaluated image's (H, W){hint}")

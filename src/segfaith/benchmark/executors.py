@@ -1,10 +1,11 @@
 """Runs a plan shard by shard into a run directory that describes itself and resumes."""
 
-import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from segfaith.attribution.explain import evidence_keys
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.description import describe
 from segfaith.benchmark.lock import at_work
+from segfaith.benchmark.ownership import check_own, set_damaged_aside, whose_records
 from segfaith.benchmark.plan import (
     Plan,
     check_classes,
@@ -35,7 +37,8 @@ from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import inside, map_name
 from segfaith.perturbation import clean_variant
 from segfaith.results.overlay import picture
-from segfaith.results.records import CURVE_COLUMNS, RECORD_COLUMNS, create_file, write_rows
+from segfaith.results.records import CURVE_COLUMNS, RECORD_COLUMNS, create_file, read_description, write_rows
+from segfaith.results.seals import sealed_json
 from segfaith.scores import BatchSize
 from segfaith.targets import class_target, dominant_target, majority_class
 from segfaith.types import Planted, Sample, Target
@@ -48,6 +51,16 @@ class Prepared:
     plan: Plan
     model: SegmentationModel
     class_index: int | None
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """The content of `run.json`; reads the data for its digest, once."""
+        return describe(self.plan, self.model)
+
+    @property
+    def identity(self) -> str:
+        """What the run's files carry."""
+        return str(self.description["identity_sha256"])
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -134,36 +147,44 @@ def seconds_per_pass(prepared: Prepared) -> float:
     return (clock(prepared.model.device) - start) / len(images)
 
 
-def open_directory(directory: Path, prepared: Prepared) -> list[int]:
+def _warn(words: str) -> None:
+    warnings.warn(words, stacklevel=4)
+
+
+def open_directory(directory: Path, prepared: Prepared, on_damage: Callable[[str], None] = _warn) -> list[int]:
     """Makes the run directory, or checks that it holds this very run; returns the shards that are still to do.
+
+    Files in it that are damaged, another run's or not what was planned are set aside, so that their shards are to do.
+
+    Args:
+        on_damage: told a sentence about each of those.
 
     Raises:
         SettingsError: the directory holds a run with other settings, weights or data; the differences are listed. Or a
             folder that a run writes into is a symbolic link.
     """
-    for kind in ("records", "curves", "maps", "pictures"):
+    for kind in ("records", "curves", "maps", "pictures", "damaged"):
         inside(directory, kind, "file")
-    shards = range(len(prepared.plan.shards))
     file = directory / "run.json"
-    description = describe(prepared.plan, prepared.model)
     if file.is_file():
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))["identity"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise SettingsError(f"{file} cannot be read ({error}); restore it, or choose another directory") from error
-        changed = differences(before, description["identity"])
+        before = read_description(directory)
+        changed = differences(before["identity"], prepared.description["identity"])
         if changed:
             raise SettingsError(
                 f"{directory} holds a run with other settings; choose another directory or remove it.\n"
                 "Before -> now:\n  " + "\n  ".join(changed)
             )
+        set_damaged_aside(directory, before, on_damage)
     elif file.is_symlink():
         raise SettingsError(f"{file} is a symbolic link to nothing; remove it, or choose another directory")
-    elif next((directory / "records").glob("*.parquet"), None):
-        raise SettingsError(f"{directory} has records but no run.json, so nobody knows whose; choose another directory")
+    elif whose_records(directory) - {prepared.identity}:
+        raise SettingsError(
+            f"{directory} has records but no run.json, and they are another run's; choose another directory"
+        )
     else:
-        if not create_file(file, json.dumps(description, indent=2)):  # another process was faster
-            return open_directory(directory, prepared)
+        create_file(file, sealed_json(prepared.description))
+        return open_directory(directory, prepared, on_damage)  # another process may have been faster
+    shards = range(len(prepared.plan.shards))
     return [shard for shard in shards if not record_file(directory, shard).is_file()]
 
 
@@ -174,7 +195,8 @@ def run(
 ) -> Path:
     """Runs what is still to do of a run, shard by shard, and returns its directory.
 
-    A shard is done if and only if its file in `records/` exists, so the same call resumes a run that was stopped.
+    A shard is done if and only if its file in `records/` exists, so the same call resumes a run that was stopped. Files
+    that are damaged are set aside with a warning and measured again.
 
     Args:
         prepared: settings, or what `prepare` made of them.
@@ -195,7 +217,7 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
     """Runs some shards of a plan; each file of records appears whole, after its curves and maps.
 
     Raises:
-        RunIsBusyError: another process works in the directory.
+        RunIsBusyError: another process works in the directory, or another run has taken its place.
     """
     plan = prepared.plan
     batch = BatchSize(plan.settings.execution.batch_size)
@@ -211,8 +233,10 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
                 curves += result.curves
                 on_sample(sample_id)
             if curves:
-                write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS)
-            write_rows(record_file(directory, shard), records, RECORD_COLUMNS)
+                check_own(directory, prepared.identity)
+                write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS, prepared.identity)
+            check_own(directory, prepared.identity)
+            write_rows(record_file(directory, shard), records, RECORD_COLUMNS, prepared.identity)
 
 
 def _ahead(plan: Plan, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], Sample]]]:
@@ -257,6 +281,7 @@ def run_sample(
     except Exception as error:  # a bad sample never stops a run, and its rows say why
         return unmeasured(sample_id, plan.methods, error, target)
     if directory is not None and settings.output.maps:  # a full disk does stop it
+        check_own(directory, prepared.identity)
         _keep_maps(inside(directory, "maps", sample_id, "file").parent, sample, target, result)
     return result
 

@@ -22,6 +22,7 @@ from torch import nn
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.executors import Prepared, find_target
+from segfaith.benchmark.ownership import check_own
 from segfaith.benchmark.worker import ELSEWHERE, to_device
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.evaluation.stability import pearson
@@ -48,6 +49,7 @@ def randomise(
 
     Raises:
         SettingsError: the model has no weights that could be drawn anew.
+        RunIsBusyError: another run has taken the directory's place, or none is there.
     """
     plan, model = prepared.plan, prepared.model
     rows: list[dict[str, Any]] = []
@@ -74,7 +76,8 @@ def randomise(
                 before = trained.setdefault(sample_id, found)
                 base = {"sample_id": sample_id, "class_index": target.class_index, "stage": stage, "part": part, "s": s}
                 rows += [base | {"method": name} | _compared(before[name], one) for name, one in found.items()]
-    write_rows(path, rows, RANDOMISATION_COLUMNS)
+    check_own(directory, prepared.identity)
+    write_rows(path, rows, RANDOMISATION_COLUMNS, prepared.identity)
     return path
 
 

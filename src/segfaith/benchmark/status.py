@@ -16,7 +16,10 @@ import pandas as pd
 from segfaith.benchmark.lock import at_work, is_at_work
 from segfaith.errors import SettingsError
 from segfaith.paths import inside
+from segfaith.results.records import read_description
+from segfaith.results.shards import planned_files, read_records, record_files
 
+STATUS = ["sample_id", "method", "status"]
 SUITE_FILE, FAILURE_FILE = "suite.json", "failure.json"
 
 State = Literal["finished", "running", "failed", "stopped", "stopped or running", "not started"]
@@ -83,7 +86,7 @@ def absent_runs(directory: Path) -> list[str]:
     return [
         f"{one.name} is planned, but not here: {one.reason or one.state}"
         for one in read_states(directory)
-        if not next((directory / one.name / "records").glob("*.parquet"), None)
+        if not record_files(directory / one.name)
     ]
 
 
@@ -116,7 +119,7 @@ def run_state(directory: Path, samples: int | None = None) -> RunState:
     """The state of one run; `samples` is how many are planned, as long as its `run.json` does not say it.
 
     Raises:
-        SettingsError: `run.json` or a file of records cannot be read.
+        SettingsError: `run.json` or a file of records is damaged or does not hold what it should.
     """
     failure = directory / FAILURE_FILE
     reason = str(_read(failure).get("reason", "for no stated reason")) if failure.is_file() else ""
@@ -124,11 +127,12 @@ def run_state(directory: Path, samples: int | None = None) -> RunState:
     if not file.is_file():
         return RunState(directory.name, "failed" if reason else "not started", samples, reason=reason)
     working = is_at_work(directory)  # before the shards are counted: what is finished in between is finished
-    shards = sorted((directory / "records").glob("*.parquet"))
-    statuses = _statuses(shards)
-    samples, shard_size = _size(file)
+    description = read_description(directory)
+    planned, shards = planned_files(description), record_files(directory)
+    statuses = _statuses([read_records(shard, planned, description, STATUS) for shard in shards])
+    samples = len(description["data"]["samples"])
     state: State
-    if len(shards) == -(-samples // shard_size):
+    if len(shards) == len(planned):
         state, reason = "finished", ""
     elif working:
         state, reason = "running", ""
@@ -151,11 +155,16 @@ def forget_failed(directory: Path) -> int:
 
     Raises:
         RunIsBusyError: another process works on the run.
-        SettingsError: a file of records cannot be read, or its folder is a symbolic link.
+        SettingsError: a file of records is damaged or does not hold what it should, or its folder is a symbolic link.
     """
     with at_work(directory):
-        records = sorted((directory / "records").glob("*.parquet"))
-        bad = [shard for shard in records if (_rows(shard)["status"] == "failed").any()]
+        description = read_description(directory)
+        planned = planned_files(description)
+        bad = [
+            shard
+            for shard in record_files(directory)
+            if (read_records(shard, planned, description, STATUS)["status"] == "failed").any()
+        ]
         for shard in bad:
             curves = inside(directory, "curves", shard.name)
             inside(directory, "records", shard.name).unlink()  # first: without it the shard is to be done
@@ -163,33 +172,14 @@ def forget_failed(directory: Path) -> int:
     return len(bad)
 
 
-def _rows(shard: Path) -> pd.DataFrame:
-    """Sample and status of each row of a shard."""
-    try:
-        return pd.read_parquet(shard, columns=["sample_id", "status"])
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{shard} cannot be read ({error}); remove it and run again") from error
-
-
-def _statuses(shards: list[Path]) -> "pd.Series[str]":
+def _statuses(shards: list[pd.DataFrame]) -> "pd.Series[str]":
     """The status of each sample: that of its rows, or `partly` where some are ok and some are not."""
     if not shards:
         return pd.Series(dtype=str)
-    rows = pd.concat(map(_rows, shards), ignore_index=True)
+    rows = pd.concat(shards, ignore_index=True)
     by_sample = rows.assign(ok=rows["status"] == "ok").groupby("sample_id")
     some, every = by_sample["ok"].any(), by_sample["ok"].all()
     return by_sample["status"].first().mask(some & ~every, "partly")
-
-
-def _size(file: Path) -> tuple[int, int]:
-    """The number of samples of a run, and of samples a shard."""
-    description = _read(file)
-    try:
-        return len(description["data"]["samples"]), int(description["settings"]["execution"]["shard_size"])
-    except (KeyError, TypeError) as error:
-        raise SettingsError(
-            f"{file} is not that of a run: it lacks {error}; restore it, or move {file.parent} away"
-        ) from error
 
 
 def _read(file: Path) -> Mapping[str, Any]:

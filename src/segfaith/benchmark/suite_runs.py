@@ -31,7 +31,10 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a suite ended: `busy` where another process works on it. The reason is "" where it is finished."""
+    """How a run of a suite ended: `busy` where another process works on it.
+
+    The reason of a finished one says what was set aside as damaged and measured again, or why nothing was measured.
+    """
 
     run: PlannedRun
     state: Literal["finished", "failed", "busy"]
@@ -104,16 +107,18 @@ def _run_one(
     *,
     retry_failed: bool,
 ) -> Outcome:
+    damaged: list[str] = []
     try:
         prepared = executors.prepare(run.settings)
-        todo = executors.open_directory(directory, prepared)
+        todo = executors.open_directory(directory, prepared, damaged.append)
         if retry_failed and forget_failed(directory):
-            todo = executors.open_directory(directory, prepared)
+            todo = executors.open_directory(directory, prepared, damaged.append)
         (directory / FAILURE_FILE).unlink(missing_ok=True)
         ids, shards = prepared.plan.ids, prepared.plan.shards
         on_start(run, len(ids) - sum(len(shards[shard]) for shard in todo), len(ids))
         if todo:
             executors.run_shards(prepared, directory, todo, on_sample)
+        state = run_state(directory)
     except RunIsBusyError as error:
         return Outcome(run, "busy", str(error))
     except Exception as error:  # the night's other runs must not be lost; what it was is kept
@@ -122,9 +127,9 @@ def _run_one(
         with suppress(OSError, SettingsError):  # a full disk, perhaps, or a run.json that cannot be read
             if not run_state(directory).complete:
                 _record_failure(directory, reason, "" if known else traceback.format_exc())
-        return Outcome(run, "failed", reason)
-    state = run_state(directory)
-    return Outcome(run, "failed" if state.state == "failed" else "finished", state.reason)
+        return Outcome(run, "failed", "; ".join([*damaged, reason]))
+    reason = "; ".join(filter(None, [*damaged, state.reason]))
+    return Outcome(run, "failed" if state.state == "failed" else "finished", reason)
 
 
 def _record_failure(directory: Path, reason: str, trace: str) -> None:

@@ -37,7 +37,7 @@ def run_command(
     if dry_run:
         _print_plan(prepared)
         return
-    todo = executors.open_directory(directory, prepared)
+    todo = executors.open_directory(directory, prepared, say)
     if retry_failed and forget_failed(directory):
         todo = executors.open_directory(directory, prepared)
     if todo:
@@ -156,7 +156,7 @@ def _randomise(run: Path, n: int, overrides: list[str], allowed: list[str]) -> P
     from segfaith.benchmark.foreign import settings_of
 
     prepared = executors.prepare(settings_of(run, overrides, allowed))
-    executors.open_directory(run, prepared)
+    executors.open_directory(run, prepared, say)
     return randomisation.randomise(prepared, run, n, lambda words: err.print(f"{run.name}: {words}", style="dim"))
 
 

@@ -13,7 +13,7 @@ from torchvision.datasets import SBDataset, VOCSegmentation
 from segfaith.classes import VOC_CLASSES, read_classes
 from segfaith.constants import IGNORE
 from segfaith.data.dataset import Dataset
-from segfaith.data.images import Size, load_image, load_labels, resize_image, resize_labels
+from segfaith.data.images import Size, read_image, read_labels, resize_image, resize_labels, turned_alike
 from segfaith.data.scenes import open_scenes
 from segfaith.errors import SampleError, SettingsError
 from segfaith.lookup import lookup
@@ -27,7 +27,7 @@ def open_voc2012(root: Path, split: str, classes: list[str] | None, download: bo
         "voc2012", root, split, download, lambda fetch: VOCSegmentation(str(root), "2012", split, download=fetch)
     )
     _check_list(Path(found.root) / "VOCdevkit/VOC2012/ImageSets/Segmentation" / f"{split}.txt")
-    return _from_paths("voc2012", split, found.images, found.masks, load_labels, classes or VOC_CLASSES)
+    return _from_paths("voc2012", split, found.images, found.masks, read_labels, classes or VOC_CLASSES)
 
 
 def open_sbd(root: Path, split: str, classes: list[str] | None, download: bool) -> Dataset:
@@ -42,6 +42,7 @@ def open_sbd(root: Path, split: str, classes: list[str] | None, download: bool) 
 def open_folder(root: Path, split: str, classes: list[str] | None, download: bool) -> Dataset:
     """`root/images/ID.*` with `root/masks/ID.png`, and `root/classes.txt` with one class name a line.
 
+    Every file that is not hidden is a sample, broken links among images and masks without an image too: those fail.
     With a sub-folder of the split's name (`root/val/images`), that one is read; without, `root` itself is "val".
     """
     if download:
@@ -57,7 +58,15 @@ def open_folder(root: Path, split: str, classes: list[str] | None, download: boo
         )
     if classes is None:
         classes = read_classes(root / "classes.txt")
-    images = sorted(path for path in (base / "images").iterdir() if path.is_file() and not path.name.startswith("."))
+    images, masks = (
+        sorted(path for path in (base / folder).glob(names) if not path.name.startswith("."))
+        for folder, names in (("images", "*"), ("masks", "*.png"))
+    )
+    for path in images:
+        if path.exists() and not path.is_file():
+            raise SettingsError(
+                f"{path} is no file; expected images directly in {base / 'images'}: move it away, or its images up"
+            )
     if not images:
         raise SettingsError(f"{base / 'images'} holds no files; expected at least one image")
     stems = [path.stem for path in images]
@@ -66,9 +75,10 @@ def open_folder(root: Path, split: str, classes: list[str] | None, download: boo
         raise SettingsError(
             f"two images share the name {min(twice)!r} in {base / 'images'}; names without ending are ids"
         )
-    check_ids(stems, str(base / "images"), "rename that image and its mask")
-    masks = [base / "masks" / f"{stem}.png" for stem in stems]
-    return _from_paths("folder", split, images, masks, load_labels, classes)
+    images += [base / "images" / f"{stem}.*" for stem in sorted({mask.stem for mask in masks} - set(stems))]
+    check_ids([path.stem for path in images], str(base / "images"), "rename that image and its mask")
+    masks = [base / "masks" / f"{path.stem}.png" for path in images]
+    return _from_paths("folder", split, images, masks, read_labels, classes)
 
 
 DATASETS: dict[str, Callable[[Path, str, list[str] | None, bool], Dataset]] = {
@@ -137,15 +147,20 @@ def _from_paths(
     split: str,
     images: Sequence[str | Path],
     labels: Sequence[str | Path],
-    read_labels: Callable[[Path], Labels],
+    labels_of: Callable[[Path], tuple[Labels, int]],
     classes: Sequence[str] | None,
 ) -> Dataset:
-    """A data set of an image and a label file per id; ids are the images' names without ending."""
+    """A data set of an image and a label file per id; ids are the images' names without ending.
+
+    Args:
+        labels_of: the labels in a file as they are stored, and the EXIF orientation that it carries (1: none).
+    """
     files = {Path(image).stem: (Path(image), Path(label)) for image, label in zip(images, labels, strict=True)}
 
     def load(sample_id: str, size: Size) -> Sample:
         image_path, label_path = files[sample_id]
-        image, values = load_image(image_path), read_labels(label_path)
+        image, orientation = read_image(image_path)
+        values = turned_alike(image, orientation, *labels_of(label_path))
         _check(image, values, classes)
         return Sample(sample_id, resize_image(image, size), resize_labels(values, size))
 
@@ -175,10 +190,11 @@ def _fingerprint(path: Path) -> bytes:
         return b"missing"
 
 
-def _sbd_labels(path: Path) -> Labels:
+def _sbd_labels(path: Path) -> tuple[Labels, int]:
+    """The labels of a MATLAB file, which carries no EXIF orientation (1)."""
     try:
         path.stat()  # scipy does not say which file is missing
         segmentation = loadmat(path)["GTcls"][0]["Segmentation"][0]
     except Exception as error:  # scipy raises classes of its own for damaged files
         raise SampleError(f"SBD label file {path} cannot be read: {type(error).__name__}: {error}") from error
-    return torch.from_numpy(np.asarray(segmentation).astype(np.int64))
+    return torch.from_numpy(np.asarray(segmentation).astype(np.int64)), 1

@@ -38,17 +38,29 @@ def load_image(path: str | Path, size: Size = "native") -> Image:
         size: "native", or the side of the square to which the image is resized (bilinear, antialiased).
 
     Raises:
-        SampleError: the file cannot be read, or its values have no defined range (float outside [0, 1]).
+        SampleError: the file cannot be read, its values have no defined range (float outside [0, 1]), or they are all 0
+            or 1 in 8 bits.
     """
+    return resize_image(read_image(path)[0], size)
+
+
+def read_image(path: str | Path) -> tuple[Image, int]:
+    """An image as `load_image` gives it, and the EXIF orientation with which it was stored (1: upright)."""
     try:
         with PillowImage.open(path) as file:
             _refuse_programs(file)
+            orientation = _orientation(file)
             file.load()  # Pillow turns a TIFF here, and forgets its orientation
-            turn = _TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+            turn = _TURNS.get(_orientation(file))
             picture = file.copy() if turn is None else file.transpose(turn)
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
         raise SampleError(f"image {path} cannot be read: {error}") from error
-    return resize_image(_to_rgb(picture, path), size)
+    return _to_rgb(picture, path), orientation
+
+
+def _orientation(file: PillowImage.Image) -> int:
+    found = file.getexif().get(ExifTags.Base.Orientation)
+    return found if found in _TURNS else 1
 
 
 def _refuse_programs(file: PillowImage.Image) -> None:
@@ -76,6 +88,11 @@ def _to_rgb(picture: PillowImage.Image, path: str | Path) -> Image:
         white = PillowImage.new("RGBA", picture.size, "white")
         picture = PillowImage.alpha_composite(white, picture)
     array = np.array(picture.convert("RGB"), dtype=np.float32)
+    if array.max() == 1:
+        raise SampleError(
+            f"image {path} has only the values 0 and 1 of 0 to 255, which is black to the eye: it is a mask, or an "
+            "image in [0, 1] that was stored as integers; multiply by 255 before it is stored"
+        )
     return torch.from_numpy(array / np.float32(255)).permute(2, 0, 1).contiguous()
 
 
@@ -83,19 +100,76 @@ def load_labels(path: str | Path) -> Labels:
     """Reads a label mask, (H, W) int64: a palette or index PNG whose pixel value is the class index, 255 ignored.
 
     Raises:
-        SampleError: unreadable, or a colour image (whose colours are not labels).
+        SampleError: unreadable; no PNG, whatever its name (JPEG blurs labels, other formats scale them); grey of 2 or 4
+            bits, which may stand for two things; an animation; or a colour image (whose colours are not labels).
     """
+    return read_labels(path)[0]
+
+
+def read_labels(path: str | Path) -> tuple[Labels, int]:
+    """Labels as they are stored, see `load_labels`, and the EXIF orientation that they carry (1: upright)."""
     try:
         with PillowImage.open(path) as file:
             _refuse_programs(file)
-            mode, array = file.mode, np.array(file)
+            form, mode, frames = file.format, file.mode, getattr(file, "n_frames", 1)
+            packed = {str(tile[3]) for tile in getattr(file, "tile", [])} & {"L;2", "L;4"}
+            array, orientation = np.array(file), _orientation(file)
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
         raise SampleError(f"label mask {path} cannot be read: {error}") from error
+    if form != "PNG":
+        raise SampleError(
+            f"label mask {path} is stored as {form}, whatever its name; expected PNG, which keeps every label (JPEG "
+            "mixes them at edges, other formats may scale them): write the masks again from their source"
+        )
     if array.ndim != 2 or mode not in {"P", "L", "1", "I", "I;16"}:
         raise SampleError(
             f"label mask {path} has mode {mode}; expected palette (P) or index (L, I;16) values that are class indices"
         )
-    return torch.from_numpy(array.astype(np.int64))
+    if packed:
+        raise SampleError(
+            f"label mask {path} is grey of {packed.pop()[-1]} bits, where 1 may mean class 1 or a grey value that was "
+            "packed; expected 8 bits, or a palette"
+        )
+    if frames > 1:
+        raise SampleError(f"label mask {path} holds {frames} frames; expected one")
+    return torch.from_numpy(array.astype(np.int64)), orientation
+
+
+def turned_alike(image: Image, orientation: int, labels: Labels, carried: int) -> Labels:
+    """Labels turned as their image was.
+
+    A mask that carries its image's EXIF orientation is turned with it. Where only one of the two carries one, the mask
+    fits as it is stored or turned, and where height and width are exchanged the sizes tell which.
+
+    Args:
+        image: (3, H, W), upright.
+        orientation: with which the image was stored.
+        labels: as stored.
+        carried: the orientation of the mask's file.
+
+    Raises:
+        SampleError: nobody can say which of the two it is.
+    """
+    turned = _upright(labels, orientation if carried == 1 else carried)
+    if orientation == carried:
+        return turned
+    fitting = [one for one in (labels, turned) if one.shape == image.shape[-2:]]
+    if len(fitting) > 1:
+        raise SampleError(
+            f"the image carries the EXIF orientation {orientation} and its label mask {carried} (1: none), so nobody "
+            "can say whether the mask fits the image as it is shown or as it is stored; store both upright "
+            "(PIL.ImageOps.exif_transpose, or: magick mogrify -auto-orient FILE) and look whether they match"
+        )
+    return fitting[0] if fitting else labels
+
+
+def _upright(labels: Labels, orientation: int) -> Labels:
+    """Labels as people see them, by the EXIF orientation with which they are stored."""
+    if orientation == 1:
+        return labels
+    turned = labels.T if orientation >= 5 else labels
+    axes = {2: [1], 3: [0, 1], 4: [0], 6: [1], 7: [0, 1], 8: [0]}.get(orientation, [])
+    return turned.flip(axes).contiguous()
 
 
 def resize_image(image: Image, size: Size) -> Image:

@@ -1,6 +1,5 @@
-"""Records: Parquet files with a column per figure, written whole or not at all."""
+"""Records: Parquet files with a column per figure, written whole or not at all, and read only where they are whole."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.paths import check_ids
 from segfaith.results.labels import refuse_mixtures
+from segfaith.results.seals import read_json, sealed_table
+from segfaith.results.shards import planned_files, read_curves, read_randomisation, read_records, record_files
 
 _TEXT, _REAL, _INTEGER, _TRUTH = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
@@ -152,27 +152,34 @@ def load_run(directory: Path) -> RunData:
     Raises:
         SettingsError: see `read_run`.
     """
-    description, records = read_run(directory)
-    curves = [pd.read_parquet(shard) for shard in sorted((directory / "curves").glob("*.parquet"))]
-    again = directory / "randomisation.parquet"
+    description, shards = _read(directory)
+    found = [read_curves(file, records, description) for file, records in shards.items()]
+    curves = [one for one in found if one is not None]
+    randomisation = read_randomisation(directory, description)
     return RunData(
         directory,
         description,
-        records,
+        pd.concat(shards.values(), ignore_index=True),
         pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=list(CURVE_COLUMNS)),
-        pd.read_parquet(again) if again.is_file() else pd.DataFrame(columns=list(RANDOMISATION_COLUMNS)),
+        pd.DataFrame(columns=list(RANDOMISATION_COLUMNS)) if randomisation is None else randomisation,
     )
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[Any, str]]) -> None:
-    """Writes rows as Parquet under a temporary name, then moves the file into place. A missing float is NaN."""
+def write_rows(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[Any, str]], identity: str
+) -> None:
+    """Writes rows as sealed Parquet under a temporary name, then moves the file into place. A missing float is NaN.
+
+    Args:
+        identity: the `identity_sha256` of the run whose rows they are.
+    """
     fields = [pa.field(name, kind, metadata={"description": meaning}) for name, (kind, meaning) in columns.items()]
     arrays = [
         pa.array([row.get(name, nan if kind == _REAL else None) for row in rows], kind, from_pandas=False)
         for name, (kind, _) in columns.items()
     ]
-    table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-    replace_file(path, lambda temporary: pq.write_table(table, temporary))
+    content = sealed_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), identity)
+    replace_file(path, lambda temporary: temporary.write_bytes(content))
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -209,30 +216,33 @@ def read_description(directory: Path) -> dict[str, Any]:
     """A run's `run.json`.
 
     Raises:
-        SettingsError: no run there, or a file that is no JSON.
+        SettingsError: no run there, or a file that is damaged or was edited.
     """
     file = directory / "run.json"
     if not file.is_file():
         raise SettingsError(
             f"{directory} is no run directory: it has no run.json; make one with: segfaith run FILE -o DIR"
         )
-    try:
-        description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{file} cannot be read ({error}); run it again into another directory") from error
-    return description
+    return read_json(file)
 
 
 def read_run(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """A run's `run.json` and its records in the order of the run.
 
     Raises:
-        SettingsError: no run there, nothing finished yet, or an id that could not name files.
+        SettingsError: no run there, nothing finished yet, an id that could not name files, or a file that is damaged,
+            another run's, or has rows that are missing or twice.
     """
+    description, shards = _read(directory)
+    return description, pd.concat(shards.values(), ignore_index=True)
+
+
+def _read(directory: Path) -> tuple[dict[str, Any], dict[Path, pd.DataFrame]]:
+    """A run's `run.json` and its records by file."""
     description = read_description(directory)
-    shards = sorted((directory / "records").glob("*.parquet"))
+    planned = planned_files(description)
+    shards = {file: read_records(file, planned, description) for file in record_files(directory)}
     if not shards:
         raise SettingsError(f"{directory} has no records yet; run it with: segfaith run FILE -o {directory}")
-    records = pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
-    check_ids(records["sample_id"].unique(), str(directory / "records"), "these are no records of segfaith's")
-    return description, records
+    check_ids(description["data"]["samples"], str(directory / "run.json"), "this is no run of segfaith's")
+    return description, shards

@@ -1,0 +1,89 @@
+"""Whose a run directory is, and what lies in it that is not what its run wrote."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from segfaith.benchmark.lock import RunIsBusyError, at_work
+from segfaith.errors import SettingsError
+from segfaith.results.records import read_description
+from segfaith.results.seals import DamagedFileError, owner_of
+from segfaith.results.shards import planned_files, read_curves, read_randomisation, read_records, record_files
+
+ASIDE = "damaged"
+"""Folder of a run directory in which files lie that were set aside."""
+
+
+def check_own(directory: Path, identity: str) -> None:
+    """Holds the directory's `run.json` against the identity of the run that is about to write there.
+
+    Another run that takes the place of this one between this check and the write does no harm: the file that is then
+    written carries its own identity, and nobody reads it as that run's.
+
+    Raises:
+        RunIsBusyError: another run has taken its place, or nobody has.
+        SettingsError: `run.json` is damaged.
+    """
+    try:
+        owner = read_description(directory)["identity_sha256"]
+    except DamagedFileError:
+        raise
+    except SettingsError:
+        owner = None
+    if owner != identity:
+        what = "was removed" if owner is None else "was replaced by another run"
+        raise RunIsBusyError(
+            f"{directory} {what} while this run worked, which writes nothing more; what it had finished there is lost: "
+            "give the command again with another directory"
+        )
+
+
+def whose_records(directory: Path) -> set[str]:
+    """The identities of the runs whose files of records lie here; damaged files say none."""
+    return {owner for file in record_files(directory) if (owner := owner_of(file)) is not None}
+
+
+def set_damaged_aside(directory: Path, description: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Moves what is damaged, another run's or not what was planned into `damaged/`, so that it is to be done again.
+
+    Args:
+        description: the content of the directory's `run.json`.
+        say: told a sentence about each.
+
+    Raises:
+        RunIsBusyError: something is damaged, and another process works on the run.
+    """
+    if next(_damage(directory, description), None) is None:
+        return
+    with at_work(directory):
+        for files, error, after in _damage(directory, description):
+            for file in files:
+                if file.exists():
+                    _move_aside(file, directory)
+            say(f"{error.path} {error.reason}; it was set aside in {directory / ASIDE}{after}")
+
+
+def _damage(directory: Path, description: Mapping[str, Any]) -> Iterator[tuple[list[Path], DamagedFileError, str]]:
+    """What must go together, what is wrong with one of them, and what happens then, in words."""
+    planned = planned_files(description)
+    for file in record_files(directory):
+        try:
+            read_curves(file, read_records(file, planned, description), description)
+        except DamagedFileError as error:
+            after = ", and its samples are measured again" if file.name in planned else ""
+            yield [file, directory / "curves" / file.name], error, after  # records first: without them nothing is done
+    try:
+        read_randomisation(directory, description)
+    except DamagedFileError as error:
+        yield [error.path], error, f"; segfaith randomise {directory} measures it again"
+
+
+def _move_aside(file: Path, directory: Path) -> None:
+    """Moves a file into `damaged/`, under a name that none has there yet."""
+    folder = directory / ASIDE
+    folder.mkdir(exist_ok=True)
+    name = "-".join(file.relative_to(directory).parts)
+    free = next(one for number in count(1) if not (one := folder / f"{name}.{number}").exists())
+    os.replace(file, free)

@@ -378,8 +378,8 @@ def test_a_run_that_was_stopped_resumes_to_the_same_records(
     assert [file.name for file in done] == ["00000.parquet"], "stopped in the second shard"
 
     assert command(monkeypatch, "run", run.settings, "-o", run.directory) == 0
-    output = capsys.readouterr().out
-    assert "1 of 6 samples are done" in output
+    output, errors = capsys.readouterr()
+    assert "1 of 6 samples are done" in errors
     assert "6 of 6 samples measured" in output
     assert {file: file.stat().st_mtime_ns for file in done} == done, "finished shards are left alone"
     assert_same_records(full_records, read_run(run.directory)[1])

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.ops import Permute
 
+import segfaith
 import zoo
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import gradient_evidence
@@ -286,16 +288,16 @@ LIBRARIES: list[tuple[Callable[[], nn.Module], str]] = [
     *((segformer, f"segformer.stages.{number}") for number in range(4)),
     *((upernet_on_convnext, f"backbone.encoder.stages.{number}") for number in range(4)),
     (upernet_on_convnext, "backbone.hidden_states_norms.stage2"),
-    *((smp_unet, layer) for layer in ("encoder.features.1", "encoder.features.17", "decoder.blocks.0")),
+    *((smp_unet, layer) for layer in ("encoder.features.1", "encoder.features.17")),
     *((timm_hooks, layer) for layer in ("net.stages_1", "net.stages_3")),
 ]
 
 
 def directional(module: nn.Module, layer: str, images: Tensor, regions: Tensor, direction: Tensor) -> float:
-    """d/dt Y(F + t direction) at t = 0 by central differences in float64: the tensor that the layer makes is written to.
+    """d/dt Y(F + t direction) at t = 0 by central differences in float64.
 
-    Those who hold it, in whatever way they got it, and those who read it later see the change. Y is the sum of
-    channel 1 over the regions.
+    The tensor that the layer makes is written to: those who hold it, in whatever way, and later readers see the change.
+    Y is the sum of channel 1 over the regions.
     """
     part = module.get_submodule(layer)
     forward, own = part.forward, "forward" in vars(part)
@@ -347,7 +349,231 @@ def test_the_gradient_reaches_every_reader_of_the_layer(name: str) -> None:
 
 
 @pytest.mark.parametrize(("build", "layer"), LIBRARIES)
-def test_the_gradient_of_models_of_libraries_is_a_finite_difference(
-    build: Callable[[], nn.Module], layer: str
-) -> None:
+def test_the_gradient_of_models_of_libraries_is_a_finite_difference(build: Callable[[], nn.Module], layer: str) -> None:
     assert_gradient(build(), layer)
+
+
+# What is only handed on
+
+
+class HandedOn(nn.Module):
+    """A layer that gives its input itself, which is read beside it as well."""
+
+    def __init__(self, layer: nn.Module, after: nn.Module | None = None) -> None:
+        super().__init__()
+        self.stem, self.layer, self.after = nn.Conv2d(3, 4, 3, 2, 1), layer, after or nn.Identity()
+        self.head, self.beside = nn.Conv2d(4, 3, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.stem(x)
+        return self.head(self.after(self.layer(f).reshape(f.shape))) + self.beside(f)
+
+
+@pytest.mark.parametrize("layer", [nn.Identity(), nn.Dropout(0.5), nn.Unflatten(1, (2, 2))])
+def test_what_else_reads_a_layers_input_does_not_read_the_layer(layer: nn.Module) -> None:
+    module = HandedOn(layer if not isinstance(layer, nn.Unflatten) else nn.Sequential(layer, nn.Flatten(1, 2)))
+    x, region = torch.rand(1, 3, 16, 16), torch.ones(1, 16, 16, dtype=torch.bool)
+    evidence, _, _ = gradient_evidence(plain(module, layer="layer"), x, region, 1, BatchSize(1))
+    expected = 4 * module.head.weight[1].detach()  # each of the 8 x 8 cells is 2 x 2 pixels, of weight 1 in all
+    torch.testing.assert_close(evidence.gradient[0].mean((1, 2)), expected[:, 0, 0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_that_writes_into_its_input_is_read_by_whoever_reads_that() -> None:
+    """The skip, taken before an in-place layer, holds what the layer gave."""
+    module = HandedOn(nn.SiLU(inplace=True))
+    x, region = torch.rand(1, 3, 16, 16), torch.ones(1, 16, 16, dtype=torch.bool)
+    evidence, _, _ = gradient_evidence(plain(module, layer="layer"), x, region, 1, BatchSize(1))
+    expected = 4 * (module.head.weight[1] + module.beside.weight[1]).detach()
+    torch.testing.assert_close(evidence.gradient[0].mean((1, 2)), expected[:, 0, 0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_whose_input_others_overwrite_is_refused() -> None:
+    module = HandedOn(nn.Identity(), nn.SiLU(inplace=True))
+    with pytest.raises(SettingsError, match=r"move by up to .* when layer 'layer' is read, since another part"):
+        check_layer(plain(module), "layer", torch.rand(3, 16, 16))
+
+
+def test_a_weight_that_a_layer_hands_on_stays_a_weight() -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.cached = nn.Parameter(torch.rand(1, 4, 8, 8)), torch.rand(1, 4, 8, 8)
+
+        def forward(self) -> Tensor:
+            return self.weight
+
+    module = HandedOn(nn.Identity())
+    module.table = Table()
+    module.stem.register_forward_hook(lambda _, inputs, output: output + module.table())
+    x, region = torch.rand(1, 3, 16, 16), torch.ones(1, 16, 16, dtype=torch.bool)
+    model = plain(module, layer="table")
+    model.module.eval()
+    first = gradient_evidence(model, x, region, 1, BatchSize(1))[0]
+    assert module.table.weight.is_leaf
+    assert module.table.weight.requires_grad
+    assert float(first.gradient.abs().max()) > 0
+
+
+# Axes
+
+
+class Backbone(nn.Module):
+    """A backbone's layer and a head that reads its output once it is (N, K, h, w)."""
+
+    def __init__(self, layer: nn.Module, channels: int, order: tuple[int, ...] = (0, 1, 2, 3)) -> None:
+        super().__init__()
+        self.layer, self.order, self.head = layer, order, nn.Conv2d(channels, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x).permute(self.order))
+
+
+def last(channels: int) -> nn.Module:
+    return Backbone(
+        nn.Sequential(nn.Conv2d(3, channels, 3, 8, 1), Permute([0, 2, 3, 1]), nn.LayerNorm(channels)),
+        channels,
+        (0, 3, 1, 2),
+    )
+
+
+def swin() -> nn.Module:
+    net = SwinTransformer([4, 4], 8, [1, 1], [1, 1], [4, 4])
+    return Backbone(net.features, 16, (0, 3, 1, 2))
+
+
+def fixed(module: nn.Module) -> nn.Module:
+    """A model that takes images of one size only."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        assert tuple(x.shape[2:]) == SIZE, "wrong image size"
+        return self.net(x)
+
+    return zoo.Of(forward, net=module)
+
+
+def resizing(module: nn.Module) -> nn.Module:
+    """A model that makes every image one size first."""
+    return zoo.Of(lambda self, x: self.net(F.interpolate(x, SIZE)), net=module)
+
+
+def tokens() -> nn.Module:
+    layer = nn.Sequential(nn.Conv2d(3, 6, 8, 8), nn.Flatten(2), Permute([0, 2, 1]), nn.LayerNorm(6))
+    return zoo.Of(
+        lambda self, x: self.head(self.layer(x).transpose(1, 2).unflatten(2, (8, -1))),
+        layer=layer,
+        head=nn.Conv2d(6, 3, 1),
+    )
+
+
+def attention() -> nn.Module:
+    """Weights of every token for every token, by heads."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        f = self.stem(x).flatten(2)
+        weights = self.layer(torch.einsum("nki,nkj->nij", f, f)[:, None].repeat(1, 2, 1, 1))
+        return self.head((f @ weights.mean(1)).unflatten(2, (8, -1)))
+
+    return zoo.Of(forward, stem=nn.Conv2d(3, 6, 8, 8), layer=nn.Softmax(-1), head=nn.Conv2d(6, 3, 1))
+
+
+def windows() -> nn.Module:
+    """The layer sees four quarters of each image."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        n, _, h, w = x.shape
+        quarters = x.reshape(n, 3, 2, h // 2, 2, w // 2).permute(0, 2, 4, 1, 3, 5).reshape(-1, 3, h // 2, w // 2)
+        f = self.layer(quarters).reshape(n, 2, 2, 6, h // 8, w // 8).permute(0, 3, 1, 4, 2, 5)
+        return self.head(f.reshape(n, 6, h // 4, w // 4))
+
+    return zoo.Of(forward, layer=nn.Conv2d(3, 6, 3, 4, 1), head=nn.Conv2d(6, 3, 1))
+
+
+def once_per_class() -> nn.Module:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        f = self.stem(x)
+        return self.head(self.layer(f.repeat_interleave(3, 0))).reshape(len(x), 3, *f.shape[2:])
+
+    return zoo.Of(forward, stem=nn.Conv2d(3, 6, 3, 4, 1), layer=nn.Conv2d(6, 6, 1), head=nn.Conv2d(6, 1, 1))
+
+
+def strips() -> nn.Module:
+    return zoo.Of(
+        lambda self, x: self.head(self.layer(x).expand(-1, -1, -1, 16)),
+        layer=nn.Sequential(nn.Conv2d(3, 6, 3, 4, 1), nn.AdaptiveAvgPool2d((None, 1))),
+        head=nn.Conv2d(6, 3, 1),
+    )
+
+
+def described() -> nn.Module:
+    class Three(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, int, list[Tensor]]:
+            return x.flatten(2), 7, [x]
+
+    return zoo.Of(lambda self, x: self.head(self.layer(x)[2][0]), layer=Three(), head=nn.Conv2d(3, 3, 1))
+
+
+LAST = "as channels-last maps (N, h, w, channels) do; expected (1, channels, h, w); name another layer, or wrap it"
+AXES: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "swin": (swin, f"shape (1, 8, 8, 16) for an image of 64 x 64 and (1, 8, 16, 16) for one of 64 x 128, {LAST}"),
+    "as many channels as rows": (lambda: last(8), f"and (1, 8, 16, 8) for one of 64 x 128, {LAST}"),
+    "of one size": (lambda: fixed(last(6)), f"shape (1, 8, 8, 6) for an image of 64 x 64, {LAST}"),
+    "resized to one size": (lambda: resizing(last(12)), f"shape (1, 8, 8, 12) for an image of 64 x 64, {LAST}"),
+    "tokens": (tokens, "shape (1, 64, 6); expected a feature map (N, channels, h, w); name another layer, or wrap it"),
+    "attention": (attention, "(1, 2, 64, 64) for an image of 64 x 64 and (1, 2, 128, 128) for one of 64 x 128; expec"),
+    "windows": (windows, "shape (4, 6, 8, 8) for 1 image, as a layer does that runs on windows, or once per class"),
+    "once per class": (once_per_class, "shape (3, 6, 16, 16) for 1 image, as a layer does that runs on windows, or"),
+    "strips": (strips, "shape (1, 6, 16, 1) for an image of 64 x 64; expected (1, channels, h, w)"),
+    "several things": (
+        described,
+        "tuple of (shape (1, 3, 4096), int, list of (shape (1, 3, 64, 64))); expected",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_a_layer_of_other_axes_is_refused_in_words(name: str) -> None:
+    build, words = AXES[name]
+    module = build()
+    layer = next(one for one, _ in module.named_modules() if one.split(".")[-1] == "layer")
+    with pytest.raises(SettingsError) as raised:
+        check_layer(plain(module), layer, torch.rand(3, *SIZE))
+    assert words in str(raised.value)
+    assert "'Layers of another shape' in docs/extending.md" in str(raised.value)
+
+
+GOOD: dict[str, tuple[Callable[[], nn.Module], str, tuple[int, int]]] = {
+    "square": (lambda: last(8), "layer.0", SIZE),
+    "odd": (zoo.odd_kernels, "1", (37, 53)),
+    "without padding": (lambda: nn.Sequential(*(nn.Conv2d(3, 3, 7) for _ in range(4)), nn.Conv2d(3, 3, 1)), "3", SIZE),
+    "low and wide": (lambda: last(8), "layer.0", (8, 64)),
+    "of one size": (lambda: fixed(last(6)), "net.layer.0", SIZE),
+    "resized to one size": (lambda: resizing(last(6)), "net.layer.0", (40, 90)),
+    "of one column": (lambda: last(8), "layer.0", (64, 3)),
+    "of one cell": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 3, 1)), "0", SIZE),
+    "a grid of six": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(6), nn.Conv2d(3, 3, 1)), "0", (40, 90)),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_layers_of_the_right_axes_are_taken(name: str) -> None:
+    build, layer, size = GOOD[name]
+    check_layer(plain(build().eval()), layer, torch.rand(3, *size))
+
+
+def test_the_example_of_a_layer_of_another_shape_runs() -> None:
+    """The documentation's, on a Swin transformer, and the line for tokens."""
+    text = (Path(__file__).resolve().parents[1] / "docs/extending.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(from torch import nn\n.*?)```", text, flags=re.DOTALL)
+    net = SwinTransformer([4, 4], 8, [1] * 4, [1] * 4, [4, 4])
+    module = zoo.Of(
+        lambda self, x: self.head(self.backbone.features(x).permute(0, 3, 1, 2)), backbone=net, head=nn.Conv2d(64, 3, 1)
+    )
+    names: dict[str, Any] = {"my_module": module, "segfaith": segfaith}
+    exec(code, names)
+    assert names["model"].layer == "backbone.features.5.1"
+    assert_gradient(module, names["model"].layer)
+
+    (line,) = re.findall(r"`(nn\.Sequential\(stage, .*?)`", text)
+    module = tokens()
+    module.layer = eval(line.replace("14", "8"), names | {"stage": module.layer})
+    assert_gradient(module, "layer.2")

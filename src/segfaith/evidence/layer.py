@@ -26,8 +26,8 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
 
     It stands right behind the module's own `forward`, before all hooks. A tensor of the layer's own is written in
     place, so that those who got hold of it in `forward` read the same as the next layer. A view, or an input or weight
-    that is only handed on, is replaced: what else reads the input does not read the layer. Where the model switches recording
-    off around the layer, it goes on from here if it was on outside.
+    that is only handed on, is replaced: what else reads the input does not read the layer. Where the model switches
+    recording off around the layer, it goes on from here if it was on outside.
 
     Raises:
         SettingsError: the layer does not exist, did not run or ran twice, or gives no (N, K, h, w) tensor for N images.
@@ -85,7 +85,7 @@ def _described(output: Any) -> str:
     if isinstance(output, Tensor):
         return ("" if output.is_floating_point() else f"{output.dtype} of ") + f"shape {tuple(output.shape)}"
     items = ", ".join(map(_described, output)) if type(output) in (tuple, list) else ""
-    return f"a {type(output).__name__}" + (f" of ({items})" if items else "")
+    return type(output).__name__ + (f" of ({items})" if items else "")
 
 
 def check_layer(model: SegmentationModel, layer: str | None, image: Image) -> None:
@@ -126,8 +126,8 @@ def check_layer(model: SegmentationModel, layer: str | None, image: Image) -> No
     moved = float((got - expected).abs().max())
     if moved > SAME_LOGITS * float(expected.abs().max()):
         raise SettingsError(
-            f"the logits of {model.name} move by up to {moved:.2g} when layer {name!r} is read, since another part of the "
-            "model writes into its output, or the model does not answer twice alike; name another layer"
+            f"the logits of {model.name} move by up to {moved:.2g} when layer {name!r} is read, since another part of "
+            "the model writes into its output, or the model does not answer twice alike; name another layer"
         )
     _CHECKED.add(module)
 
@@ -143,7 +143,7 @@ def _axes_fault(shapes: list[tuple[int, ...]], size: tuple[int, int]) -> str:
     else:
         here, there = _misfit(height, width, size), _misfit(channels, height, size)
         right = here < 1 or (here <= 0.1 * max(height, width) and here <= there)
-        last = there < here
+        last = there < 1
     if right:
         return ""
     return f"{came}{', as channels-last maps (N, h, w, channels) do' * last}; expected (1, channels, h, w)"

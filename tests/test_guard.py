@@ -113,7 +113,7 @@ FAILING: dict[str, tuple[Act, str]] = {
     "buffers": (trained, r"changed the model \(backbone.1.running_mean, backbone.1.running_var, backbone.1.num_ba"),
     "types": (
         halved,
-        r"changed the model \(backbone.1.running_mean, backbone.1.running_var, backbone.0.weight and 7\)",
+        r"changed the model \(backbone.1.running_mean, backbone.1.running_var, backbone.0.weight and",
     ),
     "modules": (replaced, r"changed the model \(backbone.3\)"),
     "weights before an error": (raised, "RuntimeError: no map today"),

@@ -3,7 +3,7 @@ r"""Gradient evidence: activations F of the feature layer and G = dY/dF, by one 
     Y = sum_{uv} M_{uv} z_c(u, v)     (`objective="logits"`, Seg-Grad-CAM, Vinogradova et al. 2020)
     Y = s_c(x, M)                     (`objective="prob"`)
 
-The graph is recorded from the feature layer on, so the backward pass stops there.
+The graph is recorded from the feature layer on, so the backward pass stops there: no weight takes part in it.
 """
 
 from dataclasses import dataclass
@@ -68,11 +68,15 @@ def gradient_evidence(
 ) -> tuple[GradientEvidence, ForwardPass, float]:
     """Activations and gradients at `layer` (the model's feature layer by default) for N variants: N model passes.
 
+    The gradient reaches all that reads the layer's output (see `layer.altered`). A layer's first use costs three
+    passes more, which hold it to what is expected (see `layer.check_layer`).
+
     Returns:
         The evidence, what its forward pass told, and the seconds of forward and backward together.
 
     Raises:
-        SettingsError: the layer does not exist, did not run or ran twice, or gives no (N, K, h, w) tensor.
+        SettingsError: the layer does not exist, did not run or ran twice, gives no (N, K, h, w) tensor for N images,
+            or the logits do not depend on it.
         SampleError: logits, activations or gradients are not finite.
     """
     name = layer or model.layer

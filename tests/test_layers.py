@@ -160,13 +160,13 @@ def returning_a_view() -> nn.Module:
 
 def returning_a_tuple() -> nn.Module:
     class Pair(nn.Sequential):
-        def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, int]:
             y = super().forward(x)
-            return y, len(y)
+            return y.flatten(2), y, len(y)
 
     class Tuples(Reader):
         def forward(self, x: Tensor) -> Tensor:
-            f, _ = self.layer(x)
+            _, f, _ = self.layer(x)
             return self.head(torch.cat([self.deep(f), f], 1))
 
     module = Tuples()
@@ -305,7 +305,9 @@ def directional(module: nn.Module, layer: str, images: Tensor, regions: Tensor, 
     def value(step: float) -> float:
         def shifted(*args: Any, **kwargs: Any) -> Any:
             output = forward(*args, **kwargs)
-            (output if isinstance(output, Tensor) else output[0]).add_(step * direction)
+            items = [output] if isinstance(output, Tensor) else output
+            (feature,) = [one for one in items if isinstance(one, Tensor) and one.ndim == 4]
+            feature.add_(step * direction)
             return output
 
         part.forward = shifted

@@ -53,7 +53,7 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
             feature.copy_(new)
             return output
         new = new.clone()  # an in-place operation may follow
-        return new if output is feature else type(output)((new, *output[1:]))
+        return new if output is feature else type(output)(new if one is feature else one for one in output)
 
     vars(module)["forward"] = replaced
     try:
@@ -67,18 +67,19 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
 
 
 def _feature_map(output: Any, name: str | None, images: int) -> Float[Tensor, "N K h w"]:
-    """What a layer returned, or the first item of a tuple or list that it returned."""
-    first = output[0] if type(output) in (tuple, list) and output else output
-    if not isinstance(first, Tensor) or first.ndim != 4 or not first.is_floating_point():
+    """What a layer returned, or the only (N, K, h, w) tensor of a tuple or list that it returned."""
+    items = output if type(output) in (tuple, list) else [output]
+    maps = [one for one in items if isinstance(one, Tensor) and one.ndim == 4 and one.is_floating_point()]
+    if len(maps) != 1:
         raise SettingsError(
             f"layer {name!r} returns {_described(output)}; expected a feature map (N, channels, h, w); {RESHAPE}"
         )
-    if len(first) != images:
+    if len(maps[0]) != images:
         raise SettingsError(
             f"layer {name!r} returns {_described(output)} for {images} image{'s' * (images > 1)}, as a layer does that "
             f"runs on windows, or once per class or prompt; expected ({images}, channels, h, w); {RESHAPE}"
         )
-    return first
+    return maps[0]
 
 
 def _described(output: Any) -> str:

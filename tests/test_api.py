@@ -196,6 +196,7 @@ def doubled(gradient: Any) -> Tensor:
 
 def test_a_pure_method_of_ones_own_reads_the_shared_evidence(model: SegmentationModel) -> None:
     method = Method("doubled", "nobody", ("gradient",), doubled)
+    segfaith.explain(model, photograph(), box(), ["gpa"])  # the layer is checked at its first use
     images = [0]
     model.module.register_forward_pre_hook(lambda module, inputs: images.append(len(inputs[0])))
     scores = segfaith.evaluate(model, photograph(), box(), ["gpa", method])

@@ -58,7 +58,7 @@ def test_method_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.Mon
 
     from toys import SmallCNN, plain
 
-    _, function, pure = _blocks("docs/extending.md", "python")
+    *_, function, pure = _blocks("docs/extending.md", "python")
     (tmp_path / "my_method.py").write_text(function, encoding="utf-8")
     region = torch.zeros(28, 28, dtype=torch.bool)
     region[5:15, 8:20] = True

@@ -15,6 +15,7 @@ from segfaith.attribution.methods import resolve_method
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evidence.gradient import forward_pass, gradient_evidence
 from segfaith.evidence.intervention import intervention_evidence
+from segfaith.evidence.layer import check_layer
 from segfaith.evidence.regions import Regions
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import OPERATORS, occluder
@@ -183,7 +184,7 @@ class Layers(nn.Module):
         ("aside", "logits do not depend on layer 'aside'"),
         ("cut", "logits do not depend on layer 'cut' through differentiable steps; name another one"),
         ("twice", "layer 'twice' runs more than once in a forward pass; name a layer that runs once"),
-        ("flat", r"layer 'flat' returns shape \(3, 2070\); expected a feature map \(N, channels, h, w\)"),
+        ("flat", r"layer 'flat' returns shape \(1, 2070\); expected a feature map \(N, channels, h, w\)"),
         ("pooledd", "Layers has no layer 'pooledd'; the nearest are pooled"),
     ],
 )
@@ -330,7 +331,11 @@ def test_each_piece_of_evidence_is_gathered_once(names: list[str], passes: int) 
     model = plain(Counted(), layer="backbone.4")
     model.incremental = False  # a traced copy would not count
     methods = [resolve_method(name, {}) for name in names]
-    got = gather(model, three_variants((9, 14)), 1, methods, BatchSize(32), sample_rng(0, "a"))
+    variants = three_variants((9, 14))
+    for layer in ("backbone.4", "backbone.1"):
+        check_layer(model, layer, variants.images[0])  # once per layer, however many samples follow
+    model.module.passes = 0
+    got = gather(model, variants, 1, methods, BatchSize(32), sample_rng(0, "a"))
     assert model.module.passes == 3 * passes
     if names[0] == "gpa" and len(names) > 2:
         cost = {method.name: got.cost(method) for method in methods}

@@ -22,6 +22,7 @@ from segfaith.benchmark.worker import SampleResult, evaluate_sample
 from segfaith.constants import COUNTERPART
 from segfaith.evaluation.evidence_score import average_precision, evidence_scores
 from segfaith.evaluation.ranking import tie_ranks
+from segfaith.evidence.layer import check_layer
 from segfaith.randomness import generator
 from segfaith.results.records import RECORD_COLUMNS, write_rows
 from segfaith.scores import BatchSize
@@ -313,6 +314,7 @@ def test_random_cells_has_the_mean_score_of_its_three_draws() -> None:
 def counted(planted: Planted | None, **changes: Any) -> tuple[int, SampleResult]:
     """How many images went through the model."""
     module, images = Wide(), [0]
+    check_layer(plain(module), "backbone.4", photograph())  # once per layer, not per sample
 
     def count(_: Any, inputs: tuple[Tensor, ...]) -> None:
         images[0] += len(inputs[0])

@@ -286,7 +286,10 @@ class Several(nn.Module):
     [
         ("twice", "layer 'twice' runs more than once in a forward pass; name a layer that runs once"),
         ("never", "layer 'never' did not run in Layers's forward pass; name another one"),
-        ("several", r"layer 'several' returns tuple; expected a feature map \(N, channels, h, w\)"),
+        (
+            "several",
+            r"layer 'several' returns tuple of \(shape .*, shape .*\); expected a feature map \(N, channels, h, w\)",
+        ),
         ("flat", r"layer 'flat' returns shape \(1, 2352\); expected a feature map \(N, channels, h, w\)"),
         ("beside", "the logits do not depend on layer 'beside'"),
         ("cut", "the logits do not depend on layer 'cut'"),

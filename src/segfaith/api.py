@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
+from segfaith.attribution.guard import guarded
 from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.methods import DEFAULT_METHODS, Method, MethodInstance, Parameters, resolve_method
 from segfaith.benchmark.plan import resolve_methods
@@ -64,7 +65,11 @@ def explain(
         rng,
         score=False,
     )
-    return {instance.name: heatmaps(model, clean, instance, rng, "image")[0] for instance in instances}
+    maps: dict[str, Map] = {}
+    for instance in instances:
+        with guarded(model, instance):
+            maps[instance.name] = heatmaps(model, clean, instance, rng, "image")[0]
+    return maps
 
 
 def evaluate(

@@ -1,6 +1,7 @@
 """From variants of an image to heatmaps: gathers each piece of evidence once, then lets every method read it."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 
 from segfaith.attribution.cam import ega
+from segfaith.attribution.guard import foreign
 from segfaith.attribution.heatmap import minmax, zero_where_constant
 from segfaith.attribution.methods import MethodInstance
 from segfaith.errors import SampleError
@@ -122,6 +124,9 @@ def heatmaps(
 ) -> Float[Tensor, "N H W"]:
     """The method's map of each variant, in [0, 1], in that variant's own frame (mirrored ones stay mirrored).
 
+    A method of one's own is given copies, and its maps are copied at once. What else it may do is for `guarded`, which
+    callers put around this.
+
     Raises:
         SampleError: the method returned something that is no map of the image's size with finite values.
     """
@@ -132,10 +137,12 @@ def heatmaps(
         return from_file[None].to(variants.images.device)
     if "model" in method.needs:
         maps = [
-            method.combine(model, image, Target(gathered.class_index, region))
+            _checked(
+                method.combine(model, image.clone(), Target(gathered.class_index, region.clone())), size, instance.name
+            )
             for image, region in zip(variants.images, variants.regions, strict=True)
         ]
-        return minmax(torch.stack([_checked(one, size, instance.name).to(variants.images.device) for one in maps]))
+        return minmax(torch.stack([one.to(variants.images.device) for one in maps]))
     inputs: dict[str, Any] = {}
     for need in method.needs:
         if need == "gradient":
@@ -148,6 +155,8 @@ def heatmaps(
             inputs[need] = _partition(gathered, instance.regions)
         elif need == "rng":
             inputs[need] = [rng(f"{instance.name}|{name}|{draw}") for name in variants.names]
+    if foreign(method):
+        inputs = deepcopy(inputs)
     maps_of_all: Tensor = method.combine(**inputs, **instance.options)
     checked = [_checked(one, size, instance.name).to(variants.images.device) for one in maps_of_all]
     return zero_where_constant(torch.stack(checked))
@@ -173,11 +182,11 @@ def _usable(evidence: Any) -> Any:
 
 def _checked(heatmap: Any, size: tuple[int, int], name: str) -> Float[Tensor, "H W"]:
     if isinstance(heatmap, np.ndarray):
-        heatmap = torch.from_numpy(heatmap)
+        heatmap = torch.from_numpy(np.ascontiguousarray(heatmap))
     if not isinstance(heatmap, Tensor) or tuple(heatmap.shape) != size:
         came = tuple(heatmap.shape) if isinstance(heatmap, Tensor) else type(heatmap).__name__
         raise SampleError(f"method {name!r} returned {came}; expected a map of shape {size}, the image's (H, W)")
-    values: Tensor = heatmap.detach().float()
+    values: Tensor = heatmap.detach().to(torch.float32, copy=True)
     bad = int((~values.isfinite()).sum())
     if bad:
         raise SampleError(f"method {name!r} returned {bad} values that are NaN or infinite")

@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
+from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.executors import Prepared, find_target
 from segfaith.benchmark.ownership import check_own
@@ -200,7 +201,8 @@ def _maps(prepared: Prepared, sample_id: str, image: Image, target: Target) -> t
         try:
             if "file" in one.method.needs:
                 raise SampleError(ELSEWHERE)
-            found[one.name] = heatmaps(prepared.model, clean, one, rng, sample_id)[0].cpu()
+            with guarded(prepared.model, one):
+                found[one.name] = heatmaps(prepared.model, clean, one, rng, sample_id)[0].cpu()
         except Exception as error:
             found[one.name] = error.with_traceback(None)
     return nan if clean.forward is None else float(clean.forward.score[0]), found

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from segfaith.attribution.explain import Gathered, gather, heatmaps, sample_rng
+from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.rows import Explained, Measured, constant, curve_rows, failed, record
 from segfaith.benchmark.settings import EvaluationSettings
@@ -94,7 +95,8 @@ def evaluate_sample(
         perturbed = gather(model, variants, target.class_index, on_variants, batch, rng, score=False)
     for instance in methods:
         try:
-            explained[instance.name] = _explain(model, clean, perturbed, instance, rng, sample_id)
+            with guarded(model, instance):
+                explained[instance.name] = _explain(model, clean, perturbed, instance, rng, sample_id)
         except Exception as error:  # one method's failure is that method's row
             explained[instance.name] = error
     maps = {name: one for name, one in explained.items() if isinstance(one, Explained)}

@@ -3,18 +3,17 @@ r"""Gradient evidence: activations F of the feature layer and G = dY/dF, by one 
     Y = sum_{uv} M_{uv} z_c(u, v)     (`objective="logits"`, Seg-Grad-CAM, Vinogradova et al. 2020)
     Y = s_c(x, M)                     (`objective="prob"`)
 
-The graph is recorded from the feature layer on, so the backward pass stops there.
+The graph is recorded from the feature layer on, so the backward pass stops there: no weight takes part in it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import nn
 
 from segfaith.errors import SampleError, SettingsError
+from segfaith.evidence.layer import altered, check_layer
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import BatchSize, in_batches, masked_mean_probability
 from segfaith.types import Bool, Float, GradientEvidence, Int, Tensor
@@ -69,36 +68,40 @@ def gradient_evidence(
 ) -> tuple[GradientEvidence, ForwardPass, float]:
     """Activations and gradients at `layer` (the model's feature layer by default) for N variants: N model passes.
 
+    The gradient reaches all that reads the layer's output (see `layer.altered`). A layer's first use costs three
+    passes more, which hold it to what is expected (see `layer.check_layer`).
+
     Returns:
         The evidence, what its forward pass told, and the seconds of forward and backward together.
 
     Raises:
-        SettingsError: the layer does not exist, did not run or ran twice, or gives no (N, K, h, w) tensor.
+        SettingsError: the layer does not exist, did not run or ran twice, gives no (N, K, h, w) tensor for N images,
+            or the logits do not depend on it.
         SampleError: logits, activations or gradients are not finite.
     """
-    module = model.feature_module(layer)
     name = layer or model.layer
+    check_layer(model, layer, images[0])
     forward_seconds = 0.0
 
     def compute(part: slice) -> tuple[Tensor, ...]:
         nonlocal forward_seconds
         start = clock(model.device)
         leaves: list[Tensor] = []
-        handle = module.register_forward_hook(_record_from_here(leaves, name))
-        try:
-            # The hook switches recording on; leaving the block restores the caller's mode, which may be inference mode.
-            with torch.inference_mode(False), model.evaluating(), torch.no_grad():
-                inputs, inside = images[part].clone(), regions[part].clone()
+
+        def leaf(output: Tensor) -> Tensor:
+            leaves.append(output.detach().clone().requires_grad_())
+            return leaves[0]
+
+        # leaving the block restores the caller's mode, which may be inference mode
+        with torch.inference_mode(False), model.evaluating(), model.frozen(), torch.enable_grad():
+            inputs, inside = images[part].clone(), regions[part].clone()
+            with altered(model, layer, len(inputs), leaf):
                 logits = _finite(model.logits(inputs))
-                if not leaves:
-                    raise SettingsError(f"layer {name!r} did not run in {model.name}'s forward pass; name another one")
-                score = masked_mean_probability(logits, inside, class_index)
-                masked = logits[:, class_index][inside]
-                value = masked.sum() if objective == "logits" else score.sum()
-                forward_seconds += clock(model.device) - start
-                gradient = _gradient(value, leaves[0], name)
-        finally:
-            handle.remove()
+            score = masked_mean_probability(logits, inside, class_index)
+            masked = logits[:, class_index][inside]
+            value = masked.sum() if objective == "logits" else score.sum()
+            forward_seconds += clock(model.device) - start
+            gradient = _gradient(value, leaves[0], name)
         return leaves[0].detach(), gradient, score.detach(), logits.detach().argmax(1)
 
     start = clock(model.device)
@@ -111,22 +114,6 @@ def gradient_evidence(
     size = (images.shape[-2], images.shape[-1])
     evidence = GradientEvidence(activation.float(), gradient.float(), size)
     return evidence, ForwardPass(score, prediction, forward_seconds), seconds
-
-
-def _record_from_here(leaves: list[Tensor], name: str | None) -> Callable[[nn.Module, Any, Any], Tensor]:
-    """A forward hook that makes the layer's output a leaf and starts to record the graph."""
-
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Tensor:
-        if not isinstance(output, Tensor) or output.ndim != 4:
-            came = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-            raise SettingsError(f"layer {name!r} returns {came}; expected a feature map (N, channels, h, w)")
-        if leaves:
-            raise SettingsError(f"layer {name!r} runs more than once in a forward pass; name a layer that runs once")
-        leaves.append(output.detach().requires_grad_())
-        torch.set_grad_enabled(True)
-        return leaves[0].clone()  # an in-place operation may follow
-
-    return hook
 
 
 def _gradient(value: Tensor, leaf: Tensor, name: str | None) -> Tensor:

@@ -125,6 +125,18 @@ class SegmentationModel:
             for module in training:
                 module.training = True
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside the block no parameter requires a gradient, so that a graph is recorded only from where one starts."""
+        free = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        for parameter in free:
+            parameter.requires_grad = False
+        try:
+            yield
+        finally:
+            for parameter in free:
+                parameter.requires_grad = True
+
     def logits(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C H W"]:
         """z = f(x): logits in float32, bilinearly resized to (H, W) with align_corners=False.
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
+from segfaith.attribution.guard import global_state_kept
 from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.methods import Method, MethodInstance, resolve_method
 from segfaith.benchmark.worker import predicted_labels
@@ -26,7 +27,7 @@ from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
 from segfaith.planted.closed_form import Case, block_cases, corner_case, misplaced, told_apart
-from segfaith.planted.traces import edited, global_state_kept, left_behind, listed
+from segfaith.planted.traces import edited, left_behind, listed
 from segfaith.randomness import generator
 from segfaith.scores import BatchSize
 from segfaith.targets import dominant_target, majority_class

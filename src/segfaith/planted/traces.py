@@ -1,57 +1,14 @@
-"""What a call leaves behind: global random states and settings; hooks, gradients, flags and values of a model."""
+"""What a call leaves behind on a model: hooks, gradients, flags and values."""
 
-import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.types import Tensor
-
-GLOBAL_STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "torch's random state": (
-        lambda: torch.get_rng_state().numpy().tobytes(),
-        lambda state: torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8)),
-    ),
-    "numpy's random state": (
-        lambda: pickle.dumps(np.random.get_state()),  # noqa: NPY002 - the legacy state is what is guarded
-        lambda state: np.random.set_state(pickle.loads(state)),  # noqa: NPY002
-    ),
-    "torch's grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
-    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "torch's deterministic algorithms": (
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
-}
-"""What a method must leave alone: how to read it, and how to put it back.
-
-Python's own random state is not among it: type checkers at run time (beartype) draw from it.
-"""
-
-
-@contextmanager
-def global_state_kept() -> Iterator[list[str]]:
-    """Puts global state back at the block's end, whatever happens in it; the list then names what had changed.
-
-    Inside, gradients are recorded and inference mode is off, as where a benchmark calls a method.
-    """
-    changed: list[str] = []
-    with torch.inference_mode(False), torch.enable_grad():
-        before = {name: read() for name, (read, _) in GLOBAL_STATE.items()}
-        try:
-            yield changed
-        finally:
-            for name, (read, put_back) in GLOBAL_STATE.items():
-                if read() != before[name]:
-                    changed.append(name)
-                    put_back(before[name])
 
 
 def left_behind(original: SegmentationModel, copy: SegmentationModel) -> dict[str, list[str]]:

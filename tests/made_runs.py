@@ -17,7 +17,7 @@ from segfaith.results.records import (
     replace_file,
     write_rows,
 )
-from segfaith.results.seals import owner_of, read_json, sealed_json
+from segfaith.results.seals import owner_of, read_json, sealed_json, sealed_table
 
 TDD = {"gpa": 0.26, "ega": 0.25, "ria": 0.5, "dea": 0.42, "random_cells": 0.1, "mask": 0.12}
 OT = {"gpa": 0.3, "ega": 0.28, "ria": 0.2, "dea": 0.25, "random_cells": 0.15, "mask": 0.1}
@@ -149,6 +149,13 @@ def edit_description(directory: Path, change: Callable[[dict[str, Any]], object]
     about = read_json(file) if file.is_file() else {}
     change(about)
     replace_file(file, lambda temporary: temporary.write_text(sealed_json(about), encoding="utf-8"))
+
+
+def take_over(directory: Path) -> None:
+    """Seals every file of records and curves again for the identity that `run.json` now states."""
+    identity = read_json(directory / "run.json")["identity_sha256"]
+    for file in (*directory.glob("records/*.parquet"), *directory.glob("curves/*.parquet")):
+        file.write_bytes(sealed_table(pq.read_table(file), identity))
 
 
 def edit_rows(file: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:

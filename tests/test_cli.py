@@ -1,7 +1,6 @@
 """The command line: what each verb prints and writes, exit statuses, and errors without a traceback."""
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -12,14 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 import segfaith
 from folder_runs import assert_same_records, command, content, make_project, toml, write_settings
-from made_runs import make_run
+from made_runs import edit_description, edit_rows, make_run
 from segfaith.attribution.methods import METHODS
 from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.settings import PACKAGED, Settings, find_settings, make_settings, read_settings
@@ -665,11 +663,14 @@ def test_words_of_a_run_are_shown_as_they_are_and_command_no_terminal(
     """Brackets are no markup, in tables neither; what a stranger's file says to the terminal is not sent to it."""
     run = make_run(tmp_path / "run", methods=("gpa", "mask", "random_cells"), maps=0, curves=False)
     (shard,) = (run / "records").iterdir()
-    records = pd.read_parquet(shard).replace({"method": {"mask": "maps:[red]x"}})
-    records.to_parquet(shard)
-    description = json.loads((run / "run.json").read_text())
-    description["model"]["name"] = "net\x1b]0;title\x07[bold]"
-    (run / "run.json").write_text(json.dumps(description))
+    evil = {"mask": "maps:[red]x"}
+    edit_rows(shard, lambda rows: [row | {"method": evil.get(row["method"], row["method"])} for row in rows])
+
+    def change(about: dict[str, Any]) -> None:
+        about["model"]["name"] = "net\x1b]0;title\x07[bold]"
+        about["methods"] = {evil.get(name, name): one for name, one in about["methods"].items()}
+
+    edit_description(run, change)
     monkeypatch.setenv("COLUMNS", "300")
     assert command(monkeypatch, "report", run, "-o", tmp_path / "out") == 0
     printed = capsys.readouterr().out

@@ -1,6 +1,5 @@
 """Reading is not running: no code that only a run directory names is imported, by any verb."""
 
-import json
 import os
 import pickle
 import py_compile
@@ -19,6 +18,7 @@ from typer.testing import CliRunner
 
 import segfaith
 from folder_runs import add_sample, command, content, make_project, sample_arrays
+from made_runs import edit_description, take_over
 from segfaith import models
 from segfaith.attribution import methods
 from segfaith.attribution.maps import read_map
@@ -30,6 +30,7 @@ from segfaith.data.images import load_image, load_labels
 from segfaith.errors import SegfaithError, SettingsError
 from segfaith.results import galleries, page_gallery, page_pictures, pictures
 from segfaith.results.records import read_run
+from segfaith.results.seals import owner_of, sealed_table
 
 WRITES = "open({marker!r}, 'w').close()\n\n\ndef explain(*arguments):\n    return None\n"
 """A module whose import leaves a marker."""
@@ -49,15 +50,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planted(finished: Path, place: Path, sources: dict[str, str] | None = None, **changes: Any) -> Path:
-    """A copy of a run whose `run.json` was changed by someone who knows how it is made."""
+    """A copy of a run whose files were changed by someone who knows how they are made."""
     directory = shutil.copytree(finished, place)
-    description = json.loads((directory / "run.json").read_text())
-    for settings in (description["settings"], description["identity"]["settings"]):
-        for section, table in changes.items():
-            settings[section] |= table
-    description["identity"]["sources"] = sources or {}
-    description["identity_sha256"] = digest(description["identity"])
-    (directory / "run.json").write_text(json.dumps(description))
+
+    def change(description: dict[str, Any]) -> None:
+        for settings in (description["settings"], description["identity"]["settings"]):
+            for section, table in changes.items():
+                settings[section] |= table
+        description["identity"]["sources"] = sources or {}
+        description["identity_sha256"] = digest(description["identity"])
+
+    edit_description(directory, change)
+    take_over(directory)
     return directory
 
 
@@ -322,7 +326,8 @@ def test_a_pickled_type_in_a_shard_is_not_unpickled(finished: Path, tmp_path: Pa
         b"ARROW:extension:metadata": pickle.dumps(Bomb(marker)),
     }
     fields = [one.with_metadata(kind) if one.name == "s" else one for one in table.schema]
-    pq.write_table(pa.Table.from_arrays(table.columns, schema=pa.schema(fields)), shard)
+    changed = pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
+    shard.write_bytes(sealed_table(changed, owner_of(shard) or ""))
     read_run(directory)
     assert not marker.exists()
 

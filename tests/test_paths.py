@@ -5,12 +5,11 @@ import os
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from PIL import Image
 
 from folder_runs import command, content, make_project, toml, write_settings
-from made_runs import make_run
+from made_runs import edit_description, edit_rows, make_run
 from segfaith.benchmark import executors
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.status import read_states
@@ -125,12 +124,12 @@ def test_no_data_set_has_a_bad_id() -> None:
 
 @pytest.mark.parametrize("name", ["/tmp/elsewhere", "../..", None])
 def test_records_with_a_bad_id_are_refused(tmp_path: Path, name: str | None) -> None:
-    run = make_run(tmp_path / "run", samples=("a", "b"), skipped=0, failed=0)
+    """Records and `run.json` agree on it: whoever made them wanted it there."""
+    run = make_run(tmp_path / "run", samples=("a", "b"), skipped=0, failed=0, curves=False)
     (shard,) = (run / "records").iterdir()
-    records = pd.read_parquet(shard)
-    records.loc[records["sample_id"] == "b", "sample_id"] = name
-    records.to_parquet(shard)
-    with pytest.raises(SettingsError, match=r"run/records: the sample id .* these are no records of segfaith's"):
+    edit_rows(shard, lambda rows: [row | {"sample_id": name if row["sample_id"] == "b" else "a"} for row in rows])
+    edit_description(run, lambda about: about["data"].update(samples=["a", name]))
+    with pytest.raises(SettingsError, match=r"run\.json: the sample id .* this is no run of segfaith's"):
         load_run(run)
 
 
@@ -206,13 +205,12 @@ def test_maps_of_a_bad_id_go_nowhere_even_if_it_came_so_far(project: Path) -> No
     prepared = executors.prepare(make_settings(content(project, methods={"names": ["mask"]}, output={"maps": True})))
     sample = prepared.plan.dataset.load("s0", 32)
     directory = project / "foreign" / "run"
-    directory.mkdir()
+    executors.open_directory(directory, prepared)
     before = files(project / "foreign")
     for name in ("..", "../..", str(project / "foreign")):
         with pytest.raises(SettingsError, match="is no plain name"):
             executors.run_sample(prepared, name, lambda: sample, BatchSize(4), directory)
     assert files(project / "foreign") == before
-    assert not list(directory.iterdir())
 
 
 @pytest.mark.parametrize("link", ["maps", "records", "curves", "pictures"])

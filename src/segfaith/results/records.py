@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.paths import check_ids
 from segfaith.results.labels import refuse_mixtures
 from segfaith.results.seals import read_json, sealed_table
 from segfaith.results.shards import planned_files, read_curves, read_randomisation, read_records, record_files
@@ -244,5 +243,4 @@ def _read(directory: Path) -> tuple[dict[str, Any], dict[Path, pd.DataFrame]]:
     shards = {file: read_records(file, planned, description) for file in record_files(directory)}
     if not shards:
         raise SettingsError(f"{directory} has no records yet; run it with: segfaith run FILE -o {directory}")
-    check_ids(description["data"]["samples"], str(directory / "run.json"), "this is no run of segfaith's")
     return description, shards

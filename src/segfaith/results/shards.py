@@ -8,11 +8,17 @@ from typing import Any
 
 import pandas as pd
 
+from segfaith.paths import check_ids
 from segfaith.results.seals import DamagedFileError, check_table, read_table
 
 
 def planned_files(description: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The name of each file of records that a run will have, with the ids of its samples."""
+    """The name of each file of records that a run will have, with the ids of its samples.
+
+    Raises:
+        SettingsError: an id that could not name files.
+    """
+    check_ids(description["data"]["samples"], "run.json", "this is no run of segfaith's")
     ids, size = description["data"]["samples"], description["settings"]["execution"]["shard_size"]
     return {f"{number:05d}.parquet": ids[start : start + size] for number, start in enumerate(range(0, len(ids), size))}
 
@@ -108,7 +114,7 @@ def _hold(file: Path, got: Iterable[tuple[str, str]], expected: Iterable[tuple[s
         return
     lacking, extra = wanted - there, there - wanted
     words = [
-        f"{sum(wrong.values())} {what} ({', '.join(next(iter(wrong)))})"
+        f"{sum(wrong.values())} {what} ({', '.join(map(str, next(iter(wrong))))})"
         for what, wrong in (("missing", lacking), ("twice or of no such sample or method", extra))
         if wrong
     ]

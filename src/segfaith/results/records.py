@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.distinct import refuse_repeats
 from segfaith.results.labels import refuse_mixtures
 
 _TEXT, _REAL, _INTEGER, _TRUTH = pa.string(), pa.float64(), pa.int64(), pa.bool_()
@@ -131,17 +132,12 @@ def load_runs(paths: Sequence[Path]) -> list[RunData]:
 
     Raises:
         SettingsError: as `find_runs` and `read_run`; two directories that hold the same run, which must not count
-            twice; or runs that must not be averaged, see `labels.refuse_mixtures`.
+            twice, see `distinct.refuse_repeats`; or runs that must not be averaged, see `labels.refuse_mixtures`.
     """
     data = [load_run(directory) for directory in find_runs(paths)]
-    seen: dict[str, Path] = {}
-    for one in data:
-        identity = one.description.get("identity_sha256")
-        if identity in seen:
-            raise SettingsError(f"{seen[identity]} and {one.directory} hold the same run; name one of them")
-        if identity is not None:
-            seen[identity] = one.directory
-    refuse_mixtures((one.directory, one.description) for one in data)
+    described = [(one.directory, one.description) for one in data]
+    refuse_mixtures(described)
+    refuse_repeats(described)
     return data
 
 

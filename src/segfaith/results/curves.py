@@ -1,4 +1,4 @@
-"""Curves over k from records: their means over images with intervals, and the areas under them.
+"""Curves over k from records: pooled drops and means over images with intervals, and the areas under them.
 
 Every function takes `min_s`, which leaves out samples with a lower s.
 """
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from segfaith.results.distinct import own_numbers
-from segfaith.results.intervals import by_image, estimate, numerators, quantity
+from segfaith.results.intervals import POOLED, estimate, numerators, quantity
 from segfaith.results.records import RunData
 from segfaith.results.selection import grouped
 from segfaith.results.tables import NOTHING, measured
@@ -19,6 +19,7 @@ CURVE_KINDS = {"tdd": "target_deletion", "odd_abs": "off_deletion", "insertion_g
 """Metrics that can be ranked under other settings, and the kind of curve that holds them."""
 METRIC_OF = {"target_deletion": "tdd", "off_deletion": "odd", "insertion": "insertion_gain"}
 """The metric that a point of a curve is."""
+POINT = ["method", "kind", "k"]
 AREA_COLUMNS = ["data", "method", "kind", "area", "n", "low_k", "high_k"]
 CURVE_MEAN_COLUMNS = ["data", "method", "kind", "k", "mean", "of", "value", "low", "high", "n"]
 NO_CURVES = "no run has curves; name several operators or several k in [evaluation]"
@@ -76,10 +77,14 @@ def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.Da
         if not len(curves):
             reasons.append(f"{label}: {no_curves(group, min_s)}")
             continue
-        curves = curves.assign(own=curves["run"].map(dict(enumerate(own_numbers([one.description for one in group])))))
+        own = curves["run"].map(dict(enumerate(own_numbers([one.description for one in group]))))
+        drops, weight = numerators(curves[["value"]], curves["s"].astype(float), POOLED)
+        wide = curves.assign(own=own, drop=drops["value"], weight=weight).dropna(subset="value")
+        for keys in ([*POINT, "own", "sample_id"], [*POINT, "sample_id"]):
+            wide = wide.groupby(keys, sort=False)[["value", "drop", "weight"]].mean()
         rows = [
-            [label, method, kind, k, *_point(part, str(kind))]
-            for (method, kind, k), part in curves.dropna(subset="value").groupby(["method", "kind", "k"], sort=False)
+            [label, method, kind, k, *_point(part, quantity(METRIC_OF[str(kind)]))]
+            for (method, kind, k), part in wide.groupby(level=POINT, sort=False)
         ]
         table = pd.DataFrame(rows, columns=CURVE_MEAN_COLUMNS)
         places = {name: place for place, name in enumerate([*curves["method"].unique(), *CURVE_KINDS.values()])}
@@ -88,13 +93,11 @@ def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.Da
     return _joined(found, CURVE_MEAN_COLUMNS, reasons)
 
 
-def _point(rows: pd.DataFrame, kind: str) -> list[Any]:
+def _point(images: pd.DataFrame, of: str) -> list[Any]:
     """Mean, quantity, value, low, high and n of one point of a curve."""
-    indexed, of = rows.set_index(["own", "run", "sample_id"]), quantity(METRIC_OF[kind])
-    drops, weights = numerators(indexed[["value"]], indexed["s"], of)
-    images = by_image(drops.assign(weights=weights, plain=indexed["value"])).astype(float)
-    found = estimate(images["value"].to_numpy(), images["weights"].to_numpy(), of)
-    return [images["plain"].mean(), of, found.value, found.low, found.high, len(images)]
+    values = images["drop" if of == POOLED else "value"].to_numpy(float)
+    found = estimate(values, images["weight"].to_numpy(float), of)
+    return [images["value"].mean(), of, found.value, found.low, found.high, len(images)]
 
 
 def no_curves(group: Sequence[RunData], min_s: float | None) -> str:

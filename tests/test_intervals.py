@@ -1,10 +1,10 @@
 """Intervals over images: against scipy and by hand, and how often they cover, by simulation with fixed seeds."""
 
-from functools import cache
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy import stats
 from scipy.stats import mstats
 
@@ -13,51 +13,22 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.results.intervals import LEAST_IMAGES, MEAN, POOLED, TRIMMED, estimate, quantity
 from segfaith.results.page_glossary import FORMULAS
 
-Array = NDArray[np.float64]
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from intervals_cover import covered
 
-
-def images(rng: np.random.Generator, count: int) -> tuple[Array, Array, Array]:
-    """s of many images, a fifth of it below .05, and after deletion by two maps, the second of which is more erratic.
-
-    Deletions lower the logit of s by a normal amount, so that a small s can rise manifold.
-    """
-    s = np.clip(rng.beta(0.5, 0.7, count), 1e-5, 1 - 1e-5)
-    shared = rng.normal(0, 1, count)
-    first, second = (
-        1 / (1 + np.exp(-(np.log(s / (1 - s)) - 0.8 - spread * (shared + rng.normal(0, 1, count)) / 2**0.5)))
-        for spread in (1.0, 2.0)
-    )
-    return s, first, second
-
-
-@cache
-def truths() -> dict[str, float]:
-    """Of four million images; each interval is judged by what it is of, that of the mean too."""
-    s, first, second = images(np.random.default_rng(1), 4_000_000)
-    drops, relative = second - first, (second - first) / s
-    return {POOLED: drops.sum() / s.sum(), TRIMMED: float(stats.trim_mean(relative, 0.1)), MEAN: relative.mean()}
-
-
-def covered(count: int, of: str, trials: int = 1000) -> float:
-    """In how many of the trials the interval of the difference of relative drops holds the true one."""
-    s, first, second = (one.reshape(trials, count) for one in images(np.random.default_rng(count), trials * count))
-    found = 0
-    for weights, drops in zip(s, second - first, strict=True):
-        one = estimate(drops if of == POOLED else drops / weights, weights, of)
-        found += one.low <= truths()[of] <= one.high
-    return found / trials
+TRIALS = 1000
 
 
 @pytest.mark.parametrize("count", [20, 40, 100])
 @pytest.mark.parametrize("of", [POOLED, TRIMMED])
 def test_the_intervals_of_relative_drops_cover_what_they_say(count: int, of: str) -> None:
-    assert 0.92 < covered(count, of) < 0.97
+    assert 0.92 < covered(of, count, TRIALS) < 0.97
 
 
 @pytest.mark.parametrize("count", [40, 100])
 def test_an_interval_of_the_mean_relative_drop_would_not_cover(count: int) -> None:
     """Why the drops are pooled."""
-    assert covered(count, MEAN) < 0.85
+    assert covered(MEAN, count, TRIALS) < 0.85
 
 
 @pytest.mark.parametrize("count", [20, 40])

@@ -226,3 +226,15 @@ def test_an_ablation_is_read_beside_its_run_but_is_none_of_its_own(tmp_path: Pat
     changed(tmp_path / "alpha again")
     with pytest.raises(SettingsError, match=r"alpha and .*alpha again hold the same run twice"):
         load_runs([tmp_path])
+
+
+def test_the_screen_shows_claims_with_their_difference_and_says_in_the_only_run(tmp_path: Path) -> None:
+    ids = tuple(f"i{number:02d}" for number in range(24))
+    options = QUICK | {"samples": ids, "methods": ("ega", "dea", "random_cells"), "curves": False}
+    make_run(tmp_path / "run", skipped=0, failed=0, **options)  # type: ignore[arg-type]
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "holds voc2012 val: DEA's TDD is above EGA's in the only run (the only run; to ega, pooled drop: +0." in said
+    assert "], 24 images; TDD: DEA 0." in said
+    assert "every run" not in said

@@ -44,6 +44,7 @@ from segfaith.results.selection import with_score
 
 SEVEN = ("gpa", "ega", "ria", "dea", "dea@alpha=0.5", "random_cells", "mask")
 METHODS = ("gpa", "ega", "dea", "dea@alpha=0.5", "mask")
+COLUMNS = ("sample_id", "method", "status", "s", *tables.TABLE_METRICS)
 EVIL = "<script>alert('id')</script>"
 EVIL_REASON = '"><img src=x onerror=alert(1)>'
 
@@ -347,6 +348,20 @@ def test_the_winner_is_by_the_ranks_of_the_test(made: list[RunData], metric: str
     (line,) = [one for one in said if f"({METRICS[metric].label}): {by_means} is " in one]
     assert f"over images the difference is significant in favour of {by_ranks} (p" in line
     assert "the test on ranks points the other way than the means (few images rule the mean)" in line
+
+
+@pytest.mark.parametrize(
+    ("gpa", "words_"), [(0.188, "gpa follows with 0.188 (a draw)"), (0.2, "gpa follows with 0.200;")]
+)
+def test_the_summary_calls_means_that_hardly_differ_a_draw(gpa: float, words_: str) -> None:
+    rows = [
+        {"sample_id": "x", "method": name, "status": "ok", "s": 0.5, "runtime_s": seconds}
+        for name, seconds in (("ega", 0.184), ("gpa", gpa))
+    ]
+    runs = [(description(0, ["x"], "voc2012", "netA", ["ega", "gpa"]), pd.DataFrame(rows).reindex(columns=COLUMNS))]
+    values = tables.run_values(runs)
+    said = page_words._best(runs, values[values["metric"] == "runtime_s"], "runtime_s", None).striptags()
+    assert words_ in said.replace("\xa0", " ")
 
 
 def test_the_words_of_a_test_turn_only_where_ranks_and_means_differ() -> None:

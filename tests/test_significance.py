@@ -193,7 +193,7 @@ def test_pairs_that_are_not_testable_do_not_enter_holms_family() -> None:
 
 def test_an_image_counts_once_however_many_runs_hold_it() -> None:
     rng = np.random.default_rng(5)
-    values = drawn(24, a=0.5, b=0.45)
+    values = drawn(24, a=0.5, b=0.4)
     noisy = [
         run_of(
             {name: (np.array(column) + rng.normal(0, 0.01, 24)).tolist() for name, column in values.items()}, seed=seed
@@ -546,6 +546,6 @@ def test_the_page_refuses_in_words() -> None:
     assert " better" not in alone.partition("## voc")[2]
     nobody = page(twice(drawn(12, dea=0.5, mask=0.4)), ["tdd"])
     assert "- not testable: fewer than two methods but for controls and variants" in nobody
-    diagnostic = page(twice(drawn(12, a=0.9, b=0.1), metric="odd"), ["odd"])
+    diagnostic = page(twice(drawn(20, a=0.9, b=0.1), metric="odd"), ["odd"])
     assert "| a larger |" in diagnostic
     assert "Friedman" not in diagnostic.partition("## voc")[2]

@@ -23,6 +23,7 @@ from segfaith.results.tables import (
     comparison,
     run_labels,
     run_values,
+    side,
     summarise,
     wins,
     with_paper,
@@ -114,6 +115,28 @@ def test_wins_count_runs_by_the_metrics_direction() -> None:
     assert (lower["wins"], lower["losses"]) == (2, 0), "lower is better"
     higher = wins([run(values[0]), run(values[0])], "tdd").iloc[0]
     assert (higher["wins"], higher["losses"], higher["count"]) == (0, 2, "0/2")
+
+
+@pytest.mark.parametrize(
+    ("metric", "first", "second", "found"),
+    [
+        ("tdd", 0.5, 0.5 + 0.99e-4, 0),
+        ("tdd", 0.5, 0.5 + 1.01e-4, -1),
+        ("stability", 0.9001, 0.9, 1),
+        ("runtime_s", 0.184, 0.188, 0),
+        ("runtime_s", 2.0, 1.91, 0),
+        ("runtime_s", 2.0, 1.89, 1),
+        ("runtime_s", 1e-5, 2e-5, -1),
+        ("runtime_s", 0.0, 0.0, 0),
+    ],
+)
+def test_means_that_hardly_differ_are_a_draw(metric: str, first: float, second: float, found: int) -> None:
+    """And in win counts a tie, whichever direction is better."""
+    assert side(first, second, metric) == found
+    assert side(second, first, metric) == -found
+    table = wins([run({"ega": [first], "dea": [second]}, metric)], metric).iloc[0]
+    better = -found if metric == "runtime_s" else found
+    assert (table["wins"], table["ties"], table["losses"]) == (better == 1, better == 0, better == -1)
 
 
 def test_wins_have_a_row_per_pair_and_data_set() -> None:

@@ -1,7 +1,8 @@
 """95 % intervals over images, each of a quantity for which it covers what it says: pooled drops, trimmed means, means.
 
 Metrics that are divided by s have tails so heavy that an interval of their mean covers the true mean in 60 to 85 of 100
-data sets, at 100 images too (`benchmarks/coverage.py`). So what is estimated depends on the metric (`quantity`):
+data sets, with 100 images too (`benchmarks/intervals_cover.py`). So what is estimated depends on the metric, see
+`quantity`:
 
     pooled drop    sum of drops / sum of s, over images: divided by s, but once and not per image; the difference of
                    two methods is sum (s d_i) / sum s, of the relative differences d_i
@@ -27,7 +28,7 @@ from segfaith.lookup import lookup
 from segfaith.results.strata import TRIM
 
 LEAST_IMAGES = 20
-"""With fewer images there is no interval: they covered 84 to 89 % at 6 to 12."""
+"""With fewer images there is no interval: a tail of which they hold no example widens none."""
 LEVEL = 0.95
 POOLED, TRIMMED, MEAN = "pooled drop", "trimmed mean", "mean"
 _DROPS = ("tdd", "tdd_gain", "insertion_gain_rel")

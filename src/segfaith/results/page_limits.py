@@ -161,13 +161,15 @@ def _circular(group: Sequence[RunData]) -> Markup:
         best.setdefault(str(part.iloc[0]["method"]), []).append(setting)
     (agreed,) = rankings.concordance(group, "tdd", "occlusion", methods=own).to_dict("records")
     leaders = listed([words("{} under {}", name, listed(where)) for name, where in best.items()])
+    methods = count(found["method"].nunique(), "method")
     return words(
-        '{} Highest TDD by {}: {}; {} over {} (<a href="#rankings">rankings</a>).',
+        '{} Highest TDD by {}: {}; {} (<a href="#rankings">rankings</a>).',
         start,
         ref("occlusion", "operator"),
         leaders,
-        words("the rankings’ agreement is {}", agreed["why"]) if agreed["why"] else concordance_words(agreed),
-        count(found["method"].nunique(), "method"),
+        words("how far the rankings agree is {}", agreed["why"])
+        if agreed["why"]
+        else words("{} over {}", concordance_words(agreed), methods),
     )
 
 

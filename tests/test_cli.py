@@ -664,7 +664,8 @@ def test_words_of_a_run_are_shown_as_they_are_and_command_no_terminal(
     run = make_run(tmp_path / "run", methods=("gpa", "mask", "random_cells"), maps=0, curves=False)
     (shard,) = (run / "records").iterdir()
     evil = {"mask": "maps:[red]x"}
-    edit_rows(shard, lambda rows: [row | {"method": evil.get(row["method"], row["method"])} for row in rows])
+    for file in (shard, run / "randomisation.parquet"):
+        edit_rows(file, lambda rows: [row | {"method": evil.get(row["method"], row["method"])} for row in rows])
 
     def change(about: dict[str, Any]) -> None:
         about["model"]["name"] = "net\x1b]0;title\x07[bold]"

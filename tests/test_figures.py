@@ -329,7 +329,7 @@ def test_a_dot_for_each_run_and_a_bar_at_their_mean() -> None:
 def curve_means(fractions: tuple[float, ...] = (0.4, 0.2)) -> pd.DataFrame:
     kinds = ("target_deletion", "insertion")
     rows = [
-        {"method": method, "kind": kind, "k": k, "mean": k, "low": k - 0.1, "high": k + 0.1}
+        {"method": method, "kind": kind, "k": k, "mean": 9.0, "value": k, "low": k - 0.1, "high": k + 0.1}
         for method, kind, k in itertools.product(("ega", "dea"), kinds, fractions)
     ]
     return pd.DataFrame(rows)
@@ -421,12 +421,12 @@ def test_ranks_follow_the_settings_in_order() -> None:
     operators = pd.DataFrame(rows, columns=["setting", "method", "rank"])
     fractions = operators.replace({"setting": {"mean": 0.4, "blur": 0.2}})
     both = {"occlusion": operators, "k": fractions}
-    figure = diagrams.ranks({"tdd": both}, {"tdd": {"occlusion": 0.25, "k": math.nan}})
+    figure = diagrams.ranks({"tdd": both}, {"tdd": {"occlusion": "W = 0.25, beyond chance -0.50"}})
     lines = [{axes.lines[i].get_marker(): list(axes.lines[i].get_ydata()) for i in (0, 1)} for axes in figure.axes]
     ria, dea = LOOKS["ria"].marker, LOOKS["dea"].marker
     assert lines == [{ria: [1, 2], dea: [2, 1]}, {ria: [2, 1], dea: [1, 2]}]
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["0.2", "0.4"]
-    assert figure.axes[0].get_xlabel() == "occlusion operator\nKendall's W = 0.25"
+    assert figure.axes[0].get_xlabel() == "occlusion operator\nKendall's W = 0.25, beyond chance -0.50"
     assert figure.axes[1].get_xlabel() == "k"
     single = diagrams.ranks({"tdd": {"occlusion": operators[:2], "k": fractions}})
     assert [axes.get_xlabel() for axes in single.axes] == ["k"]

@@ -13,6 +13,7 @@ from segfaith.cli import app
 from segfaith.errors import SettingsError
 from segfaith.results.conclusions import write_conclusions
 from segfaith.results.curves import areas
+from segfaith.results.distinct import own_numbers
 from segfaith.results.rankings import by_setting
 from segfaith.results.records import create_file, find_runs, load_runs
 
@@ -134,3 +135,101 @@ def test_absolute_values_of_curves_are_means_over_draws(tmp_path: Path) -> None:
     found = areas([one]).set_index(["method", "kind"])["area"]
     assert found["random_cells", "off_deletion_abs"] == pytest.approx(0.7 * (1 - 0.05 / 2))
     assert found["random_cells", "off_deletion"] == 0
+
+
+def changed(run: Path, **tables: dict[str, object]) -> None:
+    """Rewrites parts of a run's description, each merged into what is there."""
+    file = run / "run.json"
+    about = json.loads(file.read_text())
+    for name, table in tables.items():
+        about[name] = about[name] | table
+    file.write_text(json.dumps(about | {"identity_sha256": run.name}))
+
+
+IDS = tuple(f"i{number}" for number in range(8))
+THREE = ("gpa", "ega", "random_cells")
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"methods": (*THREE, "mask")}, r"\(mask in one of them alone\)"),
+        ({"methods": ("gpa", "random_cells")}, r"\(ega in one of them alone\)"),
+        ({"samples": IDS[:-1]}, r"\(8 and 7 samples\)"),
+        ({"samples": IDS[:-1], "methods": (*THREE, "mask")}, r"\(mask in one of them alone; 8 and 7 samples\)"),
+        ({"curves": False}, "of the methods they share;"),
+    ],
+)
+def test_a_run_that_says_another_ones_numbers_again_is_refused_by_name(
+    tmp_path: Path, other: dict[str, object], words: str
+) -> None:
+    """One more control, one more sample, or other curves make no second run."""
+    made = QUICK | {"methods": THREE}
+    for name, options in (("one", made), ("two", made | other)):
+        make_run(tmp_path / name, **options)  # type: ignore[arg-type]
+        changed(tmp_path / name)
+    with pytest.raises(
+        SettingsError, match=rf"one and .*two hold the same run twice: voc2012 val, netA .*seed 0.*{words}"
+    ):
+        load_runs([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("settings", {"seed": 1}),
+        ("settings", {"target": {"source": "prediction"}}),
+        ("settings", {"model": {"args": {"width_mult": 1.0}}}),
+        ("settings", {"model": {"mean": [0.5, 0.5, 0.5]}}),
+        ("model", {"state_sha256": "b" * 64}),
+        ("model", {"name": "netB"}),
+        ("data", {"split": "train"}),
+    ],
+)
+def test_runs_of_another_seed_target_model_weights_or_data_are_runs_of_their_own(
+    tmp_path: Path, table: str, change: dict[str, object]
+) -> None:
+    for name in ("one", "two"):
+        make_run(tmp_path / name, **QUICK)
+        changed(tmp_path / name, model={"state_sha256": "a" * 64})
+    changed(tmp_path / "two", **{table: change})
+    data = load_runs([tmp_path])
+    assert own_numbers([one.description for one in data]) == [0, 1]
+
+
+def test_weights_under_another_file_name_are_the_same_weights(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make_run(tmp_path / name, **QUICK)
+        changed(tmp_path / name, model={"state_sha256": "a" * 64, "weights": f"{name}.pth"})
+    with pytest.raises(SettingsError, match=r"one and .*two hold the same run twice"):
+        load_runs([tmp_path])
+
+
+def test_an_ablation_is_read_beside_its_run_but_is_none_of_its_own(tmp_path: Path) -> None:
+    """The protocol's, with other parameters of a method that both hold; or another layer, or other code of a method."""
+    for name in ("main", "alpha", "layer", "code"):
+        make_run(tmp_path / name, **QUICK)
+        changed(tmp_path / name)
+    changed(tmp_path / "alpha", methods={"dea": {"paper": "", "parameters": {"alpha": 0.5, "beta": 0.5}}})
+    changed(tmp_path / "layer", model={"layer": "backbone.17"})
+    file = tmp_path / "code" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"identity": {"sources": {"ega": "c" * 64}}}))
+    data = load_runs([tmp_path])
+    assert len(data) == 4
+    assert own_numbers([one.description for one in data]) == [0] * 4
+    shutil.copytree(tmp_path / "alpha", tmp_path / "alpha again")
+    changed(tmp_path / "alpha again")
+    with pytest.raises(SettingsError, match=r"alpha and .*alpha again hold the same run twice"):
+        load_runs([tmp_path])
+
+
+def test_the_screen_shows_claims_with_their_difference_and_says_in_the_only_run(tmp_path: Path) -> None:
+    ids = tuple(f"i{number:02d}" for number in range(24))
+    options = QUICK | {"samples": ids, "methods": ("ega", "dea", "random_cells"), "curves": False}
+    make_run(tmp_path / "run", skipped=0, failed=0, **options)  # type: ignore[arg-type]
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "holds voc2012 val: DEA's TDD is above EGA's in the only run (the only run; to ega, pooled drop: +0." in said
+    assert "], 24 images; TDD: DEA 0." in said
+    assert "every run" not in said

@@ -1,5 +1,6 @@
 """Rankings under other settings, curves and strata, against loops and against scipy, on made and hand-made runs."""
 
+import itertools
 from dataclasses import replace
 from math import isnan, nan
 from pathlib import Path
@@ -22,6 +23,7 @@ def hand(
     values: dict[tuple[str, str, float, str], float],
     kind: str = "target_deletion",
     name: str = "one",
+    seed: int = 0,
     **evaluation: Any,
 ) -> RunData:
     """A run whose curves hold values[method, operator, k, sample]; its records are measured samples with s = .5."""
@@ -33,12 +35,17 @@ def hand(
     description = {
         "data": {"name": "sbd", "split": "val", "samples": ["a"]},
         "model": {"name": "net", "weights": "net.pth", "classes": CLASSES},
-        "settings": {"seed": 0, "name": name, "evaluation": settings},
+        "settings": {"seed": seed, "name": name, "evaluation": settings},
     }
     measured = pd.DataFrame({"sample_id": ["a"], "method": ["ega"], "s": [0.5], "status": ["ok"]})
     return RunData(
         Path(name), description, measured, pd.DataFrame(rows), pd.DataFrame(columns=[*RANDOMISATION_COLUMNS])
     )
+
+
+def on_ten(values: dict[str, dict[str, float]]) -> dict[tuple[str, str, float, str], float]:
+    """`at` on as many samples as Kendall's W needs."""
+    return {key: value for place in range(10) for key, value in at(values, f"s{place}").items()}
 
 
 def at(values: dict[str, dict[str, float]], sample: str = "a") -> dict[tuple[str, str, float, str], float]:
@@ -82,6 +89,57 @@ def test_w_is_one_for_the_same_ranking_and_zero_for_opposite_ones() -> None:
     assert rankings.kendall_w([[1, 2.5, 2.5], [1, 2.5, 2.5]]) == 1, "ties that all settings share lower nothing"
     assert rankings.kendall_w([[1, 2, 3], [3, 2, 1]]) == 0
     assert isnan(rankings.kendall_w([[2, 2, 2], [2, 2, 2]]))
+
+
+def test_chance_has_w_of_one_over_the_settings_and_nothing_beyond_it() -> None:
+    """Also with ties, and with a setting that ties all: means over random orders of given ranks."""
+    rng = np.random.default_rng(0)
+    for rows in (
+        [[1, 2, 3, 4]] * 3,
+        [[1, 2, 3, 4], [1.5, 1.5, 3.5, 3.5], [2, 2, 2, 4]],
+        [[1, 2, 3], [1, 2, 3], [2, 2, 2]],
+    ):
+        table = np.array(rows, dtype=float)
+        drawn = [rankings.kendall_w(rng.permuted(table, axis=1)) for _ in range(4000)]
+        assert np.mean(drawn) == pytest.approx(1 / 3, abs=0.015)
+        assert rankings.beyond_chance(float(np.mean(drawn)), 3) == pytest.approx(0, abs=0.02)
+    assert rankings.beyond_chance(1.0, 3) == 1
+    assert rankings.beyond_chance(0.0, 2) == -1, "opposite rankings agree less than chance"
+
+
+def test_beyond_chance_is_the_mean_of_spearmans_correlations_over_pairs_of_settings() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        scores = rng.normal(size=(5, 6))
+        w = rankings.kendall_w(stats.rankdata(scores, axis=1))
+        pairs = [stats.spearmanr(scores[i], scores[j]).statistic for i in range(5) for j in range(i)]
+        assert rankings.beyond_chance(w, 5) == pytest.approx(np.mean(pairs))
+
+
+def test_p_counts_all_orders_and_else_draws_them() -> None:
+    """Three settings of three methods: by a loop over 6 ** 3 orders; and Friedman's exact p by many draws."""
+    ranks = [[1, 2, 3], [1, 3, 2], [1.5, 1.5, 3]]
+    least = rankings.kendall_w(ranks) - 1e-12
+    orders = itertools.product(*(list(itertools.permutations(row)) for row in ranks))
+    every = [rankings.kendall_w(one) >= least for one in orders]
+    assert len(every) == 216
+    assert rankings.permutation_p(ranks) == pytest.approx(np.mean(every))
+    assert rankings.permutation_p([[1, 2, 3, 4]] * 2) == pytest.approx(1 / 24)
+    many = [[1, 2, 3, 4]] * 4 + [[2, 1, 3, 4], [1, 4, 2, 3]]
+    assert rankings.EVERY < 24**5
+    p = rankings.permutation_p(many)
+    rng = np.random.default_rng(7)
+    drawn = [rankings.kendall_w(rng.permuted(np.array(many, float), axis=1)) for _ in range(3000)]
+    assert p == pytest.approx(np.mean(np.array(drawn) >= rankings.kendall_w(many) - 1e-12), abs=0.01)
+    assert p == rankings.permutation_p(many)
+    assert rankings.permutation_p([[1, 2, 3, 4]] * 6) == 1 / 10_000, "no draw reaches it, and so it counts itself"
+    assert isnan(rankings.permutation_p([[2, 2, 2]] * 3))
+
+
+def test_random_rankings_are_called_significant_in_one_of_twenty_cases() -> None:
+    rng = np.random.default_rng(5)
+    found = [rankings.permutation_p(rng.permuted(np.tile(np.arange(4.0), (3, 1)), axis=1)) < 0.05 for _ in range(300)]
+    assert 0 < np.mean(found) < 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
 
 
 # Rankings
@@ -129,6 +187,8 @@ def test_w_over_operators_shows_what_mean_occlusion_hides(made: list[RunData]) -
     squares = sum((one - sum(sums) / 4) ** 2 for one in sums)
     assert row["w"] == pytest.approx(12 * squares / 540)
     assert row["w"] < 0.7
+    assert row["beyond_chance"] == pytest.approx((3 * row["w"] - 1) / 2)
+    assert row["p"] == rankings.permutation_p(ranks)
     assert (row["methods"], row["settings"], row["images"], row["why"]) == (4, 3, 22, "")
     (over_k,) = rankings.concordance(made, over="k", methods=four).to_dict("records")
     assert (over_k["over"], over_k["settings"]) == ("k", len(FRACTIONS) - 1)
@@ -188,7 +248,7 @@ def test_a_setting_that_some_runs_lack_is_left_out() -> None:
 
 def test_a_data_set_that_lacks_what_another_has_is_named() -> None:
     three = {"ega": 0.2, "ria": 0.5, "dea": 0.4}
-    full, bare = hand(at({"mean": three, "blur": three})), hand({})
+    full, bare = hand(on_ten({"mean": three, "blur": three})), hand({})
     bare = replace(
         bare, description=bare.description | {"data": {"name": "voc2012", "split": "val"}}, curves=full.curves[:0]
     )
@@ -216,8 +276,9 @@ def test_why_there_is_no_w() -> None:
     )
     two = hand(at({"mean": three, "blur": three}))
     assert why(two, methods=["ega", "ria"]) == "not testable: 2 methods, at least 3 needed"
+    assert why(two) == "not testable: 1 images, at least 10 needed"
     flat = dict.fromkeys(three, 0.3)
-    assert why(hand(at({"mean": flat, "blur": flat}))) == "not testable: all methods are tied under every setting"
+    assert why(hand(on_ten({"mean": flat, "blur": flat}))) == "not testable: all methods are tied under every setting"
     assert why(two, min_s=0.6) == "not testable: no sample was measured"
     nothing = at({"mean": three, "blur": dict.fromkeys(three, nan)})
     assert why(hand(nothing)) == "not testable: no image has a value under all settings for all methods"
@@ -266,17 +327,27 @@ def test_areas_use_the_k_that_all_runs_share_and_count_each_run_once() -> None:
     assert (row["n"], row["high_k"]) == (4, 0.2)
 
 
-def test_curve_means_have_an_interval_over_images_not_over_runs() -> None:
-    """Image a has .1 and .3 in two runs: it counts once, with .2."""
-    first = {("ega", "mean", 0.2, sample): value for sample, value in (("a", 0.1), ("b", 0.4), ("c", 0.9))}
-    second = {("ega", "mean", 0.2, "a"): 0.3}
-    (row,) = curves.curve_means([hand(first), hand(second, name="two")]).to_dict("records")
-    interval = stats.t.interval(0.95, 2, 0.5, stats.sem([0.2, 0.4, 0.9]))
-    assert (row["mean"], row["n"]) == (pytest.approx(0.5), 3)
-    assert (row["low"], row["high"]) == pytest.approx(interval)
-    (single,) = curves.curve_means([hand(second)]).to_dict("records")
-    assert single["mean"] == 0.3
-    assert isnan(single["low"])
+def test_curve_means_pool_drops_over_images_not_over_runs() -> None:
+    """Image i00 has .1 and .3 in two runs: it counts once, with .2; and images weigh as their s."""
+    rng = np.random.default_rng(0)
+    values, s = rng.normal(0.3, 0.2, 24), rng.uniform(0.05, 0.9, 24)
+    values[0], s[0] = 0.1, 0.4
+    first = {("ega", "mean", 0.2, f"i{place:02d}"): value for place, value in enumerate(values)}
+    one, two = hand(first), hand({("ega", "mean", 0.2, "i00"): 0.3}, name="two", seed=1)
+    one, two = replace(one, curves=one.curves.assign(s=s)), replace(two, curves=two.curves.assign(s=0.4))
+    (row,) = curves.curve_means([one, two]).to_dict("records")
+    values[0] = 0.2
+    pooled = sum(values * s) / sum(s)
+    errors = (values - pooled) * s / s.mean()
+    half = stats.t.ppf(0.975, 23) * errors.std(ddof=1) / 24**0.5
+    assert (row["of"], row["value"], row["n"]) == ("pooled drop", pytest.approx(pooled, abs=1e-5), 24)
+    assert (row["low"], row["high"]) == pytest.approx((pooled - half, pooled + half), abs=1e-5)
+    assert row["mean"] == pytest.approx(values.mean())
+    (few,) = curves.curve_means([replace(one, curves=one.curves[:19])]).to_dict("records")
+    assert isnan(few["low"]), "below 20 images there is no interval"
+    risen = replace(one, curves=one.curves.assign(kind="insertion"))
+    (mean,) = curves.curve_means([risen]).to_dict("records")
+    assert (mean["of"], mean["value"]) == ("mean", mean["mean"])
 
 
 def test_curve_means_of_a_run_are_ordered_by_method_kind_and_k(made: list[RunData]) -> None:

@@ -23,6 +23,7 @@ from segfaith.results.tables import (
     comparison,
     run_labels,
     run_values,
+    side,
     summarise,
     wins,
     with_paper,
@@ -114,6 +115,28 @@ def test_wins_count_runs_by_the_metrics_direction() -> None:
     assert (lower["wins"], lower["losses"]) == (2, 0), "lower is better"
     higher = wins([run(values[0]), run(values[0])], "tdd").iloc[0]
     assert (higher["wins"], higher["losses"], higher["count"]) == (0, 2, "0/2")
+
+
+@pytest.mark.parametrize(
+    ("metric", "first", "second", "found"),
+    [
+        ("tdd", 0.5, 0.5 + 0.99e-4, 0),
+        ("tdd", 0.5, 0.5 + 1.01e-4, -1),
+        ("stability", 0.9001, 0.9, 1),
+        ("runtime_s", 0.184, 0.188, 0),
+        ("runtime_s", 2.0, 1.91, 0),
+        ("runtime_s", 2.0, 1.89, 1),
+        ("runtime_s", 1e-5, 2e-5, -1),
+        ("runtime_s", 0.0, 0.0, 0),
+    ],
+)
+def test_means_that_hardly_differ_are_a_draw(metric: str, first: float, second: float, found: int) -> None:
+    """And in win counts a tie, whichever direction is better."""
+    assert side(first, second, metric) == found
+    assert side(second, first, metric) == -found
+    table = wins([run({"ega": [first], "dea": [second]}, metric)], metric).iloc[0]
+    better = -found if metric == "runtime_s" else found
+    assert (table["wins"], table["ties"], table["losses"]) == (better == 1, better == 0, better == -1)
 
 
 def test_wins_have_a_row_per_pair_and_data_set() -> None:
@@ -224,11 +247,12 @@ def test_conclusions_of_full_runs_write_everything(tmp_path: Path) -> None:
     page = paths[0].read_text(encoding="utf-8")
     assert "not computed" not in page
     verdicts = pd.read_csv(paths[5])["holds"].value_counts()
-    hold, fail = verdicts["holds"], verdicts.get("fails", 0)
-    assert hold + fail == 15
-    assert f"voc2012 val: {hold} hold, {fail} fail, 0 cannot be tested." in page
+    hold, fail, draw = verdicts["holds"], verdicts.get("fails", 0), verdicts.get("draw", 0)
+    assert hold + fail + draw == 15
+    assert f"voc2012 val: {hold} hold, {fail} fail, {draw} are draws, 0 cannot be tested." in page
     assert "| DEA's TDD is above EGA's in every run | holds | 2/2 runs | " in page
     assert "- Kendall's W of voc2012 val: TDD over occlusion operators (own methods): 0." in page
+    assert re.search(r"own methods\): 0\.\d\d, beyond chance 0\.\d\d, p 0\.\d{3} \(4 methods, 3 settings", page)
     assert "| voc2012 val | netA | 1 classifier, s 0.700 | 0.720 (8) | " in page
     assert "\n\n\n" not in page
     for heading, block in re.findall(r"^## (.+)\n\n((?:.|\n)+?)(?=\n## |\Z)", page, re.MULTILINE):
@@ -262,7 +286,7 @@ def test_conclusions_of_old_records_say_what_is_missing_and_why(tmp_path: Path) 
         "- not computed: fair leakage: no run has values of odd_fair_abs",
         "- not computed: map properties: no run has values of pointing",
         "- not computed: randomisation: no run has made the randomisation check",
-        "| RIA has the highest TDD | not testable | 0/0 runs | no run has a value of TDD for ria, gpa |",
+        "| RIA has the highest TDD | not testable | 0/0 runs |  | no run has a value of TDD for ria, gpa |",
     ):
         assert words in page, words
 

@@ -28,13 +28,13 @@ def bad(sample: str, method: str, status: str) -> dict[str, Any]:
     return {"sample_id": sample, "method": method, "status": status, "reason": "why"} | empty
 
 
-def run(*rows: dict[str, Any], data: str = "voc2012", samples: int | None = None, **model: Any) -> Run:
+def run(*rows: dict[str, Any], data: str = "voc2012", samples: int | None = None, seed: int = 4, **model: Any) -> Run:
     frame = pd.DataFrame(list(rows))
     ids = list(dict.fromkeys(frame["sample_id"])) if samples is None else [f"id{i}" for i in range(samples)]
     description = {
         "data": {"name": data, "split": "val", "samples": ids},
         "model": {"name": "net", "weights": "net.pth"} | model,
-        "settings": {"seed": 4},
+        "settings": {"seed": seed},
     }
     return description, frame
 
@@ -47,8 +47,8 @@ def entry(summary: pd.DataFrame, method: str, metric: str = "tdd", data: str = "
 
 THREE_RUNS = [
     run(row("a", "ega", 0.1), row("b", "ega", 0.3), row("a", "dea", 0.6), row("b", "dea", 0.8)),
-    run(row("a", "ega", 0.5), row("a", "dea", 0.4)),
-    run(row("a", "ega", 0.2), row("b", "ega", 0.2), row("c", "ega", 0.8), row("a", "dea", 1.0)),
+    run(row("a", "ega", 0.5), row("a", "dea", 0.4), seed=5),
+    run(row("a", "ega", 0.2), row("b", "ega", 0.2), row("c", "ega", 0.8), row("a", "dea", 1.0), seed=6),
 ]
 
 
@@ -207,6 +207,22 @@ def test_a_method_that_failed_alone_makes_no_failed_sample(order: tuple[str, str
 def test_notes_of_several_runs_are_a_line_each() -> None:
     lines = notes([*THREE_RUNS, run(row("x", "ega", 0.9), data="sbd")])
     assert [line.partition(":")[0] for line in lines] == ["voc2012 val"] * 3 + ["sbd val"]
+
+
+def test_an_ablation_is_named_with_what_its_means_count_again() -> None:
+    """And a change of another setting, such as the seed, makes none."""
+    main, other = run(row("a", "ega", 0.1)), run(row("a", "ega", 0.2), seed=5)
+    parameters = [{"ega": {"parameters": {}}, "dea": {"parameters": {"alpha": alpha}}} for alpha in (0.65, 0.5)]
+    runs = [
+        (about | {"methods": parameters[alpha]}, rows) for alpha, (about, rows) in ((0, main), (0, other), (1, main))
+    ]
+    *_, line = notes(runs)
+    assert len(notes(runs)) == 4
+    assert line.startswith(
+        "net seed 4 (2) has the data, target, model, weights and seed of net seed 4, and other parameters of dea: "
+    )
+    assert summarise(runs).set_index(["method", "metric"]).loc[("ega", "tdd"), "runs"] == 3, "as the protocol has it"
+    assert len(notes(runs[:2])) == 2
 
 
 def test_notes_say_that_a_run_is_not_finished() -> None:

@@ -11,6 +11,7 @@ from scipy.stats import kendalltau
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import trust
+from segfaith.results.intervals import LEAST_IMAGES
 from segfaith.results.tables import has_evidence
 from segfaith.results.trust import JUDGED, Agreement, agreement, trust_page, usable, write_trust
 
@@ -167,8 +168,9 @@ def test_plain_scenes_are_left_out_of_all_but_plain() -> None:
     assert found["all"].scenes == 13
 
 
-def test_ten_scenes_are_the_least_that_the_page_draws_conclusions_from() -> None:
-    assert LEAST_IN_USE == 10
+def test_twenty_scenes_are_the_least_that_the_page_draws_conclusions_from() -> None:
+    """As everywhere below 20 images there is no interval, from which the verdict would follow."""
+    assert LEAST_IN_USE == LEAST_IMAGES == 20
 
 
 # Undefined values

@@ -27,7 +27,7 @@ def report(
     """Print the tables of one or several runs and the claims that hold; write tables, tests and conclusions."""
     from segfaith.benchmark.status import absent_runs
     from segfaith.results import records, tables, trust
-    from segfaith.results.claims import check_claims
+    from segfaith.results.claims import check_claims, interval_words
     from segfaith.results.conclusions import write_conclusions
     from segfaith.results.figures import write_figures
     from segfaith.results.report import write_report
@@ -56,7 +56,8 @@ def report(
         say(note)
     for claim in check_claims(loaded, min_s).to_dict("records"):
         if claim["holds"] != "not testable":
-            say(f"{claim['holds']:6}{claim['data']}: {claim['claim']} ({claim['count']}; {claim['numbers']})")
+            beside = "; ".join([claim["count"], interval_words(claim), claim["numbers"]])
+            say(f"{claim['holds']:6}{claim['data']}: {claim['claim']} ({beside})")
     if evidence:
         out.print(Markdown(CONTROL.sub("\ufffd", trust.trust_page(loaded, min_s))))
     for path in written:

@@ -153,7 +153,7 @@ KINDS = {"target_deletion": "TDD", "off_deletion": "ODD", "insertion": "insertio
 
 @rc_context(STYLE)
 def curves(means: pd.DataFrame) -> Figure:
-    """Deletion and insertion over k, a panel per kind: means over images with their 95 % intervals as bands.
+    """Deletion and insertion over k, a panel per kind, with 95 % intervals as bands: see `curves.curve_means`.
 
     Args:
         means: as `curves.curve_means` gives them, of one data set.
@@ -174,7 +174,7 @@ def curves(means: pd.DataFrame) -> Figure:
             part = means[(means["kind"] == kind) & (means["method"] == name)].sort_values("k")
             panel.fill_between(part["k"], part["low"], part["high"], color=mark.colour, alpha=0.14, linewidth=0)
             panel.plot(
-                part["k"], part["mean"], color=mark.colour, marker=mark.marker, linestyle=mark.line, markersize=3.5
+                part["k"], part["value"], color=mark.colour, marker=mark.marker, linestyle=mark.line, markersize=3.5
             )
         where = "outside" if kind == "off_deletion" else "in"
         panel.set_title(KINDS[kind])

@@ -3,24 +3,34 @@
 Claims of "every run" are judged run by run, among the runs that have both methods (the paper's ablations lack GPA): one
 run is enough to fail, and where none fails but one lacks a value, the claim is not testable. The others are judged on
 the suite's means over runs, and it is counted in how many runs they hold too. Two methods are always compared over the
-runs that have both, by their run-level means; a method that is equal to another is neither above nor below it
-(differences are rounded to 1e-9).
+runs that have both, by their run-level means; where these differ by less than 1e-4, or runtimes by less than 5 %, it
+is a draw (`tables.side`), which neither holds nor fails.
+
+Beside a verdict stands the difference to the strongest of the others, over images and with its interval
+(`significance.difference`). It is of the metric's own quantity, such as the pooled drop, while the verdict is on means
+as the paper's: where a few images rule a mean, the two may disagree. Below ten images no claim is tested.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from math import isnan, nan
+from typing import Any, Literal
 
 import pandas as pd
 
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.intervals import LEAST_IMAGES as LEAST_INTERVAL
 from segfaith.results.paper import PAPER_METHODS
-from segfaith.results.tables import Run, run_values
+from segfaith.results.significance import difference, paired
+from segfaith.results.tables import Run, by_data, run_values, side
 
-CLAIM_COLUMNS = ["data", "claim", "holds", "count", "numbers", "metric"]
-DIGITS = 9
-"""Differences are rounded to this many places, so that rounding errors decide nothing."""
+CLAIM_COLUMNS = [
+    *("data", "claim", "holds", "count", "images", "rival", "of", "difference", "low", "high", "numbers", "metric"),
+]
+VERDICTS = {"holds": "hold", "fails": "fail", "draw": "are draws", "not testable": "cannot be tested"}
+"""Every verdict, and its verb where verdicts are counted."""
+LEAST_IMAGES = 10
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,9 @@ class Claim:
     """What the paper says of the first method.
 
     Attributes:
-        kind: `in every run`: above the second one in every run; `above`: above it in the mean; `highest`, `lowest`:
-            so among all of `methods` in the mean; `between`: strictly between the second and the third in the mean.
+        kind: `in every run`: above the second one in every run, or in the only one; `above`: above it in the mean;
+            `highest`, `lowest`: so among all of `methods` in the mean; `between`: between the second and the third in
+            the mean.
     """
 
     words: str
@@ -65,22 +76,36 @@ def check_claims(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFram
     """Each of the paper's claims on each data set.
 
     Returns:
-        Columns data, claim (in words), holds ("holds", "fails" or "not testable"), count (in how many of the runs that
-        can tell it holds, "5/6 runs"), numbers (in words: means and stds over runs, and the runs in which it does not
-        hold; or why it is not testable), metric.
+        Columns data, claim (in words), holds (of `VERDICTS`), count (in how many of the runs that can tell it holds,
+        "5/6 runs", with the draws, or "the only run"), images (on which both have a value), rival (of the
+        others that which leaves the least margin), of, difference (to the rival), low, high (see the module), numbers
+        (in words: means and stds over runs, and the runs in which it does not hold; or why it is not testable), metric.
     """
     values = run_values(runs, min_s)
-    rows = []
-    for data, group in values.groupby("data", sort=False):
-        for claim in (*CLAIMS, *alpha_claims(list(group["method"].unique()))):
-            chosen = group[group["metric"] == claim.metric]
+    rows: list[dict[str, Any]] = []
+    for data, group in by_data(runs).items():
+        own = values[values["data"] == data]
+        measured = {metric: paired(group, metric, min_s) for metric in dict.fromkeys(one.metric for one in CLAIMS)}
+        for claim in (*CLAIMS, *alpha_claims(list(own["method"].unique()))):
+            chosen = own[own["metric"] == claim.metric]
             table = chosen.pivot(index="run", columns="method", values="value").reindex(
-                index=list(group["run"].unique()), columns=list(claim.methods)
+                index=list(own["run"].unique()), columns=list(claim.methods)
             )
-            own = chosen[chosen["method"].isin(claim.methods)].groupby("run")["method"].nunique()
-            planned = [str(run) for run in own.index[own == len(claim.methods)]]
-            rows.append([data, claim.words, *_judge(claim, table, planned), claim.metric])
+            held = chosen[chosen["method"].isin(claim.methods)].groupby("run")["method"].nunique()
+            planned = [str(run) for run in held.index[held == len(claim.methods)]]
+            words = claim.words.replace("in every run", "in the only run") if len(group) == 1 else claim.words
+            judged = _judge(claim, table, planned, *measured[claim.metric])
+            rows.append({"data": data, "claim": words, "metric": claim.metric} | judged)
     return pd.DataFrame(rows, columns=CLAIM_COLUMNS)
+
+
+def interval_words(row: Mapping[Any, Any]) -> str:
+    """What stands beside a verdict: "dea - ega, pooled drop: +0.210 [+0.180, +0.240], 89 images"; nothing for none."""
+    if not row["rival"]:
+        return ""
+    bounds = f"no interval below {LEAST_INTERVAL} images" if row["images"] < LEAST_INTERVAL else "no interval"
+    bounds = bounds if isnan(row["low"]) else f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+    return f"to {row['rival']}, {row['of']}: {row['difference']:+.3f} {bounds}, {row['images']} images"
 
 
 def alpha_claims(methods: Sequence[str]) -> list[Claim]:
@@ -96,58 +121,92 @@ def alpha_claims(methods: Sequence[str]) -> list[Claim]:
     ]
 
 
-def _judge(claim: Claim, table: pd.DataFrame, planned: Sequence[str]) -> tuple[str, str, str]:
-    """Verdict, count and numbers.
+def _judge(
+    claim: Claim, table: pd.DataFrame, planned: Sequence[str], values: pd.DataFrame, s: pd.Series
+) -> dict[str, Any]:
+    """Verdict, count, numbers, and the difference to the rival.
 
     Args:
         table: run-level means, a row per run and the claim's methods as columns.
         planned: the runs that were to measure all of them.
+        values, s: of the claim's metric, by image, as `significance.paired` gives them.
     """
     subject, others = claim.methods[0], list(claim.methods[1:])
     label = METRICS[claim.metric].label
     missing = [name for name in claim.methods if table[name].isna().all()]
     if missing:
-        return "not testable", "0/0 runs", f"no run has a value of {label} for {', '.join(missing)}"
+        return _untestable(f"no run has a value of {label} for {', '.join(missing)}")
     alone = [name for name in others if not table[[subject, name]].notna().all(axis=1).any()]
     if alone or (claim.kind == "between" and not table.notna().all(axis=1).any()):
-        return "not testable", "0/0 runs", f"no run has {label} of all that are compared: {', '.join(claim.methods)}"
-    margins = _margins(claim, table).dropna()
-    inside = margins.round(DIGITS) > 0
-    count = f"{int(inside.sum())}/{len(margins)} run{'s' if len(margins) != 1 else ''}"
+        return _untestable(f"no run has {label} of all that are compared: {', '.join(claim.methods)}")
+    found = {name: difference(values, s, claim.metric, subject, name) for name in others}
+    fewest = min(others, key=lambda name: int(found[name]["images"]))
+    if found[fewest]["images"] < LEAST_IMAGES:
+        few = f"{found[fewest]['images']} images have {label} of {subject} and {fewest}, at least {LEAST_IMAGES} needed"
+        return _untestable(f"{few}; {_numbers(claim, table)}")
+    sides = table.apply(lambda row: _side(claim, row), axis=1).dropna()
+    held, drawn = int((sides > 0).sum()), int((sides == 0).sum())
+    draws = f", {drawn} draw{'s' if drawn != 1 else ''}" if drawn else ""
+    count = "the only run" if len(table) == 1 else f"{held}/{len(sides)} run{'s' if len(sides) != 1 else ''}{draws}"
     numbers = _numbers(claim, table)
-    if not inside.all():
-        numbers += f"; not in {', '.join(map(str, margins.index[~inside]))}"
-    unknown = [run for run in planned if run not in margins.index]
+    for said, which in (("not in", sides < 0), ("a draw in", sides == 0)):
+        numbers += f"; {said} {', '.join(map(str, sides.index[which]))}" if which.any() and len(table) > 1 else ""
+    unknown = [run for run in planned if run not in sides.index]
     if unknown:
         numbers += f"; no value of one of them in {', '.join(unknown)}"
     without = [str(run) for run in table.index if run not in planned]
     if without:
         numbers += f"; not all of them were run in {', '.join(without)}"
-    if claim.kind != "in every run":
-        return "holds" if _in_the_mean(claim, table) else "fails", count, numbers
-    return "fails" if not inside.all() else "not testable" if unknown else "holds", count, numbers
+    verdict = {1: "holds", 0: "draw", -1: "fails"}[_in_the_mean(claim, table)]
+    if claim.kind == "in every run":
+        untold = "not testable" if unknown else "draw" if drawn else "holds"
+        verdict = "fails" if (sides < 0).any() else untold
+    rival = _rival(claim, table)
+    beside = {name: found[rival][name] for name in ("images", "of", "difference", "low", "high")}
+    return {"holds": verdict, "count": count, "numbers": numbers, "rival": rival} | beside
 
 
-def _margins(claim: Claim, table: pd.DataFrame) -> pd.Series:
-    """By how much each run agrees: positive where the claim holds, NaN where the run cannot tell.
+def _untestable(why: str) -> dict[str, Any]:
+    nothing = {"images": 0, "rival": "", "of": "", "difference": nan, "low": nan, "high": nan}
+    return {"holds": "not testable", "count": "0/0 runs", "numbers": why} | nothing
+
+
+def _side(claim: Claim, means: pd.Series) -> float:
+    """1 where a run's means agree with the claim, -1 where they do not, 0 for a draw, NaN where it cannot tell.
 
     The highest and the lowest are so among the methods that the run has, of which there must be another.
     """
-    own, rest = table[claim.methods[0]], table[list(claim.methods[1:])]
+    own, rest = means[claim.methods[0]], means[list(claim.methods[1:])]
     if claim.kind == "between":
-        low, high = rest.min(axis=1, skipna=False), rest.max(axis=1, skipna=False)
-        return pd.concat([own - low, high - own], axis=1).min(axis=1, skipna=False)
-    return rest.min(axis=1) - own if claim.kind == "lowest" else own - rest.max(axis=1)
+        whole = not means.isna().any()
+        ends = [(own, rest.min()), (rest.max(), own)]
+    else:
+        rest = rest.dropna()
+        whole = len(rest) > 0 and not isnan(own)
+        ends = [(other, own) if claim.kind == "lowest" else (own, other) for other in rest]
+    return min(side(one, other, claim.metric) for one, other in ends) if whole else nan
 
 
-def _in_the_mean(claim: Claim, table: pd.DataFrame) -> bool:
-    """Whether the means over runs agree: the first method against each other one, over the runs that have both."""
+def _in_the_mean(claim: Claim, table: pd.DataFrame) -> int:
+    """The side of the means over runs: the first method against each other one, over the runs that have both."""
     if claim.kind == "between":
-        means = table.dropna().mean().to_frame().T
-        return bool(_margins(claim, means).round(DIGITS).iloc[0] > 0)
+        return int(_side(claim, table.dropna().mean()))
+    pairs = [table[[claim.methods[0], name]].dropna().mean() for name in claim.methods[1:]]
     sign = -1 if claim.kind == "lowest" else 1
-    differences = [(table[claim.methods[0]] - table[name]).mean() * sign for name in claim.methods[1:]]
-    return min(round(float(value), DIGITS) for value in differences) > 0
+    return min(sign * side(pair.iloc[0], pair.iloc[1], claim.metric) for pair in pairs)
+
+
+def _rival(claim: Claim, table: pd.DataFrame) -> str:
+    """Which of the others decides in the mean: the one that leaves the first method the least margin."""
+    subject, others = claim.methods[0], list(claim.methods[1:])
+    shared = table.dropna() if claim.kind == "between" else table
+    margins = {name: float((shared[subject] - shared[name]).mean()) for name in others}
+    if claim.kind == "lowest":
+        return max(others, key=margins.__getitem__)
+    if claim.kind == "between":  # above the lower one of the ends, and below the higher one
+        higher = min(others, key=margins.__getitem__)
+        margins[higher] = -margins[higher]
+    return min(others, key=margins.__getitem__)
 
 
 def _numbers(claim: Claim, table: pd.DataFrame) -> str:

@@ -1,22 +1,27 @@
-"""Curves over k from records: their means over images with intervals, and the areas under them.
+"""Curves over k from records: pooled drops and means over images with intervals, and the areas under them.
 
 Every function takes `min_s`, which leaves out samples with a lower s.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from segfaith.results.distinct import own_numbers
+from segfaith.results.intervals import POOLED, estimate, numerators, quantity
 from segfaith.results.records import RunData
 from segfaith.results.selection import grouped
 from segfaith.results.tables import NOTHING, measured
 
 CURVE_KINDS = {"tdd": "target_deletion", "odd_abs": "off_deletion", "insertion_gain": "insertion"}
 """Metrics that can be ranked under other settings, and the kind of curve that holds them."""
+METRIC_OF = {"target_deletion": "tdd", "off_deletion": "odd", "insertion": "insertion_gain"}
+"""The metric that a point of a curve is."""
+POINT = ["method", "kind", "k"]
 AREA_COLUMNS = ["data", "method", "kind", "area", "n", "low_k", "high_k"]
-CURVE_MEAN_COLUMNS = ["data", "method", "kind", "k", "mean", "low", "high", "n"]
+CURVE_MEAN_COLUMNS = ["data", "method", "kind", "k", "mean", "of", "value", "low", "high", "n"]
 NO_CURVES = "no run has curves; name several operators or several k in [evaluation]"
 
 
@@ -56,14 +61,15 @@ def areas(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFram
 
 
 def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFrame:
-    """Mean curves over k at the first operator, with the 95 % interval of the mean (Student's t) over images.
+    """Curves over k at the first operator: pooled drops and mean insertion gains, with 95 % intervals over images.
 
     Each image is averaged over its runs first, for the same image in two runs is not two independent ones. Values are
     tdd, odd (signed) and insertion gain.
 
     Returns:
-        Columns data, method, kind, k, mean, low, high (NaN for a single image), n (images). A data set whose
-        runs have no curves has no rows, with the reason in `attrs["why"]`.
+        Columns data, method, kind, k, mean (over images), of, value, low, high (of the quantity of `intervals`; NaN
+        below 20 images), n (images). A data set whose runs have no curves has no rows, with the reason in
+        `attrs["why"]`.
     """
     found, reasons = [], []
     for label, group in grouped(data).items():
@@ -71,14 +77,27 @@ def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.Da
         if not len(curves):
             reasons.append(f"{label}: {no_curves(group, min_s)}")
             continue
-        images = curves.groupby(["method", "kind", "k", "sample_id"], sort=False)["value"].mean().dropna()
-        table = images.groupby(level=["method", "kind", "k"], sort=False).agg(["mean", "std", "count"]).reset_index()
-        half = pd.Series(stats.t.ppf(0.975, table["count"] - 1), table.index) * table["std"] / np.sqrt(table["count"])
-        table = table.assign(data=label, low=table["mean"] - half, high=table["mean"] + half, n=table["count"])
+        own = curves["run"].map(dict(enumerate(own_numbers([one.description for one in group]))))
+        drops, weight = numerators(curves[["value"]], curves["s"].astype(float), POOLED)
+        wide = curves.assign(own=own, drop=drops["value"], weight=weight).dropna(subset="value")
+        for keys in ([*POINT, "own", "sample_id"], [*POINT, "sample_id"]):
+            wide = wide.groupby(keys, sort=False)[["value", "drop", "weight"]].mean()
+        rows = [
+            [label, method, kind, k, *_point(part, quantity(METRIC_OF[str(kind)]))]
+            for (method, kind, k), part in wide.groupby(level=POINT, sort=False)
+        ]
+        table = pd.DataFrame(rows, columns=CURVE_MEAN_COLUMNS)
         places = {name: place for place, name in enumerate([*curves["method"].unique(), *CURVE_KINDS.values()])}
         table = table.sort_values(["method", "kind", "k"], key=lambda one: one.map(places) if one.name != "k" else one)
         found.append(table[CURVE_MEAN_COLUMNS])
     return _joined(found, CURVE_MEAN_COLUMNS, reasons)
+
+
+def _point(images: pd.DataFrame, of: str) -> list[Any]:
+    """Mean, quantity, value, low, high and n of one point of a curve."""
+    values = images["drop" if of == POOLED else "value"].to_numpy(float)
+    found = estimate(values, images["weight"].to_numpy(float), of)
+    return [images["value"].mean(), of, found.value, found.low, found.high, len(images)]
 
 
 def no_curves(group: Sequence[RunData], min_s: float | None) -> str:

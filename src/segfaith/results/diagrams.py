@@ -1,7 +1,6 @@
 """Diagrams of rankings of one data set: critical differences, and ranks under every operator and k."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan
 
 import pandas as pd
 from matplotlib import rc_context
@@ -98,14 +97,14 @@ def _differences(axes: Axes, test: Friedman, inches: float) -> None:
 
 @rc_context(STYLE)
 def ranks(
-    settings: Mapping[str, Mapping[str, pd.DataFrame]], agreement: Mapping[str, Mapping[str, float]] | None = None
+    settings: Mapping[str, Mapping[str, pd.DataFrame]], agreement: Mapping[str, Mapping[str, str]] | None = None
 ) -> Figure:
     """Ranks of the methods (1 = best) under every setting of the evaluation: a row of panels for each metric, a column
     for each thing that was varied.
 
     Args:
         settings: metric to what was varied ("occlusion", "k") to the table of `rankings.by_setting`, of one data set.
-        agreement: the same to Kendall's W of these rankings, in [0, 1]; NaN or missing: not shown.
+        agreement: the same to Kendall's W of these rankings, in words; missing: not shown.
 
     Raises:
         SettingsError: nothing was varied.
@@ -129,9 +128,9 @@ def ranks(
                 panel.axis("off")
                 continue
             _bump(panel, tables[over], methods)
-            w = (agreement or {}).get(metric, {}).get(over, float("nan"))
+            said = (agreement or {}).get(metric, {}).get(over, "")
             name = {"occlusion": "occlusion operator"}.get(over, over)
-            panel.set_xlabel(name + ("" if isnan(w) else f"\nKendall's W = {w:.2f}"))
+            panel.set_xlabel(f"{name}\nKendall's {said}" if said else name)
             panel.set_ylabel(f"rank by {METRICS[metric].label} (1 = best)")
     return figure
 

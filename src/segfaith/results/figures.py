@@ -25,6 +25,7 @@ from segfaith.paths import inside
 from segfaith.results import cases, charts, diagrams, galleries, rankings, strata, tables
 from segfaith.results.curves import CURVE_KINDS, curve_means
 from segfaith.results.friedman import friedman
+from segfaith.results.intervals import LEAST_IMAGES
 from segfaith.results.labels import slug
 from segfaith.results.records import RunData, replace_file
 from segfaith.results.selection import grouped, own_methods, with_score, without_variants
@@ -139,7 +140,8 @@ def _curves(data: Sequence[RunData]) -> Drawing:
     means = curve_means(list(map(without_variants, data)))
     count = _span(means["n"])
     caption = (
-        "Deletion and insertion over k, under the first occlusion operator: means over images with 95 % intervals; "
+        "Deletion and insertion over k, under the first occlusion operator: drops pooled over images (sum of drops "
+        f"over sum of s) and mean insertion gains, with 95 % intervals, none below {LEAST_IMAGES} images; "
         f"{count} images entered a point."
     )
     return Drawing(charts.curves(means), caption, (VARIANTS,))
@@ -172,7 +174,7 @@ def _rankings(data: Sequence[RunData]) -> Drawing:
     shown = list(map(without_variants, data))
     own = own_methods(shown)
     settings: dict[str, dict[str, pd.DataFrame]] = {}
-    agreement: dict[str, dict[str, float]] = {}
+    agreement: dict[str, dict[str, str]] = {}
     remarks: list[str] = []
     overs: tuple[Literal["occlusion", "k"], ...] = ("occlusion", "k")
     for metric, over in product(CURVE_KINDS, overs):
@@ -185,12 +187,16 @@ def _rankings(data: Sequence[RunData]) -> Drawing:
         elif table.attrs["why"]:
             remarks.append(f"{what}: {table.attrs['why']}.")
         for row in rankings.concordance(shown, metric, over, methods=own).to_dict("records"):
-            agreement.setdefault(metric, {})[over] = float(row["w"])
-            remarks += [f"Kendall's W of {what}: {row['why']}."] if row["why"] else []
+            if row["why"]:
+                remarks.append(f"Kendall's W of {what}: {row['why']}.")
+            else:
+                said = f"W = {row['w']:.2f}, beyond chance {row['beyond_chance']:.2f}"
+                agreement.setdefault(metric, {})[over] = f"{said}, {_p(row['p'])}"
     caption = (
         "Ranks of the methods (1 = best) under every operator and every k of the evaluation, on the images that have "
-        "all of them. Kendall's W is 1 where all settings rank alike and 0 where they have nothing in common; "
-        "controls, which lie far from the methods whatever the setting and so raise W, are left out."
+        "all of them. Kendall's W is 1 where all settings rank alike; random rankings under m settings give 1 / m, "
+        "which `beyond chance` sets to 0, and p is the share of them that agree as much. Controls, which lie far from "
+        "the methods whatever the setting and so raise W, are left out."
     )
     return Drawing(diagrams.ranks(settings, agreement), caption, (VARIANTS, *dict.fromkeys(remarks)))
 

@@ -12,6 +12,7 @@ from scipy import stats
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
+from segfaith.results.intervals import by_image
 from segfaith.results.significance import ALPHA, DECIMALS, ONE_RUN, family, paired
 from segfaith.results.tables import Run, by_data
 
@@ -65,7 +66,7 @@ def friedman(
         raise SettingsError(f"{metric!r} is a diagnostic and ranks no methods; expected one of {ranking}")
     names = family(runs, methods, chance=False)
     return [
-        _friedman(paired(group, metric, min_s), data, metric, names, single_run=single_run)
+        _friedman(paired(group, metric, min_s)[0], data, metric, names, single_run=single_run)
         for data, group in by_data(runs).items()
     ]
 
@@ -74,14 +75,14 @@ def _friedman(values: pd.DataFrame, data: str, metric: str, names: Sequence[str]
     chosen = values.reindex(columns=list(names))
     methods = [name for name in names if chosen[name].notna().any()]
     complete = chosen[methods].dropna()
-    images = complete.groupby("sample_id").mean().round(DECIMALS)
+    images = by_image(complete).round(DECIMALS)
     badness = images.to_numpy(float) * (-1 if METRICS[metric].better == "higher" else 1)
-    count, runs = len(images), complete.index.get_level_values("run").nunique()
+    count, runs = len(images), complete.index.get_level_values("own").nunique()
     table = stats.rankdata(badness, axis=1) if badness.size else badness
     ranks = dict(zip(methods, map(float, table.mean(0)), strict=True)) if table.size else {}
     notes = [f"left out, without a value here: {', '.join(name for name in names if name not in methods)}"]
     notes = notes if len(methods) < len(names) else []
-    every = chosen.dropna(how="all").index.get_level_values("run").nunique()
+    every = chosen.dropna(how="all").index.get_level_values("own").nunique()
     if runs < every:
         notes.append(f"{runs} of {every} runs entered: no image of the others has a value of all methods")
     if runs == 1 and single_run:

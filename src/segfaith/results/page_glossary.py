@@ -91,7 +91,11 @@ TERMS: dict[str, tuple[str, str]] = {
         "Values that do not exist for a measured sample, such as the stability of a constant map. They are left out "
         "of means and counted here.",
     ),
-    "run": ("Run", "One data set, model, seed and settings; the unit over which means ± std are taken."),
+    "run": (
+        "Run",
+        "One data set, model, seed and settings; the unit over which means ± std are taken. Runs that differ in "
+        "methods' parameters alone (ablations) are one run for tests.",
+    ),
     "images": ("Images", "Different images; the same image in several runs counts once."),
     "small_s": (
         "Small s",
@@ -104,23 +108,26 @@ TERMS: dict[str, tuple[str, str]] = {
     ),
     "wins": (
         "Wins",
-        "In how many runs the run-level mean of the first method is better than that of the second.",
+        "In how many runs the run-level mean of the first method is better than that of the second; a draw is no win.",
     ),
     "paper": ("Paper", "The figure of Table 1 of the paper: mean ± std over its runs."),
     "claim": (
         "Claims check",
         "The paper's claims, each held against run-level means. What the paper says of every run must hold in "
         "every run; the others must hold for the means over runs, and the count says in how many runs they hold too. "
-        "Not testable where a method or metric is missing.",
+        "A difference of means below 0.0001, or of runtimes below 5 %, is a draw. Not testable where a method or "
+        "metric is missing, and below ten images.",
     ),
     "difference": (
         "Difference",
-        "Mean over images of first − second, each image averaged over its runs first. In the metric's own unit.",
+        "First − second over images, each averaged over its runs first, in the metric's own unit. Of drops relative to "
+        "s it is the pooled drop, the sum of drops over the sum of s; of leakages the mean without the lowest and the "
+        "highest tenth; of the rest the mean. So small s and small drops can't rule it, as they can a mean.",
     ),
     "interval": (
         "95 % interval",
-        "Where intervals are given for differences: bias-corrected and accelerated bootstrap (BCa), images resampled "
-        "as clusters. On curves: of the mean over images.",
+        "Of the quantity beside it (pooled drop, trimmed mean or mean), over images, by Student's t: of the pooled "
+        "drop linearised, of the trimmed mean with the winsorised variance. None below 20 images.",
     ),
     "effect": (
         "Effect size",
@@ -146,14 +153,16 @@ TERMS: dict[str, tuple[str, str]] = {
     ),
     "concordance": (
         "Kendall's W",
-        "Agreement of the rankings of methods under several settings: 1 if all are the same, 0 if they have nothing "
-        "in common.",
+        "Agreement of the rankings of methods under several settings: 1 if all are the same. Random rankings give 1 "
+        "over the number of settings, not 0. Beyond chance: how far W lies above that, as a share of what it could; 0 "
+        "is chance, 1 the same ranking everywhere, and below 0 they agree less than random ones. p: the share of "
+        "random rankings that agree at least as much. Not given below ten images.",
     ),
     "setting": ("Rank (mean)", "Rank of the method under the setting (1 = best), and its mean over images."),
     "curve": (
         "Curves",
-        "Mean over images at several k, first operator: the relative drop of s after deletion in the target (tdd) and "
-        "outside it (odd), and the rise of s after insertion.",
+        "At several k, first operator: the relative drop of s after deletion in the target (tdd) and outside it (odd), "
+        "pooled over images (sum of drops over sum of s), and the mean rise of s after insertion.",
     ),
     "area": (
         "Area",

@@ -6,7 +6,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from segfaith.results import curves, rankings, tables
-from segfaith.results.page_model import base, count, is_control, join, listed, metric_ref, number, ref, words
+from segfaith.results.distinct import own_numbers
+from segfaith.results.page_model import base, count, is_control, join, listed, metric_ref, ref, words
+from segfaith.results.page_robust import concordance_words
 from segfaith.results.page_tests import Tested
 from segfaith.results.records import RunData
 from segfaith.results.selection import own_methods, with_score
@@ -59,11 +61,12 @@ def _few_runs(group: Sequence[RunData], single_run: bool) -> Markup:
     group = [one for one in group if (one.records["status"] == "ok").any()]
     if not group:
         return words("No sample was measured.")
-    if len(group) == 1:
+    if len(set(own_numbers([one.description for one in group]))) == 1:
         tests = words("the {} speak of other images under this run alone", ref("p", "p-values"))
         return words(
-            "It is a single {}: nothing here speaks of other seeds or models, there is no spread over runs, and {}.",
+            "It is a single {}{}: nothing here speaks of other seeds or models, there is no spread over runs, and {}.",
             ref("run", "run"),
+            "" if len(group) == 1 else " with its ablations",
             tests if single_run else "differences are not tested",
         )
     models = len({model_name(one) for one in group})
@@ -156,16 +159,17 @@ def _circular(group: Sequence[RunData]) -> Markup:
     for setting in settings:
         part = found[found["setting"] == setting].sort_values("rank")
         best.setdefault(str(part.iloc[0]["method"]), []).append(setting)
-    (agreed,) = rankings.concordance(group, "tdd", "occlusion", methods=own)["w"]
+    (agreed,) = rankings.concordance(group, "tdd", "occlusion", methods=own).to_dict("records")
     leaders = listed([words("{} under {}", name, listed(where)) for name, where in best.items()])
+    methods = count(found["method"].nunique(), "method")
     return words(
-        '{} Highest TDD by {}: {}; {} = {} over {} (<a href="#rankings">rankings</a>).',
+        '{} Highest TDD by {}: {}; {} (<a href="#rankings">rankings</a>).',
         start,
         ref("occlusion", "operator"),
         leaders,
-        ref("concordance", "Kendall’s W"),
-        ref("concordance", number(agreed, 2)),
-        count(found["method"].nunique(), "method"),
+        words("how far the rankings agree is {}", agreed["why"])
+        if agreed["why"]
+        else words("{} over {}", concordance_words(agreed), methods),
     )
 
 

@@ -3,7 +3,7 @@
 Every function takes the label of one data set and its runs, and gives the parts of a section about it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan, nan
 from typing import Any
 
@@ -71,7 +71,8 @@ def claims_check(label: str, group: Sequence[RunData]) -> list[Any]:
         (
             name_cell(row["claim"][0].upper() + row["claim"][1:]),
             Cell(verdict(row["holds"]), row["holds"], under=_in_the_mean(row["holds"], row["count"])),
-            Cell(row["count"].split()[0], row["count"]),
+            Cell(row["count"].replace(" runs", ""), row["count"]),
+            _beside(row),
             Cell(row["numbers"], row["numbers"], define=row.get("metric", "claim")),
         )
         for row in found.to_dict("records")
@@ -80,6 +81,7 @@ def claims_check(label: str, group: Sequence[RunData]) -> list[Any]:
         Column("Claim of the paper", "claim", numeric=False),
         Column("Verdict", "claim", numeric=False),
         Column("Runs", "run"),
+        Column("Difference", "claim"),
         Column("Numbers", "mean", numeric=False),
     )
     return [Table(f"claims-{slug(label)}", words("Claims of the paper on {}", label), columns, tuple(rows))]
@@ -87,14 +89,20 @@ def claims_check(label: str, group: Sequence[RunData]) -> list[Any]:
 
 def _in_the_mean(said: str, runs: str) -> str:
     """What a claim that holds, though not in every run, rests on."""
-    held, _, every = runs.split()[0].partition("/")
-    return "in the mean" if said == "holds" and held != every else ""
+    held, slash, every = runs.split()[0].partition("/")
+    return "in the mean" if said == "holds" and slash and held != every.rstrip(",") else ""
+
+
+def _beside(row: Mapping[Any, Any]) -> Cell:
+    """The difference to the rival, over images, with its interval."""
+    words_ = claims.interval_words(row)
+    return Cell(words_ or "n/a", row["difference"] if words_ else None, define="difference" if words_ else "")
 
 
 def verdict(said: str) -> Markup:
     """A verdict with its sign, which does not rest on colour."""
     kind = {"holds": "good", "fails": "bad"}.get(said, "open")
-    sign = {"good": "✓", "bad": "✗", "open": "?"}[kind]
+    sign = {"good": "✓", "bad": "✗", "open": "?"}[kind] if said != "draw" else "="
     return words('<span class="verdict {}"><span aria-hidden="true">{} </span>{}</span>', kind, sign, said)
 
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import rankings, strata, tables
 from segfaith.results.curves import CURVE_KINDS, areas, curve_means
+from segfaith.results.intervals import LEAST_IMAGES
 from segfaith.results.labels import slug
 from segfaith.results.page_charts import Line, key, lines
 from segfaith.results.page_model import (
@@ -29,6 +30,7 @@ from segfaith.results.page_model import (
     metric_column,
     name_cell,
     number,
+    p_words,
     quiet,
     ref,
     rows_by,
@@ -62,11 +64,13 @@ def curves(label: str, group: Sequence[RunData]) -> list[Any]:
         series = [_line(part[part["method"] == name], name, "k") for name in method_order(part["method"])]
         panels.append(lines(series, f"{KINDS[kind][0]}: {METRICS[KINDS[kind][1]].label}", "k"))
     caption = words(
-        "{} by {}; bands, for methods that explain, are {}s of the mean over up to {}, cut where they leave the panel.",
+        "{} by {}: drops are pooled over images, insertion gains are means. Bands, for methods that explain, are {}s "
+        "over up to {}, cut where they leave the panel; fewer than {} have none.",
         ref("curve", "Curves"),
         ref("deleted", "k"),
         ref("interval", "95 % interval"),
         count(int(means["n"].max()), "image"),
+        LEAST_IMAGES,
     )
     parts: list[Any] = [Charts(tuple(panels), caption, key(method_order(means["method"]), line=True))]
     found = areas(shown)
@@ -105,16 +109,27 @@ def _order(label: str, group: Sequence[RunData], metric: str, over: Literal["occ
     if isnan(agreed["w"]):
         return [Prose(words("By {}: {}.", what, agreed["why"]))]
     said = words(
-        "By {}: {} = {} over {}, {} and {}.{}",
+        "By {}: {} over {}, {} and {}.{}",
         what,
-        ref("concordance", "Kendall’s W"),
-        ref("concordance", number(agreed["w"], 2)),
+        concordance_words(agreed),
         count(agreed["settings"], "setting"),
         count(agreed["methods"], "method"),
         count(agreed["images"], "image"),
         f" Left out: {agreed['left_out']}." if agreed["left_out"] else "",
     )
     return [Prose(said), _settings(label, rankings.by_setting(group, metric, over, methods=own), metric, over)]
+
+
+def concordance_words(agreed: Mapping[Any, Any]) -> Markup:
+    """Kendall's W, what of it is beyond chance, and p."""
+    return words(
+        "{} = {} (chance {}; {} beyond chance, {})",
+        ref("concordance", "Kendall’s W"),
+        ref("concordance", number(agreed["w"], 2)),
+        ref("concordance", number(1 / agreed["settings"], 2)),
+        ref("concordance", number(agreed["beyond_chance"], 2)),
+        ref("concordance", p_words(agreed["p"])),
+    )
 
 
 def _settings(label: str, found: pd.DataFrame, metric: str, over: str) -> Table:
@@ -267,7 +282,11 @@ def _wide(label: str, found: pd.DataFrame, columns: Mapping[str, Column], name: 
 def _line(part: pd.DataFrame, name: str, x: str) -> Line:
     part = part.sort_values(x)
     banded = "low" in part and not is_control(name)
-    columns = [part[x], part["mean"], *(part[one] if banded else pd.Series(nan, part.index) for one in ("low", "high"))]
+    columns = [
+        part[x],
+        part["value" if "value" in part else "mean"],
+        *(part[one] if banded else pd.Series(nan, part.index) for one in ("low", "high")),
+    ]
     return Line(name, tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in zip(*columns, strict=True)))
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import friedman, significance
+from segfaith.results.intervals import quantity
 from segfaith.results.labels import slug
 from segfaith.results.page_charts import ranks
 from segfaith.results.page_model import (
@@ -97,7 +98,7 @@ def _test(label: str, metric: str, pairs: pd.DataFrame, ranked: friedman.Friedma
     name = f"pairs-{metric}-{slug(label)}"
     columns = (
         Column("Pair", "method", numeric=False),
-        Column("Difference", "difference", "descending"),
+        Column(f"Difference, {quantity(metric)}", "difference", "descending"),
         Column("95 % interval", "interval"),
         Column("Effect", "effect", "descending"),
         Column("p (Holm)", "p"),

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import claims, tables, trust
+from segfaith.results.distinct import own_numbers
 from segfaith.results.page_limits import first_setting, model_name
 from segfaith.results.page_model import count, is_control, join, listed, metric_ref, number, p_words, ref, spread, words
 from segfaith.results.page_tests import Tested, winner
@@ -35,14 +36,15 @@ def ran(label: str, group: Sequence[RunData]) -> Markup:
         states = one.records.groupby("sample_id")["status"].agg(set)
         for state in states:
             found["ok" if "ok" in state else "failed" if "failed" in state else "skipped"] += 1
-    samples = sum(found.values())
+    samples, own_runs = sum(found.values()), len(set(own_numbers([one.description for one in group])))
     methods = method_order(name for one in group for name in one.records["method"])
     own = [name for name in methods if not is_control(name)]
     controls = [name for name in methods if is_control(name)]
     return words(
-        "<strong>{}</strong>: {} of {} ({}) with {} {}, on {}. {} of {} were measured{}. Methods: {}{}. {}",
+        "<strong>{}</strong>: {}{} of {} ({}) with {} {}, on {}. {} of {} were measured{}. Methods: {}{}. {}",
         label,
         ref("run", count(len(group), "run")),
+        f" ({own_runs} of their own, the rest ablations)" if own_runs < len(group) else "",
         count(len(models), "model"),
         join(models),
         "seed" if len(seeds) == 1 else "seeds",
@@ -99,6 +101,8 @@ def _best(runs: Sequence[tables.Run], values: pd.DataFrame, metric: str, result:
         names[1],
         ref(metric, spread(means[names[1]], stds[names[1]])),
     )
+    if tables.side(means[names[0]], means[names[1]], metric) == 0:
+        sentence += words(" (a {})", ref("claim", "draw"))
     if len(shared) < len(every):
         sentence += words(" (over the {} of {} that have all methods)", len(shared), count(len(every), "run"))
     won = tables.wins(runs, metric)
@@ -122,7 +126,7 @@ def _told(pairs: pd.DataFrame, metric: str, names: tuple[str, str]) -> Markup:
     if row["significant"] and winner(row, metric) != names[0]:
         said += f" in favour of {winner(row, metric)}"
     sentence = words("; over images {} ({})", said, ref("p", p_words(row["p_holm"])))
-    if row["effect"] * row["difference"] < 0:
+    if row["effect"] and winner(row, metric) != names[0]:
         sentence += words("; the test on ranks points the other way than the means (few images rule the mean)")
     return sentence
 
@@ -178,7 +182,7 @@ def _claims(runs: Sequence[tables.Run]) -> Markup:
     counts = found["holds"].value_counts()
     if not (counts.get("holds", 0) + counts.get("fails", 0)):
         return Markup("")
-    said = [f"{counts[name]} {words_}" for name, words_ in CLAIM_WORDS.items() if counts.get(name, 0)]
+    said = [f"{counts[name]} {words_}" for name, words_ in claims.VERDICTS.items() if counts.get(name, 0)]
     return words(
         'Of the paper’s {} {} (<a href="#claims">claims check</a>).', ref("claim", f"{len(found)} claims"), listed(said)
     )
@@ -204,6 +208,3 @@ def _evidence(runs: Sequence[tables.Run]) -> Markup:
         "plain objects left out" if kind != "plain" else "plain objects only",
         verdicts,
     )
-
-
-CLAIM_WORDS = {"holds": "hold", "fails": "fail", "not testable": "can’t be tested here"}

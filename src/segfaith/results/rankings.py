@@ -5,20 +5,28 @@ the same maps are ranked under every operator, and under every k, that the runs 
 images, and Kendall's W says how far the rankings agree: with m settings, n methods, R_i the sum of method i's ranks
 over the settings, S = sum_i (R_i - mean R)^2 and T_j = sum over the groups of t tied methods in setting j of t^3 - t,
 
-    W = 12 S / (m^2 (n^3 - n) - m sum_j T_j)   in [0, 1]; 1: the same ranking everywhere, 0: no agreement.
+    W = 12 S / (m^2 (n^3 - n) - m sum_j T_j)   in [0, 1]; 1: the same ranking everywhere.
 
-Kendall and Babington Smith 1939; the correction for ties is Kendall's of 1945. Every function takes `min_s`, which
-leaves out samples with a lower s.
+Kendall and Babington Smith 1939; the correction for ties is Kendall's of 1945. Chance is not at 0: where each setting
+ranks at random, whatever ranks it ties, E S = sum_j (n^3 - n - T_j) / 12, for the deviations of different settings
+from their mean rank have no correlation, and so E W = 1 / m. What is beyond chance is therefore
+
+    (W - 1 / m) / (1 - 1 / m) = (m W - 1) / (m - 1)   in [-1 / (m - 1), 1]; 0: no more than random rankings,
+
+which without ties is the mean of Spearman's correlation over all pairs of settings (Kendall and Gibbons 1990, section
+6.4). p is the share of random rankings with the same ties whose W is at least as high. Below ten images nothing is
+given. Every function takes `min_s`, which leaves out samples with a lower s.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan
+from itertools import permutations
+from math import factorial, nan
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
@@ -28,8 +36,22 @@ from segfaith.results.selection import grouped
 
 OVER = {"occlusion": "occlusion operators", "k": "values of k"}
 SETTING_COLUMNS = ["data", "setting", "method", "mean", "rank", "n"]
-CONCORDANCE_COLUMNS = ["data", "over", "metric", "w", "methods", "settings", "images", "why", "left_out"]
-LEAST_SETTINGS, LEAST_METHODS = 2, 3
+CONCORDANCE_COLUMNS = [
+    "data",
+    "over",
+    "metric",
+    "w",
+    "beyond_chance",
+    "p",
+    "methods",
+    "settings",
+    "images",
+    "why",
+    "left_out",
+]
+LEAST_SETTINGS, LEAST_METHODS, LEAST_IMAGES = 2, 3, 10
+EVERY, DRAWS = 20_000, 9999
+"""Up to so many rankings all are counted for p; of more so many are drawn."""
 ALL = "1"
 """The k at which every pixel of a region goes, so that all methods are tied: it ranks nothing, and lowers W."""
 ROUND = 6
@@ -109,26 +131,30 @@ def concordance(
     """Kendall's W of the rankings of `by_setting`, a row per data set.
 
     Returns:
-        Columns data, over, metric, w, methods and settings and images (their numbers), why (empty, or "not testable:"
-        and the reason; w is then NaN), left_out (methods, settings and runs that did not enter, and why).
+        Columns data, over, metric, w, beyond_chance (see the module), p (see `permutation_p`), methods and settings and
+        images (their numbers), why (empty, or "not testable:" and the reason; the three figures are then NaN), left_out
+        (methods, settings and runs that did not enter, and why).
     """
     rows = []
     for label, group in grouped(data).items():
         found = _complete(group, metric, over, methods, min_s)
-        w, why = nan, found.why
+        w, beyond, p, why = nan, nan, nan, found.why
         if not why and len(found.settings) < LEAST_SETTINGS:
             which = ", ".join(found.settings)
             why = f"the runs measured 1 of the {OVER[over]} ({which}), at least {LEAST_SETTINGS} needed"
         if not why and len(found.methods) < LEAST_METHODS:
             why = f"{len(found.methods)} methods, at least {LEAST_METHODS} needed"
+        if not why and found.images < LEAST_IMAGES:
+            why = f"{found.images} images, at least {LEAST_IMAGES} needed"
         if not why:
             means = found.values.groupby(level="run").mean().mean()
-            w = kendall_w(
-                [_ranks(means[setting].reindex(found.methods), metric).to_list() for setting in found.settings]
-            )
+            ranks = [_ranks(means[setting].reindex(found.methods), metric).to_list() for setting in found.settings]
+            w = kendall_w(ranks)
+            beyond = beyond_chance(w, len(ranks))
+            p = permutation_p(ranks)
             why = "all methods are tied under every setting" if np.isnan(w) else ""
         counts = [len(found.methods), len(found.settings), found.images]
-        rows.append([label, over, metric, w, *counts, f"not testable: {why}" if why else "", found.left_out])
+        rows.append([label, over, metric, w, beyond, p, *counts, f"not testable: {why}" if why else "", found.left_out])
     return pd.DataFrame(rows, columns=CONCORDANCE_COLUMNS)
 
 
@@ -147,6 +173,43 @@ def kendall_w(ranks: ArrayLike) -> float:
     ties = sum(float((counts**3 - counts).sum()) for counts in (np.unique(row, return_counts=True)[1] for row in table))
     whole = m**2 * (n**3 - n) - m * ties
     return float(12 * ((sums - sums.mean()) ** 2).sum() / whole) if whole > 0 else nan
+
+
+def beyond_chance(w: float, settings: int) -> float:
+    """How far W lies above what random rankings give, 1 / settings, as a share of what it could: 0 chance, 1 full."""
+    return (settings * w - 1) / (settings - 1)
+
+
+def permutation_p(ranks: ArrayLike, seed: int = 0) -> float:
+    """The share of random rankings whose W is at least as high; small where settings agree beyond chance.
+
+    Each setting keeps its ranks, ties included, and gives them to the methods in random order. All orders are counted
+    where there are at most 20000 (the first setting's is kept, which changes nothing); else 9999 are drawn, and the
+    ranking itself counts as one more.
+
+    Args:
+        ranks: of shape (settings, methods).
+
+    Returns:
+        p in (0, 1]; NaN where every setting ties all methods.
+    """
+    table = np.asarray(ranks, dtype=float)
+    if np.isnan(kendall_w(table)):
+        return nan
+    centred = table - table.mean(1, keepdims=True)
+    least = (centred.sum(0) ** 2).sum() - 1e-9
+    first, *others = centred
+    if factorial(table.shape[1]) ** len(others) <= EVERY:
+        orders = np.array(list(permutations(range(table.shape[1]))))
+        sums = first[None]
+        for row in others:
+            sums = (sums[:, None] + row[orders][None]).reshape(-1, table.shape[1])
+        return float(((sums**2).sum(1) >= least).mean())
+    rng = np.random.default_rng(seed)
+    drawn: NDArray[np.float64] = np.zeros((DRAWS, table.shape[1]))
+    for row in centred:
+        drawn += rng.permuted(np.broadcast_to(row, drawn.shape), axis=1)
+    return float((((drawn**2).sum(1) >= least).sum() + 1) / (DRAWS + 1))
 
 
 def _complete(

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.distinct import refuse_repeats
 from segfaith.results.labels import refuse_mixtures
 from segfaith.results.seals import read_json, sealed_table
 from segfaith.results.shards import planned_files, read_curves, read_randomisation, read_records, record_files
@@ -131,17 +132,12 @@ def load_runs(paths: Sequence[Path]) -> list[RunData]:
 
     Raises:
         SettingsError: as `find_runs` and `read_run`; two directories that hold the same run, which must not count
-            twice; or runs that must not be averaged, see `labels.refuse_mixtures`.
+            twice, see `distinct.refuse_repeats`; or runs that must not be averaged, see `labels.refuse_mixtures`.
     """
     data = [load_run(directory) for directory in find_runs(paths)]
-    seen: dict[str, Path] = {}
-    for one in data:
-        identity = one.description.get("identity_sha256")
-        if identity in seen:
-            raise SettingsError(f"{seen[identity]} and {one.directory} hold the same run; name one of them")
-        if identity is not None:
-            seen[identity] = one.directory
-    refuse_mixtures((one.directory, one.description) for one in data)
+    described = [(one.directory, one.description) for one in data]
+    refuse_mixtures(described)
+    refuse_repeats(described)
     return data
 
 

@@ -2,7 +2,8 @@
 
 The unit is the image. Within one data set, the values of an image are first averaged over its runs, so that an image
 that several runs drew counts once; what is compared are two methods on the same images. A value counts only where the
-run has it of both methods, so that an easy run never counts for one of them alone.
+run has it of both methods, so that an easy run never counts for one of them alone. Runs that differ in methods'
+parameters alone, as ablations do, are one run here (`distinct`).
 
 Images are all that is drawn at random here: p-values and intervals speak of other images of the data set, under the
 mean over these runs. They do not speak of other models or seeds, and with one run that mean may be the quirk of one
@@ -10,10 +11,9 @@ model under one seed. A single run is therefore not testable unless `single_run=
 holds for that run alone. Spread between runs and win counts need several runs whatever is asked (`results.tables`).
 """
 
-import warnings
 from collections.abc import Sequence
 from itertools import combinations
-from math import inf, isnan, nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from statsmodels.stats.multitest import multipletests
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
+from segfaith.results.distinct import own_numbers
+from segfaith.results.intervals import by_image, estimate, numerators, quantity
 from segfaith.results.selection import under_test
 from segfaith.results.tables import Run, by_data, measured
 
@@ -45,8 +47,8 @@ RESAMPLES = 9999
 DECIMALS = 12
 """Differences are rounded to this, so that what floats add in rounding is neither a difference nor breaks a tie."""
 COLUMNS = (
-    *("data", "metric", "first", "second", "images", "runs", "mean_first", "mean_second", "difference", "low", "high"),
-    *("effect", "statistic", "p", "p_holm", "significant", "p_method", "note", "why"),
+    *("data", "metric", "first", "second", "images", "runs", "of", "value_first", "value_second", "difference", "low"),
+    *("high", "effect", "statistic", "p", "p_holm", "significant", "p_method", "note", "why"),
 )
 
 
@@ -65,9 +67,9 @@ def compare(
     are ranked, then left out of the sums). Its p-value is exact for up to 50 images without zeros and ties; otherwise
     by 9999 draws of signs (all, where there are no more) with fewer than 25 differences that are not zero, and by the
     normal approximation with more. Holm's correction is over all pairs of one data set and metric that were
-    testable. The interval is BCa (Efron 1987) at 95 %, of the mean difference, by drawing images, which is the cluster
-    bootstrap since each image holds all its runs; its mean and the test's ranks may disagree where few images rule the
-    mean, and the note then says so.
+    testable. The difference and its 95 % interval are of the metric's quantity (`intervals`: the pooled drop, trimmed
+    mean or mean over images), which may point the other way than the test's ranks where few images rule it; the note
+    then says so.
 
     Args:
         metric: of `METRICS`.
@@ -75,14 +77,15 @@ def compare(
         methods: to compare, as in the records. By default the methods under test and `random_cells`, see `family`:
             each further pair makes Holm's correction harsher for all.
         single_run: also tests where one run alone has both methods; see the module.
-        seed: of the bootstrap and the permutations.
+        seed: of the permutations.
 
     Returns:
-        Columns data, metric, first, second, images (with both values), runs (that hold both), mean_first, mean_second,
-        difference (mean of first - second), low, high, effect (see `rank_biserial`; positive: first has the larger
-        values), statistic (the smaller sum of ranks), p, p_holm, significant (p_holm < .05), p_method (exact,
-        permutation or asymptotic), note, and why: empty, or "not testable: ...". In that case the counts and the three
-        means are all that is given, the others are NaN and significant is False.
+        Columns data, metric, first, second, images (with both values), runs (of their own, that hold both), of (the
+        quantity), value_first, value_second, difference (of first - second image by image), low, high (NaN below 20
+        images), effect (see `rank_biserial`; positive: first has the larger values), statistic (the smaller sum of
+        ranks), p, p_holm, significant (p_holm < .05), p_method (exact, permutation or asymptotic), note, and why:
+        empty, or "not testable: ...". In that case the counts, the two values and the difference are all that is
+        given, the others are NaN and significant is False.
 
     Raises:
         SettingsError: an unknown metric; methods that no run holds, or fewer than two different ones.
@@ -91,10 +94,11 @@ def compare(
     names = family(runs, methods)
     rows: list[dict[str, Any]] = []
     for data, group in by_data(runs).items():
-        values = paired(group, metric, min_s)
+        values, s = paired(group, metric, min_s)
         held = {name for _, records in group for name in records["method"]}
         pairs = [
-            {"data": data, "metric": metric} | _pair(values, first, second, held, single_run=single_run, seed=seed)
+            {"data": data, "metric": metric}
+            | _pair(values, s, metric, first, second, held, single_run=single_run, seed=seed)
             for first, second in combinations(names, 2)
         ]
         tested = [row for row in pairs if not row["why"]]
@@ -143,29 +147,62 @@ def family(runs: Sequence[Run], methods: Sequence[str] | None = None, *, chance:
     return list(methods)
 
 
-def paired(group: Sequence[Run], metric: str, min_s: float | None) -> pd.DataFrame:
-    """A row per run and sample, a column per method; NaN where undefined, skipped, failed or infinite."""
+def paired(group: Sequence[Run], metric: str, min_s: float | None) -> tuple[pd.DataFrame, pd.Series]:
+    """Values and s, a row per (own, run, sample_id), a column per method; NaN where undefined, not ok or infinite.
+
+    `own` numbers the runs of their own (see `distinct`).
+    """
     parts = [
-        measured(records, min_s).reindex(columns=["sample_id", "method", metric]).assign(run=number)
-        for number, (_, records) in enumerate(group)
+        measured(records, min_s).reindex(columns=["sample_id", "method", metric, "s"]).assign(run=number, own=own)
+        for (number, (_, records)), own in zip(
+            enumerate(group), own_numbers([description for description, _ in group]), strict=True
+        )
     ]
-    rows = pd.concat(parts, ignore_index=True).astype({metric: float}).replace([inf, -inf], nan)
-    values: pd.DataFrame = rows.groupby(["run", "sample_id", "method"])[metric].mean().unstack("method")
-    return values
+    rows = pd.concat(parts, ignore_index=True).astype({metric: float, "s": float}).replace([inf, -inf], nan)
+    keys = ["own", "run", "sample_id"]
+    values: pd.DataFrame = rows.groupby([*keys, "method"])[metric].mean().unstack("method")
+    return values, rows.groupby(keys)["s"].mean()
+
+
+def difference(values: pd.DataFrame, s: pd.Series, metric: str, first: str, second: str) -> dict[str, Any]:
+    """The metric's quantity of two methods and of their difference, over the images that have both.
+
+    Args:
+        values, s: as `paired` gives them.
+
+    Returns:
+        images, runs, of, value_first, value_second, difference, low, high, and no_interval (why there is none).
+    """
+    both, of = values.reindex(columns=[first, second]).dropna(), quantity(metric)
+    drops, weights = numerators(both, s.reindex(both.index), of)
+    images = by_image(drops.assign(weights=weights))
+    ours, theirs, weight = (images[name].to_numpy(float) for name in (first, second, "weights"))
+    found = estimate(ours - theirs, weight, of)
+    return {
+        **{"images": len(images), "runs": both.index.get_level_values("own").nunique(), "of": of},
+        **{"value_first": estimate(ours, weight, of).value, "value_second": estimate(theirs, weight, of).value},
+        **{"difference": found.value, "low": found.low, "high": found.high, "no_interval": found.why},
+    }
 
 
 def _pair(
-    values: pd.DataFrame, first: str, second: str, held: set[str], *, single_run: bool, seed: int
+    values: pd.DataFrame,
+    s: pd.Series,
+    metric: str,
+    first: str,
+    second: str,
+    held: set[str],
+    *,
+    single_run: bool,
+    seed: int,
 ) -> dict[str, Any]:
     """The row of one pair, without p_holm."""
-    both = values.reindex(columns=[first, second]).dropna()
-    images = both.groupby("sample_id").mean()
+    images = by_image(values.reindex(columns=[first, second]).dropna())
     differences = (images[first] - images[second]).to_numpy(float).round(DECIMALS)
-    runs = both.index.get_level_values("run").nunique()
+    found = difference(values, s, metric, first, second)
+    no_interval = found.pop("no_interval")
     row: dict[str, Any] = {
-        **{"first": first, "second": second, "images": len(images), "runs": runs},
-        **{"mean_first": images[first].mean(), "mean_second": images[second].mean()},
-        **{"difference": float(differences.mean()) if len(differences) else nan, "low": nan, "high": nan},
+        **{"first": first, "second": second, **found},
         **{"effect": nan, "statistic": nan, "p": nan, "p_holm": nan, "significant": False, "p_method": ""},
     }
     missing = [name for name in (first, second) if name not in held]
@@ -177,30 +214,22 @@ def _pair(
         why = f"{' and '.join(empty)} {'has' if len(empty) == 1 else 'have'} no defined value here"
     elif not len(differences):
         why = "no image has a value of both in the same run"
-    elif runs == 1 and not single_run:
+    elif row["runs"] == 1 and not single_run:
         why = ONE_RUN
     elif not changed:
         why = f"all differences are zero ({len(differences)} images)"
     elif changed < LEAST_DIFFERENCES:
         why = f"{changed} images with a difference, at least {LEAST_DIFFERENCES} needed"
     else:
-        return row | _test(differences, seed, ["one run: says nothing of other seeds or models"] if runs == 1 else [])
-    return row | {"note": "", "why": f"not testable: {why}"}
-
-
-def _test(differences: NDArray[np.float64], seed: int, notes: list[str]) -> dict[str, Any]:
-    """Wilcoxon's test, effect and interval of one pair."""
-    method, statistic, p = _wilcoxon(differences, seed)
-    low, high = _interval(differences, seed)
-    effect = rank_biserial(differences)
-    if isnan(low):
-        notes.append("no interval: all differences are equal")
-    if p < ALPHA and effect * differences.mean() < 0:
-        notes.append("the mean points the other way than the ranks: few images rule it")
-    return {
-        **{"low": low, "high": high, "effect": effect, "statistic": statistic, "p": p},
-        **{"p_method": method, "note": "; ".join(notes), "why": ""},
-    }
+        notes = ["one run: says nothing of other seeds or models"] if row["runs"] == 1 else []
+        notes += [no_interval] if no_interval else []
+        method, statistic, p = _wilcoxon(differences, seed)
+        effect = rank_biserial(differences)
+        if p < ALPHA and effect * row["difference"] < 0:
+            notes.append(f"the {row['of']} points the other way than the ranks: few images rule it")
+        tested = {"effect": effect, "statistic": statistic, "p": p, "p_method": method}
+        return row | tested | {"note": "; ".join(notes), "why": ""}
+    return row | {"low": nan, "high": nan, "note": "", "why": f"not testable: {why}"}
 
 
 def _wilcoxon(differences: NDArray[np.float64], seed: int) -> tuple[str, float, float]:
@@ -212,22 +241,3 @@ def _wilcoxon(differences: NDArray[np.float64], seed: int) -> tuple[str, float, 
     how: Any = draws if name == "permutation" else name  # scipy's stubs do not know "asymptotic"
     result = stats.wilcoxon(differences, zero_method="pratt", method=how)
     return name, float(result.statistic), float(result.pvalue)
-
-
-def _interval(differences: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """95 % BCa interval of the mean; NaN where all values are equal, so that nothing varies from draw to draw."""
-    if np.ptp(differences) == 0:
-        return nan, nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        interval = stats.bootstrap(
-            (differences,),
-            np.mean,
-            n_resamples=RESAMPLES,
-            batch=max(1, 2_000_000 // len(differences)),
-            vectorized=True,
-            confidence_level=1 - ALPHA,
-            method="BCa",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return float(interval.low), float(interval.high)

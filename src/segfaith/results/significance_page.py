@@ -9,6 +9,7 @@ import pandas as pd
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.friedman import Friedman, friedman
+from segfaith.results.intervals import LEAST_IMAGES, quantity
 from segfaith.results.records import replace_file
 from segfaith.results.significance import ALPHA, CHANCE, COLUMNS, TESTED, compare, family
 from segfaith.results.tables import Run, by_data, notes
@@ -72,7 +73,7 @@ def _gather(
             lines += ["", f"### {METRICS[metric].label} ({metric})", ""]
             if len(chosen):
                 lines += [f"Holm's correction is over {tested} of {len(chosen)} pairs, those that are testable.", ""]
-                lines += _table([_cells(row) for row in chosen.to_dict("records")])
+                lines += _table([_cells(row) for row in chosen.to_dict("records")], quantity(metric))
             else:
                 lines.append(
                     "- not testable: fewer than two methods but for controls and variants; name some to compare"
@@ -84,10 +85,13 @@ def _gather(
 
 
 INTRODUCTION = (
-    "Methods are paired over images, each averaged over its runs first. `Difference`: mean of first minus second, with "
-    "a 95 % BCa bootstrap interval over images. `Effect`: matched-pairs rank-biserial correlation from -1 to 1, "
-    "positive where the first tends to have the larger values. `p`: Wilcoxon's signed-rank test with Pratt's zeros; "
-    f"the verdict follows p after Holm's correction over the pairs of a data set and metric, at {ALPHA:g}. `not told "
+    "Methods are paired over images, each averaged over its runs first; an ablation is no run of its own. "
+    "`Difference`: first minus second with a 95 % interval over images, of the quantity that heads the table: of drops "
+    "relative to s the pooled drop (sum of drops over sum of s), of leakages the mean without the lowest and the "
+    f"highest tenth, of the rest the mean; no interval below {LEAST_IMAGES} images. `Effect`: matched-pairs "
+    "rank-biserial correlation from -1 to 1, positive where the first tends to have the larger values. `p`: Wilcoxon's "
+    "signed-rank test with Pratt's zeros; the verdict follows p after Holm's correction over the pairs of a data set "
+    f"and metric, at {ALPHA:g}. `not told "
     "apart` is no proof of equality. All of this speaks of other images under these models and seeds, not of other "
     "models or seeds. Mean ranks: 1 is best; where Friedman's p is below the same level, methods whose ranks differ by "
     "more than the critical difference (Nemenyi) are told apart, else none are. Each method is also compared with "
@@ -96,12 +100,9 @@ INTRODUCTION = (
 )
 
 
-_HEADER = ("First", "Second", "Images", "Runs", "First's mean", "Second's mean", "Difference", "Effect", "p", "p Holm")
-
-
 def _cells(row: Mapping[Any, Any]) -> list[str]:
     interval = "" if isnan(row["low"]) else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
-    means = [_number(row["mean_first"], ".3f"), _number(row["mean_second"], ".3f")]
+    means = [_number(row["value_first"], ".3f"), _number(row["value_second"], ".3f")]
     chances = ["n/a" if isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in (row["p"], row["p_holm"])]
     middle = [_number(row["difference"], "+.3f") + interval, _number(row["effect"], "+.2f"), *chances]
     return [row["first"], row["second"], str(row["images"]), str(row["runs"]), *means, *middle, _verdict(row)]
@@ -130,6 +131,7 @@ def _number(value: float, form: str) -> str:
     return "n/a" if isnan(value) else format(value, form)
 
 
-def _table(body: Sequence[Sequence[str]]) -> list[str]:
-    header = [*_HEADER, "Verdict"]
+def _table(body: Sequence[Sequence[str]], of: str) -> list[str]:
+    values = [f"First's {of}", f"Second's {of}", f"Difference ({of})"]
+    header = ["First", "Second", "Images", "Runs", *values, "Effect", "p", "p Holm", "Verdict"]
     return ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *body)]

@@ -6,12 +6,12 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
+from segfaith.results.distinct import ablation_notes
 from segfaith.results.labels import data_label
 from segfaith.results.paper import PAPER_METHODS, PAPER_METRICS, paper_value
 from segfaith.results.records import replace_file
@@ -31,6 +31,9 @@ RUN_VALUE_COLUMNS = ["data", "run", "model", "seed", "method", "metric", "value"
 WIN_COLUMNS = ["data", "metric", "first", "second", "wins", "ties", "losses", "runs", "count"]
 
 DIGITS = 9
+"""Differences are rounded to this many places, so that rounding errors decide nothing."""
+DRAW, RUNTIME_DRAW = 1e-4, 0.05
+"""Run-level means that differ by less are a draw; runtimes, which vary from call to call, by less than that share."""
 
 Run = tuple[Mapping[str, Any], pd.DataFrame]
 
@@ -82,12 +85,13 @@ def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
 
 
 def notes(runs: Sequence[Run], min_s: float | None = None) -> list[str]:
-    """What a reader of the table must know: model, weights, samples left out, small scores, filters."""
+    """What a reader of the table must know: model, weights, samples left out, ablations, filters."""
     lines = [
         f"{data}: {_note(description, records)}"
         for data, group in by_data(runs).items()
         for description, records in group
     ]
+    lines += ablation_notes(run_labels(runs), [description for description, _ in runs])
     if min_s is not None:
         lines.append(f"Only samples with s >= {min_s:g} entered.")
     return lines
@@ -192,7 +196,7 @@ def run_values(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
 def wins(runs: Sequence[Run], metric: str, min_s: float | None = None) -> pd.DataFrame:
     """In how many runs the first method of a pair is better than the second, by their run-level means.
 
-    Only runs that have a value of both count; means that are equal to 1e-9 are tied.
+    Only runs that have a value of both count; means are tied where they are a draw, see `side`.
 
     Returns:
         One row per data set and pair: data, metric, first, second, wins (of the first), ties, losses, runs, count
@@ -207,13 +211,13 @@ def wins(runs: Sequence[Run], metric: str, min_s: float | None = None) -> pd.Dat
         raise SettingsError(f"expected a metric that ranks methods, got {metric!r}; choose one of {ranking}")
     values = run_values(runs, min_s)
     values = values[values["metric"] == metric].dropna(subset="value")
-    rows = []
+    rows, sign = [], 1 if better == "higher" else -1
     for data, group in values.groupby("data", sort=False):
-        table = group.pivot(index="run", columns="method", values="value") * (1 if better == "higher" else -1)
+        table = group.pivot(index="run", columns="method", values="value")
         for first, second in combinations(dict.fromkeys(group["method"]), 2):
             both = table[[first, second]].dropna()
-            margins = decisive(both[first] - both[second])
-            won, lost = int((margins > 0).sum()), int((margins < 0).sum())
+            sides = [side(one, other, metric) for one, other in zip(both[first], both[second], strict=True)]
+            won, lost = sides.count(sign), sides.count(-sign)
             counts = [won, len(both) - won - lost, lost, len(both), f"{won}/{len(both)}"]
             rows.append([data, metric, first, second, *counts])
     return pd.DataFrame(rows, columns=WIN_COLUMNS)
@@ -294,9 +298,14 @@ def measured(records: pd.DataFrame, min_s: float | None) -> pd.DataFrame:
     return entered if min_s is None else entered[entered["s"] >= min_s]
 
 
-def decisive(difference: Any) -> Any:
-    """Differences of run-level means, rounded to 1e-9, so that rounding errors decide nothing."""
-    return np.round(difference, DIGITS)
+def side(first: float, second: float, metric: str) -> int:
+    """1 where the first mean is the larger one, -1 where the second is, 0 for a draw.
+
+    A draw is a difference below 1e-4, or of runtimes below 5 % of the longer one.
+    """
+    least = RUNTIME_DRAW * max(abs(first), abs(second)) if metric == "runtime_s" else DRAW
+    difference = round(first - second, DIGITS)
+    return 0 if not difference or abs(difference) < least else 1 if difference > 0 else -1
 
 
 def _cell(value: float, std: float) -> str:

@@ -20,8 +20,8 @@ JUDGED = ("tdd", "insertion_gain", "odd_abs", "leak_abs", "odd_beyond_abs", "sta
 CONTROLS = ("random", "random_cells", "mask")
 SCORES = ("evidence_ap", "evidence_mass", "evidence_top")
 RESAMPLES = 1000
-LEAST_SCENES, LEAST_METHODS = 10, 3
-"""With fewer scenes or methods, no agreement of rankings is stated."""
+LEAST_SCENES, LEAST_METHODS = 20, 3
+"""With fewer scenes or methods, no agreement of rankings is stated: its interval would not cover (`intervals`)."""
 
 
 @dataclass(frozen=True)

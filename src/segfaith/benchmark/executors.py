@@ -58,9 +58,6 @@ def prepare(settings: Settings) -> Prepared:
     """
     plan = make_plan(settings)
     chosen = settings.model
-    device = settings.execution.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     if settings.execution.threads:
         torch.set_num_threads(settings.execution.threads)
     model = load_model(
@@ -72,7 +69,7 @@ def prepare(settings: Settings) -> Prepared:
         std=chosen.std,
         args=chosen.args,
         seed=settings.seed,
-        device=device,
+        device=settings.execution.device,
         head=chosen.head,
     )
     model.incremental, model.compile = settings.execution.incremental, settings.execution.compile

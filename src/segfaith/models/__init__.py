@@ -99,6 +99,7 @@ def load_model(
         classes: "voc", a list of names, or a file with one name a line, in the order of the output channels.
         mean, std: normalisation of RGB in [0, 1].
         args: keyword arguments of the function.
+        device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one.
         head: see `wrap`.
 
     Raises:
@@ -106,7 +107,7 @@ def load_model(
             exist, a device that cannot be used.
     """
     _check_types(name, weights, args, seed)
-    _check_device(device)
+    device = _usable(device)
     known = ":" not in name
     if known:
         entry = lookup("model", name, MODELS)
@@ -143,13 +144,16 @@ def _check_types(name: Any, weights: Any, args: Any, seed: Any) -> None:
             raise SettingsError(f"{key} = {value!r} of a model: expected {words}, got a {type(value).__name__}")
 
 
-def _check_device(device: str | torch.device) -> None:
+def _usable(device: str | torch.device) -> str | torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:
         raise SettingsError(
-            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use 'cpu', or 'auto' in a settings file"
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use 'cpu' or 'auto'"
         ) from error
+    return device
 
 
 def _known_module(
@@ -291,7 +295,7 @@ def import_function(name: str) -> Callable[..., Any]:
     function = getattr(module, attribute, None)
     if not callable(function):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        have = f"{', '.join(names[:20])}{', ...' if len(names) > 20 else ''}" if names else "none"
+        have = f"{', '.join(names[:60])}{', ...' if len(names) > 60 else ''}" if names else "none"
         raise SettingsError(f"{place} has no function {attribute!r}; it has {have}")
     result: Callable[..., Any] = function
     return result

@@ -32,7 +32,8 @@ _PROBED: WeakKeyDictionary[SegmentationModel, int] = WeakKeyDictionary()
 @torch.inference_mode(False)  # what a model keeps from its first pass must serve gradients too
 @torch.no_grad()
 def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
-    """Tests a model on an image, on coarse blocks of colour, on black and on white, all of the image's size, once.
+    """Tests a model once: on an image, on coarse blocks of colour, and on these and their negative with colours far
+    outside [0, 1], where logits leave [0, 1] and probabilities do not.
 
     A model that mixes the images of a batch, or takes one only, is given one image at a time from then on
     (`model.mixing` says why).
@@ -53,7 +54,7 @@ def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
         try:
             outputs.append(_run(model, other[None]))
             images.append(other)
-        except ModelFails:  # on a picture without content some may, and yet serve photographs
+        except ModelFails:  # on made-up pictures some may, and yet serve photographs
             continue
     _check_classes(model)
     if not all(_difference(model, first, _run(model, image[None])) <= TOLERANCE for _ in range(CALLS - 1)):
@@ -71,12 +72,13 @@ def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
 
 
 def _others(image: Image) -> list[Image]:
-    """Blocks of saturated colours, black, white."""
+    """Blocks of saturated colours, these from -10 to 10, and their negative."""
     height, width = image.shape[1:]
     colours = np.random.default_rng(0).integers(0, 2, (3, 6, 6)).astype(np.float32)
     rows, columns = np.arange(height) * 6 // height, np.arange(width) * 6 // width
     blocks = torch.from_numpy(colours[:, rows][:, :, columns]).to(image)
-    return [blocks, torch.zeros_like(image), torch.ones_like(image)]
+    far = 20 * blocks - 10
+    return [blocks, far, -far]
 
 
 def _run(model: SegmentationModel, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
@@ -134,15 +136,12 @@ def _mixing(model: SegmentationModel, images: Float[Tensor, "N 3 H W"], alone: l
         if len(images) > 1 and "memory" in str(error).lower():  # then no batch of so many will be run
             return _mixing(model, images[: len(images) // 2], alone[: len(images) // 2])
         return f"a batch of {len(images)} fails: {words_of(error)}"
-    if len({one.shape for one in alone}) > 1:
-        return "the shape of its outputs depends on the image"
-    apart = torch.cat(alone)
     tensor = next(model.module.parameters(), images)
     last_bit = torch.finfo(tensor.dtype if tensor.is_floating_point() else images.dtype).eps
     rounding = _difference(model, alone[0], _run(model, images[:1] * (1 + last_bit)))
     allowed = max(TOLERANCE, min(ROUNDING * rounding, MOST))
-    if _difference(model, apart, together) <= allowed:
-        return ""
+    if all(_difference(model, one, both[None]) <= allowed for one, both in zip(alone[:2], together, strict=False)):
+        return ""  # the others are there to be mixed in
     return "an image's outputs depend on the others of its batch"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from math import isfinite
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class SegmentationModel:
     ) -> None:
         _check_module(module)
         if hasattr(module, "_orig_mod"):  # of torch.compile, which would not see hooks that come later
-            module = module._orig_mod
+            module = cast(nn.Module, module._orig_mod)
             layer = layer.removeprefix("_orig_mod.") if isinstance(layer, str) else layer
         if head is not None and head not in get_args(Head):
             raise SettingsError(f"head = {head!r}: expected 'logits' or 'probabilities', or none for logits, assumed")
@@ -283,7 +283,7 @@ def _numbers(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]
     except (TypeError, ValueError):
         values = (), ()
     if [len(one) for one in values] != [3, 3] or not all(map(isfinite, sum(values, ()))) or min(values[1]) <= 0:
-        raise SettingsError(f"mean and std need three numbers each, std above 0; got mean={mean!r}, std={std!r}")
+        raise SettingsError(f"mean and std need three values each, std above 0; got mean={mean!r}, std={std!r}")
     return values
 
 

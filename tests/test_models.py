@@ -692,8 +692,8 @@ def test_the_state_digest_tells_names_types_and_shapes_apart() -> None:
     assert len(digests) == 7
 
 
-@pytest.mark.parametrize("auxiliary", [False, True])
-def test_weights_with_and_without_an_auxiliary_classifier(auxiliary: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("auxiliary", "prefix"), [(False, ""), (True, ""), (True, "module.")])
+def test_weights_with_and_without_an_auxiliary_classifier(auxiliary: bool, prefix: str, tmp_path: Path) -> None:
     """One number for each tensor, so that the file stays small."""
     with torch.device("meta"):
         shapes = fcn_resnet50(weights=None, weights_backbone=None, aux_loss=auxiliary).state_dict()
@@ -702,7 +702,7 @@ def test_weights_with_and_without_an_auxiliary_classifier(auxiliary: bool, tmp_p
         name: torch.tensor(values[name], dtype=torch.float32).to(one.dtype).expand(one.shape)
         for name, one in shapes.items()
     }
-    torch.save(content, tmp_path / "fcn.pth")
+    torch.save({f"{prefix}{name}": value for name, value in content.items()}, tmp_path / "fcn.pth")
     model = load_model("fcn_resnet50", weights=tmp_path / "fcn.pth")
     loaded = model.module.state_dict()
     assert loaded.keys() == content.keys()

@@ -49,7 +49,7 @@ def explain(
     Returns:
         Maps (H, W) in [0, 1], float32, on the model's device. Shared evidence is computed once.
 
-    Before a model's first use it is put to the test, see `models.probe`: 8 or 12 model passes, once.
+    Before a model's first use it is put to the test, see `models.probe`: 7 to 12 model passes, once.
 
     Raises:
         SampleError: an image or target of the wrong shape, no such class in the prediction, logits that are not finite.
@@ -144,7 +144,7 @@ def predicted_target(model: SegmentationModel, image: Image, class_name: str | i
     return class_target(labels, index, model.classes, "prediction")
 
 
-def _checked(model: SegmentationModel, image: Image, batch_size: int = 1) -> Image:
+def _checked(model: SegmentationModel, image: Image, batch_size: int = 16) -> Image:
     """The image in float32; the model is put to the test if it is new."""
     if not isinstance(model, SegmentationModel):
         raise SettingsError(f"expected a model of segfaith.wrap or load_model, got a {type(model).__name__}; wrap it")

@@ -109,6 +109,8 @@ def load_model(
     _check_types(name, weights, args, seed)
     device = _usable(device)
     known = ":" not in name
+    if known and name.endswith(".py"):
+        raise SettingsError(f"model {name!r} names a file and no function in it; expected path/to/file.py:function")
     if known:
         entry = lookup("model", name, MODELS)
         module, source, provenance = _known_module(name, entry, weights, dict(args or {}), seed)

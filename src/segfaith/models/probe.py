@@ -38,7 +38,7 @@ def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
     A model that mixes the images of a batch, or takes one only, is given one image at a time from then on
     (`model.mixing` says why).
 
-    Model passes: 8, and 4 more where `batch_size` is above 1; none for a model that was tested before.
+    Model passes: 7, and up to 5 more where `batch_size` is above 1; none for a model that was tested before.
 
     Raises:
         ModelFails: it cannot be run on this image.
@@ -168,25 +168,26 @@ def _check_head(model: SegmentationModel, outputs: list[Tensor]) -> None:
     slack = max(1e-4, 4 * torch.finfo(outputs[0].dtype).eps)
     low, high = min(float(one.min()) for one in outputs), max(float(one.max()) for one in outputs)
     within = low >= -slack and high <= 1 + slack
-    sums = channels == 1 or all(bool(((one.float().sum(1) - 1).abs() <= slack).all()) for one in outputs)
+    sums = channels > 1 and all(bool(((one.float().sum(1) - 1).abs() <= slack).all()) for one in outputs)
     came = f"the outputs of {model.name} on {len(outputs)} test pictures lie in [{low:.4g}, {high:.4g}]"
-    if low < high and all(bool((one == one.round()).all()) for one in outputs):
+    varied = low < high
+    if varied and all(bool((one == one.round()).all()) for one in outputs):
         raise SettingsError(
             f"{came} and are whole numbers, as class indices, masks and one-hot maps are: these are decisions, from "
             'which no probability can be read. Return the logits before them; if these are logits, say head = "logits"'
         )
     if model.head == "probabilities":
-        if not within or not sums:
+        if not within or not (sums or channels == 1):
             what = "in [0, 1]" if channels == 1 else "in [0, 1] with channels that sum to 1"
             raise SettingsError(f'head = "probabilities" means outputs {what}, but {came}; leave head out for logits')
-    elif within and sums:
+    elif within and (sums or (channels == 1 and varied and low >= 0)):
         many = "in its one channel" if channels == 1 else f"and its {channels} channels sum to 1"
         raise SettingsError(
             f"{came} {many}: these look like probabilities, not logits, and a second "
             f'{"sigmoid" if channels == 1 else "softmax"} would change every score. Say head = "probabilities", or '
             'head = "logits" if they are logits all the same'
         )
-    elif within:
+    elif within and varied and low >= 0:
         raise SettingsError(
             f"{came} in {channels} channels that do not sum to 1, as the sigmoids of a multi-label head do: a softmax "
             'of them means nothing. Return the logits before the sigmoid; if these are logits, say head = "logits"'

@@ -235,11 +235,12 @@ class SegmentationModel:
             inputs = inputs.to(tensor.dtype)
         with self.evaluating():
             output = _logits_of(module(inputs))
-        usable = output.ndim == 4 and output.shape[0] == len(images) and output.is_floating_point()
-        if not usable or not output.numel():
+        floating = output.is_floating_point()
+        if output.ndim != 4 or len(output) != len(images) or not output.numel() or not floating:
             raise SampleError(
                 f"{self.name} returned {output.dtype} of shape {tuple(output.shape)}; expected floating-point logits "
                 f"({len(images)}, classes, height, width)"
+                + ("" if floating else ", not decisions: return what comes before the argmax or the threshold")
             )
         self.channels = output.shape[1]
         return output
@@ -323,7 +324,7 @@ def wrap(
         mean=mean,
         std=std,
         classes=read_classes(classes),
-        name=name or type(module).__name__,
+        name=name or type(getattr(module, "_orig_mod", module)).__name__,
         weights="as given",
         head=head,
     )

@@ -49,7 +49,7 @@ def explain(
     Returns:
         Maps (H, W) in [0, 1], float32, on the model's device. Shared evidence is computed once.
 
-    Before a model's first use it is put to the test, see `models.probe`: 7 to 12 model passes, once.
+    Before a model's first use it is put to the test, see `models.probe`: 8 to 11 model passes, once.
 
     Raises:
         SampleError: an image or target of the wrong shape, no such class in the prediction, logits that are not finite.

@@ -196,7 +196,7 @@ def doubled(gradient: Any) -> Tensor:
 
 def test_a_pure_method_of_ones_own_reads_the_shared_evidence(model: SegmentationModel) -> None:
     method = Method("doubled", "nobody", ("gradient",), doubled)
-    segfaith.explain(model, photograph(), box(), ["gpa"])  # the layer is checked at its first use
+    segfaith.explain(model, photograph(), box(), ["gpa"])  # the first use puts the model and the layer to the test
     images = [0]
     model.module.register_forward_pre_hook(lambda module, inputs: images.append(len(inputs[0])))
     scores = segfaith.evaluate(model, photograph(), box(), ["gpa", method])
@@ -429,7 +429,7 @@ def test_wrap_normalises_with_imagenet_by_default() -> None:
     expected = [(0.5 - mean) / std for mean, std in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]
     np.testing.assert_allclose(seen[0][0, :, 0, 0].numpy(), expected, rtol=1e-6)
     with pytest.raises(
-        SettingsError, match=r"mean and std need three values each, std above 0; got mean=.*std=\[0, 1, 1\]"
+        SettingsError, match=r"mean and std need three values each, std above 0; got mean=.*std=\(0, 1, 1\)"
     ):
         segfaith.wrap(Recorder(), std=(0, 1, 1))
 

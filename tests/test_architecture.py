@@ -26,7 +26,7 @@ FLOORS = [
     {"evaluation", "attribution"},
     {"api", "benchmark", "results"},
     {"planted"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 """From the ground up: a room imports rooms of its own floor or of lower ones."""
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

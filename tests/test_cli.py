@@ -227,7 +227,7 @@ def test_a_refused_directory_shows_the_differences(
         ("data.sise=9", "unknown key 'data.sise'; did you mean 'size'"),
         ("model.name=fcn_resnet5", "unknown model 'fcn_resnet5'; did you mean 'fcn_resnet50'"),
         ("model.name=nowhere.py:build", "expected path/to/file.py:function"),
-        ("model.weights=nowhere.pth", "give a .pth, .pt or .safetensors file, 'random', or leave weights out"),
+        ("model.weights=nowhere.pth", "give a .pth, .pt, .ckpt or .safetensors file, 'random', or leave weights out"),
         ("model.layer=backbone.9", "has no layer 'backbone.9'; the nearest are backbone."),
         ("model.classes=nowhere.txt", "expected 'voc', a list, or a file with one name a line"),
         ("target.class=dog", "unknown class 'dog'; the classes are background, box, disc"),

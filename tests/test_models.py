@@ -27,6 +27,7 @@ from segfaith.evidence.gradient import forward_pass, gradient_evidence
 from segfaith.evidence.intervention import intervention_evidence
 from segfaith.evidence.regions import Regions
 from segfaith.models import MODELS
+from segfaith.models.probe import probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.models.weights import state_digest
 from segfaith.perturbation import clean_variant
@@ -406,6 +407,14 @@ def used_module(step: str = "", n: int = -1) -> Fragile:
     return module
 
 
+def used_model(step: str = "", n: int = -1) -> SegmentationModel:
+    """That module as a model that was put to the test already; its passes count from here."""
+    model = plain(used_module(step), layer="backbone.3")
+    probe(model, random_image(), 16)
+    model.module.n, model.module.passes = n, 0
+    return model
+
+
 def run_logits(model: SegmentationModel) -> None:
     model.logits(random_image()[None])
 
@@ -456,8 +465,8 @@ def test_a_model_comes_back_as_it_was_after_an_exception(
     use: Callable[[SegmentationModel], None], step: str, recording: bool
 ) -> None:
     """`middle` is after the feature layer, where the hook has switched recording on."""
-    module = used_module(step, 0)
-    model = plain(module, layer="backbone.3")
+    model = used_model(step, 0)
+    module = model.module
     before = Snapshot(module)
     with torch.set_grad_enabled(recording):
         with pytest.raises(RuntimeError, match="broken"):
@@ -470,8 +479,8 @@ def test_a_model_comes_back_as_it_was_after_an_exception(
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_model_comes_back_as_it_was_after_a_late_exception(n: int) -> None:
     """Pass 0 is the gradient evidence; the later ones are interventions."""
-    module = used_module("middle", n)
-    model = plain(module, layer="backbone.3")
+    model = used_model("middle", n)
+    module = model.module
     before = Snapshot(module)
     with pytest.raises(RuntimeError, match="broken in the middle"):
         segfaith.explain(model, random_image(), block_target(), ["gpa", "ria@grid=2"], batch_size=1)
@@ -486,8 +495,8 @@ def test_a_model_comes_back_as_it_was_after_an_exception_that_became_a_row(
     step: str, recording: bool, n: int, method: str
 ) -> None:
     """In `evaluate` a failed evidence fails the rows of the methods that need it, and no others."""
-    module = used_module(step, n)
-    model = plain(module, layer="backbone.3")
+    model = used_model(step, n)
+    module = model.module
     before = Snapshot(module)
     methods = ["gpa", "ria@grid=2", "mask"]
     with torch.set_grad_enabled(recording):
@@ -686,8 +695,8 @@ def test_the_state_digest_tells_names_types_and_shapes_apart() -> None:
     assert len(digests) == 7
 
 
-@pytest.mark.parametrize("auxiliary", [False, True])
-def test_weights_with_and_without_an_auxiliary_classifier(auxiliary: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("auxiliary", "prefix"), [(False, ""), (True, ""), (True, "module.")])
+def test_weights_with_and_without_an_auxiliary_classifier(auxiliary: bool, prefix: str, tmp_path: Path) -> None:
     """One number for each tensor, so that the file stays small."""
     with torch.device("meta"):
         shapes = fcn_resnet50(weights=None, weights_backbone=None, aux_loss=auxiliary).state_dict()
@@ -696,7 +705,7 @@ def test_weights_with_and_without_an_auxiliary_classifier(auxiliary: bool, tmp_p
         name: torch.tensor(values[name], dtype=torch.float32).to(one.dtype).expand(one.shape)
         for name, one in shapes.items()
     }
-    torch.save(content, tmp_path / "fcn.pth")
+    torch.save({f"{prefix}{name}": value for name, value in content.items()}, tmp_path / "fcn.pth")
     model = load_model("fcn_resnet50", weights=tmp_path / "fcn.pth")
     loaded = model.module.state_dict()
     assert loaded.keys() == content.keys()
@@ -741,13 +750,15 @@ def test_the_refusal_of_a_pickle_is_one_plain_line_without_advice_to_run_it(tmp_
 
 
 def test_missing_weights_file(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"no weights file .*gone\.pth; give a \.pth, \.pt or \.safetensors file"):
+    with pytest.raises(
+        SettingsError, match=r"no weights file .*gone\.pth; give a \.pth, \.pt, \.ckpt or \.safetensors"
+    ):
         load_model(SMALL, weights=tmp_path / "gone.pth")
 
 
 def test_weights_file_with_a_wrong_ending(tmp_path: Path) -> None:
     (tmp_path / "weights.onnx").write_bytes(b"x")
-    with pytest.raises(SettingsError, match=r"expected the ending \.pth, \.pt or \.safetensors, got '\.onnx'"):
+    with pytest.raises(SettingsError, match=r"expected the ending \.pth, \.pt, \.ckpt, \.safetensors, got '\.onnx'"):
         load_model(SMALL, weights=tmp_path / "weights.onnx")
 
 

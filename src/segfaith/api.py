@@ -17,6 +17,7 @@ from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample, predicted_labels, to_device
 from segfaith.classes import class_index
 from segfaith.errors import SampleError, SettingsError
+from segfaith.models.probe import probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
 from segfaith.results.records import RECORD_COLUMNS
@@ -49,12 +50,14 @@ def explain(
     Returns:
         Maps (H, W) in [0, 1], float32, on the model's device. Shared evidence is computed once.
 
+    Before a model's first use it is put to the test, see `models.probe`: 8 to 11 model passes, once.
+
     Raises:
         SampleError: an image or target of the wrong shape, no such class in the prediction, logits that are not finite.
-        SettingsError: an unknown method, parameter or class.
+        SettingsError: an unknown method, parameter or class; a model that cannot be used, see `models.probe`.
     """
-    image, resolved = _prepared(model, image, target)
-    instances = [resolve_method(name, {}) for name in methods]
+    image, resolved = _prepared(model, image, target, batch_size)
+    instances = [resolve_method(name, {}) for name in _named(methods)]
     rng = sample_rng(seed, "image")
     clean = gather(
         model,
@@ -97,19 +100,20 @@ def evaluate(
     Returns:
         One row per method, indexed by its name, with the columns of the records; the control `random_cells`, against
         which `tdd_gain` is measured, is always among them. `runtime_s` is that of this call, warm or not. The frame's
-        `attrs["weights"]` say where the model's weights come from.
+        `attrs` say where the model's weights come from (`weights`), what was assumed of its outputs (`head`) and why
+        its images did not share a batch (`one_by_one`, "" where they did).
 
     Raises:
         SampleError, SettingsError: see `explain`. A method that fails has a row that says why.
     """
-    image, resolved = _prepared(model, image, target)
+    image, resolved = _prepared(model, image, target, batch_size)
     if isinstance(methods, Mapping):
         instances = [_given(name, heatmap) for name, heatmap in methods.items()]
         if "random_cells" in methods:
             raise SettingsError("a map cannot be called 'random_cells', the control that tdd_gain is measured against")
         instances.append(resolve_method("random_cells", {}))
     else:
-        instances = resolve_methods(methods, {})
+        instances = resolve_methods(_named(methods), {})
     try:
         settings = EvaluationSettings(k=k, occlusion=[occlusion])
     except ValidationError as error:
@@ -126,7 +130,7 @@ def evaluate(
         stability=stability,
     )
     frame = pd.DataFrame(result.records).reindex(columns=list(RECORD_COLUMNS)).set_index("method")
-    frame.attrs["weights"] = model.weights
+    frame.attrs |= {"weights": model.weights, "head": model.head_words, "one_by_one": model.one_by_one}
     return frame
 
 
@@ -135,16 +139,24 @@ def predicted_target(model: SegmentationModel, image: Image, class_name: str | i
 
     Raises:
         SampleSkipped: the model predicts that class, or any foreground, nowhere.
-        SettingsError: an unknown class.
+        SettingsError: an unknown class; a model that cannot be used, see `models.probe`.
     """
+    image = _checked(model, image)
     labels = predicted_labels(model, image)
     if class_name is None:
         return dominant_target(labels, "prediction")
-    return class_target(labels, class_index(class_name, model.classes), model.classes, "prediction")
+    index = class_index(class_name, model.classes, model.class_count)
+    return class_target(labels, index, model.classes, "prediction")
 
 
-def _prepared(model: SegmentationModel, image: Image, target: TargetLike) -> tuple[Image, Target]:
-    """Image and target, checked and on the model's device; see `explain` for what a target may be."""
+def _checked(model: SegmentationModel, image: Image, batch_size: int = 16) -> Image:
+    """The image in float32; the model is put to the test if it is new."""
+    if not isinstance(model, SegmentationModel):
+        raise SettingsError(f"expected a model of segfaith.wrap or load_model, got a {type(model).__name__}; wrap it")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise SettingsError(f"the batch size must be a whole number of at least 1, got {batch_size!r}")
+    if not isinstance(image, torch.Tensor):
+        raise SampleError(f"expected a float image (3, H, W), a tensor, got a {type(image).__name__}; see load_image")
     if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
         raise SampleError(f"expected a float image (3, H, W), got {image.dtype} {tuple(image.shape)}; see load_image")
     if not bool(((image >= 0) & (image <= 1)).all()):
@@ -153,6 +165,13 @@ def _prepared(model: SegmentationModel, image: Image, target: TargetLike) -> tup
             "before normalisation, divided by 255 if it is 8-bit"
         )
     image = image.float()
+    probe(model, image.to(model.device), batch_size)
+    return image
+
+
+def _prepared(model: SegmentationModel, image: Image, target: TargetLike, batch_size: int) -> tuple[Image, Target]:
+    """Image and target, checked and on the model's device; see `explain` for what a target may be."""
+    image = _checked(model, image, batch_size)
     if isinstance(target, torch.Tensor):
         raise SettingsError("a mask alone names no class; give segfaith.Target(class_index, mask)")
     if not isinstance(target, Target):
@@ -165,9 +184,24 @@ def _prepared(model: SegmentationModel, image: Image, target: TargetLike) -> tup
     return to_device(model, image, target)
 
 
+def _named(methods: Any) -> Sequence[str | Method]:
+    """The methods, if they are a list of names and `Method` objects."""
+    if isinstance(methods, str) or not isinstance(methods, Sequence):
+        raise SettingsError(f"methods = {methods!r}: expected a list of names or Method objects, as in ['ria', 'ega']")
+    strange = [one for one in methods if not isinstance(one, str | Method)]
+    if strange:
+        raise SettingsError(
+            f"a method is a {type(strange[0]).__name__}; expected a name, FILE.py:FUNCTION, or a segfaith.Method"
+        )
+    return methods
+
+
 def _given(name: str, heatmap: Any) -> MethodInstance:
-    values = heatmap if isinstance(heatmap, torch.Tensor) else torch.as_tensor(np.asarray(heatmap))
-    values = values.detach().double()
+    try:
+        values = heatmap if isinstance(heatmap, torch.Tensor) else torch.as_tensor(np.asarray(heatmap))
+        values = values.detach().double()
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"map {name!r} is no array of numbers (H, W) but a {type(heatmap).__name__}") from error
 
     def combine(sample_id: str, size: tuple[int, int]) -> Map:
         if tuple(values.shape) != size or not bool(values.isfinite().all()):

@@ -1,6 +1,7 @@
 """Class names: Pascal VOC's, those of the planted scenes, a list, or a file with one name a line."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 
 from segfaith.constants import IGNORE
@@ -55,6 +56,8 @@ def read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | None
     """
     if classes is None:
         return None
+    if not isinstance(classes, str | Path | Iterable):
+        raise SettingsError(f"classes = {classes!r}: expected 'voc', a list, or a file with one name a line")
     if classes == "voc":
         return list(VOC_CLASSES)
     if isinstance(classes, str | Path):
@@ -69,17 +72,19 @@ def read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | None
     return names
 
 
-def class_index(name: str | int, classes: Sequence[str] | None) -> int:
-    """The index of a class given by name or by index.
+def class_index(name: str | int, classes: Sequence[str] | None, count: int | None = None) -> int:
+    """The index of a class given by name or by index; there are `count` classes, where that is known.
 
     Raises:
-        SettingsError: the name or index is not among `classes`, or names are unknown.
+        SettingsError: the name or index is not among the classes, or names are unknown.
     """
-    if isinstance(name, int):
-        top = IGNORE if classes is None else len(classes)
+    if isinstance(name, Integral):
+        top = count or (IGNORE if classes is None else len(classes))
         if not 0 <= name < top:
             raise SettingsError(f"class {name} is out of range; expected 0 to {top - 1}")
-        return name
+        return int(name)
+    if not isinstance(name, str):
+        raise SettingsError(f"class {name!r} is a {type(name).__name__}; give its name or its index")
     if classes is None:
         raise SettingsError(f"class {name!r} is given by name, but the model has no class names; give its index")
     if name not in classes:

@@ -15,3 +15,11 @@ class SampleError(SegfaithError, ValueError):
 
 class SampleSkipped(SampleError):
     """A sample that has nothing to explain by the protocol: rows with status `skipped`."""
+
+
+def words_of(error: BaseException) -> str:
+    """An error of a user's code in one line, for a message; `sys.exit`, which may say nothing, by its name."""
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

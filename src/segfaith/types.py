@@ -6,9 +6,12 @@ Sizes are (height, width) everywhere. The shapes in annotations are documentatio
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+from segfaith.errors import SampleError, SettingsError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -81,10 +84,12 @@ class Target:
     region: Mask
 
     def __post_init__(self) -> None:
-        if self.class_index < 0:
-            raise ValueError(f"class_index must be 0 or more, got {self.class_index}")
+        if not isinstance(self.class_index, Integral) or self.class_index < 0:
+            raise SettingsError(f"class_index must be 0 or more, got {self.class_index!r}; expected a whole number")
+        if not isinstance(self.region, Tensor):
+            raise SampleError(f"the target region is a {type(self.region).__name__}; expected a boolean mask, a tensor")
         if not bool(self.region.any()):
-            raise ValueError("the target region has no pixel; expected a mask with at least one True")
+            raise SampleError("the target region has no pixel; expected a mask with at least one True")
 
 
 @dataclass(frozen=True, eq=False)

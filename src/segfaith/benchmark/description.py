@@ -27,6 +27,8 @@ def describe(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
             "weights": model.weights,
             "layer": model.layer,
             "classes": model.classes,
+            "head": model.head_words,
+            "one_by_one": model.one_by_one or None,
             **model.provenance,
         },
         "data": {

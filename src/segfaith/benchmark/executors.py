@@ -4,6 +4,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 
 from segfaith.attribution.explain import evidence_keys
-from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.description import describe
 from segfaith.benchmark.lock import at_work
 from segfaith.benchmark.ownership import check_own, set_damaged_aside, whose_records
@@ -33,6 +33,7 @@ from segfaith.evidence.gradient import clock, gradient_evidence
 from segfaith.evidence.regions import superpixels
 from segfaith.incremental.scoring import Precision, scorer_for
 from segfaith.models import load_model
+from segfaith.models.probe import ModelFails, probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import inside, map_name
 from segfaith.perturbation import clean_variant
@@ -41,7 +42,7 @@ from segfaith.results.records import CURVE_COLUMNS, RECORD_COLUMNS, create_file,
 from segfaith.results.seals import sealed_json
 from segfaith.scores import BatchSize
 from segfaith.targets import class_target, dominant_target, majority_class
-from segfaith.types import Planted, Sample, Target
+from segfaith.types import Image, Planted, Sample, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,15 +72,6 @@ def prepare(settings: Settings) -> Prepared:
     """
     plan = make_plan(settings)
     chosen = settings.model
-    device = settings.execution.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise SettingsError(
-            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use 'cpu' or 'auto'"
-        ) from error
     if settings.execution.threads:
         torch.set_num_threads(settings.execution.threads)
     model = load_model(
@@ -91,29 +83,40 @@ def prepare(settings: Settings) -> Prepared:
         std=chosen.std,
         args=chosen.args,
         seed=settings.seed,
-        device=device,
+        device=settings.execution.device,
+        head=chosen.head,
     )
     model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
     check_classes(model, plan.dataset)
-    warm_up(model, plan.methods, settings)
+    warm_up(model, plan)
     return Prepared(plan, model, target_class(settings, model, plan.dataset))
 
 
-def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: Settings) -> None:
-    """Runs the model as the run will, on a made-up image, before anything is timed.
+def warm_up(model: SegmentationModel, plan: Plan) -> None:
+    """Puts the model to the test and runs it as the run will, on a made-up image, before anything is timed.
+
+    A model that cannot be run on the made-up image, and neither on a sample, is refused: every row would be a failed
+    one. What else fails here but is no fault of the settings is left to the samples, whose rows say it.
 
     Raises:
-        SettingsError: a feature layer or precision that cannot be used, or class names that are not as many as the
-            channels.
+        SettingsError: see `probe`; a feature layer or precision that cannot be used.
     """
+    settings = plan.settings
     size = 224 if settings.data.size == "native" else settings.data.size
     image = torch.from_numpy(np.random.default_rng(0).random((3, size, size), dtype=np.float32)).to(model.device)
     try:
+        probe(model, image, settings.execution.batch_size)
+    except ModelFails:
+        sample = _first_image(plan)  # what is made up may be what it fails on, or its size
+        if sample is None:
+            raise
+        probe(model, sample.to(model.device), settings.execution.batch_size)
+    try:
         with torch.no_grad():  # what a model keeps from its first pass must serve gradients too
-            channels = model.logits(image.expand(settings.execution.batch_size, -1, -1, -1)).shape[1]
+            model.logits(image.expand(settings.execution.batch_size, -1, -1, -1))
         variant = clean_variant(image, torch.ones(size, size, dtype=torch.bool, device=model.device))
         batch = BatchSize(settings.execution.batch_size)
-        gradients, interventions = evidence_keys(methods)
+        gradients, interventions = evidence_keys(plan.methods)
         for layer, objective in gradients:
             gradient_evidence(model, variant.images, variant.regions, 1, batch, layer=layer, objective=objective)
         for asked in interventions:
@@ -129,11 +132,14 @@ def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: S
         raise
     except Exception:
         return  # what fails on real samples is recorded with them
-    if model.classes is not None and len(model.classes) != channels:
-        raise SettingsError(
-            f"{model.name} has {channels} output classes, but {len(model.classes)} class names were given: "
-            f"{', '.join(model.classes[:5])}{', ...' if len(model.classes) > 5 else ''}; set [model] classes"
-        )
+
+
+def _first_image(plan: Plan) -> Image | None:
+    """The first of the plan's images that can be read, of the first few."""
+    for sample_id in plan.ids[:3]:
+        with suppress(Exception):
+            return plan.dataset.load(sample_id, plan.settings.data.size).image
+    return None
 
 
 def seconds_per_pass(prepared: Prepared) -> float:
@@ -278,8 +284,8 @@ def run_sample(
             planted=_planted(sample, target),
             stability=sample_id in plan.stability_ids,
         )
-    except Exception as error:  # a bad sample never stops a run, and its rows say why
-        return unmeasured(sample_id, plan.methods, error, target)
+    except (Exception, SystemExit) as error:  # a bad sample never stops a run, and its rows say why
+        return unmeasured(sample_id, plan.methods, error, target, prepared.model.head_name)
     if directory is not None and settings.output.maps:  # a full disk does stop it
         check_own(directory, prepared.identity)
         _keep_maps(inside(directory, "maps", sample_id, "file").parent, sample, target, result)

@@ -109,7 +109,7 @@ def passes_per_sample(
 def target_class(settings: Settings, model: SegmentationModel, dataset: Dataset) -> int | None:
     """The index of the class that `[target] class` names, or None where each sample has its own."""
     name = settings.target.class_name
-    return None if name is None else class_index(name, model.classes or dataset.classes)
+    return None if name is None else class_index(name, model.classes or dataset.classes, model.class_count)
 
 
 def check_classes(model: SegmentationModel, dataset: Dataset) -> None:

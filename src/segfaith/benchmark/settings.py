@@ -11,7 +11,7 @@ from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
 from segfaith.errors import SettingsError
 from segfaith.evaluation.ranking import Ties
 from segfaith.lookup import lookup, nearest
-from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD
+from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD, Head
 from segfaith.occlusion import OPERATORS
 from segfaith.targets import TargetSource
 
@@ -53,6 +53,7 @@ class ModelSettings(_Section):
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
     classes: Literal["voc"] | list[str] | str | None = None
+    head: Head | None = None
 
 
 class TargetSettings(_Section):

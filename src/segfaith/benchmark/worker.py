@@ -43,12 +43,16 @@ class SampleResult:
 
 
 def unmeasured(
-    sample_id: str, methods: Sequence[MethodInstance], error: BaseException, target: Target | None = None
+    sample_id: str,
+    methods: Sequence[MethodInstance],
+    error: BaseException,
+    target: Target | None = None,
+    head: str | None = None,
 ) -> SampleResult:
     """Rows for a sample that could not be measured: status `skipped` or `failed`, and the reason."""
     status = "skipped" if isinstance(error, SampleSkipped) else "failed"
     reason = str(error) if isinstance(error, SampleError) else f"{type(error).__name__}: {error}"
-    base: dict[str, Any] = {"sample_id": sample_id, "status": status, "reason": reason}
+    base: dict[str, Any] = {"sample_id": sample_id, "head": head, "status": status, "reason": reason}
     if target is not None:
         base |= {"class_index": target.class_index, "target_area": target.region.double().mean().item()}
     return SampleResult([base | {"method": method.name} for method in methods])
@@ -106,6 +110,7 @@ def evaluate_sample(
         "target_area": target.region.double().mean().item(),
         "target_iou": intersection_over_union(clean.forward.prediction[0], target),
         "majority_class": majority_class(clean.forward.prediction[0], target.region),
+        "head": model.head_name,
         "kind": planted.kind if planted else None,
         "status": "ok",
         "reason": "",

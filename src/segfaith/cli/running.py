@@ -41,6 +41,7 @@ def run_command(
     if retry_failed and forget_failed(directory):
         todo = executors.open_directory(directory, prepared)
     if todo:
+        _print_assumed(prepared.model)
         _run_with_progress(prepared, directory, todo)
     first = "" if todo else f"{directory} is finished: all {len(prepared.plan.ids)} samples are there."
     raise typer.Exit(_summarise(directory, first))
@@ -56,12 +57,20 @@ def _print_plan(prepared: Any) -> None:
     say(
         f"model     {model.name}, weights {model.weights}, layer {model.layer}, on {model.device}",
     )
+    _print_assumed(model)
     say(f"methods   {', '.join(method.name for method in plan.methods)}")
     say(f"stability on {len(plan.stability_ids)} samples")
     say(f"passes    {plan.passes:,} through the model, {len(plan.shards)} shards")
     say(
         f"time      about {duration(each * plan.passes)} ({each * 1000:.1f} ms a pass, measured on one batch)",
     )
+
+
+def _print_assumed(model: Any) -> None:
+    """What is taken for granted of the model's outputs, and whether its images must not share a batch."""
+    say(f"head      {model.head_words}")
+    if model.one_by_one:
+        say(f"batches   one image at a time: {model.one_by_one}")
 
 
 def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:

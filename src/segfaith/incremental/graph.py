@@ -301,5 +301,5 @@ class Plan:
 def _logits_node(output: Any) -> fx.Node:
     """The node of the logits in what a traced module returns: see `models.segmentation`."""
     while not isinstance(output, fx.Node):
-        output = output["out"] if isinstance(output, dict) else output[0]
+        output = output["out" if "out" in output else "logits"] if isinstance(output, dict) else output[0]
     return output

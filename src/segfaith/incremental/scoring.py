@@ -59,7 +59,7 @@ def scorer_for(
         raise SettingsError("precision 'tf32' is a mode of NVIDIA GPUs; on the CPU use 'fp32' or 'bf16'")
     graph: Graph | str = "incremental = false" if not model.incremental else "compile = true"
     if model.incremental and not model.compile:
-        graph = graph_of(model, image)
+        graph = model.one_by_one or graph_of(model, image)
     if isinstance(graph, Graph):
         scorer = IncrementalScorer(model, graph, image, region, class_index, precision)
         if expected is None or precision == "tf32" or abs(float(scorer.clean_score()) - expected) <= TOLERANCE:
@@ -188,7 +188,9 @@ class IncrementalScorer:
                 for node, value in self.clean.items()
             }
         shapes = graph.shapes[image.shape[1:]]
-        output = _before_upsampling(graph.output, shapes, tuple(image.shape[1:]))
+        output = graph.output
+        if model.head != "probabilities":  # their logarithms do not commute with resizing
+            output = _before_upsampling(output, shapes, tuple(image.shape[1:]))
         shape = shapes[output]
         assert shape is not None
         check_class(class_index, max(shape[1], 2))
@@ -224,7 +226,7 @@ class IncrementalScorer:
     @torch.inference_mode()
     def logits(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B C h w"]:
         """z of B altered images on the box around the region, float32."""
-        return self._resized(_of_classes(self._small_logits(images, boxes)))
+        return self._resized(self._of_classes(self._small_logits(images, boxes)))
 
     def _small_logits(self, images: Tensor, boxes: Boxes | None) -> Float[Tensor, "B C r c"]:
         """The logits before the last resizing, as far as it reads them."""
@@ -241,9 +243,12 @@ class IncrementalScorer:
 
     def _score(self, logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B"]:
         """s_c: the resizing is linear, so the differences from z_c are resized, and p_c = 1 / sum of their exp."""
-        logits = _of_classes(logits)
+        logits = self._of_classes(logits)
         differences = self._resized(logits - logits[:, self.class_index, None])
         return _mean(differences.exp_().sum(1).reciprocal_(), self.pixels)
+
+    def _of_classes(self, logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B K r c"]:
+        return self.model.as_logits(logits).contiguous()
 
     def _input(self, images: Tensor) -> Tensor:
         return self.model.normalise(images).contiguous(memory_format=torch.channels_last)
@@ -252,12 +257,6 @@ class IncrementalScorer:
         rows, columns = self.upsampling
         with self.model.evaluating():  # float32 whatever the process allows
             return rows @ (values @ columns.T)
-
-
-def _of_classes(logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B K r c"]:
-    """Float32, and with a class 0 of logit 0 where the model has one logit, that of a sigmoid."""
-    logits = logits.float().contiguous()
-    return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
 
 
 def _before_upsampling(node: fx.Node, shapes: dict[fx.Node, Shape | None], size: tuple[int, ...]) -> fx.Node:

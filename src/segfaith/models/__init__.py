@@ -12,6 +12,7 @@ from importlib.machinery import SourceFileLoader
 from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
@@ -20,10 +21,10 @@ from torch import nn
 from torchvision.models import segmentation as torchvision_segmentation
 
 from segfaith.classes import SCENE_CLASSES, read_classes
-from segfaith.errors import SettingsError
+from segfaith.errors import SettingsError, words_of
 from segfaith.lookup import lookup
 from segfaith.models.scene_model import build_scene_model
-from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD, SegmentationModel, wrap
+from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD, Head, SegmentationModel, wrap
 from segfaith.models.weights import file_digest, load_weights, read_state_dict, state_digest
 
 __all__ = ["MODELS", "ModelEntry", "SegmentationModel", "load_model", "wrap"]
@@ -84,6 +85,7 @@ def load_model(
     args: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    head: Head | None = None,
 ) -> SegmentationModel:
     """Loads a segmentation model.
 
@@ -91,17 +93,25 @@ def load_model(
         name: a name of `MODELS`, or `path/to/file.py:function` or `package.module:function`, where the function
             returns a `torch.nn.Module`.
         weights: None downloads torchvision's VOC weights for its models (with a progress bar), takes the embedded
-            ones for `scenes`, and keeps a function's own; a `.pth`, `.pt` or `.safetensors` file is loaded strictly;
-            "random", for a known name only, draws weights with `seed`, for trials of correctness and speed.
+            ones for `scenes`, and keeps a function's own; a `.pth`, `.pt`, `.ckpt` or `.safetensors` file is loaded
+            strictly (a prefix that all its names have in common is taken off where they fit so); "random", for a known
+            name only, draws weights with `seed`, for trials of correctness and speed.
         layer: feature layer for gradient methods; known names have one.
         classes: "voc", a list of names, or a file with one name a line, in the order of the output channels.
         mean, std: normalisation of RGB in [0, 1].
         args: keyword arguments of the function.
+        device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one.
+        head: see `wrap`.
 
     Raises:
-        SettingsError: unknown name, missing file, weights that do not fit, a layer that does not exist.
+        SettingsError: unknown name, missing file, a function that fails, weights that do not fit, a layer that does not
+            exist, a device that cannot be used.
     """
+    _check_types(name, weights, args, seed)
+    device = _usable(device)
     known = ":" not in name
+    if known and name.endswith(".py"):
+        raise SettingsError(f"model {name!r} names a file and no function in it; expected path/to/file.py:function")
     if known:
         entry = lookup("model", name, MODELS)
         module, source, provenance = _known_module(name, entry, weights, dict(args or {}), seed)
@@ -119,8 +129,34 @@ def load_model(
         name=name if known else f"{Path(name.partition(':')[0]).name}:{name.rpartition(':')[2]}",
         weights=source,
         provenance=provenance | {"state_sha256": state_digest(module)},
+        head=head,
     )
     return model.to(device)
+
+
+def _check_types(name: Any, weights: Any, args: Any, seed: Any) -> None:
+    """Refuses what no lookup or path could be made of."""
+    expected: tuple[tuple[str, Any, Any, str], ...] = (
+        ("name", name, str, "a name of `segfaith list models` or FILE.py:FUNCTION"),
+        ("weights", weights, str | Path | None, "the path of a file, 'random', or None"),
+        ("args", args, Mapping | None, "a table of the function's keyword arguments"),
+        ("seed", seed, int, "a whole number"),
+    )
+    for key, value, kind, words in expected:
+        if not isinstance(value, kind):
+            raise SettingsError(f"{key} = {value!r} of a model: expected {words}, got a {type(value).__name__}")
+
+
+def _usable(device: str | torch.device) -> str | torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise SettingsError(
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; use 'cpu' or 'auto'"
+        ) from error
+    return device
 
 
 def _known_module(
@@ -141,10 +177,10 @@ def _known_module(
         source, provenance = path.name, {"file_sha256": file_digest(path)}
         if embedded:
             provenance |= _proof_of_use(path)
-    if any(key.startswith("aux_classifier.") for key in state):
+    if any(".aux_classifier." in f".{key}" for key in state):
         args = {"aux_loss": True} | args
     module = _build_known(name, entry, fixed | args, seed)
-    load_weights(module, state, source)
+    source += load_weights(module, state, source)
     return module, source, provenance
 
 
@@ -185,29 +221,41 @@ def _custom_module(
         signature(build).bind(**args)
     except TypeError as error:
         raise SettingsError(f"{name} does not take args {args}: {error}; see [model] args") from error
-    module = _seeded(build, args, seed)
+    except ValueError:  # a function of C's, whose signature nobody knows
+        pass
+    module = _seeded(name, build, args, seed)
     if not isinstance(module, nn.Module):
         raise SettingsError(f"{name} returned a {type(module).__name__}; expected a torch.nn.Module")
     if weights is None:
         return module, f"as built by {name.rpartition(':')[2]}", {}
     path = Path(weights)
-    load_weights(module, read_state_dict(path), path.name)
-    return module, path.name, {"file_sha256": file_digest(path)}
+    source = path.name + load_weights(module, read_state_dict(path), path.name)
+    return module, source, {"file_sha256": file_digest(path)}
 
 
 def _build_known(name: str, entry: ModelEntry, args: Mapping[str, Any], seed: int) -> nn.Module:
-    try:
-        module: nn.Module = _seeded(entry.build, args, seed)
-    except TypeError as error:
-        raise SettingsError(f"{name} cannot be built with args {dict(args)}: {error}; see [model] args") from error
+    module: nn.Module = _seeded(name, entry.build, args, seed)
     return module
 
 
-def _seeded(build: Callable[..., Any], args: Mapping[str, Any], seed: int) -> Any:
-    """Calls build(**args) with torch's global generator seeded, and leaves that generator as it was."""
+def _seeded(name: str, build: Callable[..., Any], args: Mapping[str, Any], seed: int) -> Any:
+    """Calls build(**args) with torch's global generator seeded, and leaves that generator as it was.
+
+    Raises:
+        SettingsError: the call failed, or wanted to end the process.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build(**args)
+        try:
+            return build(**args)
+        except SettingsError:
+            raise
+        except (Exception, SystemExit) as error:
+            last = extract_tb(error.__traceback__)[-1]
+            raise SettingsError(
+                f"{name} cannot be built with args {dict(args)}: {words_of(error)} "
+                f"({Path(last.filename).name}, line {last.lineno}); see [model] args"
+            ) from error
 
 
 class _FromSource(SourceFileLoader):
@@ -250,11 +298,15 @@ def import_function(name: str) -> Callable[..., Any]:
             module = importlib.import_module(place)
     except SettingsError:
         raise
-    except Exception as error:
-        raise SettingsError(f"importing {place!r} (from {name!r}) failed: {type(error).__name__}: {error}") from error
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a script that ends the process must not end segfaith's as if all were well
+        raise SettingsError(f"importing {place!r} (from {name!r}) failed: {words_of(error)}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise SettingsError(f"{place} has no function {attribute!r}; it has {', '.join(names) or 'none'}")
+        have = f"{', '.join(names[:60])}{', ...' if len(names) > 60 else ''}" if names else "none"
+        raise SettingsError(f"{place} has no function {attribute!r}; it has {have}")
     result: Callable[..., Any] = function
     return result

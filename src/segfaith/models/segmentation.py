@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from math import isfinite
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from segfaith.classes import read_classes
 from segfaith.errors import SampleError, SettingsError
 from segfaith.lookup import nearest
 from segfaith.types import Float
@@ -16,18 +18,25 @@ from segfaith.types import Float
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+Head = Literal["logits", "probabilities"]
+"""What a module's outputs are; where nobody says it, logits are assumed, and `probe` refuses what cannot be logits."""
+
 
 class SegmentationModel:
     """A module with all that segfaith needs to know of it. Made by `wrap` or `load_model`.
 
     Attributes:
-        module: the user's own module, used as it is; it comes back as it was (train flags, requires_grad, hooks).
+        module: the user's own module, used as it is; it comes back as it was (train flags, requires_grad, hooks). Of a
+            compiled module the one that it was made of.
         layer: dotted name of the feature layer for gradient evidence, or None where no gradient method is used.
         mean, std: normalisation, applied per channel to RGB in [0, 1] as the model's first step.
         classes: names in the order of the output channels, or None.
         name: how outputs call the model.
         weights: where the weights come from, in words; outputs repeat it.
         provenance: what `run.json` records of the weights: file, SHA-256 digests.
+        head: what the module's outputs are said to be, or None where logits are assumed; see `as_logits`.
+        channels: of the module's outputs, as last seen; None before the first pass.
+        mixing: why images must not share a batch, as `probe` found it, or "".
         incremental: whether interventions may recompute only what they change (see `incremental`); exact to 1e-5.
         compile: whether interventions go through `torch.compile` instead, as whole images.
     """
@@ -46,14 +55,20 @@ class SegmentationModel:
         name: str,
         weights: str,
         provenance: Mapping[str, str] | None = None,
+        head: Head | None = None,
     ) -> None:
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise SettingsError(
-                f"mean and std need three values each, std above 0; got mean={list(mean)}, std={list(std)}"
-            )
+        _check_module(module)
+        if hasattr(module, "_orig_mod"):  # of torch.compile, which would not see hooks that come later
+            module = cast(nn.Module, module._orig_mod)
+            layer = layer.removeprefix("_orig_mod.") if isinstance(layer, str) else layer
+        if head is not None and head not in get_args(Head):
+            raise SettingsError(f"head = {head!r}: expected 'logits' or 'probabilities', or none for logits, assumed")
         self.module = module
+        self.head: Head | None = head
+        self.channels: int | None = None
+        self.mixing = ""
         self.layer = layer
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.mean, self.std = _numbers(mean, std)
         self._normalisation: tuple[Any, list[Tensor]] = (None, [])  # for what, and both as tensors
         self.classes = None if classes is None else list(classes)
         self.name = name
@@ -62,6 +77,33 @@ class SegmentationModel:
         if layer is not None:
             self.feature_module(layer)
 
+    def __repr__(self) -> str:
+        return f"SegmentationModel({self.name!r}, layer={self.layer!r}, head: {self.head_words})"
+
+    @property
+    def head_name(self) -> str | None:
+        """What makes the outputs probabilities: softmax, sigmoid, or (they are) probabilities; None: not run yet."""
+        if self.head == "probabilities":
+            return self.head
+        return None if self.channels is None else "sigmoid" if self.channels == 1 else "softmax"
+
+    @property
+    def head_words(self) -> str:
+        """The same in words, with whether the user said so or segfaith assumed it."""
+        source = "assumed" if self.head is None else f"as head = {self.head!r} says"
+        if self.channels is None:
+            what = self.head_name or "softmax over several channels, sigmoid of one"
+        elif self.channels == 1:
+            what = "probabilities of one channel" if self.head == "probabilities" else "sigmoid of one channel"
+        else:
+            what = f"{self.head_name} {'of' if self.head == 'probabilities' else 'over'} {self.channels} channels"
+        return f"{what}, {source}"
+
+    @property
+    def class_count(self) -> int | None:
+        """How many classes the outputs stand for: the channels, or 2 where there is one; None before the first pass."""
+        return None if self.channels is None else max(self.channels, 2)
+
     @property
     def device(self) -> torch.device:
         """Where the module's parameters lie (the CPU for a module without any)."""
@@ -69,9 +111,12 @@ class SegmentationModel:
         return torch.device("cpu") if tensor is None else tensor.device
 
     @property
-    def one_by_one(self) -> bool:
-        """Whether images must not share a batch: a batch norm without running statistics would mix them."""
-        return any(isinstance(one, _BatchNorm) and one.running_mean is None for one in self.module.modules())
+    def one_by_one(self) -> str:
+        """Why images must not share a batch, or "": what `probe` found, or batch norms without running statistics."""
+        if self.mixing:
+            return self.mixing
+        norms = any(isinstance(one, _BatchNorm) and one.running_mean is None for one in self.module.modules())
+        return "batch norms without running statistics mix the images of a batch" if norms else ""
 
     def _first_tensor(self) -> Tensor | None:
         return next(self.module.parameters(), next(self.module.buffers(), None))
@@ -85,9 +130,19 @@ class SegmentationModel:
         """The module of the dotted name `layer`, by default the model's own feature layer.
 
         Raises:
-            SettingsError: no layer was named, or there is none of that name (the nearest ones are listed).
+            SettingsError: no layer was named, there is none of that name (the nearest ones are listed), or the module
+                is a scripted one, whose layers cannot be read.
         """
         layer = self.layer if layer is None else layer
+        if layer is not None and not isinstance(layer, str):
+            raise SettingsError(
+                f"layer is a {type(layer).__name__}; expected a dotted name, as module.named_modules() gives it"
+            )
+        if layer is not None and isinstance(self.module, torch.jit.ScriptModule):
+            raise SettingsError(
+                f"layer {layer!r} of a scripted, traced or frozen module ({self.name}) cannot be read; wrap the module "
+                "that it was made from, or leave layer out and use ria and the controls"
+            )
         modules: dict[str, nn.Module] = dict(self.module.named_modules())
         modules.pop("")
         if layer is None:
@@ -106,7 +161,7 @@ class SegmentationModel:
 
         On a GPU, convolutions run by deterministic algorithms inside the block, and all in full float32 unless `tf32`.
         """
-        training = [module for module in self.module.modules() if module.training]
+        training = [one for one in self.module.modules() if getattr(one, "training", False)]  # frozen ones have none
         for module in training:
             module.training = False
         cuda = self.device.type == "cuda"
@@ -140,7 +195,8 @@ class SegmentationModel:
     def logits(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C H W"]:
         """z = f(x): logits in float32, bilinearly resized to (H, W) with align_corners=False.
 
-        The module runs in evaluation mode. A one-channel output z means the classes [0, z].
+        The module runs in evaluation mode. A one-channel output z means the classes [0, z]. Outputs that are
+        probabilities become logits first, see `as_logits`.
 
         Raises:
             SampleError: the output is not usable as logits; the message says what came.
@@ -159,71 +215,128 @@ class SegmentationModel:
 
     def logits_of(self, module: Callable[[Tensor], Any], images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C H W"]:
         """`logits` of a stand-in for the module, such as its compiled form."""
+        logits = self.as_logits(self.outputs_of(module, images))
+        if logits.shape[-2:] != images.shape[-2:]:
+            logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return logits
+
+    def as_logits(self, outputs: Float[Tensor, "N C h w"]) -> Float[Tensor, "N K h w"]:
+        """The module's outputs as logits in float32, K = C, or 2 where one channel stands for [0, z].
+
+        With `head = "probabilities"` z = log p, and log p - log(1 - p) for one channel, whose softmax is p again; p is
+        clamped to the smallest normal float, so that z is finite.
+        """
+        values = outputs.float()
+        if self.head == "probabilities":
+            least = torch.finfo(torch.float32).tiny
+            logs = values.clamp(min=least).log()
+            values = logs - (1 - values).clamp(min=least).log() if values.shape[1] == 1 else logs
+        return torch.cat([torch.zeros_like(values), values], 1) if values.shape[1] == 1 else values
+
+    def outputs_of(self, module: Callable[[Tensor], Any], images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
+        """What the module, or a stand-in, returns for images, at its own resolution and in its own float type.
+
+        Raises:
+            SampleError: as `logits`.
+        """
         if len(images) > 1 and self.one_by_one:
-            return torch.cat([self.logits_of(module, one[None]) for one in images])
+            return torch.cat([self.outputs_of(module, one[None]) for one in images])
         tensor = self._first_tensor()
         inputs = self.normalise(images)
         if tensor is not None and tensor.is_floating_point():
             inputs = inputs.to(tensor.dtype)
         with self.evaluating():
             output = _logits_of(module(inputs))
-        if output.ndim != 4 or output.shape[0] != len(images) or not output.is_floating_point():
+        floating = output.is_floating_point()
+        if output.ndim != 4 or len(output) != len(images) or not output.numel() or not floating:
             raise SampleError(
                 f"{self.name} returned {output.dtype} of shape {tuple(output.shape)}; expected floating-point logits "
                 f"({len(images)}, classes, height, width)"
+                + ("" if floating else ", not decisions: return what comes before the argmax or the threshold")
             )
-        output = output.float()
-        if output.shape[-2:] != images.shape[-2:]:
-            output = F.interpolate(output, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        return torch.cat([torch.zeros_like(output), output], 1) if output.shape[1] == 1 else output
+        self.channels = output.shape[1]
+        return output
 
 
 def _logits_of(output: Any) -> Tensor:
-    """The logits in what a segmentation module returned: tensor, `.logits`, dict with `out`, tuple or list."""
+    """The logits in what a module returned: tensor, `.logits`, dict with `out` or `logits`, tuple or list."""
     if isinstance(output, Tensor):
         return output
     if hasattr(output, "logits"):
         return _logits_of(output.logits)
-    if isinstance(output, Mapping) and "out" in output:
-        return _logits_of(output["out"])
+    for key in ("out", "logits"):
+        if isinstance(output, Mapping) and key in output:
+            return _logits_of(output[key])
     if isinstance(output, tuple | list) and output:
         return _logits_of(output[0])
     keys = f" with keys {list(output)}" if isinstance(output, Mapping) else ""
     raise SampleError(
-        f"cannot find logits in a {type(output).__name__}{keys}; expected a tensor, a dict with 'out', a tuple or list "
-        "whose first item is one of these, or an object with .logits"
+        f"cannot find logits in a {type(output).__name__}{keys}; expected a tensor, a dict with 'out' or 'logits', a "
+        "tuple or list whose first item is one of these, or an object with .logits"
     )
+
+
+def _check_module(module: Any) -> None:
+    if isinstance(module, nn.Module):
+        return
+    what = type(module).__name__
+    remedy = "put what it does into the forward of a torch.nn.Module"
+    if isinstance(module, type) and issubclass(module, nn.Module):
+        what, remedy = f"the class {module.__name__}", f"make one of it: {module.__name__}(...)"
+    elif isinstance(module, torch.export.ExportedProgram):
+        remedy = "give its .module()"
+    elif isinstance(module, SegmentationModel):
+        remedy = "it is wrapped already; use it as it is"
+    raise SettingsError(f"expected a torch.nn.Module, got {what}; {remedy}")
+
+
+def _numbers(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    try:
+        values = tuple(float(one) for one in mean), tuple(float(one) for one in std)
+    except (TypeError, ValueError):
+        values = (), ()
+    if [len(one) for one in values] != [3, 3] or not all(map(isfinite, sum(values, ()))) or min(values[1]) <= 0:
+        raise SettingsError(f"mean and std need three values each, std above 0; got mean={mean!r}, std={std!r}")
+    return values
 
 
 def wrap(
     module: nn.Module,
     *,
     layer: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     name: str | None = None,
+    head: Head | None = None,
 ) -> SegmentationModel:
     """Makes any segmentation module usable by segfaith, without changing it.
 
+    Before its first use it is put to a test on a few images (`models.probe`): what cannot be logits and what does not
+    answer twice alike is refused; a model that mixes the images of a batch is given one image at a time.
+
     Args:
         module: takes normalised RGB (N, 3, H, W); returns logits (N, C, h, w) of any resolution as a tensor, a dict
-            with `out`, a tuple or list whose first item they are, or an object with `.logits`. One channel means the
-            logit of a sigmoid foreground (class 1). In evaluation mode an image's logits must not depend on the others
-            of its batch; models with batch norms that keep no running statistics are given one image at a time.
+            with `out` or `logits`, a tuple or list whose first item they are, or an object with `.logits`. One channel
+            means the logit of a sigmoid foreground (class 1).
         layer: dotted name of the feature layer for gradient methods, as in `module.named_modules()`.
-        classes: class names in the order of the channels.
+        classes: class names in the order of the channels; "voc", a list, or a file with one name a line.
         mean, std: normalisation of RGB in [0, 1]; ImageNet's by default. Give (0, 0, 0) and (1, 1, 1) for none.
+        head: what the outputs are. None: logits are assumed, those of a softmax over several channels, that of a
+            sigmoid for one. So the channels of a multi-label head, whose classes may overlap, are put through a softmax
+            too, and p is not what that head means by it: nothing in the outputs tells the two apart. "logits": the
+            same, said by you. "probabilities": they are the softmax's or the sigmoid's values already.
 
     Raises:
-        SettingsError: the layer does not exist, or mean or std are not three numbers.
+        SettingsError: no module, a layer that does not exist, mean or std that are not three numbers, or another head.
     """
     return SegmentationModel(
         module,
         layer=layer,
         mean=mean,
         std=std,
-        classes=classes,
-        name=name or type(module).__name__,
+        classes=read_classes(classes),
+        name=name or type(getattr(module, "_orig_mod", module)).__name__,
         weights="as given",
+        head=head,
     )

@@ -14,21 +14,24 @@ from torch import Tensor, nn
 
 from segfaith.errors import SettingsError
 
+ENDINGS = (".pth", ".pt", ".ckpt", ".safetensors")
+
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The state dict in a `.pth`/`.pt` file (read with `weights_only=True`) or a `.safetensors` file.
+    """The state dict in a `.pth`, `.pt` or `.ckpt` file (read with `weights_only=True`) or a `.safetensors` file.
 
-    A checkpoint that keeps its state dict under `model` or `state_dict` is unpacked.
+    A checkpoint that keeps its state dict under `model`, `state_dict` or `model_state_dict` is unpacked.
 
     Raises:
         SettingsError: no such file, another ending, or a file that holds no state dict.
     """
     if not path.is_file():
         raise SettingsError(
-            f"no weights file {path}; give a .pth, .pt or .safetensors file, 'random', or leave weights out"
+            f"no weights file {path}{' (it is a folder)' if path.is_dir() else ''}; give a .pth, .pt, .ckpt or "
+            ".safetensors file, 'random', or leave weights out"
         )
-    if path.suffix not in {".pth", ".pt", ".safetensors"}:
-        raise SettingsError(f"weights file {path}: expected the ending .pth, .pt or .safetensors, got {path.suffix!r}")
+    if path.suffix not in ENDINGS:
+        raise SettingsError(f"weights file {path}: expected the ending {', '.join(ENDINGS)}, got {path.suffix!r}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -45,7 +48,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _unpacked(content: Any, path: Path) -> dict[str, Tensor]:
-    for key in ("model", "state_dict"):
+    for key in ("model", "state_dict", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -55,20 +58,42 @@ def _unpacked(content: Any, path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
     """Loads `state` strictly.
+
+    A prefix that all names have in common, as `module.` of DataParallel or `model.` of Lightning, is taken off where
+    they are the module's names then.
+
+    Returns:
+        What was done to the names, as words to add to the source: "" or "without the prefix ...".
 
     Raises:
         SettingsError: names or shapes do not match; the first differences are in the message.
     """
+    prefix = _prefix(state, module)
     try:
-        module.load_state_dict(state, strict=True)
+        module.load_state_dict({name.removeprefix(prefix): value for name, value in state.items()}, strict=True)
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise SettingsError(
             f"the weights of {source} do not fit {type(module).__name__}: "
             + " ".join(line.strip()[:300] for line in lines[1:4])
         ) from error
+    return f" (without the prefix {prefix!r})" if prefix else ""
+
+
+def _prefix(state: Mapping[str, Tensor], module: nn.Module) -> str:
+    """What must be taken off all names of the state to make them the module's, or ""."""
+    wanted = set(module.state_dict())
+    if not state or set(state) == wanted:
+        return ""
+    first = next(iter(state))
+    prefixes = [first[: place + 1] for place, letter in enumerate(first) if letter == "."]
+    for prefix in prefixes:
+        bare = {name.removeprefix(prefix) for name in state}
+        if bare == wanted and all(name.startswith(prefix) for name in state):
+            return prefix
+    return ""
 
 
 def state_digest(module: nn.Module) -> str:

@@ -26,6 +26,7 @@ RECORD_COLUMNS: dict[str, tuple[Any, str]] = {
     "target_area": (_REAL, "|M| as a fraction of all pixels"),
     "target_iou": (_REAL, "intersection over union of the model's prediction of c with M"),
     "majority_class": (_INTEGER, "class that the model predicts on most pixels of M"),
+    "head": (_TEXT, "what made the model's outputs probabilities: softmax, sigmoid, or (they were) probabilities"),
     "kind": (_TEXT, "how the planted evidence decides (docs/scenes.md); null where none was planted"),
     "s": (_REAL, "s_c(x, M), masked mean probability in [0, 1]"),
     "s_target_deleted": (_REAL, "s_c(O(x, S_t), M)"),

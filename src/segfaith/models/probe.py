@@ -1,0 +1,188 @@
+"""Puts a model to a test before its first use: are its outputs logits, does it answer twice alike, does it mix a batch?
+
+Each fault found here would be a wrong number in every row, and status ok.
+"""
+
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segfaith.errors import SampleError, SettingsError, words_of
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.types import Float, Image
+
+TOLERANCE = 1e-5
+"""The most by which the probabilities of a class may differ, on average over an image, between two calls. Rounding,
+which changes with the batch's size, stays below a tenth of it also where logits are large."""
+CALLS = 4
+"""Calls with one image, which must be alike: what is random with probability q a call stays unseen in q^4."""
+
+
+class ModelFails(SettingsError):
+    """The model raised an error on an image, or returned what are no maps (N, classes, h, w)."""
+
+
+_PROBED: WeakKeyDictionary[SegmentationModel, int] = WeakKeyDictionary()
+"""By model: the batch size that it was tested for."""
+
+
+@torch.inference_mode(False)  # what a model keeps from its first pass must serve gradients too
+@torch.no_grad()
+def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
+    """Tests a model once: on an image, on it with little contrast, on coarse blocks of colour, and on such blocks with
+    colours far outside [0, 1], where logits leave [0, 1] and probabilities do not.
+
+    A model that mixes the images of a batch, or takes one only, is given one image at a time from then on
+    (`model.mixing` says why).
+
+    Model passes: 8, and up to 3 more where `batch_size` is above 1; none for a model that was tested before.
+
+    Raises:
+        ModelFails: it cannot be run on this image.
+        SettingsError: two calls differ, the outputs are not what `model.head` says (or, where it says nothing, cannot
+            be logits), or there are not as many class names as classes.
+    """
+    batch_size = min(batch_size, 3)
+    if _PROBED.get(model, 0) >= batch_size:
+        return
+    first = _run(model, image[None])
+    blocks = _blocks(image)
+    images, outputs = [image], [first]
+    for other in (0.3 + 0.2 * image, blocks, 20 * blocks - 10, 10 - 20 * blocks):
+        try:
+            outputs.append(_run(model, other[None]))
+            images.append(other)
+        except ModelFails:  # on made-up pictures some may, and yet serve photographs
+            continue
+    _check_classes(model)
+    if not all(_difference(model, first, _run(model, image[None])) <= TOLERANCE for _ in range(CALLS - 1)):
+        raise SettingsError(
+            f"{model.name} gives two answers to one image: something in it is random, or remembers earlier calls, also "
+            "in evaluation mode. Pass training=self.training to functional dropout, and switch off noise, random depth "
+            "and test-time augmentation"
+        )
+    finite = [one for one in outputs if bool(one.isfinite().all())]
+    if finite:
+        _check_head(model, finite)
+    if batch_size > 1 and not model.one_by_one:
+        model.mixing = _mixing(model, torch.stack(images[:batch_size]), outputs)
+    _PROBED[model] = batch_size
+
+
+def _blocks(image: Image) -> Image:
+    """Blocks of saturated colours, of the image's size."""
+    height, width = image.shape[1:]
+    colours = np.random.default_rng(0).integers(0, 2, (3, 6, 6)).astype(np.float32)
+    rows, columns = np.arange(height) * 6 // height, np.arange(width) * 6 // width
+    return torch.from_numpy(colours[:, rows][:, :, columns]).to(image)
+
+
+def _run(model: SegmentationModel, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
+    """The module's outputs.
+
+    Raises:
+        ModelFails: see the class.
+    """
+    try:
+        return model.outputs_of(model.module, images)
+    except SampleError as error:
+        raise ModelFails(f"{error}{_volumes(model.module)}") from error
+    except (Exception, SystemExit) as error:
+        raise ModelFails(
+            f"{model.name} cannot be run on RGB images of shape {tuple(images.shape)}: {words_of(error)}"
+            f"{_volumes(model.module)}"
+        ) from error
+
+
+def _volumes(module: nn.Module) -> str:
+    """What a failing model says of itself that takes no photographs, as words to add to the message."""
+    convolutions = [one for one in module.modules() if isinstance(one, nn.Conv2d | nn.Conv3d)]
+    if any(isinstance(one, nn.Conv3d) for one in convolutions):
+        return ". It has 3-D convolutions, so it takes volumes; segfaith gives RGB images (N, 3, H, W)"
+    if convolutions and convolutions[0].in_channels != 3:
+        count = convolutions[0].in_channels
+        return (
+            f". Its first convolution takes {count} channel(s); segfaith gives RGB images (N, 3, H, W): wrap a module "
+            "that makes its input of them"
+        )
+    return ""
+
+
+def _probabilities(model: SegmentationModel, outputs: Float[Tensor, "N C h w"]) -> Float[Tensor, "N K h w"]:
+    return model.as_logits(outputs).softmax(1)
+
+
+def _difference(model: SegmentationModel, one: Float[Tensor, "N C h w"], other: Float[Tensor, "N C h w"]) -> float:
+    """The largest mean absolute difference of a class's probability over an image; images that are NaN in `one` are
+    left out, and infinite where only `other` is NaN or of another shape."""
+    if one.shape != other.shape:
+        return float("inf")
+    known = one.isfinite().flatten(1).all(1)
+    if not bool(known.any()):
+        return 0.0
+    difference = (_probabilities(model, one[known]) - _probabilities(model, other[known])).abs().mean((2, 3)).max()
+    return float(difference.nan_to_num(torch.inf))
+
+
+def _mixing(model: SegmentationModel, images: Float[Tensor, "N 3 H W"], alone: list[Tensor]) -> str:
+    """Why the images must not share a batch, or "" where they may."""
+    try:
+        together = model.outputs_of(model.module, images)
+    except (Exception, SystemExit) as error:
+        if len(images) > 1 and "memory" in str(error).lower():  # then no batch of so many will be run
+            return _mixing(model, images[:-1], alone)
+        return f"a batch of {len(images)} fails: {words_of(error)}"
+    if all(_difference(model, one, both[None]) <= TOLERANCE for one, both in zip(alone, together, strict=False)):
+        return ""
+    return "an image's outputs depend on the others of its batch"
+
+
+def _check_classes(model: SegmentationModel) -> None:
+    count = model.class_count
+    if model.classes is not None and count is not None and len(model.classes) != count:
+        names = f"{', '.join(model.classes[:5])}{', ...' if len(model.classes) > 5 else ''}"
+        one = ": one channel stands for the two classes background and foreground" if model.channels == 1 else ""
+        raise SettingsError(
+            f"{model.name} has {count} output classes{one}, but {len(model.classes)} class names were given: {names}; "
+            "give classes a name for each"
+        )
+
+
+def _check_head(model: SegmentationModel, outputs: list[Tensor]) -> None:
+    """Holds the outputs (1, C, h, w) for some images against what `model.head` says.
+
+    Raises:
+        SettingsError: they are something else.
+    """
+    if model.head == "logits":
+        return
+    channels = outputs[0].shape[1]
+    slack = max(1e-4, 4 * torch.finfo(outputs[0].dtype).eps)
+    low, high = min(float(one.min()) for one in outputs), max(float(one.max()) for one in outputs)
+    within = low >= -slack and high <= 1 + slack
+    sums = channels > 1 and all(bool(((one.float().sum(1) - 1).abs() <= slack).all()) for one in outputs)
+    came = f"the outputs of {model.name} on {len(outputs)} test pictures lie in [{low:.4g}, {high:.4g}]"
+    varied = low < high
+    if varied and all(bool((one == one.round()).all()) for one in outputs):
+        raise SettingsError(
+            f"{came} and are whole numbers, as class indices, masks and one-hot maps are: these are decisions, from "
+            'which no probability can be read. Return the logits before them; if these are logits, say head = "logits"'
+        )
+    if model.head == "probabilities":
+        if not within or not (sums or channels == 1):
+            what = "in [0, 1]" if channels == 1 else "in [0, 1] with channels that sum to 1"
+            raise SettingsError(f'head = "probabilities" means outputs {what}, but {came}; leave head out for logits')
+    elif within and (sums or (channels == 1 and varied and low >= 0)):
+        many = "in its one channel" if channels == 1 else f"and its {channels} channels sum to 1"
+        raise SettingsError(
+            f"{came} {many}: these look like probabilities, not logits, and a second "
+            f'{"sigmoid" if channels == 1 else "softmax"} would change every score. Say head = "probabilities", or '
+            'head = "logits" if they are logits all the same'
+        )
+    elif within and varied and low >= 0:
+        raise SettingsError(
+            f"{came} in {channels} channels that do not sum to 1, as the sigmoids of a multi-label head do: a softmax "
+            'of them means nothing. Return the logits before the sigmoid; if these are logits, say head = "logits"'
+        )

@@ -79,7 +79,7 @@ def graph_of(model: SegmentationModel, image: Image) -> Graph | str:
     if model not in _GRAPHS or _GRAPHS[model][0] != state:
         try:
             with model.evaluating():
-                traced = Graph(model.module)
+                traced = Graph(model.module, image[None])
             agrees = _agrees(model, traced, image)
             if not agrees:  # the model may amplify the rounding of `winograd`
                 traced.winograd = False

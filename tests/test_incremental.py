@@ -28,7 +28,8 @@ from segfaith.evidence.regions import Regions
 from segfaith.incremental import differences, winograd
 from segfaith.incremental import graph as graph_module
 from segfaith.incremental.kernels import LIVE_SHARE, kernel_of, live_share, tap_by_tap
-from segfaith.incremental.scoring import IncrementalScorer, PlainScorer, Precision, graph_of, scorer_for
+from segfaith.incremental.scorers import IncrementalScorer, PlainScorer, Precision
+from segfaith.incremental.scoring import graph_of, scorer_for
 from segfaith.incremental.windows import Box, Kernel, Windows, crop, place, view
 from segfaith.incremental.winograd import convolve_rows, pays, transformed
 from segfaith.models.segmentation import SegmentationModel

@@ -29,7 +29,8 @@ from segfaith.benchmark.worker import SampleResult, evaluate_sample, predicted_l
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import clock, gradient_evidence
 from segfaith.evidence.regions import superpixels
-from segfaith.incremental.scoring import Precision, scorer_for
+from segfaith.incremental.scorers import Precision
+from segfaith.incremental.scoring import scorer_for
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant

@@ -31,8 +31,10 @@ POINTWISE_MODULES = {
 POINTWISE_FUNCTIONS: set[Any] = {torch.relu, torch.sigmoid, torch.tanh, F.relu, F.relu6, F.silu, F.gelu, F.hardswish}
 JOINING_FUNCTIONS: set[Any] = {operator.add, operator.mul, operator.sub, torch.add, torch.mul}
 CHANNELS_LAST: set[Any] = {
-    *POINTWISE_MODULES, *POINTWISE_FUNCTIONS, *JOINING_FUNCTIONS, nn.AdaptiveAvgPool2d, nn.Conv2d, nn.ConvTranspose2d,
-    nn.MaxPool2d, F.adaptive_avg_pool2d, torch.cat, getattr, "size",
+    *POINTWISE_MODULES, *POINTWISE_FUNCTIONS, *JOINING_FUNCTIONS, nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d,
+    nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Upsample, nn.UpsamplingBilinear2d, nn.ZeroPad2d, F.adaptive_avg_pool2d,
+    F.avg_pool2d, F.batch_norm, F.conv2d, F.interpolate, F.pad, operator.getitem, torch.cat, "mean", "permute",
+    getattr, "size",
 }  # fmt: skip
 """What loses nothing on maps whose channels are last in memory. All else gets contiguous ones, as from the model
 itself: group norms lose most of their digits otherwise where a map is nearly constant."""
@@ -57,7 +59,7 @@ class Graph:
         traced = trace(module, image).float().to(memory_format=torch.channels_last)
         self.owner = fx.Interpreter(traced)
         self.modules = dict(traced.named_modules())
-        self.nodes: list[fx.Node] = list(traced.graph.nodes)  # type: ignore[union-attr, arg-type]
+        self.nodes: list[fx.Node] = list(traced.graph.nodes)
         (self.image,) = (node for node in self.nodes if node.op == "placeholder")
         self.output = _logits_node(self.nodes[-1].args[0])
         for one in self.modules.values():

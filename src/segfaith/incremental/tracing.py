@@ -22,7 +22,7 @@ def trace(module: nn.Module, image: Float[Tensor, "1 3 H W"]) -> fx.GraphModule:
     """
     root = deepcopy(module)
     graph = _Tracer(root, image).trace(root)
-    traced: fx.GraphModule = fuse(fx.GraphModule(root, graph), inplace=True, no_trace=True)  # type: ignore[assignment]
+    traced: fx.GraphModule = fuse(fx.GraphModule(root, graph), inplace=True, no_trace=True)
     return traced
 
 
@@ -44,11 +44,11 @@ class _Tracer(fx.Tracer):
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Over the sizes of a map, or over several maps."""
         try:
-            return super().iter(obj)  # type: ignore[no-any-return]
+            return super().iter(obj)
         except fx.proxy.TraceError:
             if isinstance(value := self._value(obj.node), Tensor):
                 raise
-            return iter([obj[i] for i in range(len(value))])
+            return iter([obj[i] for i in range(len(value))])  # type: ignore[index]
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Nothing is traced while sizes are computed."""

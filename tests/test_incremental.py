@@ -419,7 +419,7 @@ def test_an_image_that_the_graph_scores_otherwise_is_left_to_the_model_or_refuse
     if precision == "fp32":
         assert type(scorer_for(model, image, region, 1, expected=expected)) is PlainScorer
     else:
-        with pytest.raises(SettingsError, match="its graph does not compute what the model computes"):
+        with pytest.raises(SettingsError, match="its graph scores this image otherwise than the model itself"):
             scorer_for(model, image, region, 1, precision, expected=expected)
 
 

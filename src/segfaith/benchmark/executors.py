@@ -43,11 +43,12 @@ from segfaith.types import Planted, Sample, Target
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A plan with its model loaded: ready to run."""
+    """A plan with its model loaded: ready to run. `path` is how the warm-up's image was scored: see `warm_up`."""
 
     plan: Plan
     model: SegmentationModel
     class_index: int | None
+    path: str
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -82,12 +83,16 @@ def prepare(settings: Settings) -> Prepared:
     )
     model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
     check_classes(model, plan.dataset)
-    warm_up(model, plan.methods, settings)
-    return Prepared(plan, model, target_class(settings, model, plan.dataset))
+    path = warm_up(model, plan.methods, settings)
+    return Prepared(plan, model, target_class(settings, model, plan.dataset), path)
 
 
-def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: Settings) -> None:
+def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: Settings) -> str:
     """Runs the model as the run will, on a made-up image, before anything is timed.
+
+    Returns:
+        How altered images of that size are scored: "incremental", or "plain" with the reason. With native sizes it is
+        that of 224 x 224; the records say it of each sample.
 
     Raises:
         SettingsError: a feature layer or precision that cannot be used, or class names that are not as many as the
@@ -95,6 +100,7 @@ def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: S
     """
     size = 224 if settings.data.size == "native" else settings.data.size
     image = torch.from_numpy(np.random.default_rng(0).random((3, size, size), dtype=np.float32)).to(model.device)
+    path = ""
     try:
         with torch.no_grad():  # what a model keeps from its first pass must serve gradients too
             channels = model.logits(image.expand(settings.execution.batch_size, -1, -1, -1)).shape[1]
@@ -109,18 +115,21 @@ def warm_up(model: SegmentationModel, methods: list[MethodInstance], settings: S
         precisions: list[Precision] = ["fp32", *(asked.precision for asked in interventions)]
         for precision in dict.fromkeys(precisions):
             scorer = scorer_for(model, image, variant.regions[0], 1, precision)
+            if precision == "fp32":
+                path = scorer.path
             most = settings.execution.batch_size
             for count in (most, max(1, most - 1)) if model.compile else (most,):  # a second size compiles for all
                 scorer.score(image.expand(count, -1, -1, -1))
     except SettingsError:
         raise
-    except Exception:
-        return  # what fails on real samples is recorded with them
+    except Exception as error:  # what fails on real samples is recorded with them
+        return f"unknown: the warm-up failed: {error}"
     if model.classes is not None and len(model.classes) != channels:
         raise SettingsError(
             f"{model.name} has {channels} output classes, but {len(model.classes)} class names were given: "
             f"{', '.join(model.classes[:5])}{', ...' if len(model.classes) > 5 else ''}; set [model] classes"
         )
+    return path
 
 
 def seconds_per_pass(prepared: Prepared) -> float:
@@ -142,7 +151,7 @@ def open_directory(directory: Path, prepared: Prepared) -> list[int]:
     """
     shards = range(len(prepared.plan.shards))
     file = directory / "run.json"
-    description = describe(prepared.plan, prepared.model)
+    description = describe(prepared.plan, prepared.model, prepared.path)
     if file.is_file():
         try:
             before = json.loads(file.read_text(encoding="utf-8"))["identity"]

@@ -57,6 +57,7 @@ def _print_plan(prepared: Any) -> None:
     say(
         f"model     {model.name}, weights {model.weights}, layer {model.layer}, on {model.device}",
     )
+    say(f"scored    {prepared.path}")
     say(f"methods   {', '.join(method.name for method in plan.methods)}")
     say(f"stability on {len(plan.stability_ids)} samples")
     say(f"passes    {plan.passes:,} through the model, {len(plan.shards)} shards")
@@ -74,6 +75,7 @@ def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
         say(
             f"Resuming {directory}: {len(plan.ids) - left} of {len(plan.ids)} samples are done.",
         )
+    say(f"scored {prepared.path}")
     try:
         with Progress(*COLUMNS, console=err) as progress:
             task = progress.add_task(plan.settings.name, total=len(plan.ids), completed=len(plan.ids) - left)
@@ -106,11 +108,22 @@ def _summarise(directory: Path) -> int:
         return 1
     print_tables(tables.summarise([(description, records)]), ["Mean"])
     say(f"{ok['sample_id'].nunique()} of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok.")
+    _say_paths(records)
     pictures = write_pictures(directory, description, records)
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")
     say(f"Next: segfaith report {directory}")
     return 0
+
+
+def _say_paths(records: Any) -> None:
+    """How many samples were scored which way, and why, where not all went through the graph."""
+    if "path" not in records:  # of an older version
+        return
+    paths = records.dropna(subset="path").drop_duplicates("sample_id")["path"].value_counts()
+    if list(paths.index) != ["incremental"]:
+        for path, count in paths.items():
+            say(f"scored {path}: {count} sample(s)")
 
 
 @app.command("randomise")

@@ -104,9 +104,9 @@ def score_interventions(
         fair: also delete only the n(k, M) highest pixels outside M (`off_fair`), where so many lie there.
         limits: by kind, a set of pixels: S_o is deleted within it alone. Maps whose S_o does not meet it are left out.
 
-    Model passes: one, one for each operator (two where a graph scores), for each map and pair two, or three where something lies outside M,
-    and one for each map and kind of `fair` and `limits`. Deletions of pixels that are not there are left out. Where all
-    pixels of a region are taken, as at k = 1, the maps share one image.
+    Model passes: one, one for each operator (two where a graph scores), for each map and pair two, or three where
+    something lies outside M, and one for each map and kind of `fair` and `limits`. Deletions of pixels that are not
+    there are left out. Where all pixels of a region are taken, as at k = 1, the maps share one image.
     """
     size = (image.shape[1], image.shape[2])
     everything = torch.ones(1, *size, dtype=torch.bool, device=image.device)

@@ -59,7 +59,7 @@ class Graph:
         traced = trace(module, image).float().to(memory_format=torch.channels_last)
         self.owner = fx.Interpreter(traced)
         self.modules = dict(traced.named_modules())
-        self.nodes: list[fx.Node] = list(traced.graph.nodes)
+        self.nodes: list[fx.Node] = list(traced.graph.nodes)  # type: ignore[union-attr, arg-type]
         (self.image,) = (node for node in self.nodes if node.op == "placeholder")
         self.output = _logits_node(self.nodes[-1].args[0])
         for one in self.modules.values():

@@ -11,7 +11,7 @@ from torch.fx.experimental.optimization import fuse
 from segfaith.types import Float, Tensor
 
 
-def trace(module: nn.Module, image: Float[Tensor, "1 3 H W"]) -> fx.GraphModule:
+def trace(module: nn.Module, image: Float[Tensor, "1 3 H W"]) -> nn.Module:
     """A copy of the module as a graph, its batch norms folded into convolutions.
 
     A branch that sizes alone decide, such as a check that 32 divides the image's, is taken as for `image`. Whether the
@@ -22,8 +22,7 @@ def trace(module: nn.Module, image: Float[Tensor, "1 3 H W"]) -> fx.GraphModule:
     """
     root = deepcopy(module)
     graph = _Tracer(root, image).trace(root)
-    traced: fx.GraphModule = fuse(fx.GraphModule(root, graph), inplace=True, no_trace=True)
-    return traced
+    return fuse(fx.GraphModule(root, graph), inplace=True, no_trace=True)
 
 
 class _Tracer(fx.Tracer):

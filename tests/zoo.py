@@ -443,8 +443,8 @@ def group_normed(width: int = 8) -> nn.Module:
     """Residual blocks with group norms at three scales, as in MONAI's SegResNet."""
 
     def block(channels: int) -> nn.Module:
-        parts = [nn.GroupNorm(4, channels), nn.ReLU(inplace=True), conv(channels, channels, bias=False)]
-        return Of(lambda self, x: x + self.net(x), net=nn.Sequential(*parts, nn.GroupNorm(4, channels)))
+        one, two = ([nn.GroupNorm(4, channels), nn.ReLU(True), conv(channels, channels, bias=False)] for _ in range(2))
+        return Of(lambda self, x: x + self.net(x), net=nn.Sequential(*one, *two))
 
     def forward(self: Any, x: Tensor) -> Tensor:
         scales = [self.first(self.stem(x))]

@@ -103,12 +103,12 @@ def _summarise(directory: Path) -> int:
         say("The same command with --retry-failed measures again what failed.")
     ok = records[records["status"] == "ok"]
     say(f"model {description['model']['name']}, weights {description['model']['weights']}")
+    _say_paths(records)
     if not len(ok):
         say(f"0 of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok.")
         return 1
     print_tables(tables.summarise([(description, records)]), ["Mean"])
     say(f"{ok['sample_id'].nunique()} of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok.")
-    _say_paths(records)
     pictures = write_pictures(directory, description, records)
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")

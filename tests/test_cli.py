@@ -190,7 +190,7 @@ def test_flags_and_set_reach_the_settings(project: Path, tmp_path: Path, monkeyp
 def test_dry_run_says_what_it_would_cost_and_writes_nothing(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """3 samples x (6 x (1 + 1 + 4 x 4) + 3 x (4 methods + 3 draws) + 2) passes."""
+    """3 samples x (6 x (1 + 1 + 4 x 4) + 3 x (4 methods + 3 draws) + 3) passes."""
     monkeypatch.chdir(tmp_path)
     before = sorted(project.rglob("*"))
     settings = project / "settings.toml"
@@ -201,7 +201,7 @@ def test_dry_run_says_what_it_would_cost_and_writes_nothing(
     assert "s0, s1, s2" in output
     assert "gpa, ega, ria, dea, random_cells" in output
     assert "tiny.py:build, weights tiny.pth, layer backbone.1, on cpu" in output
-    assert f"{3 * (6 * 18 + 3 * 7 + 2)} through the model, 1 shards" in output
+    assert f"{3 * (6 * 18 + 3 * 7 + 3)} through the model, 1 shards" in output
     assert re.search(r"time +about \d+ s \(\d+\.\d ms a pass", output)
     assert list(tmp_path.iterdir()) == []
     assert sorted(project.rglob("*")) == before

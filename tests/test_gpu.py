@@ -14,7 +14,8 @@ from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.evidence.intervention import bounding_boxes
 from segfaith.evidence.regions import Regions
-from segfaith.incremental.scoring import IncrementalScorer, Precision, scorer_for
+from segfaith.incremental.scorers import IncrementalScorer, Precision
+from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import grid_partition, occluder
 from segfaith.scores import BatchSize, sent

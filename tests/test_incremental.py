@@ -28,7 +28,8 @@ from segfaith.evidence.regions import Regions
 from segfaith.incremental import differences, winograd
 from segfaith.incremental import graph as graph_module
 from segfaith.incremental.kernels import LIVE_SHARE, kernel_of, live_share, tap_by_tap
-from segfaith.incremental.scoring import IncrementalScorer, PlainScorer, Precision, graph_of, scorer_for
+from segfaith.incremental.scorers import IncrementalScorer, PlainScorer, Precision
+from segfaith.incremental.scoring import graph_of, scorer_for
 from segfaith.incremental.windows import Box, Kernel, Windows, crop, place, view
 from segfaith.incremental.winograd import convolve_rows, pays, transformed
 from segfaith.models.segmentation import SegmentationModel
@@ -418,7 +419,7 @@ def test_an_image_that_the_graph_scores_otherwise_is_left_to_the_model_or_refuse
     if precision == "fp32":
         assert type(scorer_for(model, image, region, 1, expected=expected)) is PlainScorer
     else:
-        with pytest.raises(SettingsError, match="its graph does not compute what the model computes"):
+        with pytest.raises(SettingsError, match="its graph scores this image otherwise than the model itself"):
             scorer_for(model, image, region, 1, precision, expected=expected)
 
 

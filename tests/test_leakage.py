@@ -131,12 +131,12 @@ def test_every_image_more_is_counted() -> None:
     def passes(**changes: object) -> int:
         return passes_per_sample(methods, EvaluationSettings(**changes), stability=False)  # type: ignore[arg-type]
 
-    plain_passes = 1 + 1 + 1 + 4 * 3  # for s, the image, the baseline, and three for each of the 1 + 3 maps
+    plain_passes = 1 + 1 + 2 + 4 * 3  # s, the image, the baseline by graph and model, three for each of 1 + 3 maps
     assert passes() == plain_passes
     assert passes(leakage="detailed") == plain_passes + 4 * 4
     several = {"k": [0.2, 0.5, 1.0], "occlusion": ["zero", "mean"]}
-    assert passes(**several) == 1 + 1 + 2 + 4 * 3 * 4 + 3 * 2, "at k = 1 all maps delete the same"
-    assert passes(**several, curves="each") == 1 + 1 + 2 + 4 * 3 * 3 + 3
+    assert passes(**several) == 1 + 1 + 2 * 2 + 4 * 3 * 4 + 3 * 2, "at k = 1 all maps delete the same"
+    assert passes(**several, curves="each") == 1 + 1 + 2 * 2 + 4 * 3 * 3 + 3
 
 
 def test_maps_share_the_image_in_which_a_whole_region_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_maps_share_the_image_in_which_a_whole_region_is_deleted(monkeypatch: py
 
     monkeypatch.setattr(interventions, "score_images", counted)
     _, curves, _ = evaluated(torch.rand(SIZE), target(), k=[0.5, 1.0])
-    assert counts == [1 + 1 + 4 * 3 + 3]
+    assert counts == [1 + 1 + 4 * 3 + 3, 1], "the last is the baseline by the model itself"
     by_k = pd.DataFrame(curves).groupby(["kind", "k"])["score"].agg(["size", "nunique"])
     assert by_k["size"].tolist() == [2] * 6
     assert by_k.xs(1.0, level="k")["nunique"].tolist() == [1, 1, 1]

@@ -1063,7 +1063,8 @@ def test_class_names_that_do_not_fit_stop_the_run_before_it_starts(project: Path
 def passes_of_run(project: Path, directory: Path, **changes: Any) -> tuple[int, int]:
     """Images that went through the model in a run after it was prepared, and the number that the plan announced.
 
-    A module with hooks is not traced, so it does without the passes for clean features that the plan counts.
+    A module with hooks is not traced, so it does without the passes for clean features, and those that hold each
+    operator's baseline against the model, that the plan counts.
     """
     prepared = executors.prepare(make_settings(content(project, **changes)))
     with counted(prepared.model.module) as total:
@@ -1075,7 +1076,7 @@ def passes_of_run(project: Path, directory: Path, **changes: Any) -> tuple[int, 
 def test_one_sample_with_the_four_methods_and_stability_at_the_grid_of_spec(project: Path, tmp_path: Path) -> None:
     """6 x (1 + 196) for evidence, 3 for each of four maps and of three draws of random_cells, 2 for image and baseline.
 
-    Announced are 6 more, for clean features.
+    Announced are 6 more for clean features, and one for the baseline.
     """
     counted_passes, planned = passes_of_run(
         project,
@@ -1085,7 +1086,7 @@ def test_one_sample_with_the_four_methods_and_stability_at_the_grid_of_spec(proj
         evaluation={"stability": True},
     )
     assert counted_passes == 6 * 197 + 3 * 4 + 3 * 3 + 2
-    assert planned == counted_passes + 6
+    assert planned == counted_passes + 6 + 1
 
 
 FOUR = ["gpa", "ega", "ria", "dea"]
@@ -1118,7 +1119,8 @@ def test_passes_are_those_announced(
     """Each variant's clean features count once for each intervention evidence."""
     methods = {"names": names, "ria": {"grid": 4}}
     counted_passes, planned = passes_of_run(project, tmp_path, data={"n": 2}, methods=methods, evaluation=evaluation)
-    assert (counted_passes, planned) == (2 * per_sample, 2 * (per_sample + features))
+    baselines = len(evaluation.get("occlusion", ["mean"]))
+    assert (counted_passes, planned) == (2 * per_sample, 2 * (per_sample + features + baselines))
 
 
 def test_passes_with_stability_on_one_sample_of_two(project: Path, tmp_path: Path) -> None:
@@ -1130,7 +1132,7 @@ def test_passes_with_stability_on_one_sample_of_two(project: Path, tmp_path: Pat
         evaluation={"stability": 1},
     )
     assert counted_passes == (6 + 1) * (1 + 16) + 2 * (3 * (4 + 3) + 2)
-    assert planned == counted_passes + 6 + 1
+    assert planned == counted_passes + 6 + 1 + 2
 
 
 def test_passes_of_a_traced_model_are_those_announced(
@@ -1158,7 +1160,7 @@ def test_passes_of_a_traced_model_are_those_announced(
     )
     result = executors.run_sample(prepared, second.id, lambda: second, executors.BatchSize(8))
     assert {row["status"] for row in result.records} == {"ok"}
-    assert images == {"module": 6, "clean": 6, "altered": 6 * 16 + 3 * (4 + 3) + 2}
+    assert images == {"module": 6 + 1, "clean": 6, "altered": 6 * 16 + 3 * (4 + 3) + 2}
     assert 2 * sum(images.values()) == prepared.plan.passes
 
 
@@ -1174,7 +1176,8 @@ def test_passes_with_the_prediction_as_target(project: Path, tmp_path: Path) -> 
         methods={"names": ["ega"]},
         evaluation={"stability": False},
     )
-    assert counted_passes == planned == len(ids) * (1 + 1 + 3 * (1 + 3) + 2)
+    assert counted_passes == len(ids) * (1 + 1 + 3 * (1 + 3) + 2)
+    assert planned == counted_passes + len(ids)
 
 
 def test_passes_with_maps_computed_elsewhere(project: Path, tmp_path: Path) -> None:
@@ -1188,7 +1191,8 @@ def test_passes_with_maps_computed_elsewhere(project: Path, tmp_path: Path) -> N
         methods={"names": [f"maps:{tmp_path / 'theirs'}"]},
         evaluation={"stability": True},
     )
-    assert counted_passes == planned == 2 * (1 + 3 * (1 + 3) + 2)
+    assert counted_passes == 2 * (1 + 3 * (1 + 3) + 2)
+    assert planned == counted_passes + 2
 
 
 def test_prepared_settings_and_run_of_settings_are_the_same_run(project: Path, tmp_path: Path) -> None:
@@ -1227,7 +1231,7 @@ def test_passes_on_scenes_are_at_most_those_announced(tmp_path: Path) -> None:
     assert set(records["status"]) == {"ok"}
     assert set(records["kind"]) == {"plain", "marker", "context", "conjunction", "redundancy"}
     bare = 8 * (1 + 3 * (1 + 3) + 2)
-    assert prepared.plan.passes == bare + 8 * 4
+    assert prepared.plan.passes == bare + 8 * (4 + 1)
     assert bare < images[0] <= prepared.plan.passes
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rederived import bilinear, score
 from segfaith.errors import SampleError
-from segfaith.incremental.scoring import PlainScorer
+from segfaith.incremental.scorers import PlainScorer
 from segfaith.scores import BatchSize, in_batches, masked_mean_probability, score_images
 from toys import SmallCNN, plain
 

@@ -424,6 +424,47 @@ def used_for_its_size() -> nn.Module:
     return Of(forward, other=conv(3, 8, stride=3), stem=unit(3, 8), head=head())
 
 
+def asking_for_sizes() -> nn.Module:
+    """Checks the image's size, and a map's, and goes through sizes one by one; as segmentation libraries do."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        if x.shape[-2] % 1 != 0 or x.shape[-1] < 2:
+            raise RuntimeError("wrong input shape")
+        size = [length // 1 for length in x.shape[2:]]
+        y = self.stem(x)
+        if y.shape[2] > x.shape[2]:
+            y = y * 100
+        return self.head(F.interpolate(y, size=size))
+
+    return Of(forward, stem=unit(3, 8, stride=2), head=head())
+
+
+def group_normed(width: int = 8) -> nn.Module:
+    """Residual blocks with group norms at three scales, as in MONAI's SegResNet."""
+
+    def block(channels: int) -> nn.Module:
+        one, two = ([nn.GroupNorm(4, channels), nn.ReLU(True), conv(channels, channels, bias=False)] for _ in range(2))
+        return Of(lambda self, x: x + self.net(x), net=nn.Sequential(*one, *two))
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        scales = [self.first(self.stem(x))]
+        for down, inner in zip(self.down, self.inner, strict=True):
+            scales.append(inner(down(scales[-1])))
+        x = scales.pop()
+        for up, outer in zip(self.up, self.outer, strict=True):
+            x = F.interpolate(up(x), scale_factor=2, mode="bilinear", align_corners=False)
+            x = outer(x + scales.pop())
+        return self.head(F.relu(self.norm(x)))
+
+    a, b, c = width, 2 * width, 4 * width
+    return Of(
+        forward,
+        stem=conv(3, a), first=block(a), norm=nn.GroupNorm(4, a), head=head(a),
+        down=nn.ModuleList([conv(a, b, stride=2), conv(b, c, stride=2)]), inner=nn.ModuleList([block(b), block(c)]),
+        up=nn.ModuleList([conv(c, b, 1), conv(b, a, 1)]), outer=nn.ModuleList([block(b), block(a)]),
+    )  # fmt: skip
+
+
 def as_dataclass() -> nn.Module:
     return Of(lambda self, x: Output(self.net(x)), net=plain_cnn())
 
@@ -490,6 +531,7 @@ TRACED: dict[str, Callable[[], nn.Module]] = {
         other_pooling, squeeze_excitation, aspp, unet, norms, attention, channels_last_blocks, split_and_shuffled,
         arithmetic, concatenated_rows, own_weights, comparing, padded_otherwise, one_channel, as_tuple,
         as_nested_list, coarse, resized_with_corners, double, used_for_its_size, Branching,
+        asking_for_sizes,
     ]
 } | {
     "resized nearest": resized,

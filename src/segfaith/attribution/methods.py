@@ -16,7 +16,7 @@ from segfaith.attribution.maps import read_map
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import Objective
 from segfaith.evidence.regions import Refine, RegionKind, Regions
-from segfaith.incremental.scoring import Precision
+from segfaith.incremental.scorers import Precision
 from segfaith.lookup import lookup
 from segfaith.models import import_function
 from segfaith.occlusion import OPERATORS

@@ -15,8 +15,8 @@ from segfaith.models.segmentation import SegmentationModel
 PACKAGES = ("segfaith", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "pillow", "scikit-image")
 
 
-def describe(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
-    """The content of `run.json`."""
+def describe(plan: Plan, model: SegmentationModel, path: str) -> dict[str, Any]:
+    """The content of `run.json`; `path` is how the warm-up's image was scored."""
     same = identity(plan, model)
     return {
         "identity": same,
@@ -44,6 +44,7 @@ def describe(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
             }
             for method in plan.methods
         },
+        "path": path,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "machine": {
             "system": platform.platform(),

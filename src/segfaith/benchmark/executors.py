@@ -31,7 +31,8 @@ from segfaith.benchmark.worker import SampleResult, evaluate_sample, predicted_l
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import clock, gradient_evidence
 from segfaith.evidence.regions import superpixels
-from segfaith.incremental.scoring import Precision, scorer_for
+from segfaith.incremental.scorers import Precision
+from segfaith.incremental.scoring import scorer_for
 from segfaith.models import load_model
 from segfaith.models.probe import ModelFails, probe
 from segfaith.models.segmentation import SegmentationModel
@@ -47,16 +48,17 @@ from segfaith.types import Image, Planted, Sample, Target
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A plan with its model loaded: ready to run."""
+    """A plan with its model loaded: ready to run. `path` is how the warm-up's image was scored: see `warm_up`."""
 
     plan: Plan
     model: SegmentationModel
     class_index: int | None
+    path: str
 
     @cached_property
     def description(self) -> dict[str, Any]:
         """The content of `run.json`; reads the data for its digest, once."""
-        return describe(self.plan, self.model)
+        return describe(self.plan, self.model, self.path)
 
     @property
     def identity(self) -> str:
@@ -88,15 +90,19 @@ def prepare(settings: Settings) -> Prepared:
     )
     model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
     check_classes(model, plan.dataset)
-    warm_up(model, plan)
-    return Prepared(plan, model, target_class(settings, model, plan.dataset))
+    path = warm_up(model, plan)
+    return Prepared(plan, model, target_class(settings, model, plan.dataset), path)
 
 
-def warm_up(model: SegmentationModel, plan: Plan) -> None:
+def warm_up(model: SegmentationModel, plan: Plan) -> str:
     """Puts the model to the test and runs it as the run will, on a made-up image, before anything is timed.
 
     A model that cannot be run on the made-up image, and neither on a sample, is refused: every row would be a failed
     one. What else fails here but is no fault of the settings is left to the samples, whose rows say it.
+
+    Returns:
+        How altered images of that size are scored: "incremental", or "plain" with the reason. With native sizes it is
+        that of 224 x 224; the records say it of each sample.
 
     Raises:
         SettingsError: see `probe`; a feature layer or precision that cannot be used.
@@ -104,6 +110,7 @@ def warm_up(model: SegmentationModel, plan: Plan) -> None:
     settings = plan.settings
     size = 224 if settings.data.size == "native" else settings.data.size
     image = torch.from_numpy(np.random.default_rng(0).random((3, size, size), dtype=np.float32)).to(model.device)
+    path = ""
     try:
         probe(model, image, settings.execution.batch_size)
     except ModelFails:
@@ -125,13 +132,16 @@ def warm_up(model: SegmentationModel, plan: Plan) -> None:
         precisions: list[Precision] = ["fp32", *(asked.precision for asked in interventions)]
         for precision in dict.fromkeys(precisions):
             scorer = scorer_for(model, image, variant.regions[0], 1, precision)
+            if precision == "fp32":
+                path = scorer.path
             most = settings.execution.batch_size
             for count in (most, max(1, most - 1)) if model.compile else (most,):  # a second size compiles for all
                 scorer.score(image.expand(count, -1, -1, -1))
     except SettingsError:
         raise
-    except Exception:
-        return  # what fails on real samples is recorded with them
+    except Exception as error:  # what fails on real samples is recorded with them
+        return f"unknown: the warm-up failed: {error}"
+    return path
 
 
 def _first_image(plan: Plan) -> Image | None:

@@ -89,7 +89,9 @@ def make_plan(settings: Settings) -> Plan:
 def passes_per_sample(
     methods: Sequence[MethodInstance], evaluation: EvaluationSettings, *, stability: bool, planted: bool = False
 ) -> int:
-    """Model passes of one sample: evidence for one variant or six, the image, a baseline per operator, three per map.
+    """Model passes of one sample: evidence for one variant or six, the image, two per operator, three per map.
+
+    Those of an operator are of its baseline: by the graph, and by the model itself to hold the graph against it.
 
     Three of each map for each pair of operator and k, three for all maps together at k = 1, where they delete the same
     pixels, and four more of each map with `leakage = "detailed"`. With planted evidence one more is counted, which maps
@@ -103,7 +105,7 @@ def passes_per_sample(
     draws = sum(method.method.draws for method in methods)
     more = (1 if planted else 0) + (4 if evaluation.leakage == "detailed" else 0)
     deletions = sum(3 * (1 if k == 1 else draws) for _, k in evaluation.pairs)
-    return evidence + 1 + len(evaluation.occlusion) + deletions + draws * more
+    return evidence + 1 + 2 * len(evaluation.occlusion) + deletions + draws * more
 
 
 def target_class(settings: Settings, model: SegmentationModel, dataset: Dataset) -> int | None:

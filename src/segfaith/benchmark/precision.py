@@ -69,9 +69,9 @@ def verify_precision(
         has other regions), `spearman` (of the grid's drops above 1e-3 with the mode's, or with what it paints on these
         cells on average; least over the samples), for `ria` and `dea` the mean of each metric over the samples where it
         is defined and its largest change on a sample (`dea_tdd`, `dea_tdd_change`, ...), `seconds` of RIA's evidence
-        per sample and `speedup`. `tdd_gain` is over `random_cells` on the mode's own regions. A mode that cannot be run
-        has NaN and its reason in `note`. `attrs["samples"]` counts the samples that were measured; those that the plain
-        loop cannot explain are named to `on_step` and left out.
+        per sample, `speedup`, and `path` (of the records). `tdd_gain` is over `random_cells` on the mode's own regions.
+        A mode that cannot be run has NaN and its reason in `note`. `attrs["samples"]` counts the samples that were
+        measured; those that the plain loop cannot explain are named to `on_step` and left out.
 
     Raises:
         SettingsError: an unknown mode, or no sample could be measured.
@@ -138,7 +138,7 @@ def _measure(
         )  # fmt: skip
     finally:
         model.incremental, model.compile = before
-    found: dict[str, Any] = {"drops": drops.cpu().numpy(), "seconds": seconds}
+    found: dict[str, Any] = {"drops": drops.cpu().numpy(), "seconds": seconds, "path": result.records[0]["path"]}
     for record in result.records[:2]:
         if record["status"] != "ok":
             raise SampleError(record["reason"])
@@ -166,6 +166,7 @@ def _row(mode: Mode, plain: Sequence[dict[str, Any]], found: Sequence[dict[str, 
     for key in (f"{method}_{metric}" for method in ("ria", "dea") for metric in METRICS):
         row[key] = float(pd.Series([b[key] for _, b in pairs]).mean())  # of those that are defined
         row[f"{key}_change"] = float(pd.Series([abs(a[key] - b[key]) for a, b in pairs]).max())
+    row["path"] = "; ".join(dict.fromkeys(b["path"] for _, b in pairs))
     row["seconds"] = float(np.median([b["seconds"] for _, b in pairs]))
     row["speedup"] = float(np.median([a["seconds"] / b["seconds"] for a, b in pairs]))
     return row

@@ -136,7 +136,7 @@ def evaluate_sample(
         fair=detailed,
         limits=limits,
     )
-    sample["s"] = scores.clean
+    sample |= {"s": scores.clean, "path": scores.path}
     rows = {name: record(sample, name, one, settings, scores) for name, one in measured.items()}
     control = rows.get(GAIN_CONTROL)
     for row in rows.values():

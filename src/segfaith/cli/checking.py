@@ -82,7 +82,7 @@ def verify_precision_command(
         table.add_row(words, *cells)
     out.print(table)
     for mode, row in found.iterrows():
-        say(f"{mode}: {row['note'] or row['meaning']}")
+        say(f"{mode}: {row['note'] or row['meaning'] + '; scored ' + row['path']}")
     say(f"{found.attrs['samples']} sample(s), each mode against the plain one-by-one loop; seconds a clean image.")
 
 

@@ -58,6 +58,7 @@ def _print_plan(prepared: Any) -> None:
         f"model     {model.name}, weights {model.weights}, layer {model.layer}, on {model.device}",
     )
     _print_assumed(model)
+    say(f"scored    {prepared.path}")
     say(f"methods   {', '.join(method.name for method in plan.methods)}")
     say(f"stability on {len(plan.stability_ids)} samples")
     say(f"passes    {plan.passes:,} through the model, {len(plan.shards)} shards")
@@ -84,6 +85,7 @@ def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    say(f"scored {prepared.path}")
     try:
         with Progress(*COLUMNS, console=err) as progress:
             task = progress.add_task(plan.settings.name, total=len(plan.ids), completed=len(plan.ids) - left)
@@ -114,6 +116,7 @@ def _summarise(directory: Path, first: str = "") -> int:
         say("The same command with --retry-failed measures again what failed.")
     ok = records[records["status"] == "ok"]
     say(f"model {description['model']['name']}, weights {description['model']['weights']}")
+    _say_paths(records)
     if not len(ok):
         say(f"0 of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok.")
         return 1
@@ -123,6 +126,16 @@ def _summarise(directory: Path, first: str = "") -> int:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")
     say(f"Next: segfaith report {directory}")
     return 0
+
+
+def _say_paths(records: Any) -> None:
+    """How many samples were scored which way, and why, where not all went through the graph."""
+    if "path" not in records:  # of an older version
+        return
+    paths = records.dropna(subset="path").drop_duplicates("sample_id")["path"].value_counts()
+    if list(paths.index) != ["incremental"]:
+        for path, count in paths.items():
+            say(f"scored {path}: {count} sample(s)")
 
 
 @app.command("randomise")

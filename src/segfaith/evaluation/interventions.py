@@ -1,6 +1,6 @@
 """The images that the deletion and insertion metrics score, and their scores: every map of a sample in full batches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
@@ -9,7 +9,8 @@ import torch
 from scipy.ndimage import distance_transform_edt
 
 from segfaith.evaluation.ranking import rank_region, tied_share, top_count, top_pixels
-from segfaith.incremental.scoring import TOLERANCE, PlainScorer, scorer_for
+from segfaith.incremental.scorers import PlainScorer
+from segfaith.incremental.scoring import OTHERWISE, TOLERANCE, scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import Occluder
 from segfaith.scores import BatchSize, score_images
@@ -65,9 +66,11 @@ class Intervention:
 class Scores:
     """s_c of the image itself, of each operator's baseline b = O(x, all pixels), and of the intervened images.
 
-    All by the same arithmetic, so that an intervention that changes nothing gives `clean` to the last bit, or nearly.
+    All by the same arithmetic, so that an intervention that changes nothing gives `clean` to the last bit, or nearly;
+    `path` says which: "incremental", or "plain" with the reason.
     """
 
+    path: str
     clean: float
     baselines: dict[str, float]
     intervened: dict[Intervention, float]
@@ -97,13 +100,13 @@ def score_interventions(
 
     Args:
         pairs: operators and k. The first pair also gives what `fair` and `limits` ask for.
-        expected: s_c of the image by the model itself; where the fast scorer disagrees, the model does all.
+        expected: s_c of the image by the model itself; where a graph's disagrees, the model does all.
         fair: also delete only the n(k, M) highest pixels outside M (`off_fair`), where so many lie there.
         limits: by kind, a set of pixels: S_o is deleted within it alone. Maps whose S_o does not meet it are left out.
 
-    Model passes: one, one for each operator, for each map and pair two, or three where something lies outside M,
-    and one for each map and kind of `fair` and `limits`. Deletions of pixels that are not there are left out. Where all
-    pixels of a region are taken, as at k = 1, the maps share one image.
+    Model passes: one, one for each operator (two where a graph scores), for each map and pair two, or three where
+    something lies outside M, and one for each map and kind of `fair` and `limits`. Deletions of pixels that are not
+    there are left out. Where all pixels of a region are taken, as at k = 1, the maps share one image.
     """
     size = (image.shape[1], image.shape[2])
     everything = torch.ones(1, *size, dtype=torch.bool, device=image.device)
@@ -142,19 +145,45 @@ def score_interventions(
             return torch.where(chosen, image, baselines[item.operator])
         return operators[item.operator](chosen[None])[0]
 
-    count = 1 + len(operators) + len(distinct)
-    scorer = scorer_for(model, image, target.region, target.class_index)
-    scores = score_images(scorer.score, build, count, batch).tolist()
-    if abs(scores[0] - expected) > TOLERANCE and not isinstance(scorer, PlainScorer):
-        plain = PlainScorer(model, target.region, target.class_index)
-        scores = score_images(plain.score, build, count, batch).tolist()
+    path, scores = _scored(model, image, target, list(operators), build, len(distinct), batch, expected)
     first = 1 + len(operators)
     found = dict(zip(distinct, scores[first:], strict=True))
     return Scores(
+        path,
         scores[0],
         dict(zip(operators, scores[1:first], strict=True)),
         {item: found[one] for item, one in zip(planned, shared, strict=True)},
     )
+
+
+def _scored(
+    model: SegmentationModel,
+    image: Image,
+    target: Target,
+    operators: Sequence[str],
+    build: Callable[[Int[Tensor, "B"]], Tensor],
+    interventions: int,
+    batch: BatchSize,
+    expected: float,
+) -> tuple[str, list[float]]:
+    """The path that was taken, and the scores of the image, of each operator's baseline and of what is built then.
+
+    A graph's scores of the image and of the baselines are held against the model's own; where one disagrees, the model
+    does all.
+    """
+    count = 1 + len(operators) + interventions
+    scorer = scorer_for(model, image, target.region, target.class_index)
+    scores = score_images(scorer.score, build, count, batch).tolist()
+    if isinstance(scorer, PlainScorer):
+        return scorer.path, scores
+    plain = PlainScorer(model, target.region, target.class_index)
+    own = [expected, *score_images(plain.score, lambda numbers: build(numbers + 1), len(operators), batch).tolist()]
+    names = ["this image", *(f"the baseline of {name}" for name in operators)]
+    differ = [name for name, one, other in zip(names, scores, own, strict=False) if abs(one - other) > TOLERANCE]
+    if not differ:
+        return scorer.path, scores
+    plain = PlainScorer(model, target.region, target.class_index, OTHERWISE.format(differ[0]))
+    return plain.path, score_images(plain.score, build, count, batch).tolist()
 
 
 def _shared(item: Intervention, ranking: Ranking) -> Intervention:

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from segfaith.evidence.regions import Regions, adaptive_cells, grid_cells, superpixels
-from segfaith.incremental.scoring import IncrementalScorer, scorer_for
+from segfaith.incremental.scorers import IncrementalScorer
+from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.perturbation import Variants

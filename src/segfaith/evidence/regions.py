@@ -22,7 +22,7 @@ import torch
 
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import Objective
-from segfaith.incremental.scoring import Precision
+from segfaith.incremental.scorers import Precision
 from segfaith.occlusion import grid_partition
 from segfaith.scores import Boxes
 from segfaith.types import Bool, Float, Image, Int, Mask, Tensor

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
-from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 
 from segfaith.incremental.kernels import convolve, is_sparse, kernel_of, tap_by_tap
+from segfaith.incremental.tracing import trace
 from segfaith.incremental.windows import Box, Pairs, Windows, crop, place, view, whole
 from segfaith.incremental.winograd import convolve_rows, pays, transformed
 from segfaith.types import Float, Tensor
@@ -30,6 +30,14 @@ POINTWISE_MODULES = {
 }  # fmt: skip
 POINTWISE_FUNCTIONS: set[Any] = {torch.relu, torch.sigmoid, torch.tanh, F.relu, F.relu6, F.silu, F.gelu, F.hardswish}
 JOINING_FUNCTIONS: set[Any] = {operator.add, operator.mul, operator.sub, torch.add, torch.mul}
+CHANNELS_LAST: set[Any] = {
+    *POINTWISE_MODULES, *POINTWISE_FUNCTIONS, *JOINING_FUNCTIONS, nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d,
+    nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Upsample, nn.UpsamplingBilinear2d, nn.ZeroPad2d, F.adaptive_avg_pool2d,
+    F.avg_pool2d, F.batch_norm, F.conv2d, F.interpolate, F.pad, operator.getitem, torch.cat, "mean", "permute",
+    getattr, "size",
+}  # fmt: skip
+"""What loses nothing on maps whose channels are last in memory. All else gets contiguous ones, as from the model
+itself: group norms lose most of their digits otherwise where a map is nearly constant."""
 
 Shape = tuple[int, ...]
 
@@ -41,14 +49,14 @@ class Graph:
         Exception: whatever tracing raises for a module that cannot be traced.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, image: Float[Tensor, "1 3 H W"]) -> None:
         if any(one._forward_hooks or one._forward_pre_hooks for one in module.modules()):
             raise ValueError("the module has forward hooks, which a traced graph would not call")
         self.small_weights: dict[fx.Node, Tensor] = {}  # of convolutions, in bfloat16, once they are asked for
         self.winograd = True  # whether large convolutions may be done by `winograd`
         self.row_weights: dict[Any, list[Tensor]] = {}  # of `winograd`, by module, once they are asked for
         self.shapes: dict[torch.Size, dict[fx.Node, Shape | None]] = {}  # by the image's height and width
-        traced = fuse(module).float().to(memory_format=torch.channels_last)  # of a copy
+        traced = trace(module, image).float().to(memory_format=torch.channels_last)
         self.owner = fx.Interpreter(traced)
         self.modules = dict(traced.named_modules())
         self.nodes: list[fx.Node] = list(traced.graph.nodes)  # type: ignore[union-attr, arg-type]
@@ -95,8 +103,14 @@ class Graph:
             self.row_weights[node.target] = transformed(module.weight)
         return convolve_rows(self.kernels[node], self.row_weights[node.target], module.bias, data, padding, size)
 
+    def kind(self, node: fx.Node) -> Any:
+        """The class of a node's module, or its function or method."""
+        return type(self.modules[str(node.target)]) if node.op == "call_module" else node.target
+
     def call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         """What the node does, on plain values."""
+        if self.kind(node) not in CHANNELS_LAST:
+            args, kwargs = _contiguous(args), _contiguous(kwargs)
         if node.op == "call_module":
             return self.modules[str(node.target)](*args, **kwargs)
         return getattr(self.owner, node.op)(node.target, args, kwargs)
@@ -296,6 +310,11 @@ class Plan:
         start = np.zeros((1, 2), dtype=np.int64)
         result = self._apply(node, inputs, clean, start)
         return whole(result) if self.shapes[node] is not None else result
+
+
+def _contiguous(values: Any) -> Any:
+    """Arguments of a node, with each tensor among them contiguous in memory."""
+    return fx.node.map_aggregate(values, lambda one: one.contiguous() if isinstance(one, Tensor) else one)
 
 
 def _logits_node(output: Any) -> fx.Node:

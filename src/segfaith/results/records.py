@@ -48,6 +48,7 @@ RECORD_COLUMNS: dict[str, tuple[Any, str]] = {
     "degenerate": (_TRUTH, "the map is constant (range below 1e-12)"),
     "tied_share_target": (_REAL, "fraction of S_t that is there by the tie-break alone"),
     "tied_share_off": (_REAL, "fraction of S_o that is there by the tie-break alone"),
+    "path": (_TEXT, "how the interventions were scored: incremental, or plain and why; null where they were not"),
     "status": (_TEXT, "ok, skipped or failed"),
     "reason": (_TEXT, "why a row is not ok, or which of its values are undefined (NaN)"),
 }

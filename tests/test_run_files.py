@@ -125,10 +125,9 @@ def test_a_damaged_shard_is_an_error_of_readers_and_set_aside_and_measured_again
         forget_failed(run)
 
     assert command(monkeypatch, "run", write_settings(project, **SHARDS), "-o", run) == 0
-    heard = capsys.readouterr()
-    said = " ".join(heard.out.split())
+    said = " ".join(capsys.readouterr().err.split())
     assert f"{kind}/00001.parquet is damaged: its content does not match its SHA-256; it was set aside in" in said
-    assert "2 of 3 samples are done" in heard.err
+    assert "2 of 3 samples are done" in said
     assert "is finished" not in said
     after = load_run(run)
     assert_same_records(before.records, after.records)

@@ -53,8 +53,9 @@ def test_a_run_says_which_path_scored_it_and_why(
     assert command(monkeypatch, "run", settings, "--dry-run") == 0
     assert f"scored    {path}" in capsys.readouterr().out.splitlines()
     assert command(monkeypatch, "run", settings, "-o", project / "run") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert f"scored {path}" in lines
+    heard = capsys.readouterr()
+    lines = heard.out.splitlines()
+    assert f"scored    {path}" in heard.err.splitlines()
     assert (f"scored {path}: 3 sample(s)" in lines) == (how != "as it is")
     assert json.loads((project / "run" / "run.json").read_text())["path"] == path
     records = read_run(project / "run")[1]

@@ -1,12 +1,13 @@
 """The verbs that run the benchmark and fetch its data."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import COLUMNS, app, duration, err, print_tables, say
+from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, print_tables, say
 from segfaith.errors import SegfaithError
 
 
@@ -37,11 +38,11 @@ def run_command(
     if dry_run:
         _print_plan(prepared)
         return
-    todo = executors.open_directory(directory, prepared, say)
+    todo = executors.open_directory(directory, prepared, on_the_way)
     if retry_failed and forget_failed(directory):
-        todo = executors.open_directory(directory, prepared)
+        todo = executors.open_directory(directory, prepared, on_the_way)
     if todo:
-        _print_assumed(prepared.model)
+        _print_assumed(prepared.model, on_the_way)
         _run_with_progress(prepared, directory, todo)
     first = "" if todo else f"{directory} is finished: all {len(prepared.plan.ids)} samples are there."
     raise typer.Exit(_summarise(directory, first))
@@ -57,7 +58,7 @@ def _print_plan(prepared: Any) -> None:
     say(
         f"model     {model.name}, weights {model.weights}, layer {model.layer}, on {model.device}",
     )
-    _print_assumed(model)
+    _print_assumed(model, say)
     say(f"scored    {prepared.path}")
     say(f"methods   {', '.join(method.name for method in plan.methods)}")
     say(f"stability on {len(plan.stability_ids)} samples")
@@ -67,11 +68,11 @@ def _print_plan(prepared: Any) -> None:
     )
 
 
-def _print_assumed(model: Any) -> None:
+def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:
     """What is taken for granted of the model's outputs, and whether its images must not share a batch."""
-    say(f"head      {model.head_words}")
+    tell(f"head      {model.head_words}")
     if model.one_by_one:
-        say(f"batches   one image at a time: {model.one_by_one}")
+        tell(f"batches   one image at a time: {model.one_by_one}")
 
 
 def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
@@ -80,12 +81,8 @@ def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
     plan = prepared.plan
     left = sum(len(plan.shards[shard]) for shard in todo)
     if left < len(plan.ids):
-        err.print(
-            f"Resuming {directory}: {len(plan.ids) - left} of {len(plan.ids)} samples are done.",
-            highlight=False,
-            soft_wrap=True,
-        )
-    say(f"scored {prepared.path}")
+        on_the_way(f"Resuming {directory}: {len(plan.ids) - left} of {len(plan.ids)} samples are done.")
+    on_the_way(f"scored    {prepared.path}")
     try:
         with Progress(*COLUMNS, console=err) as progress:
             task = progress.add_task(plan.settings.name, total=len(plan.ids), completed=len(plan.ids) - left)
@@ -178,7 +175,7 @@ def _randomise(run: Path, n: int, overrides: list[str], allowed: list[str]) -> P
     from segfaith.benchmark.foreign import settings_of
 
     prepared = executors.prepare(settings_of(run, overrides, allowed))
-    executors.open_directory(run, prepared, say)
+    executors.open_directory(run, prepared, on_the_way)
     return randomisation.randomise(prepared, run, n, lambda words: err.print(f"{run.name}: {words}", style="dim"))
 
 

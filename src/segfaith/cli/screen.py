@@ -70,6 +70,11 @@ def say(text: str) -> None:
     out.print(text, soft_wrap=True, highlight=False)
 
 
+def on_the_way(text: str) -> None:
+    """Prints a line about work that goes on, on standard error: nobody who reads the results needs to hear it."""
+    err.print(text, soft_wrap=True, highlight=False)
+
+
 def print_tables(summary: Any, titles: Sequence[str]) -> None:
     """Prints a summary of `tables.summarise`, a table for each data set and title of `tables.STATISTICS`."""
     from segfaith.results import tables

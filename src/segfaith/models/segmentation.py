@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segfaith.classes import read_classes
 from segfaith.errors import SampleError, SettingsError
 from segfaith.lookup import nearest
+from segfaith.models.outputs import logits_in
 from segfaith.types import Float
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -246,7 +247,7 @@ class SegmentationModel:
         if tensor is not None and tensor.is_floating_point():
             inputs = inputs.to(tensor.dtype)
         with self.evaluating():
-            output = _logits_of(module(inputs))
+            output = logits_in(module(inputs))
         floating = output.is_floating_point()
         if output.ndim != 4 or len(output) != len(images) or not output.numel() or not floating:
             raise SampleError(
@@ -256,24 +257,6 @@ class SegmentationModel:
             )
         self.channels = output.shape[1]
         return output
-
-
-def _logits_of(output: Any) -> Tensor:
-    """The logits in what a module returned: tensor, `.logits`, dict with `out` or `logits`, tuple or list."""
-    if isinstance(output, Tensor):
-        return output
-    if hasattr(output, "logits"):
-        return _logits_of(output.logits)
-    for key in ("out", "logits"):
-        if isinstance(output, Mapping) and key in output:
-            return _logits_of(output[key])
-    if isinstance(output, tuple | list) and output:
-        return _logits_of(output[0])
-    keys = f" with keys {list(output)}" if isinstance(output, Mapping) else ""
-    raise SampleError(
-        f"cannot find logits in a {type(output).__name__}{keys}; expected a tensor, a dict with 'out' or 'logits', a "
-        "tuple or list whose first item is one of these, or an object with .logits"
-    )
 
 
 def _check_module(module: Any) -> None:

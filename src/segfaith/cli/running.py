@@ -39,7 +39,7 @@ def run_command(
         return
     todo = executors.open_directory(directory, prepared, say)
     if retry_failed and forget_failed(directory):
-        todo = executors.open_directory(directory, prepared)
+        todo = executors.open_directory(directory, prepared, say)
     if todo:
         _run_with_progress(prepared, directory, todo)
     else:

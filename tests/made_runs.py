@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from segfaith.evaluation.metrics import leakage
 from segfaith.results.records import (
     CURVE_COLUMNS,
     RANDOMISATION_COLUMNS,
@@ -92,8 +93,8 @@ def make_run(
                 "tdd_gain": tdd - control,
                 "odd": odd,
                 "odd_abs": abs(odd),
-                "leak_abs": abs(odd) / abs(tdd),
-                "leak_signed": odd / abs(tdd),
+                "leak_abs": leakage(abs(odd), tdd),
+                "leak_signed": leakage(odd, tdd),
                 "insertion_gain": inserted,
                 "insertion_gain_rel": inserted / s,
                 "odd_fair": fair,
@@ -120,7 +121,7 @@ def make_run(
             if randomisation and number < 4:
                 again += [
                     {key: base[key] for key in ("sample_id", "class_index")}
-                    | {"method": name, "stage": stage, "part": part, "status": "ok", "reason": ""}
+                    | {"method": name, "stage": stage, "part": part, "status": "ok", "reason": "", "finished": True}
                     | {
                         "s": 0.9 - stage * 0.2,
                         "pearson": 1 - stage * 0.3,

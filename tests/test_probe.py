@@ -407,7 +407,7 @@ def test_the_run_and_its_files_say_what_is_assumed(
     settings = project / "settings.toml"
     assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 0
     words = ["softmax over 3 channels, assumed", "one image at a time: an image's outputs depend on the others"]
-    shown = capsys.readouterr().out
+    shown = capsys.readouterr().err
     assert all(one in shown for one in words)
     assert command(monkeypatch, "run", settings, "--dry-run") == 0
     shown = capsys.readouterr().out

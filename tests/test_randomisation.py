@@ -18,7 +18,7 @@ from segfaith.benchmark.randomisation import cascade, in_order, parts, randomise
 from segfaith.benchmark.settings import make_settings
 from segfaith.cli import app
 from segfaith.errors import SettingsError
-from segfaith.results import conclusions, figures, page_robust, strata
+from segfaith.results import conclusions, figures, page_model, page_robust, strata
 from segfaith.results.records import load_run, load_runs
 from segfaith.results.style import literal
 
@@ -265,7 +265,7 @@ def test_constant_maps_are_rows_that_say_so_and_are_counted(tmp_path: Path) -> N
     assert f"Constant maps, which have no correlation and enter nothing: flat.py:flat {2 * stages}." in text
 
 
-def test_what_was_found_before_outlives_ctrl_c(
+def test_the_stages_that_were_done_outlive_ctrl_c_and_reports_say_that_others_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_project(tmp_path, samples=2)
@@ -282,8 +282,17 @@ def test_what_was_found_before_outlives_ctrl_c(
 
     monkeypatch.setattr(randomisation, "_maps", stop)
     assert command(monkeypatch, "randomise", directory, "-n", "2", "--allow-code", f"{root}/tiny.py:build") == 130
-    assert "Stopped in run, which stays as it was" in " ".join(capsys.readouterr().err.split())
-    pd.testing.assert_frame_equal(load_run(directory).randomisation, before)
+    assert "Stopped in run: the stages that were done are in its" in capsys.readouterr().err
+    data = load_run(directory)
+    two = before[before["stage"] < 2].reset_index(drop=True)
+    pd.testing.assert_frame_equal(data.randomisation.drop(columns="finished"), two.drop(columns="finished"))
+    assert before["finished"].all()
+    assert not data.randomisation["finished"].any()
+    sentence = "run: the randomisation check was stopped after stage 1; the later parts were not drawn anew"
+    assert sentence in "\n".join(conclusions._randomisation([data]).lines)
+    page = page_robust.randomisation("folder val", [data])
+    assert isinstance(page[0], page_model.Prose)
+    assert sentence in page[0].text
 
 
 def test_a_suite_is_checked_run_by_run_and_told_apart_by_model(

@@ -41,9 +41,10 @@ LEAST_PARTS = 5
 def randomise(
     prepared: Prepared, directory: Path, count: int, on_step: Callable[[str], None] = lambda words: None
 ) -> Path:
-    """Writes `randomisation.parquet` into the run's directory for its first `count` samples, once all stages are done.
+    """Writes `randomisation.parquet` into the run's directory for its first `count` samples, after each stage anew.
 
-    The model is as before afterwards. What interrupts it leaves an earlier file as it is.
+    What interrupts it leaves the stages that were done, as rows that are not `finished`. An earlier file is replaced
+    after the first stage. The model is as before afterwards.
 
     Model passes: for each sample and stage, the trained model's included, the evidence of one image; two and one more a
     part to find the stages.
@@ -67,6 +68,12 @@ def randomise(
                 for one in plan.methods
             ]
     path = directory / "randomisation.parquet"
+
+    def write(*, finished: bool) -> None:
+        check_own(directory, prepared.identity)
+        marked = [row | {"finished": finished} for row in rows]
+        write_rows(path, marked, RANDOMISATION_COLUMNS, prepared.identity)
+
     trained: dict[str, dict[str, Map | Exception]] = {}
     size = plan.settings.data.size
     with cascade(model, plan.settings.seed, 224 if size == "native" else size) as stages:
@@ -77,8 +84,8 @@ def randomise(
                 before = trained.setdefault(sample_id, found)
                 base = {"sample_id": sample_id, "class_index": target.class_index, "stage": stage, "part": part, "s": s}
                 rows += [base | {"method": name} | _compared(before[name], one) for name, one in found.items()]
-    check_own(directory, prepared.identity)
-    write_rows(path, rows, RANDOMISATION_COLUMNS, prepared.identity)
+            write(finished=False)
+    write(finished=True)
     return path
 
 

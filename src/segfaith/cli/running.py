@@ -156,7 +156,10 @@ def randomise_command(
         try:
             told.append(f"written: {_randomise(run, n, settings or [], allow_code or [])}")
         except KeyboardInterrupt:
-            err.print(f"Stopped in {run.name}, which stays as it was; the runs before it are done.")
+            on_the_way(
+                f"Stopped in {run.name}: the stages that were done are in its randomisation.parquet, and reports say "
+                "that the check is unfinished; the runs before it are done."
+            )
             raise typer.Exit(130) from None
         except Exception as error:  # the other runs go on
             if len(runs) == 1:

@@ -278,6 +278,7 @@ def _randomisation(data: Sequence[RunData]) -> Section:
         s = group.groupby(["model", "stage"])["s"].transform("mean").map(_number)
         named = group.assign(stage=(group["stage"].astype(str) + " " + group["part"]).str.strip() + ", s " + s)
         lines += [*_wide(named, ["data", "model", "stage"], "method", "spearman", counts=True), ""]
+    lines += strata.unfinished_checks(data)
     constant = table.groupby("method", sort=False)["constant"].sum()
     if constant.any():
         which = ", ".join(f"{name} {count}" for name, count in constant[constant > 0].items())

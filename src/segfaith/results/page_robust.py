@@ -267,7 +267,12 @@ def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
         Column("Failed", "status", "descending"),
     )
     table = Table(f"randomisation-{slug(label)}", words("{}: randomised models", label), columns, tuple(rows))
-    return [Charts(tuple(panels), caption, key(methods, line=True)), Fold(Markup("The numbers"), (table,), False)]
+    warned = [Prose(words("{}", one)) for one in strata.unfinished_checks(group)]
+    return [
+        *warned,
+        Charts(tuple(panels), caption, key(methods, line=True)),
+        Fold(Markup("The numbers"), (table,), False),
+    ]
 
 
 def _wide(label: str, found: pd.DataFrame, columns: Mapping[str, Column], name: str, caption: str) -> Table:

@@ -82,6 +82,7 @@ RANDOMISATION_COLUMNS: dict[str, tuple[Any, str]] = {
     "spearman": (_REAL, "rank correlation of the map with that of the trained model"),
     "status": RECORD_COLUMNS["status"],
     "reason": (_TEXT, "why a row is not ok, or why its correlations are undefined (NaN)"),
+    "finished": (_TRUTH, "whether the check went through all parts; false where it was stopped"),
 }
 """Columns of `randomisation.parquet`."""
 

@@ -213,6 +213,16 @@ def _models(data: Sequence[RunData]) -> list[str]:
     return labels
 
 
+def unfinished_checks(data: Sequence[RunData]) -> list[str]:
+    """A sentence for each run whose randomisation check was stopped before its last part."""
+    return [
+        f"{one.label}: the randomisation check was stopped after stage {int(one.randomisation['stage'].max())}; the "
+        "later parts were not drawn anew: make it again."
+        for one in data
+        if len(one.randomisation) and not one.randomisation["finished"].astype(bool).all()
+    ]
+
+
 NOT_RANDOMISED = "no run has made the randomisation check: no rows in randomisation.parquet"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from made_runs import edit_description, make_run
+from made_runs import edit_description, make_run, take_over
 from segfaith.benchmark.status import absent_runs, read_states
 from segfaith.cli import app
 from segfaith.errors import SettingsError
@@ -138,12 +138,10 @@ def test_absolute_values_of_curves_are_means_over_draws(tmp_path: Path) -> None:
 
 
 def changed(run: Path, **tables: dict[str, object]) -> None:
-    """Rewrites parts of a run's description, each merged into what is there."""
-    file = run / "run.json"
-    about = json.loads(file.read_text())
-    for name, table in tables.items():
-        about[name] = about[name] | table
-    file.write_text(json.dumps(about | {"identity_sha256": run.name}))
+    """Rewrites parts of a run's description, each merged into what is there, and seals its files for it."""
+    edit_description(run, lambda about: about.update({name: about[name] | table for name, table in tables.items()}))
+    edit_description(run, lambda about: about.update(identity_sha256=run.name))
+    take_over(run)
 
 
 IDS = tuple(f"i{number}" for number in range(8))
@@ -212,8 +210,7 @@ def test_an_ablation_is_read_beside_its_run_but_is_none_of_its_own(tmp_path: Pat
         changed(tmp_path / name)
     changed(tmp_path / "alpha", methods={"dea": {"paper": "", "parameters": {"alpha": 0.5, "beta": 0.5}}})
     changed(tmp_path / "layer", model={"layer": "backbone.17"})
-    file = tmp_path / "code" / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"identity": {"sources": {"ega": "c" * 64}}}))
+    edit_description(tmp_path / "code", lambda about: about.update(identity={"sources": {"ega": "c" * 64}}))
     data = load_runs([tmp_path])
     assert len(data) == 4
     assert own_numbers([one.description for one in data]) == [0] * 4

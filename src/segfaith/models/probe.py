@@ -17,7 +17,8 @@ TOLERANCE = 1e-5
 """The most by which the probabilities of a class may differ, on average over an image, between two calls. Rounding,
 which changes with the batch's size, stays below a tenth of it also where logits are large."""
 CALLS = 4
-"""Calls with one image, which must be alike: what is random with probability q a call stays unseen in q^4."""
+"""Calls with one image, which must be alike. What happens with probability q in a call stays unseen where it happens in
+none of them or in all: (1 - q)^4 + q^4."""
 
 
 class ModelFails(SettingsError):

@@ -459,16 +459,30 @@ def test_a_constant_map_deletes_no_part_of_the_target_before_another(image: Tens
     assert rows["odd"].eq(0).all()
 
 
-def test_leakage_of_the_random_control_is_that_of_the_draws_in_which_it_is_defined() -> None:
-    """Four cells of the target decide alone: some draws hit one, others none."""
-    patch, region = box((28, 28), 10, 14, 8, 12), box((28, 28), 8, 18, 6, 26)
+def test_leakage_of_the_random_control_is_defined_where_it_is_so_in_every_draw() -> None:
+    """Four cells of the target decide, and a few outside: some draws hit one of the target's, others none."""
+    patch, region = box((28, 28), 10, 14, 8, 12) | box((28, 28), 20, 24, 8, 12), box((28, 28), 8, 18, 6, 26)
     model = plain(PatchScorer(patch, gain=20, threshold=0.7), layer="features")
     image, target = white_on_black(patch), Target(1, region)
-    rows = [segfaith.evaluate(model, image, target, ["random_cells"], seed=seed).iloc[0] for seed in range(12)]
-    partly = [row for row in rows if "1 of 3 draws" in row["reason"] or "2 of 3 draws" in row["reason"]]
-    assert partly, "some seed has draws of both kinds"
-    for row in partly:
-        assert f"{LOW} in " in row["reason"]
-        assert row["leak_abs"] == 0, "nothing outside matters to this model"
-    missed = [row for row in rows if row["reason"].endswith("3 of 3 draws")]
-    assert all(isnan(row["leak_abs"]) for row in missed)
+    rows = [segfaith.evaluate(model, image, target, ["random_cells"], seed=seed).iloc[0] for seed in range(40)]
+    said = [row["reason"].partition(f"{LOW} in ")[2] for row in rows]
+    assert {"", "1 of 3 draws", "2 of 3 draws"} <= set(said)
+    for row, low in zip(rows, said, strict=True):
+        assert isnan(row["leak_abs"]) == isnan(row["leak_signed"]) == bool(low)
+        if not low:
+            assert row["tdd"] > 0.05
+            assert row["leak_abs"] >= abs(row["odd"]) / 1.0001, "tdd is at most 1"
+
+
+def test_leakage_is_the_ratio_of_what_both_deletions_cost() -> None:
+    """16 pixels of the target decide, and 8 outside; the map marks both."""
+    inside, outside, region = (box((28, 28), *one) for one in ((10, 14, 8, 12), (20, 22, 8, 12), (8, 18, 6, 26)))
+    model = plain(PatchScorer(inside | outside, gain=20, threshold=0.7), layer="features")
+    image = white_on_black(inside, outside)
+    row = segfaith.evaluate(model, image, Target(1, region), {"both": (inside | outside).float()}).loc["both"]
+    mean, s = 24 / 784, sigmoid(20 * 0.3)
+    tdd, odd = (1 - sigmoid(20 * ((24 - lost + lost * mean) / 24 - 0.7)) / s for lost in (16, 8))
+    assert row["tdd"] == pytest.approx(tdd, abs=1e-5)
+    assert row["odd"] == pytest.approx(odd, abs=1e-5)
+    assert row["leak_abs"] == row["leak_signed"] == pytest.approx(odd / tdd, abs=1e-4)
+    assert 0.5 < odd / tdd < 0.9, "neither 0 nor 1"

@@ -72,7 +72,6 @@ def record(
         dict(sample)
         | {"method": name, "runtime_s": one.explained.runtime, "degenerate": any(map(constant, one.explained.draws))}
         | {key: mean(draw[key] for draw in draws) for key in draws[0]}
-        | {key: mean_defined([draw[key] for draw in draws]) for key in ("leak_abs", "leak_signed")}
         | {key: mean_defined([draw[key] for draw in one.found]) for key in (one.found[0] if one.found else ())}
         | {key: mean_defined([draw[key] for draw in one.looks]) for key in one.looks[0]}
         | {"stability": mean_defined(list(correlations.values()))}

@@ -76,7 +76,7 @@ METRICS: dict[str, Metric] = {
         Metric("odd_far", "ODD far", "odd of the pixels of S_o more than 48 px (at 224) from the target", None, high=1),
         Metric("energy_inside", "Energy", "share of the map's sum that lies in the target", None, 0, 1),
         Metric("pointing", "Pointing", "share of the map's maxima that lie in the target", None, 0, 1),
-        Metric("gini", "Gini", "Gini coefficient of the map: 0 constant, towards 1 sparse", None, 0, 1),
+        Metric("gini", "Gini", "Gini coefficient of the map: near 0 even, towards 1 sparse", None, 0, 1),
         Metric("odd_beyond", "ODD beyond", "odd less what deleting the planted evidence within S_o costs", None),
         Metric("odd_beyond_abs", "OT beyond", "absolute value of odd_beyond", "lower", low=0),
         Metric("evidence_ap", "Evid. AP", "average precision of the map against planted evidence", "higher", 0, 1),

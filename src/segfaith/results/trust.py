@@ -167,7 +167,7 @@ def _agreements(rows: pd.DataFrame, groups: Sequence[str]) -> list[str]:
 
 
 def _leakage(rows: pd.DataFrame, kinds: Sequence[str], methods: Sequence[str]) -> list[str]:
-    """By how much leakage punishes evidence outside: in words, and both leakages with and without its part."""
+    """By how much OT abs punishes evidence outside: in words, and both leakages with and without its part."""
     own = [name for name in methods if name.partition("@")[0] not in CONTROLS]
     rows = rows.assign(leak_beyond=list(map(leakage, rows["odd_beyond_abs"], rows["tdd"])))
     body, words = [], []
@@ -175,16 +175,19 @@ def _leakage(rows: pd.DataFrame, kinds: Sequence[str], methods: Sequence[str]) -
         groups = rows[rows["kind"] == kind].groupby("method")
         means = groups[["odd_abs", "odd_beyond_abs"]].mean().reindex(list(methods)).to_numpy(float)
         medians = groups[["leak_abs", "leak_beyond"]].median().reindex(list(methods)).to_numpy(float)
+        counts = groups["leak_abs"].count().reindex(list(methods), fill_value=0)
         values = np.hstack([means, medians])
-        body += [[kind, name, *map(_number, line)] for name, line in zip(methods, values, strict=True)]
+        body += [
+            [kind, name, *map(_number, line), str(count)]
+            for name, line, count in zip(methods, values, counts, strict=True)
+        ]
         if kind == "context" and own:
             average = [_number(value) for value in values[[name in own for name in methods]].mean(0)]
             words = [
-                f"Context, mean over {', '.join(own)}: OT abs {average[0]}, of which {average[1]} beyond the evidence; "
-                f"Leak abs (medians) {average[2]}, of which {average[3]} beyond.",
+                f"Context, mean over {', '.join(own)}: OT abs {average[0]}, of which {average[1]} beyond the evidence.",
                 "",
             ]
-    header = ["Kind", "Method", "OT abs", "beyond", "Leak abs (median)", "beyond (median)"]
+    header = ["Kind", "Method", "OT abs", "beyond", "Leak abs (median)", "beyond (median)", "scenes"]
     return [*words, *_table(header, body)]
 
 
@@ -203,14 +206,15 @@ SCORE_WORDS = (
 TAU_WORDS = (
     "Kendall's tau-b between the ranking of methods by the metric and by the average precision (1: the same, -1: "
     "reversed), with a 95 % bootstrap interval over scenes. `agrees`: the interval lies above 0; `disagrees`: below; "
-    "`undecided`: it holds 0. Methods are ranked by means over the scenes on which all of them have a value; small "
-    "denominators rule those of Leak abs. The interval speaks of other scenes with these methods, not of other "
+    "`undecided`: it holds 0. Methods are ranked by means over the scenes on which all of them have a value; Leak abs "
+    "has one only where TDD is above 0.05. The interval speaks of other scenes with these methods, not of other "
     "methods: a metric that knows nothing of the evidence orders four methods with a tau above 0 in 9 of 24 cases."
 )
 LEAK_WORDS = (
-    "OT abs is what deleting a map's top pixels outside the target changes, Leak abs its ratio to TDD. Where the "
-    "evidence lies outside, a truthful map must change much, and both punish it. `beyond` is the same less what "
-    "deleting the planted evidence among those pixels costs: what is lost, or gained, beyond the truth."
+    "OT abs is what deleting a map's top pixels outside the target changes. Where the evidence lies outside, a truthful "
+    "map must change much, and OT abs punishes it. Leak abs is the ratio of OT abs to TDD; it has a value only where "
+    "TDD is above 0.05, on so many `scenes`, which a truthful map of evidence outside may never reach. `beyond` is the "
+    "same less what deleting the planted evidence among those pixels costs: what is lost, or gained, beyond the truth."
 )
 
 

@@ -312,7 +312,7 @@ def test_the_page_sets_leakage_beside_what_leaks_beyond() -> None:
     rows = rows_of(RISING, scenes=2, kind="context", odd_abs=0.75, odd_beyond_abs=0.125)
     table = trust_page([run(rows)]).split("## What leakage says of a truthful map")[1]
     assert table.splitlines()[-4:] == [
-        f"| context | {name} | 0.750 | 0.125 | {1 - ap:.3f} | {0.125 / ap:.3f} |" for name, ap in RISING.items()
+        f"| context | {name} | 0.750 | 0.125 | {1 - ap:.3f} | {0.125 / ap:.3f} | 2 |" for name, ap in RISING.items()
     ]
 
 
@@ -322,7 +322,7 @@ def test_a_method_that_a_kind_lacks_is_not_available_there() -> None:
     page = trust_page([run(rows)])
     (scores,) = [line for line in page.split("## Do the metrics")[0].splitlines() if line.startswith("| context |")]
     assert scores.count("n/a / n/a / n/a") == 2
-    assert page.splitlines()[-2:] == [f"| context | {name} | n/a | n/a | n/a | n/a |" for name in ("ria", "dea")]
+    assert page.splitlines()[-2:] == [f"| context | {name} | n/a | n/a | n/a | n/a | 0 |" for name in ("ria", "dea")]
 
 
 def test_the_page_is_the_same_each_time_and_is_written(tmp_path: Path) -> None:

@@ -212,9 +212,10 @@ TAU_WORDS = (
 )
 LEAK_WORDS = (
     "OT abs is what deleting a map's top pixels outside the target changes. Where the evidence lies outside, a "
-    "truthful map must change much, and OT abs punishes it. Leak abs is the ratio of OT abs to TDD; it has a value "
-    "only where TDD is above 0.05, on so many `scenes`, which a truthful map of evidence outside may never reach. `beyond` is the "
-    "same less what deleting the planted evidence among those pixels costs: what is lost, or gained, beyond the truth."
+    "truthful map must change much, and OT abs punishes it. Leak abs is the ratio of OT abs to TDD. It has a value "
+    "only where TDD is above 0.05, on so many `scenes`, which a truthful map of evidence outside may never reach. "
+    "`beyond` is the same less what deleting the planted evidence among those pixels costs: what is lost, or gained, "
+    "beyond the truth."
 )
 
 

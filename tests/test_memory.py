@@ -85,7 +85,7 @@ def hooks(module: torch.nn.Module) -> int:
 
 
 def test_evaluations_keep_no_tensors_and_no_hooks() -> None:
-    """As many tensors are alive after ten evaluations as after five."""
+    """No more tensors are alive after ten evaluations than after five."""
     model = plain(SmallCNN(), layer="backbone.4")
     region = torch.zeros(28, 28, dtype=torch.bool)
     region[8:20, 8:20] = True
@@ -97,7 +97,7 @@ def test_evaluations_keep_no_tensors_and_no_hooks() -> None:
         del image
         if index in (4, 9):
             counts.append(live_tensors())
-    assert counts[0] == counts[1]
+    assert counts[1] <= counts[0]
     held = [torch.zeros(2), torch.zeros(3)]
     assert live_tensors() == counts[1] + len(held), "the count sees what is kept"
     assert hooks(model.module) == 0

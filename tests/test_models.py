@@ -25,6 +25,7 @@ from segfaith import Target, load_model, wrap
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evidence.gradient import forward_pass, gradient_evidence
 from segfaith.evidence.intervention import intervention_evidence
+from segfaith.evidence.layer import check_layer
 from segfaith.evidence.regions import Regions
 from segfaith.models import MODELS
 from segfaith.models.probe import probe
@@ -408,9 +409,10 @@ def used_module(step: str = "", n: int = -1) -> Fragile:
 
 
 def used_model(step: str = "", n: int = -1) -> SegmentationModel:
-    """That module as a model that was put to the test already; its passes count from here."""
+    """That module as a model that was put to the test already, as was its layer; its passes count from here."""
     model = plain(used_module(step), layer="backbone.3")
     probe(model, random_image(), 16)
+    check_layer(model, None, random_image())
     model.module.n, model.module.passes = n, 0
     return model
 

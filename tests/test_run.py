@@ -117,7 +117,10 @@ def test_one_row_per_sample_and_method_with_everything_measured(full_records: pd
     detailed = [f"s_{name}_deleted" for name in ("fair", "near", "middle", "far")]
     detailed += ["odd_fair", "odd_fair_abs", "odd_near", "odd_middle", "odd_far"]
     assert measured[detailed].isna().all(axis=None), "leakage was measured plainly"
-    assert measured.drop(columns=planted + detailed).notna().all(axis=None)
+    leaks = measured.loc[full_records["tdd"] > 0.05, ["leak_abs", "leak_signed"]]
+    assert len(leaks)
+    assert leaks[full_records["method"] != "random_cells"].notna().all(axis=None), "those of a control are in all draws"
+    assert measured.drop(columns=[*planted, *detailed, *leaks]).notna().all(axis=None)
     random_rows = by_method(full_records, "random")
     assert (random_rows["stability"].abs() < 0.2).all(), "a random map is drawn anew for each variant"
     assert (full_records["runtime_s"] >= 0).all()

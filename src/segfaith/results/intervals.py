@@ -33,6 +33,7 @@ LEVEL = 0.95
 POOLED, TRIMMED, MEAN = "pooled drop", "trimmed mean", "mean"
 _DROPS = ("tdd", "tdd_gain", "insertion_gain_rel")
 FEW, EQUAL = f"no interval below {LEAST_IMAGES} images", "no interval: all differences are equal"
+EQUAL_WITHIN = "no interval: all but the trimmed tenths are equal"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def estimate(values: NDArray[np.float64], weights: NDArray[np.float64], of: str)
         return Estimate(of, value, why=FEW)
     half = float(stats.t.ppf((1 + LEVEL) / 2, free) * spread.std(ddof=1) / sqrt(n))
     if isnan(half) or half < 1e-12:
-        return Estimate(of, value, why=EQUAL)
+        return Estimate(of, value, why=EQUAL_WITHIN if of == TRIMMED and np.ptp(values) >= 1e-12 else EQUAL)
     return Estimate(of, value, value - half, value + half)
 
 

@@ -1,6 +1,6 @@
-"""95 % intervals over images, each of a quantity for which it covers what it says: pooled drops, trimmed means, means.
+"""95 % intervals over images, each of a quantity that few images rule less: pooled drops, trimmed means, means.
 
-Metrics that are divided by s have tails so heavy that an interval of their mean covers the true mean in 60 to 85 of 100
+Metrics that are divided by s have tails so heavy that an interval of their mean covers the true mean in 70 to 80 of 100
 data sets, with 100 images too (`benchmarks/intervals_cover.py`). So what is estimated depends on the metric, see
 `quantity`:
 
@@ -12,6 +12,9 @@ data sets, with 100 images too (`benchmarks/intervals_cover.py`). So what is est
 Intervals are Student's t: of the pooled drop by its linearisation (the ratio estimator, Cochran 1977, section 6.4), of
 the trimmed mean with the winsorised variance (Tukey and McLaughlin 1963). An image that several runs drew is averaged
 over them first. Below 20 images there is no interval.
+
+In that simulation they cover in 94 to 95 of 100 data sets. Where few images hold most of s (a weak model), or most of
+an insertion gain, they cover less: in 82 to 84 with 20 images, 89 with 40 and 93 with 100.
 """
 
 from dataclasses import dataclass

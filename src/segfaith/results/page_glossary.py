@@ -131,7 +131,7 @@ TERMS: dict[str, tuple[str, str]] = {
         "95 % interval",
         "Of the quantity beside it (pooled drop, trimmed mean or mean), over images, by Student's t: of the pooled "
         "drop linearised, of the trimmed mean with the winsorised variance. None below 20 images. Where few images "
-        "hold most of s, or most of a gain, it covers the true value in 80 to 90 of 100 data sets.",
+        "hold most of s, or most of a gain, it covers the true value in 80 to 90 of 100 data sets of 20 to 40 images.",
     ),
     "effect": (
         "Effect size",

@@ -302,7 +302,7 @@ def test_what_cannot_be_ranked_under_settings_is_an_error(made: list[RunData], m
 
 
 def test_areas_are_those_of_the_curves_that_are_shown() -> None:
-    """Pooled over two images with s = .9 and .01; the relative drops of the second one, up to -40, would rule a mean."""
+    """Pooled over two images with s = .9 and .01; the second one's relative drops, up to -40, would rule a mean."""
     ks, kinds = (0.1, 0.2, 1.0), ("target_deletion", "off_deletion", "insertion")
     values = {("ega", "mean", k, sample): k * slope for k in ks for sample, slope in (("a", 0.5), ("b", -40.0))}
     rows = [hand(values, kind).curves.assign(s=np.tile([0.9, 0.01], 3)) for kind in kinds]

@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segfaith.results.claims import CLAIM_COLUMNS, alpha_claims, check_claims, interval_words
+from segfaith.results.claims import (
+    CLAIM_COLUMNS,
+    OTHER_WAY,
+    alpha_claims,
+    check_claims,
+    interval_words,
+    verdict_words,
+)
 from segfaith.results.paper import PAPER_METHODS, PAPER_METRICS, TABLE_1
 from segfaith.results.significance import compare
 from segfaith.results.tables import TABLE_METRICS, Run
@@ -140,10 +147,10 @@ def test_a_claim_of_every_run_does_not_hold_while_one_of_them_cannot_tell() -> N
     """Unless another one fails already."""
     lacking = run("two", {"tdd": {"ega": nan}})
     unknown = claim(check_claims([run("one"), lacking]), ALL[0])
-    assert (unknown["holds"], unknown["count"]) == ("not testable", "1/1 run")
+    assert (unknown["holds"], unknown["count"]) == ("not testable", "1/2 runs"), "two were to tell"
     assert unknown["numbers"].endswith("; no value of one of them in two")
     failed = claim(check_claims([run("one", {"tdd": {"dea": 0.24}}), lacking]), ALL[0])
-    assert (failed["holds"], failed["count"]) == ("fails", "0/1 run")
+    assert (failed["holds"], failed["count"]) == ("fails", "0/2 runs")
     assert failed["numbers"].endswith("; not in one; no value of one of them in two")
 
 
@@ -243,6 +250,37 @@ def test_beside_a_verdict_stands_the_difference_to_the_rival_with_its_interval()
     assert rivals["DEA lies between EGA and RIA in stability"] == "ega", ".96 is nearer to .98 than to .82"
     few = claim(check_claims([run("one", images=12)]), ONLY)
     assert interval_words(few) == "to ega, pooled drop: +0.200 no interval below 20 images, 12 images"
+
+
+def test_a_difference_that_points_the_other_way_than_the_means_says_so() -> None:
+    """One image with s = .0001 and a TDD of 5 more makes DEA's mean the higher one; in the others EGA's is, by .1."""
+    runs = []
+    for name in ("one", "two"):
+        description, records = run(name, {"tdd": {"dea": 0.15}}, images=24)
+        records.loc[records["sample_id"] == "i0", "s"] = 1e-4
+        records.loc[(records["sample_id"] == "i0") & (records["method"] == "dea"), "tdd"] = 5.25
+        runs.append((description, records))
+    found = check_claims(runs)
+    one = claim(found, ALL[0])
+    assert (one["holds"], one["count"]) == ("holds", "2/2 runs")
+    assert one["difference"] == pytest.approx(-0.1, abs=1e-3)
+    assert interval_words(one).endswith("], 24 images; points the other way: few images rule the mean")
+    rest = found[found["claim"] != ALL[0]]
+    assert not rest.loc[rest["metric"] != "tdd", "note"].any(), "where both agree, nothing is said"
+    assert not check_claims([run("one", images=24), run("two", images=24)])["note"].any()
+    level = [run(name, {"tdd": {"dea": 0.25}}, images=24) for name in ("one", "two")]
+    assert claim(check_claims(level), ALL[0])["note"] == "", "a draw points nowhere"
+    (few,) = [
+        claim(check_claims([(about, rows[rows["sample_id"].isin([f"i{i}" for i in range(12)])])]), ONLY)
+        for about, rows in runs[:1]
+    ]
+    assert few["note"] == OTHER_WAY, "without an interval too"
+
+
+def test_verdicts_are_counted_in_words() -> None:
+    verdicts = pd.Series(["holds", "draw", "holds", "not testable"])
+    assert verdict_words(verdicts) == ["2 hold", "1 is a draw", "1 cannot be tested"]
+    assert verdict_words(pd.Series(["draw", "holds", "fails", "draw"])) == ["1 holds", "1 fails", "2 are draws"]
 
 
 def test_what_was_not_measured_is_not_testable_with_the_reason() -> None:

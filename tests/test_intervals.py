@@ -11,7 +11,7 @@ from scipy.stats import mstats
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.intervals import LEAST_IMAGES, MEAN, POOLED, TRIMMED, estimate, quantity
-from segfaith.results.page_glossary import FORMULAS
+from segfaith.results.page_glossary import FORMULAS, TERMS
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from intervals_cover import covered
@@ -20,15 +20,22 @@ TRIALS = 1000
 
 
 @pytest.mark.parametrize("count", [20, 40, 100])
-@pytest.mark.parametrize("of", [POOLED, TRIMMED])
-def test_the_intervals_of_relative_drops_cover_what_they_say(count: int, of: str) -> None:
-    assert 0.92 < covered(of, count, TRIALS) < 0.97
+@pytest.mark.parametrize("name", ["pooled drop", "leakage, trimmed mean"])
+def test_the_intervals_of_drops_and_leakages_cover_what_they_say(count: int, name: str) -> None:
+    assert 0.92 < covered(name, count, TRIALS) < 0.97
+
+
+@pytest.mark.parametrize("name", ["pooled drop, weak model", "insertion gain, mean"])
+def test_where_few_images_hold_most_of_it_intervals_cover_less_and_the_page_says_so(name: str) -> None:
+    few, many = (covered(name, count, TRIALS) for count in (20, 100))
+    assert 0.78 < few < 0.9 < many < 0.96
+    assert "it covers the true value in 80 to 90 of 100 data sets of 20 to 40 images" in TERMS["interval"][1]
 
 
 @pytest.mark.parametrize("count", [40, 100])
 def test_an_interval_of_the_mean_relative_drop_would_not_cover(count: int) -> None:
     """Why the drops are pooled."""
-    assert covered(MEAN, count, TRIALS) < 0.85
+    assert covered("relative drop, mean", count, TRIALS) < 0.85
 
 
 @pytest.mark.parametrize("count", [20, 40])
@@ -96,6 +103,9 @@ def test_below_twenty_images_and_without_differences_there_is_no_interval(of: st
     same = estimate(np.full(30, 0.25), np.ones(30), of)
     assert np.isnan(same.low)
     assert (same.value, same.why) == (0.25, "no interval: all differences are equal")
+    tails = estimate(np.r_[np.zeros(18), 0.3, 0.5], np.ones(20), of)
+    trimmed = "no interval: all but the trimmed tenths are equal"
+    assert (tails.why, bool(np.isnan(tails.low))) == ((trimmed, True) if of == TRIMMED else ("", False))
     assert np.isnan(estimate(values[:0], values[:0], of).value)
 
 

@@ -173,6 +173,40 @@ def test_a_run_that_says_another_ones_numbers_again_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
+    ("ids", "words"),
+    [(("i6", "i7", "i8"), r"8 and 3 samples they share 2\."), (("j1",), r"8 and 1 samples they share 0\.")],
+)
+def test_lists_of_other_ids_at_one_seed_are_parts_of_one_run(tmp_path: Path, ids: tuple[str, ...], words: str) -> None:
+    """They hold other numbers, which the refusal must not deny."""
+    for name, samples in (("one", IDS), ("two", ids)):
+        make_run(tmp_path / name, **QUICK | {"samples": samples, "skipped": 0, "failed": 0})  # type: ignore[arg-type]
+        changed(tmp_path / name)
+    with pytest.raises(
+        SettingsError, match=rf"one and .*two are parts of one run, not two: .* of their {words}"
+    ) as told:
+        load_runs([tmp_path])
+    assert str(told.value).endswith("Make one run of all ids (data.ids) in one directory")
+    assert "hold the same run" not in str(told.value)
+
+
+def test_what_moves_no_number_makes_no_second_run(tmp_path: Path) -> None:
+    """The head that is assumed, and a comment in the model's file, whose digest stands among the sources."""
+    for name, head in (("one", None), ("two", "logits")):
+        make_run(tmp_path / name, **QUICK)
+        changed(
+            tmp_path / name,
+            model={"state_sha256": "a" * 64, "name": "foo.py:build"},
+            settings={"model": {"name": f"{name}/foo.py:build", "args": {}, "head": head}},
+        )
+        edit_description(tmp_path / name, lambda about: about.update(identity={"sources": {"model": about["created"]}}))
+    edit_description(tmp_path / "two", lambda about: about.update(identity={"sources": {"model": "c" * 64}}))
+    with pytest.raises(SettingsError, match=r"one and .*two hold the same run twice: voc2012 val, foo\.py:build with"):
+        load_runs([tmp_path])
+    changed(tmp_path / "two", settings={"model": {"args": {}, "head": "probabilities"}})
+    assert own_numbers([one.description for one in load_runs([tmp_path])]) == [0, 1]
+
+
+@pytest.mark.parametrize(
     ("table", "change"),
     [
         ("settings", {"seed": 1}),

@@ -301,6 +301,28 @@ def test_what_cannot_be_ranked_under_settings_is_an_error(made: list[RunData], m
 # Curves
 
 
+def test_areas_are_those_of_the_curves_that_are_shown() -> None:
+    """Pooled over two images with s = .9 and .01; the second one's relative drops, up to -40, would rule a mean."""
+    ks, kinds = (0.1, 0.2, 1.0), ("target_deletion", "off_deletion", "insertion")
+    values = {("ega", "mean", k, sample): k * slope for k in ks for sample, slope in (("a", 0.5), ("b", -40.0))}
+    rows = [hand(values, kind).curves.assign(s=np.tile([0.9, 0.01], 3)) for kind in kinds]
+    one = replace(hand(values), curves=pd.concat(rows, ignore_index=True))
+    table = curves.areas([one]).set_index("kind")
+    shown = curves.curve_means([one])
+    for kind in kinds:
+        part = shown[shown["kind"] == kind]
+        height = np.trapezoid([0.0, *part["value"]], [0.0, *part["k"]])
+        assert table.loc[kind, "area"] == pytest.approx(height)
+        assert {table.loc[kind, "of"]} == set(part["of"])
+    slope = (0.5 * 0.9 - 40 * 0.01) / 0.91
+    assert table["area"].to_dict() == pytest.approx(
+        {"target_deletion": slope / 2, "off_deletion": slope / 2}
+        | {"off_deletion_abs": (0.5 * 0.9 + 40 * 0.01) / 0.91 / 2, "insertion": -39.5 / 2 / 2},
+        rel=2e-3,
+    )
+    assert table.loc["off_deletion_abs", "of"] == "pooled drop"
+
+
 def test_areas_are_trapezoids_from_zero_over_the_range_of_k() -> None:
     """Points (0, 0), (.1, .2), (.2, .6), (.8, 1): .01 + .04 + .48 = .53, over .8."""
     heights = {0.2: 0.6, 0.1: 0.2, 0.8: 1.0}
@@ -319,12 +341,13 @@ def test_areas_of_leakage_are_given_signed_and_absolute() -> None:
     assert table["off_deletion_abs"] == pytest.approx(0.5 * 0.5 * 0.4 + 0.5 * 0.4)
 
 
-def test_areas_use_the_k_that_all_runs_share_and_count_each_run_once() -> None:
+def test_areas_use_the_k_that_all_runs_share_and_count_each_image_once() -> None:
+    """Image a has 1 and 0 in two runs."""
     first = {("ega", "mean", k, sample): 1.0 for k in (0.1, 0.2, 0.9) for sample in "abc"}
     second = {("ega", "mean", k, "a"): 0.0 for k in (0.1, 0.2)}
     (row,) = curves.areas([hand(first), hand(second, name="two")]).to_dict("records")
-    assert row["area"] == pytest.approx((0.15 / 0.2 + 0) / 2)
-    assert (row["n"], row["high_k"]) == (4, 0.2)
+    assert row["area"] == pytest.approx(0.15 / 0.2 * (0.5 + 1 + 1) / 3)
+    assert (row["n"], row["high_k"]) == (3, 0.2)
 
 
 def test_curve_means_pool_drops_over_images_not_over_runs() -> None:
@@ -514,6 +537,6 @@ def test_the_filter_on_s_reaches_everything(made: list[RunData]) -> None:
         assert (every.groupby("method")["n"].max() - some.groupby("method")["n"].max()).eq(2).all()
     assert "0 <= s < 0.05" not in set(strata.strata(runs, "tdd", "s", 0.05)["stratum"])
     assert rankings.by_setting(made, min_s=0.05)["n"].unique().tolist() == [2 * 21]
-    assert curves.areas(made, min_s=0.05)["n"].max() == 2 * 22
+    assert curves.areas(made, min_s=0.05)["n"].max() == 22
     assert curves.curve_means(made, min_s=0.05)["n"].max() == 22
     assert rankings.concordance(made, min_s=0.05)["images"].item() == 21

@@ -28,6 +28,7 @@ from segfaith.results import (
     page_charts,
     page_evidence,
     page_gallery,
+    page_results,
     page_tests,
     page_words,
     report,
@@ -367,6 +368,30 @@ def test_the_summary_calls_means_that_hardly_differ_a_draw(gpa: float, words_: s
     values = tables.run_values(runs)
     said = page_words._best(runs, values[values["metric"] == "runtime_s"], "runtime_s", None).striptags()
     assert words_ in said.replace("\xa0", " ")
+
+
+def test_bold_is_the_best_mean_but_no_draw_and_no_leakage() -> None:
+    """The lowest mean leakage rests on the images on which that method has one."""
+    rows = [
+        {"method": name, "metric": metric, "mean": mean, "runs": 2}
+        for metric, means in {
+            **{"tdd": (0.5, 0.50005, 0.4), "odd_abs": (0.0603, 0.06, 0.1), "leak_abs": (0.1, 0.2, 0.3)},
+            **{"leak_signed": (0.1, 0.2, 0.3), "runtime_s": (0.184, 0.188, 2.0), "stability": (0.9, 0.8, 0.7)},
+        }.items()
+        for name, mean in zip(("ria", "ega", "gpa"), means, strict=True)
+    ]
+    assert page_results._best(pd.DataFrame(rows), "mean") == {"odd_abs": "ega", "stability": "ria"}
+
+
+def test_of_a_single_run_summary_and_wins_speak_of_the_only_run(made: list[RunData]) -> None:
+    said = concluded(report.build_sections(made[:1], single_run=True))[1][1][0]
+    assert "; better in the only run" in said
+    assert "1 of 1" not in said
+    (table,) = page_results.scores("voc2012 val", made[:1])[-1].parts
+    assert table.caption.striptags() == "voc2012 val: in the only run"
+    assert {cell.text for row in table.rows for cell in row[1:]} <= {"better", "worse", "draw", "n/a"}
+    (table,) = page_results.scores("voc2012 val", made)[-1].parts
+    assert table.caption.striptags() == "voc2012 val: in how many runs"
 
 
 def test_the_words_of_a_test_turn_only_where_ranks_and_means_differ() -> None:

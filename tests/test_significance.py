@@ -82,6 +82,17 @@ def refused(row: Mapping[str, Any], why: str) -> None:
 # --- numbers
 
 
+def test_of_leakages_the_difference_is_not_that_of_the_two_trimmed_means_and_the_page_says_so() -> None:
+    """The trimmed mean of d_i; by hand over ten images, of which the lowest and the highest are cut."""
+    values = {"a": [*[0.0] * 9, 9.0], "b": [*[0.1] * 8, 4.0, 9.0]}
+    row = only(compare(twice(values, metric="leak_abs"), "leak_abs"))
+    assert row["difference"] == pytest.approx(-0.1)
+    assert row["value_first"] - row["value_second"] == pytest.approx(0 - (0.7 + 4) / 8)
+    said = page(twice(values, metric="leak_abs"), ("leak_abs",))
+    assert "of leakages the trimmed mean (without the lowest and the highest tenth) of the differences image by" in said
+    assert "which is not the first's trimmed mean minus the second's" in said
+
+
 def test_the_exact_p_value_effect_and_interval_are_scipys() -> None:
     values = drawn(20, a=0.5, b=0.43)
     row = only(compare(twice(values), "tdd"))

@@ -13,6 +13,7 @@ import pytest
 
 from made_runs import TDD, VARIANTS, make_run
 from segfaith.errors import SettingsError
+from segfaith.results.claims import verdict_words
 from segfaith.results.conclusions import markdown_table, write_conclusions
 from segfaith.results.latex import latex
 from segfaith.results.records import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RunData, load_run
@@ -141,11 +142,28 @@ def test_means_that_hardly_differ_are_a_draw(metric: str, first: float, second: 
 
 def test_wins_have_a_row_per_pair_and_data_set() -> None:
     three = {"gpa": [0.3], "ega": [0.2], "dea": [0.5]}
-    table = wins([run(three), run(three, data="sbd"), run(three, data="sbd")], "tdd")
+    table = wins([run(three), run(three, data="sbd"), run(three, data="sbd", seed=1)], "tdd")
     pairs = [["gpa", "ega"], ["gpa", "dea"], ["ega", "dea"]]
     assert table[["first", "second"]].to_numpy().tolist() == pairs * 2
-    assert table["count"].tolist() == ["1/1", "0/1", "0/1", "2/2", "0/2", "0/2"]
+    assert table["count"].tolist() == ["better", "worse", "worse", "2/2", "0/2", "0/2"], "of a single run in words"
+    assert wins([run({"ega": [0.2], "dea": [0.2]})], "tdd")["count"].tolist() == ["draw"]
+    assert wins([run(three), run({"gpa": [0.3]}, seed=1)], "tdd")["count"].tolist() == ["1/1", "0/1", "0/1"]
     assert len(wins([run(three)], "stability")) == 0
+
+
+def test_wins_by_leakage_are_counted_on_the_samples_that_both_methods_have() -> None:
+    """DEA leaks less where both have a TDD; EGA's mean is lower, as it has no leakage on the two hard samples."""
+    hard = {"ega": [0.2, 0.3, nan, nan], "dea": [0.1, 0.2, 0.9, 0.9], "gpa": [nan, nan, 0.5, nan]}
+    runs = [run(hard, "leak_abs", name="one"), run(hard, "leak_abs", name="two", seed=1)]
+    table = wins(runs, "leak_abs").set_index(["first", "second"])
+    assert table.loc[("ega", "dea"), ["wins", "losses", "runs"]].tolist() == [0, 2, 2]
+    assert table.loc[("dea", "gpa"), ["wins", "losses", "runs"]].tolist() == [0, 2, 2]
+    assert table.loc[("ega", "gpa"), ["runs", "count"]].tolist() == [0, "0/0"], "they share no sample"
+    means = run_values(runs)
+    own = means[(means["metric"] == "leak_abs") & (means["run"] == "one")].set_index("method")["value"]
+    assert own["ega"] < own["dea"], "the run-level means, which the tables show"
+    other = wins([run(hard, name="one"), run(hard, name="two", seed=1)], "tdd").set_index(["first", "second"])
+    assert other.loc[("ega", "dea"), "losses"] == 2, "of other metrics the run-level means count"
 
 
 def test_wins_of_what_ranks_nothing_are_an_error() -> None:
@@ -247,9 +265,8 @@ def test_conclusions_of_full_runs_write_everything(tmp_path: Path) -> None:
     page = paths[0].read_text(encoding="utf-8")
     assert "not computed" not in page
     verdicts = pd.read_csv(paths[5])["holds"].value_counts()
-    hold, fail, draw = verdicts["holds"], verdicts.get("fails", 0), verdicts.get("draw", 0)
-    assert hold + fail + draw == 15
-    assert f"voc2012 val: {hold} hold, {fail} fail, {draw} are draws, 0 cannot be tested." in page
+    assert verdicts.sum() == 15 == verdicts.reindex(["holds", "fails", "draw"]).sum()
+    assert f"voc2012 val: {', '.join(verdict_words(pd.read_csv(paths[5])['holds']))}." in page
     assert "| DEA's TDD is above EGA's in every run | holds | 2/2 runs | " in page
     assert "- Kendall's W of voc2012 val: TDD over occlusion operators (own methods): 0." in page
     assert re.search(r"own methods\): 0\.\d\d, beyond chance 0\.\d\d, p 0\.\d{3} \(4 methods, 3 settings", page)

@@ -23,7 +23,7 @@ from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
 from segfaith.benchmark.plan import RESULTS_VERSION
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.status import RunState, forget_failed, planned_runs, read_states, run_state
-from segfaith.benchmark.suite_runs import Outcome, _remember, forecast, run_suite
+from segfaith.benchmark.suite_runs import Outcome, _remember, forecast, refuse_repeats, run_suite
 from segfaith.benchmark.suites import Suite, find_suite, narrow, read_suite, with_weights
 from segfaith.errors import SettingsError
 from segfaith.results.records import find_runs, read_run
@@ -288,6 +288,71 @@ def test_the_paper_suites_can_be_printed_copied_and_read(
     assert text == find_suite("paper-voc").read_text()
     copied = read_suite(written(tmp_path, text))
     assert [run.name for run in copied.runs] == [run.name for run in read_suite(find_suite("paper-voc")).runs]
+
+
+REPEATED = """
+[[runs]]
+name = "grid7"
+models = ["b"]
+methods = { names = ["ega", "ria@grid=7"] }
+"""
+
+
+def test_a_suite_that_plans_one_run_twice_is_refused_before_anything_is_computed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`ria@grid=7` is another method, and all that both runs have is the same; as a parameter it is an ablation."""
+    suite = read_suite(written(project, SUITE + REPEATED))
+    words = (
+        "folder-b-seed0 and folder-b-seed0-grid7 hold the same run twice: folder data val, 32 px, .*seed 0, and the "
+        r"same parameters of the methods they share \(ria in one of them alone; ria@grid=7 in one of them alone\); "
+        r"write an ablation as a parameter of its method \(\[runs.methods\] ria = \{ grid = 7 \}\), put all methods"
+    )
+    with pytest.raises(SettingsError, match=words):
+        ended(suite, project / "runs")
+    assert not (project / "runs").exists()
+    monkeypatch.chdir(project)
+    for more in (["--dry-run"], ["-o", "runs"]):
+        assert command(monkeypatch, "suite", "suite.toml", *more) != 0
+        assert "folder-b-seed0 and folder-b-seed0-grid7 hold the same run twice" in " ".join(
+            capsys.readouterr().err.split()
+        )
+    ablation = REPEATED.replace('names = ["ega", "ria@grid=7"]', "ria = { grid = 7 }")
+    refuse_repeats(read_suite(written(project, SUITE + ablation)))
+    refuse_repeats(read_suite(find_suite("paper")))
+
+
+@pytest.mark.parametrize(
+    ("more", "refused"),
+    [
+        ('weights = "copy.pth"', "hold the same run twice"),
+        ('weights = "other.pth"', ""),
+        ('weights = "tiny.pth"\nargs = { width = 2 }', ""),
+        ('weights = "tiny.pth"\nhead = "logits"', "hold the same run twice"),
+        ('weights = "tiny.pth"\nlayer = "backbone.0"', ""),
+    ],
+)
+def test_planned_runs_are_told_apart_as_runs_are(project: Path, more: str, refused: str) -> None:
+    """By the content of weights; a layer makes an ablation."""
+    (project / "copy.pth").write_bytes((project / "tiny.pth").read_bytes())
+    (project / "other.pth").write_bytes(b"others")
+    suite = read_suite(written(project, SUITE.replace("[methods]", f'[[models]]\nlabel = "c"\n{more}\n\n[methods]')))
+    if refused:
+        with pytest.raises(SettingsError, match=f"folder-b-seed0 and folder-c-seed0 {refused}"):
+            refuse_repeats(suite)
+    else:
+        refuse_repeats(suite)
+
+
+def test_planned_lists_of_ids_are_parts_of_one_run_and_folders_of_one_name_are_not(project: Path) -> None:
+    lists = SUITE.replace("n = 2\n", 'ids = ["s0", "s1"]\n')
+    part = '\n[[runs]]\nname = "part"\nmodels = ["b"]\ndata = { ids = ["s1", "s2", "s3"] }\n'
+    with pytest.raises(
+        SettingsError, match=r"are parts of one run, not two: .* of their 2 and 3 samples they share 1\."
+    ):
+        refuse_repeats(read_suite(written(project, lists + part)))
+    elsewhere = part.replace('ids = ["s1", "s2", "s3"]', 'root = "more/data"')
+    refuse_repeats(read_suite(written(project, SUITE + elsewhere)))
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(

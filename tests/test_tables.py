@@ -216,13 +216,36 @@ def test_an_ablation_is_named_with_what_its_means_count_again() -> None:
     runs = [
         (about | {"methods": parameters[alpha]}, rows) for alpha, (about, rows) in ((0, main), (0, other), (1, main))
     ]
-    *_, line = notes(runs)
-    assert len(notes(runs)) == 4
+    *_, line, _ = notes(runs)
+    assert len(notes(runs)) == 5
     assert line.startswith(
-        "net seed 4 (2) has the data, target, model, weights and seed of net seed 4, and other parameters of dea: "
+        "net seed 4 (2) has the data, target, model, weights and seed of net seed 4, and other parameters, layer or "
+        "code of dea: the numbers of the other methods are the same on the samples of both, and count once more "
     )
     assert summarise(runs).set_index(["method", "metric"]).loc[("ega", "tdd"), "runs"] == 3, "as the protocol has it"
-    assert len(notes(runs[:2])) == 2
+    assert not any("has the data, target" in line for line in notes(runs[:2]))
+
+
+def test_an_ablation_of_the_control_moves_the_gains_of_all_methods() -> None:
+    about, rows = run(row("a", "ega", 0.1))
+    grids = [{"ega": {"parameters": {}}, "random_cells": {"parameters": {"grid": grid}}} for grid in (14, 7)]
+    *_, line = notes([(about | {"methods": one}, rows) for one in grids])
+    assert "other parameters, layer or code of random_cells: the numbers of the other methods are the same" in line
+    assert "(but for TDD gain, from which random_cells is subtracted)" in line
+
+
+def test_runs_of_other_seeds_on_the_very_same_samples_say_that_their_spread_is_not_of_images() -> None:
+    seeds = [run(row("a", "ega", 0.1), seed=seed) for seed in (0, 1)]
+    *_, line = notes(seeds)
+    assert line == (
+        "net seed 0, net seed 1 have the same samples, model and weights: only what is drawn with the seed (ties, "
+        "controls, noise) differs between their seeds, so their spread says nothing of other images."
+    )
+    about, rows = seeds[1]
+    other = about | {"data": about["data"] | {"samples": ["b"]}}
+    weights = about | {"model": about["model"] | {"weights": "other.pth"}}
+    for changed in (other, weights):
+        assert len(notes([seeds[0], (changed, rows)])) == 2
 
 
 def test_notes_say_that_a_run_is_not_finished() -> None:

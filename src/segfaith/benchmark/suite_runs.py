@@ -17,6 +17,9 @@ from segfaith.benchmark.status import FAILURE_FILE, SUITE_FILE, forget_failed, p
 from segfaith.benchmark.suites import PlannedRun, Suite
 from segfaith.data.dataset import Dataset
 from segfaith.errors import SegfaithError, SettingsError
+from segfaith.models import MODELS
+from segfaith.models.weights import file_digest
+from segfaith.results import distinct
 from segfaith.results.records import read_description, replace_file
 
 
@@ -39,6 +42,48 @@ class Outcome:
     run: PlannedRun
     state: Literal["finished", "failed", "busy"]
     reason: str = ""
+
+
+def refuse_repeats(suite: Suite) -> None:
+    """Refuses what a report on the suite would refuse: runs that are one run, as far as the settings tell.
+
+    Of weights that are files the content counts. What cannot be planned yet, such as unknown methods, is left out.
+
+    Raises:
+        SettingsError: two runs of one data set, target, model, weights and seed, none of whose shared methods differs.
+    """
+    described: dict[str | None, list[tuple[str, dict[str, Any]]]] = {}
+    for run in suite.runs:
+        data = run.settings.data
+        with suppress(SettingsError):  # unknown methods: the run itself says so
+            about = _described(run.settings)
+            described.setdefault(data.root if data.name == "folder" else None, []).append((run.name, about))
+    for of_one_folder in described.values():
+        distinct.refuse_repeats(of_one_folder, REMEDY)
+
+
+REMEDY = (
+    "write an ablation as a parameter of its method ([runs.methods] ria = { grid = 7 }), put all methods into one run, "
+    "or give the run other weights or another seed"
+)
+
+
+def _described(settings: Settings) -> dict[str, Any]:
+    """What `distinct` reads of a `run.json`, from the settings alone: no model, no data set."""
+    model, names = settings.model, settings.methods.names
+    methods = resolve_methods(names, settings.methods.tables())
+    known, file = MODELS.get(model.name), Path(model.weights or "")
+    return {
+        "settings": settings.model_dump(mode="json", by_alias=True),
+        "model": {
+            "name": model.name,
+            "weights": file_digest(file) if file.is_file() else model.weights,
+            "layer": model.layer or (known and known.layer),
+        },
+        "data": {"name": settings.data.name, "split": settings.data.split, "samples": settings.data.ids},
+        "methods": {one.name: {"parameters": one.parameters.model_dump(mode="json")} for one in methods},
+        "identity": {"sources": {one.name: name for one, name in zip(methods, names, strict=False) if ":" in name}},
+    }
 
 
 def forecast(settings: Settings) -> Forecast:
@@ -91,8 +136,10 @@ def run_suite(
         retry_failed: also measures again what failed, see `forget_failed`.
 
     Raises:
-        SettingsError: the directory holds runs of the suite with other settings, or its `suite.json` cannot be read.
+        SettingsError: two runs are one, see `refuse_repeats`; the directory holds runs of the suite with other
+            settings; or its `suite.json` cannot be read.
     """
+    refuse_repeats(suite)
     _check_same(suite, directory)
     _remember(suite, directory)
     for run in suite.runs:

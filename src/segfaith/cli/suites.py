@@ -51,8 +51,9 @@ def suite_command(
 
 
 def _print_forecast(suite: Any) -> None:
-    from segfaith.benchmark.suite_runs import forecast
+    from segfaith.benchmark.suite_runs import forecast, refuse_repeats
 
+    refuse_repeats(suite)
     forecasts = [forecast(run.settings) for run in suite.runs]
     rows = [["run", "samples", "passes"]]
     rows += [

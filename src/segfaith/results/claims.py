@@ -6,9 +6,10 @@ the suite's means over runs, and it is counted in how many runs they hold too. T
 runs that have both, by their run-level means; where these differ by less than 1e-4, or runtimes by less than 5 %, it
 is a draw (`tables.side`), which neither holds nor fails.
 
-Beside a verdict stands the difference to the strongest of the others, over images and with its interval
-(`significance.difference`). It is of the metric's own quantity, such as the pooled drop, while the verdict is on means
-as the paper's: where a few images rule a mean, the two may disagree. Below ten images no claim is tested.
+Beside a verdict stands the difference to the rival, the one of the others that decides, over images and with its
+interval (`significance.difference`). It is of the metric's own quantity, such as the pooled drop, while the verdict is
+on means as the paper's: where a few images rule a mean, the two may disagree, and `note` says so. Below ten images no
+claim is tested.
 """
 
 import re
@@ -23,14 +24,21 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.results.intervals import LEAST_IMAGES as LEAST_INTERVAL
 from segfaith.results.paper import PAPER_METHODS
 from segfaith.results.significance import difference, paired
-from segfaith.results.tables import Run, by_data, run_values, side
+from segfaith.results.tables import DRAW, Run, by_data, run_values, side
 
 CLAIM_COLUMNS = [
-    *("data", "claim", "holds", "count", "images", "rival", "of", "difference", "low", "high", "numbers", "metric"),
+    *("data", "claim", "holds", "count", "images", "rival", "of", "difference", "low", "high", "note", "numbers"),
+    "metric",
 ]
-VERDICTS = {"holds": "hold", "fails": "fail", "draw": "are draws", "not testable": "cannot be tested"}
-"""Every verdict, and its verb where verdicts are counted."""
+VERDICTS = {
+    "holds": ("holds", "hold"),
+    "fails": ("fails", "fail"),
+    "draw": ("is a draw", "are draws"),
+    "not testable": ("cannot be tested", "cannot be tested"),
+}
+"""Every verdict, and its verb where one or several are counted."""
 LEAST_IMAGES = 10
+OTHER_WAY = "points the other way: few images rule the mean"
 
 
 @dataclass(frozen=True)
@@ -76,10 +84,11 @@ def check_claims(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFram
     """Each of the paper's claims on each data set.
 
     Returns:
-        Columns data, claim (in words), holds (of `VERDICTS`), count (in how many of the runs that can tell it holds,
-        "5/6 runs", with the draws, or "the only run"), images (on which both have a value), rival (of the
-        others that which leaves the least margin), of, difference (to the rival), low, high (see the module), numbers
-        (in words: means and stds over runs, and the runs in which it does not hold; or why it is not testable), metric.
+        Columns data, claim (in words), holds (of `VERDICTS`), count (in how many of the runs that were to tell it
+        holds, "5/6 runs", with the draws, or "the only run"), images (on which both have a value), rival (of the
+        others that which leaves the least margin), of, difference (to the rival), low, high (see the module), note
+        (`OTHER_WAY` where the difference has another sign than that of the means), numbers (in words: means and stds
+        over runs, and the runs in which it does not hold; or why it is not testable), metric.
     """
     values = run_values(runs, min_s)
     rows: list[dict[str, Any]] = []
@@ -99,13 +108,20 @@ def check_claims(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFram
     return pd.DataFrame(rows, columns=CLAIM_COLUMNS)
 
 
+def verdict_words(verdicts: "pd.Series[str]") -> list[str]:
+    """How many verdicts there are of each kind, those that occur: "3 hold", "1 is a draw"."""
+    counts = verdicts.value_counts()
+    return [f"{counts[name]} {verbs[int(counts[name] > 1)]}" for name, verbs in VERDICTS.items() if counts.get(name, 0)]
+
+
 def interval_words(row: Mapping[Any, Any]) -> str:
-    """What stands beside a verdict: "dea - ega, pooled drop: +0.210 [+0.180, +0.240], 89 images"; nothing for none."""
+    """What stands beside a verdict: "to ega, pooled drop: +0.210 [+0.180, +0.240], 89 images"; nothing for none."""
     if not row["rival"]:
         return ""
     bounds = f"no interval below {LEAST_INTERVAL} images" if row["images"] < LEAST_INTERVAL else "no interval"
     bounds = bounds if isnan(row["low"]) else f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-    return f"to {row['rival']}, {row['of']}: {row['difference']:+.3f} {bounds}, {row['images']} images"
+    note = f"; {row['note']}" if row["note"] else ""
+    return f"to {row['rival']}, {row['of']}: {row['difference']:+.3f} {bounds}, {row['images']} images{note}"
 
 
 def alpha_claims(methods: Sequence[str]) -> list[Claim]:
@@ -147,11 +163,12 @@ def _judge(
     sides = table.apply(lambda row: _side(claim, row), axis=1).dropna()
     held, drawn = int((sides > 0).sum()), int((sides == 0).sum())
     draws = f", {drawn} draw{'s' if drawn != 1 else ''}" if drawn else ""
-    count = "the only run" if len(table) == 1 else f"{held}/{len(sides)} run{'s' if len(sides) != 1 else ''}{draws}"
+    unknown = [run for run in planned if run not in sides.index]
+    told = len(sides) + len(unknown)
+    count = "the only run" if len(table) == 1 else f"{held}/{told} run{'s' if told != 1 else ''}{draws}"
     numbers = _numbers(claim, table)
     for said, which in (("not in", sides < 0), ("a draw in", sides == 0)):
         numbers += f"; {said} {', '.join(map(str, sides.index[which]))}" if which.any() and len(table) > 1 else ""
-    unknown = [run for run in planned if run not in sides.index]
     if unknown:
         numbers += f"; no value of one of them in {', '.join(unknown)}"
     without = [str(run) for run in table.index if run not in planned]
@@ -163,11 +180,14 @@ def _judge(
         verdict = "fails" if (sides < 0).any() else untold
     rival = _rival(claim, table)
     beside = {name: found[rival][name] for name in ("images", "of", "difference", "low", "high")}
-    return {"holds": verdict, "count": count, "numbers": numbers, "rival": rival} | beside
+    means = table[[subject, rival]].dropna().mean()
+    against = side(means[subject], means[rival], claim.metric) * beside["difference"] < 0
+    note = OTHER_WAY if against and abs(beside["difference"]) >= DRAW else ""
+    return {"holds": verdict, "count": count, "numbers": numbers, "rival": rival, "note": note} | beside
 
 
 def _untestable(why: str) -> dict[str, Any]:
-    nothing = {"images": 0, "rival": "", "of": "", "difference": nan, "low": nan, "high": nan}
+    nothing = {"images": 0, "rival": "", "of": "", "difference": nan, "low": nan, "high": nan, "note": ""}
     return {"holds": "not testable", "count": "0/0 runs", "numbers": why} | nothing
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results import curves, rankings, strata
-from segfaith.results.claims import VERDICTS, check_claims, interval_words
+from segfaith.results.claims import check_claims, interval_words, verdict_words
 from segfaith.results.latex import latex
 from segfaith.results.records import RunData, replace_file
 from segfaith.results.selection import own_methods, with_score
@@ -119,18 +119,15 @@ def _claims(data: Sequence[RunData], min_s: float | None) -> Section:
     lines = [
         "Among the paper's four methods. Claims of every run are judged run by run; the others on the means over runs, "
         "with the number of runs in which they hold too. Two methods are compared over the runs that have both, by "
-        "their run-level means; a difference below 0.0001, or of runtimes below 5 %, is a draw. Beside the verdict "
-        "stands the difference to the strongest of the others, over images with its 95 % interval. Where a few "
-        "images rule a mean, the two may disagree. Below ten images no claim is tested.",
+        "their run-level means; a difference below 0.0001, or of runtimes below 5 %, is a draw. Beside it stands the "
+        "difference to the rival that decides, over images with its 95 % interval; where few images rule a mean, "
+        "it may point the other way. Below ten images no claim is tested.",
         "",
     ]
     for label, group in table.groupby("data", sort=False):
-        counts = group["holds"].value_counts()
-        said = ", ".join(f"{counts.get(name, 0)} {verb}" for name, verb in VERDICTS.items())
-        rows = [
-            [row["claim"], row["holds"], row["count"], interval_words(row), row["numbers"]]
-            for row in group.to_dict("records")
-        ]
+        said = ", ".join(verdict_words(group["holds"]))
+        found = group.to_dict("records")
+        rows = [[row["claim"], row["holds"], row["count"], interval_words(row), row["numbers"]] for row in found]
         header = ["Claim", "Verdict", "Runs", "Difference over images", "Numbers"]
         lines += [f"{label}: {said}.", "", *markdown_table([header, *rows]), ""]
     return Section("The paper's claims", lines[:-1], {"claims.csv": table})
@@ -140,7 +137,10 @@ def _wins(data: Sequence[RunData], min_s: float | None) -> Section:
     """All pairs in the file; on the page those of the paper's four."""
     table = all_wins([one.run for one in data], min_s)
     header, *body = win_table(table)
-    words = "In how many runs the first method of a pair is better than the second, out of those that have both."
+    words = (
+        "In how many runs the first method of a pair is better than the second, out of those that have both (of one "
+        "run: whether it is); by leakages over the samples on which both have one."
+    )
     missing = [] if len(table) else ["win counts: no run has two methods with a value of the same metric"]
     lines = [words, "", *markdown_table([header, *body]), ""] if body else []
     return Section("Win counts", lines, {"wins.csv": table}, missing)
@@ -202,8 +202,8 @@ def _ranked(group: pd.DataFrame) -> list[str]:
 def _curves(data: Sequence[RunData], min_s: float | None) -> Section:
     area, means = curves.areas(data, min_s=min_s), curves.curve_means(data, min_s=min_s)
     words = (
-        "Mean height of the curve between k = 0 and the highest k, at the first operator. Higher is better for "
-        "deletion inside the target and for insertion; lower for off_deletion_abs."
+        "Mean height of the curve between k = 0 and the highest k, at the first operator, of pooled drops and of mean "
+        "insertion gains. Higher is better for target_deletion and insertion; lower for off_deletion_abs."
     )
     missing = _why({"areas": area, "curves": means})
     lines = [words, "", *_wide(area, ["data", "method"], "kind", "area")] if len(area) else []
@@ -260,7 +260,7 @@ def _looks(data: Sequence[RunData], min_s: float | None) -> Section:
     table = strata.map_properties([one.run for one in data], min_s)
     words = (
         "Share of the map's sum inside the target, share of its maxima there, and sparseness. They describe maps and "
-        "say nothing of what the model uses; a uniform map has the target's share of the pixels in the first two."
+        "say nothing of what the model uses; random maps have the target's share of the pixels in the first two."
     )
     files = {"map_properties.csv": table}
     return Section("What the maps look like", [words, "", *_flat(table)], files, _why({"map properties": table}))

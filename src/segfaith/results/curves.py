@@ -17,23 +17,26 @@ from segfaith.results.tables import NOTHING, measured
 
 CURVE_KINDS = {"tdd": "target_deletion", "odd_abs": "off_deletion", "insertion_gain": "insertion"}
 """Metrics that can be ranked under other settings, and the kind of curve that holds them."""
-METRIC_OF = {"target_deletion": "tdd", "off_deletion": "odd", "insertion": "insertion_gain"}
+METRIC_OF = {
+    **{"target_deletion": "tdd", "off_deletion": "odd", "off_deletion_abs": "odd_abs"},
+    "insertion": "insertion_gain",
+}
 """The metric that a point of a curve is."""
 POINT = ["method", "kind", "k"]
-AREA_COLUMNS = ["data", "method", "kind", "area", "n", "low_k", "high_k"]
+AREA_COLUMNS = ["data", "method", "kind", "of", "area", "n", "low_k", "high_k"]
 CURVE_MEAN_COLUMNS = ["data", "method", "kind", "k", "mean", "of", "value", "low", "high", "n"]
 NO_CURVES = "no run has curves; name several operators or several k in [evaluation]"
 
 
 def areas(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFrame:
-    """Area under each method's curve over k at the first operator, by the trapezoid rule, divided by the range of k.
+    """Area under each method's curve over k (see `curve_means`), by the trapezoid rule, divided by the range of k.
 
     The point k = 0 with value 0 is added, for there nothing is deleted or inserted. So an area is the mean height of
     the curve between k = 0 and the highest k: higher is better for target_deletion and insertion. That of off_deletion
     can be 0 because rises and falls cancel; off_deletion_abs, of the absolute values, does not: lower is better.
 
     Returns:
-        Columns data, method, kind, area (mean of run-level means over images), n (pairs of run and image that have all
+        Columns data, method, kind, of (the quantity that the curve's points are), area, n (images; the fewest at any
         k), low_k (0), high_k. Only k that all runs share enter, and at least two are needed; else the data set has no
         rows, with the reason in `attrs["why"]`.
     """
@@ -47,15 +50,14 @@ def areas(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFram
             reasons.append(f"{label}: areas need curves over at least two k that all runs share, got {len(ks)}")
             continue
         off = curves[curves["kind"] == "off_deletion"]
-        wide = pd.concat([curves, off.assign(kind="off_deletion_abs", value=absolute(off))]).pivot_table(
-            index=["method", "kind", "run", "sample_id"], columns="k", values="value", sort=False
-        )
-        wide = wide.reindex(columns=ks).dropna()
-        heights = np.hstack([np.zeros((len(wide), 1)), wide.to_numpy(float)])
-        area = pd.Series(np.trapezoid(heights, [0.0, *ks], axis=1) / ks[-1], wide.index)
-        keys = ["method", "kind"]
-        means = area.groupby(level=[*keys, "run"], sort=False).mean().groupby(level=keys, sort=False).mean()
-        table = pd.DataFrame({"area": means, "n": area.groupby(level=keys, sort=False).size()}).reset_index()
+        curves = pd.concat([curves, off.assign(kind="off_deletion_abs", value=absolute(off))], ignore_index=True)
+        keys = ["method", "kind", "of"]
+        points = _points(curves, group).set_index([*keys, "k"])
+        heights = points["value"].unstack("k", sort=False).reindex(columns=ks).dropna()
+        with_origin = np.hstack([np.zeros((len(heights), 1)), heights.to_numpy(float)])
+        area = pd.Series(np.trapezoid(with_origin, [0.0, *ks], axis=1) / ks[-1], heights.index)
+        fewest = points["n"].groupby(level=keys, sort=False).min()
+        table = pd.DataFrame({"area": area, "n": fewest[area.index]}).reset_index()
         found.append(table.assign(data=label, low_k=0.0, high_k=ks[-1])[AREA_COLUMNS])
     return _joined(found, AREA_COLUMNS, reasons)
 
@@ -77,20 +79,25 @@ def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.Da
         if not len(curves):
             reasons.append(f"{label}: {no_curves(group, min_s)}")
             continue
-        own = curves["run"].map(dict(enumerate(own_numbers([one.description for one in group]))))
-        drops, weight = numerators(curves[["value"]], curves["s"].astype(float), POOLED)
-        wide = curves.assign(own=own, drop=drops["value"], weight=weight).dropna(subset="value")
-        for keys in ([*POINT, "own", "sample_id"], [*POINT, "sample_id"]):
-            wide = wide.groupby(keys, sort=False)[["value", "drop", "weight"]].mean()
-        rows = [
-            [label, method, kind, k, *_point(part, quantity(METRIC_OF[str(kind)]))]
-            for (method, kind, k), part in wide.groupby(level=POINT, sort=False)
-        ]
-        table = pd.DataFrame(rows, columns=CURVE_MEAN_COLUMNS)
+        table = _points(curves, group).assign(data=label)
         places = {name: place for place, name in enumerate([*curves["method"].unique(), *CURVE_KINDS.values()])}
         table = table.sort_values(["method", "kind", "k"], key=lambda one: one.map(places) if one.name != "k" else one)
         found.append(table[CURVE_MEAN_COLUMNS])
     return _joined(found, CURVE_MEAN_COLUMNS, reasons)
+
+
+def _points(curves: pd.DataFrame, group: Sequence[RunData]) -> pd.DataFrame:
+    """Every point of the curves over images: the columns of `curve_means` without data."""
+    own = curves["run"].map(dict(enumerate(own_numbers([one.description for one in group]))))
+    drops, weight = numerators(curves[["value"]], curves["s"].astype(float), POOLED)
+    wide = curves.assign(own=own, drop=drops["value"], weight=weight).dropna(subset="value")
+    for keys in ([*POINT, "own", "sample_id"], [*POINT, "sample_id"]):
+        wide = wide.groupby(keys, sort=False)[["value", "drop", "weight"]].mean()
+    rows = [
+        [method, kind, k, *_point(part, quantity(METRIC_OF[str(kind)]))]
+        for (method, kind, k), part in wide.groupby(level=POINT, sort=False)
+    ]
+    return pd.DataFrame(rows, columns=CURVE_MEAN_COLUMNS[1:])
 
 
 def _point(images: pd.DataFrame, of: str) -> list[Any]:

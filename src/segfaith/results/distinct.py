@@ -1,9 +1,11 @@
 """Which runs are runs of their own: independent ones differ in data, target, model, weights or seed.
 
-Two runs that share all of these measure the same maps of the same images again, whatever else they hold, so that they
-must not count as two. Where no method that both hold has other parameters, one of them says nothing new, and
-`refuse_repeats` refuses it by name. Where one has, the second is an ablation (SPEC section 4: alpha = beta = 0.5, grid
-7): the protocol's means over runs count it, `ablation_notes` says so, and tests count both as one run.
+Two runs that share all of these are no two draws, whatever else they hold: on samples that both have, they measure the
+same maps again. Where no method that both hold has other parameters, `refuse_repeats` refuses the second by name. Where
+one has, the second is an ablation (SPEC section 4: alpha = beta = 0.5, grid 7): the protocol's means over runs count
+it, `ablation_notes` says so, and tests count both as one run.
+
+A model is its name (file and function), args and weights: edited code under one name and weights is one model here.
 """
 
 import json
@@ -16,16 +18,23 @@ from segfaith.results.labels import data_label
 
 _NO_FIGURES = ("name", "weights", "layer", "classes")
 """Of [model], what stands in the key by itself, or changes no score."""
+_REMEDY = "name one of them, or run all methods in one directory"
 
 
 def key(description: Mapping[str, Any]) -> str:
     """Data with its protocol and target, model, weights and seed of a run, as text; equal ones are one run."""
-    model, settings = description["model"], description.get("settings", {})
-    source = description.get("identity", {}).get("sources", {}).get("model")
-    name = [source, model["name"].rpartition(":")[2]] if source else [model["name"]]
+    return json.dumps([_without_seed(description), description.get("settings", {}).get("seed")], sort_keys=True)
+
+
+def _without_seed(description: Mapping[str, Any]) -> list[Any]:
+    model = description["model"]
     digest = model.get("state_sha256") or model.get("file_sha256") or model.get("weights")
-    others = {name: value for name, value in settings.get("model", {}).items() if name not in _NO_FIGURES}
-    return json.dumps([data_label(description), name, others, digest, settings.get("seed")], sort_keys=True)
+    others = {
+        name: value
+        for name, value in description.get("settings", {}).get("model", {}).items()
+        if name not in _NO_FIGURES and (name, value) not in (("head", None), ("head", "logits"))  # logits are assumed
+    }
+    return [data_label(description), model["name"], others, digest]
 
 
 def own_numbers(descriptions: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -34,24 +43,23 @@ def own_numbers(descriptions: Sequence[Mapping[str, Any]]) -> list[int]:
     return [found.setdefault(key(one), len(found)) for one in descriptions]
 
 
-def refuse_repeats(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
-    """Refuses a run that says what another one says.
+def refuse_repeats(runs: Iterable[tuple[Path | str, Mapping[str, Any]]], remedy: str = _REMEDY) -> None:
+    """Refuses a run that says what another one says, or that is another part of it.
 
     Args:
-        runs: directories and descriptions of runs.
+        runs: directories, or names, and descriptions of runs; `samples` of their data may be missing.
+        remedy: what to do where both hold the same samples, or one holds all those of the other.
 
     Raises:
         SettingsError: two runs of one key, none of whose shared methods differs.
     """
-    seen: dict[str, list[tuple[Path, Mapping[str, Any]]]] = {}
-    for directory, description in runs:
+    seen: dict[str, list[tuple[Path | str, Mapping[str, Any]]]] = {}
+    for name, description in runs:
         known = seen.setdefault(key(description), [])
         for other, about in known:
             if not _differing(about, description):
-                raise SettingsError(
-                    f"{other} and {directory} hold the same run{_apart(about, description)}; name one of them"
-                )
-        known.append((directory, description))
+                raise SettingsError(f"{other} and {name} {_repeated(about, description, remedy)}")
+        known.append((name, description))
 
 
 def ablation_notes(labels: Sequence[str], descriptions: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -61,13 +69,30 @@ def ablation_notes(labels: Sequence[str], descriptions: Sequence[Mapping[str, An
     for label, description in zip(labels, descriptions, strict=True):
         main, about = first.setdefault(key(description), (label, description))
         if about is not description:
+            other = _differing(about, description)
+            gain = " (but for TDD gain, from which random_cells is subtracted)" if "random_cells" in other else ""
             lines.append(
-                f"{label} has the data, target, model, weights and seed of {main}, and other parameters of "
-                f"{', '.join(_differing(about, description)) or 'none of its methods'}: the numbers of the other "
-                "methods are the same, and count once more in means and wins over runs; tests over images take both "
+                f"{label} has the data, target, model, weights and seed of {main}, and other parameters, layer or code "
+                f"of {', '.join(other) or 'none of its methods'}: the numbers of the other methods are the same on the "
+                f"samples of both{gain}, and count once more in means and wins over runs; tests over images take both "
                 "as one run."
             )
     return lines
+
+
+def same_images_notes(labels: Sequence[str], descriptions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence on runs of other seeds that have the very same samples: what their spread does not say."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    for label, about in zip(labels, descriptions, strict=True):
+        place = json.dumps([_without_seed(about), sorted(about["data"]["samples"])], sort_keys=True)
+        groups.setdefault(place, {}).setdefault(key(about), []).append(label)
+    return [
+        f"{', '.join(label for named in seeds.values() for label in named)} have the same samples, model and weights: "
+        "only what is drawn with the seed (ties, controls, noise) differs between their seeds, so their spread says "
+        "nothing of other images."
+        for seeds in groups.values()
+        if len(seeds) > 1
+    ]
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -85,16 +110,23 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """In words, what two repeated runs share and in what they differ all the same; nothing for copies."""
+def _repeated(one: Mapping[str, Any], other: Mapping[str, Any], remedy: str) -> str:
+    """In words, what two repeated runs share, in what they differ all the same, and what to do."""
     if one.get("identity_sha256") == other.get("identity_sha256") is not None:
-        return ""
+        return "hold the same run; name one of them"
     mine, theirs = (list(about.get("methods", {})) for about in (one, other))
-    counts = [len(about["data"]["samples"]) for about in (one, other)]
-    said = [f"{name} in one of them alone" for name in [*mine, *theirs] if (name in mine) != (name in theirs)]
-    said += [f"{counts[0]} and {counts[1]} samples"] if counts[0] != counts[1] else []
+    samples = [set(about["data"].get("samples") or ()) for about in (one, other)]
+    counts = f"{len(samples[0])} and {len(samples[1])} samples"
     seed = one.get("settings", {}).get("seed")
-    return (
-        f" twice: {data_label(one)}, {one['model']['name']} with the same weights, seed {seed}, and the same "
-        f"parameters of the methods they share{' (' + '; '.join(said) + ')' if said else ''}"
+    what = (
+        f"{data_label(one)}, {one['model']['name']} with the same weights, seed {seed}, and the same parameters of the "
+        "methods they share"
     )
+    if all(samples) and not (samples[0] <= samples[1] or samples[1] <= samples[0]):
+        return (
+            f"are parts of one run, not two: {what}; of their {counts} they share {len(samples[0] & samples[1])}. Make "
+            "one run of all ids (data.ids) in one directory"
+        )
+    said = [f"{name} in one of them alone" for name in [*mine, *theirs] if (name in mine) != (name in theirs)]
+    said += [counts] if all(samples) and samples[0] != samples[1] else []
+    return f"hold the same run twice: {what}{' (' + '; '.join(said) + ')' if said else ''}; {remedy}"

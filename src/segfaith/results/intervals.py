@@ -1,6 +1,6 @@
-"""95 % intervals over images, each of a quantity for which it covers what it says: pooled drops, trimmed means, means.
+"""95 % intervals over images, each of a quantity that few images rule less: pooled drops, trimmed means, means.
 
-Metrics that are divided by s have tails so heavy that an interval of their mean covers the true mean in 60 to 85 of 100
+Metrics that are divided by s have tails so heavy that an interval of their mean covers the true mean in 70 to 80 of 100
 data sets, with 100 images too (`benchmarks/intervals_cover.py`). So what is estimated depends on the metric, see
 `quantity`:
 
@@ -12,6 +12,9 @@ data sets, with 100 images too (`benchmarks/intervals_cover.py`). So what is est
 Intervals are Student's t: of the pooled drop by its linearisation (the ratio estimator, Cochran 1977, section 6.4), of
 the trimmed mean with the winsorised variance (Tukey and McLaughlin 1963). An image that several runs drew is averaged
 over them first. Below 20 images there is no interval.
+
+In that simulation they cover in 94 to 95 of 100 data sets. Where few images hold most of s (a weak model), or most of
+an insertion gain, they cover less: in 82 to 84 with 20 images, 89 with 40 and 93 with 100.
 """
 
 from dataclasses import dataclass
@@ -33,6 +36,7 @@ LEVEL = 0.95
 POOLED, TRIMMED, MEAN = "pooled drop", "trimmed mean", "mean"
 _DROPS = ("tdd", "tdd_gain", "insertion_gain_rel")
 FEW, EQUAL = f"no interval below {LEAST_IMAGES} images", "no interval: all differences are equal"
+EQUAL_WITHIN = "no interval: all but the trimmed tenths are equal"
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def estimate(values: NDArray[np.float64], weights: NDArray[np.float64], of: str)
         return Estimate(of, value, why=FEW)
     half = float(stats.t.ppf((1 + LEVEL) / 2, free) * spread.std(ddof=1) / sqrt(n))
     if isnan(half) or half < 1e-12:
-        return Estimate(of, value, why=EQUAL)
+        return Estimate(of, value, why=EQUAL_WITHIN if of == TRIMMED and np.ptp(values) >= 1e-12 else EQUAL)
     return Estimate(of, value, value - half, value + half)
 
 

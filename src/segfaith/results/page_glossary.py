@@ -108,7 +108,8 @@ TERMS: dict[str, tuple[str, str]] = {
     ),
     "wins": (
         "Wins",
-        "In how many runs the run-level mean of the first method is better than that of the second; a draw is no win.",
+        "In how many runs the run-level mean of the first method is better than that of the second; a draw is no win. "
+        "Of leakages the means are over the samples on which both have one. Of a single run: better, worse or draw.",
     ),
     "paper": ("Paper", "The figure of Table 1 of the paper: mean ± std over its runs."),
     "claim": (
@@ -116,18 +117,21 @@ TERMS: dict[str, tuple[str, str]] = {
         "The paper's claims, each held against run-level means. What the paper says of every run must hold in "
         "every run; the others must hold for the means over runs, and the count says in how many runs they hold too. "
         "A difference of means below 0.0001, or of runtimes below 5 %, is a draw. Not testable where a method or "
-        "metric is missing, and below ten images.",
+        "metric is missing, and below ten images; of one run the count is “the only run”.",
     ),
     "difference": (
         "Difference",
         "First − second over images, each averaged over its runs first, in the metric's own unit. Of drops relative to "
-        "s it is the pooled drop, the sum of drops over the sum of s; of leakages the mean without the lowest and the "
-        "highest tenth; of the rest the mean. So small s and small drops can't rule it, as they can a mean.",
+        "s it is the pooled drop, the sum of drops over the sum of s; of leakages the trimmed mean of the differences "
+        "image by image (without the lowest and the highest tenth), which is not the difference of two trimmed means; "
+        "of the rest the mean. So small s and small drops can't rule it, as they can a mean: where means differ the "
+        "other way, a claim's difference says so. A claim's rival is the method that decides.",
     ),
     "interval": (
         "95 % interval",
         "Of the quantity beside it (pooled drop, trimmed mean or mean), over images, by Student's t: of the pooled "
-        "drop linearised, of the trimmed mean with the winsorised variance. None below 20 images.",
+        "drop linearised, of the trimmed mean with the winsorised variance. None below 20 images. Where few images "
+        "hold most of s, or most of a gain, it covers the true value in 80 to 90 of 100 data sets of 20 to 40 images.",
     ),
     "effect": (
         "Effect size",
@@ -167,7 +171,8 @@ TERMS: dict[str, tuple[str, str]] = {
     "area": (
         "Area",
         "Area under the curve over k by the trapezoid rule, from 0 at k = 0, divided by the range of k: the mean "
-        "height of the curve. Off-target areas are of absolute values, so that rises and falls don't cancel.",
+        "height of the curve, of pooled drops or mean insertion gains. Off-target areas are also given of absolute "
+        "values, so that rises and falls don't cancel.",
     ),
     "absolute_drop": (
         "Absolute drops",

@@ -51,9 +51,11 @@ def scores(label: str, group: Sequence[RunData]) -> list[Any]:
         _means(label, summary, shown),
         Prose(
             words(
-                "Bold: the best of the methods that explain ({} left out). A number in brackets is how many samples "
+                "Bold: the best of the methods that explain ({} left out), unless the best two are a {}; none of "
+                "leakages, whose means rest on other samples for each method. A number in brackets is how many samples "
                 "entered where fewer did. In small print: {}.",
                 ref("control", "controls"),
+                ref("claim", "draw"),
                 ref("paper", "the paper’s figure"),
             ),
             "remark",
@@ -170,14 +172,19 @@ def _paper(mean: float, std: float) -> str | Markup:
 
 
 def _best(summary: pd.DataFrame, statistic: str) -> dict[str, str]:
-    """The best method that explains, by metric; none where some methods have fewer runs, which may be other ones."""
+    """The best method that explains, by metric.
+
+    None where some methods have fewer runs, which may be other ones, where the best two are a draw, and of leakages,
+    whose means rest on other samples for each method: those on which its TDD is high enough.
+    """
     own = summary[~summary["method"].map(is_control).astype(bool)].dropna(subset=statistic)
     found = {}
     for metric, rows in own.groupby("metric"):
         better = METRICS[str(metric)].better
-        if better and len(rows) > 1 and rows["runs"].nunique() == 1:
-            values = rows.set_index("method")[statistic]
-            found[str(metric)] = str(values.idxmax() if better == "higher" else values.idxmin())
+        if better and len(rows) > 1 and rows["runs"].nunique() == 1 and not str(metric).startswith("leak_"):
+            values = rows.set_index("method")[statistic].sort_values(ascending=better == "lower")
+            if tables.side(values.iloc[0], values.iloc[1], str(metric)):
+                found[str(metric)] = str(values.index[0])
     return found
 
 
@@ -231,7 +238,7 @@ def _runs(label: str, values: pd.DataFrame, shown: Sequence[str]) -> Table:
 
 
 def _wins(label: str, group: Sequence[RunData]) -> Any:
-    """Pairs of methods by metric, "5/6"; controls and variants left out."""
+    """Pairs of methods by metric, "5/6", or in the only run "better"; controls and variants left out."""
     runs = [without_variants(one).run for one in group]
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for metric in tables.TABLE_METRICS:
@@ -248,7 +255,8 @@ def _wins(label: str, group: Sequence[RunData]) -> Any:
         for (first, second), by in found.items()
     ]
     columns = (Column("Pair", "wins", numeric=False), *(metric_column(metric) for metric in tables.TABLE_METRICS))
-    return Table(f"wins-{slug(label)}", words("{}: in how many runs", label), columns, tuple(rows))
+    title = words("{}: in how many runs" if len(runs) > 1 else "{}: in the only run", label)
+    return Table(f"wins-{slug(label)}", title, columns, tuple(rows))
 
 
 def _won(row: dict[str, Any] | None) -> Cell:

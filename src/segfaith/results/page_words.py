@@ -110,7 +110,10 @@ def _best(runs: Sequence[tables.Run], values: pd.DataFrame, metric: str, result:
     if len(pair) and pair.iloc[0]["runs"]:
         row = pair.iloc[0]
         victories = row["wins"] if row["first"] == names[0] else row["losses"]
-        sentence += words("; better in {} runs", ref("wins", f"{victories} of {row['runs']}"))
+        if len(runs) > 1:
+            sentence += words("; better in {} runs", ref("wins", f"{victories} of {row['runs']}"))
+        elif victories:
+            sentence += words("; better in {}", ref("wins", "the only run"))
     return sentence + (_told(result.pairs, metric, names) if result else "") + "."
 
 
@@ -179,12 +182,12 @@ def _against_chance(pairs: pd.DataFrame) -> Markup:
 
 def _claims(runs: Sequence[tables.Run]) -> Markup:
     found = claims.check_claims(runs)
-    counts = found["holds"].value_counts()
-    if not (counts.get("holds", 0) + counts.get("fails", 0)):
+    if not found["holds"].isin(("holds", "fails")).any():
         return Markup("")
-    said = [f"{counts[name]} {words_}" for name, words_ in claims.VERDICTS.items() if counts.get(name, 0)]
     return words(
-        'Of the paper’s {} {} (<a href="#claims">claims check</a>).', ref("claim", f"{len(found)} claims"), listed(said)
+        'Of the paper’s {} {} (<a href="#claims">claims check</a>).',
+        ref("claim", f"{len(found)} claims"),
+        listed(claims.verdict_words(found["holds"])),
     )
 
 

@@ -81,9 +81,10 @@ def compare(
 
     Returns:
         Columns data, metric, first, second, images (with both values), runs (of their own, that hold both), of (the
-        quantity), value_first, value_second, difference (of first - second image by image), low, high (NaN below 20
-        images), effect (see `rank_biserial`; positive: first has the larger values), statistic (the smaller sum of
-        ranks), p, p_holm, significant (p_holm < .05), p_method (exact, permutation or asymptotic), note, and why:
+        quantity), value_first, value_second, difference (the quantity of first - second image by image; of trimmed
+        means not the difference of the two values), low, high (NaN below 20 images), effect (see `rank_biserial`;
+        positive: first has the larger values), statistic (the smaller sum of ranks), p, p_holm, significant (p_holm <
+        .05), p_method (exact, permutation or asymptotic), note, and why:
         empty, or "not testable: ...". In that case the counts, the two values and the difference are all that is
         given, the others are NaN and significant is False.
 

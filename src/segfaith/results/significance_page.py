@@ -87,8 +87,9 @@ def _gather(
 INTRODUCTION = (
     "Methods are paired over images, each averaged over its runs first; an ablation is no run of its own. "
     "`Difference`: first minus second with a 95 % interval over images, of the quantity that heads the table: of drops "
-    "relative to s the pooled drop (sum of drops over sum of s), of leakages the mean without the lowest and the "
-    f"highest tenth, of the rest the mean; no interval below {LEAST_IMAGES} images. `Effect`: matched-pairs "
+    "relative to s the pooled drop (sum of drops over sum of s), of the rest the mean; of leakages the trimmed mean "
+    "(without the lowest and the highest tenth) of the differences image by image, which is not the first's trimmed "
+    f"mean minus the second's; no interval below {LEAST_IMAGES} images. `Effect`: matched-pairs "
     "rank-biserial correlation from -1 to 1, positive where the first tends to have the larger values. `p`: Wilcoxon's "
     "signed-rank test with Pratt's zeros; the verdict follows p after Holm's correction over the pairs of a data set "
     f"and metric, at {ALPHA:g}. `not told "

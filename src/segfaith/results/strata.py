@@ -147,7 +147,8 @@ def leakage(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
 def map_properties(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
     """What the maps look like: energy inside the target, pointing game, and sparseness (Gini coefficient).
 
-    None of them says that a map is faithful. A uniform map has energy and pointing equal to target_area.
+    None of them says that a map is faithful. Of the values of a map drawn at random, energy and pointing are near
+    target_area in the mean. A constant map is stored as zeros: its energy is NaN, its pointing is target_area.
 
     Returns:
         Columns data, method, energy_inside, pointing, gini, target_area (means), n (samples with a value of pointing).

@@ -11,7 +11,7 @@ import pandas as pd
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
-from segfaith.results.distinct import ablation_notes
+from segfaith.results.distinct import ablation_notes, same_images_notes
 from segfaith.results.labels import data_label
 from segfaith.results.paper import PAPER_METHODS, PAPER_METRICS, paper_value
 from segfaith.results.records import replace_file
@@ -85,13 +85,14 @@ def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
 
 
 def notes(runs: Sequence[Run], min_s: float | None = None) -> list[str]:
-    """What a reader of the table must know: model, weights, samples left out, ablations, filters."""
+    """What a reader of the table must know: model, weights, samples left out, ablations, seeds, filters."""
     lines = [
         f"{data}: {_note(description, records)}"
         for data, group in by_data(runs).items()
         for description, records in group
     ]
-    lines += ablation_notes(run_labels(runs), [description for description, _ in runs])
+    named = run_labels(runs), [description for description, _ in runs]
+    lines += [*ablation_notes(*named), *same_images_notes(*named)]
     if min_s is not None:
         lines.append(f"Only samples with s >= {min_s:g} entered.")
     return lines
@@ -196,11 +197,13 @@ def run_values(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
 def wins(runs: Sequence[Run], metric: str, min_s: float | None = None) -> pd.DataFrame:
     """In how many runs the first method of a pair is better than the second, by their run-level means.
 
-    Only runs that have a value of both count; means are tied where they are a draw, see `side`.
+    Only runs that have a value of both count; means are tied where they are a draw, see `side`. A leakage is undefined
+    where a method's TDD is low, so that the means of two methods rest on other images; of leakages the means are over
+    the samples on which both have one.
 
     Returns:
         One row per data set and pair: data, metric, first, second, wins (of the first), ties, losses, runs, count
-        (wins and runs in words, "5/6").
+        (wins and runs in words, "5/6"; of a data set with one run "better", "worse" or "draw").
 
     Raises:
         SettingsError: a metric that does not exist or ranks nothing.
@@ -212,15 +215,27 @@ def wins(runs: Sequence[Run], metric: str, min_s: float | None = None) -> pd.Dat
     values = run_values(runs, min_s)
     values = values[values["metric"] == metric].dropna(subset="value")
     rows, sign = [], 1 if better == "higher" else -1
+    every = {data: len(group) for data, group in by_data(runs).items()}
     for data, group in values.groupby("data", sort=False):
         table = group.pivot(index="run", columns="method", values="value")
+        if metric.startswith("leak_"):
+            table = _by_sample(runs, metric, min_s).loc[list(table.index)]
         for first, second in combinations(dict.fromkeys(group["method"]), 2):
-            both = table[[first, second]].dropna()
+            both = table[[first, second]].dropna().groupby(level="run", sort=False).mean()
             sides = [side(one, other, metric) for one, other in zip(both[first], both[second], strict=True)]
             won, lost = sides.count(sign), sides.count(-sign)
-            counts = [won, len(both) - won - lost, lost, len(both), f"{won}/{len(both)}"]
-            rows.append([data, metric, first, second, *counts])
+            count = f"{won}/{len(both)}"
+            if every[str(data)] == 1 and sides:
+                count = {sign: "better", 0: "draw", -sign: "worse"}[sides[0]]
+            rows.append([data, metric, first, second, won, len(both) - won - lost, lost, len(both), count])
     return pd.DataFrame(rows, columns=WIN_COLUMNS)
+
+
+def _by_sample(runs: Sequence[Run], metric: str, min_s: float | None) -> pd.DataFrame:
+    """Values of a metric: a row per (run, sample_id), a column per method."""
+    every = zip(run_labels(runs), runs, strict=True)
+    parts = [measured(records, min_s).assign(run=label) for label, (_, records) in every]
+    return pd.concat(parts).pivot_table(index=["run", "sample_id"], columns="method", values=metric, sort=False)
 
 
 def with_paper(summary: pd.DataFrame) -> pd.DataFrame:

@@ -126,6 +126,14 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "volumes": (lambda: one(nn.Conv3d(3, 3, 1)), "3-D convolutions, so it takes volumes; segfaith gives RGB images"),
     "volumes of one channel": (lambda: one(nn.Conv3d(1, 3, 1)), r"shape \(3, 3, 24, 24\).*takes volumes"),
     "another size": (lambda: one(Of(lambda x: x.reshape(1, 3, 5, 5))), "cannot be run on RGB images .*RuntimeError"),
+    "no weights yet": (
+        lambda: one(Plain().to("meta")),
+        r"weights of Plain lie on the device 'meta', which holds no values; load them",
+    ),
+    "some weights missing": (
+        lambda: one(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 1, device="meta"))),
+        "lie on the device 'meta'",
+    ),
     "a broken module": (lambda: one(Of(lambda x: {}["key"])), "cannot be run on RGB images .*KeyError: 'key'"),
     "a module that exits": (lambda: one(Of(exits)), r"cannot be run on RGB images .*it calls sys\.exit\(0\)"),
     "no logits": (lambda: one(Of(lambda x: None)), "cannot find logits in a NoneType"),

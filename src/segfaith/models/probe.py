@@ -50,6 +50,11 @@ def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
     batch_size = min(batch_size, 3)
     if _PROBED.get(model, 0) >= batch_size:
         return
+    if any(one.is_meta for one in model.module.parameters()):
+        raise SettingsError(
+            f"weights of {model.name} lie on the device 'meta', which holds no values; load them, as with "
+            "module.to_empty(device='cpu') and module.load_state_dict(...)"
+        )
     first = _run(model, image[None])
     blocks = _blocks(image)
     images, outputs = [image], [first]

@@ -677,7 +677,7 @@ NO_GRADIENT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "weights of inference mode": (lambda: inferring("weights"), "or its weights were made there.*use torch.no_grad"),
     "overwritten": (overwritten, "a part behind it writes into a tensor that the backward pass needs; .*inplace=False"),
-    "recomputed": (lambda: recomputed(False), "again in the backward pass, as with torch.utils.checkpoint"),
+    "recomputed": (lambda: recomputed(False), "torch.utils.checkpoint runs it again in the backward pass, switch"),
 }
 
 

@@ -69,8 +69,8 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
         feature = _feature_map(output, name, images)
         if ran:
             raise SettingsError(
-                f"layer {name!r} runs more than once, in a forward pass or again in the backward pass, as with "
-                "torch.utils.checkpoint; name a layer that runs once"
+                f"layer {name!r} runs more than once in a forward pass; name a layer that runs once (where "
+                "torch.utils.checkpoint runs it again in the backward pass, switch checkpointing off)"
             )
         ran = True
         torch.set_grad_enabled(recording)

@@ -153,12 +153,17 @@ def renamed(model: SegmentationModel, image: Tensor, target: Target) -> None:
     model.mean, model.incremental, model.module = (0.5, 0.5, 0.5), False, SmallCNN(seed=1)
 
 
+def normalised(model: SegmentationModel, image: Tensor, target: Target) -> None:
+    for one in model._normalisation[1]:
+        one.add_(0.5)
+
+
 def written(model: SegmentationModel, image: Tensor, target: Target) -> None:
     image.zero_()
     target.region.fill_(True)
 
 
-SILENT: dict[str, Act] = {one.__name__: one for one in [hooked, patched, flagged, renamed, written]}
+SILENT: dict[str, Act] = {one.__name__: one for one in [hooked, patched, flagged, renamed, normalised, written]}
 
 
 @pytest.mark.parametrize("name", SILENT)
@@ -228,7 +233,11 @@ def test_global_state_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         torch.set_num_threads(torch.get_num_threads() + 1)
         torch.set_float32_matmul_precision("medium")
         torch.set_autocast_enabled("cpu", True)
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.autograd.set_detect_anomaly(True, check_nan=False)
+        torch.backends.mkldnn.enabled = False
+        torch.backends.cudnn.enabled = False
+        torch.backends.cudnn.benchmark = True
         os.chdir(tmp_path)
 
     monkeypatch.chdir(Path.cwd())  # and back, whatever happens here
@@ -240,7 +249,12 @@ def test_global_state_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for name, (_, put_back) in guard.GLOBAL_STATE.items():
             put_back(before[name])
     assert after == before
-    assert len(before) == 10
+    assert not torch.is_anomaly_enabled()
+    assert torch.is_anomaly_check_nan_enabled()
+    assert torch.backends.mkldnn.enabled
+    assert torch.backends.cudnn.enabled
+    assert not torch.backends.cudnn.benchmark
+    assert len(before) == 12
 
 
 def test_explain_says_that_a_method_changed_the_model() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.ops import Permute
 
@@ -19,6 +21,8 @@ import zoo
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.layer import check_layer
+from segfaith.incremental.graph import Graph
+from segfaith.incremental.scoring import graph_of
 from segfaith.scores import BatchSize
 from toys import plain
 
@@ -579,3 +583,133 @@ def test_the_example_of_a_layer_of_another_shape_runs() -> None:
     module = tokens()
     module.layer = eval(line.replace("14", "8"), names | {"stage": module.layer})
     assert_gradient(module, "layer.2")
+
+
+# What is left behind
+
+
+class Keeper(nn.Module):
+    """Keeps a feature map of its last pass, as models do whose losses or viewers read it."""
+
+    def __init__(self, *kept: str) -> None:
+        super().__init__()
+        self.layer, self.deep, self.head = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1), nn.Conv2d(4, 3, 1)
+        self.kept, self.last = kept, {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.layer(x)
+        deep = self.deep(f)
+        self.last = {"layer": f, "deep": deep}
+        for name in self.kept:
+            setattr(self, f"last_{name}", self.last[name])
+        self.last = {}
+        return self.head(deep.relu())
+
+
+def gradient_of(model: Any, size: int = 16) -> Tensor:
+    x, region = torch.rand(1, 3, size, size), torch.ones(1, size, size, dtype=torch.bool)
+    return gradient_evidence(model, x, region, 1, BatchSize(1))[0].gradient
+
+
+def test_what_a_model_keeps_of_the_layer_holds_no_graph_after_a_gradient() -> None:
+    module = Keeper("layer").eval()
+    gradient_of(plain(module, layer="layer"))
+    assert module.last_layer.is_leaf
+    assert not module.last_layer.requires_grad
+
+
+@pytest.mark.parametrize("kept", ["layer", "deep"])
+def test_a_model_that_keeps_feature_maps_is_traced_after_a_gradient(kept: str) -> None:
+    model = plain(Keeper(kept).eval(), layer="layer")
+    gradient_of(model)
+    assert isinstance(graph_of(model, torch.rand(3, 16, 16)), Graph)
+
+
+@pytest.mark.parametrize("inside", ["dict", "list", "tuple in a part"])
+def test_a_tensor_that_a_layer_keeps_in_a_container_stays_as_it_was(inside: str) -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = {"dict": {"one": table}, "list": [[table]]}.get(inside, (table, None))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return table
+
+    table = torch.rand(1, 4, 16, 16)
+    part = nn.Sequential(Table()) if inside.endswith("part") else Table()
+    module = zoo.Of(lambda self, x: self.head(self.layer(x)), layer=part, head=nn.Conv2d(4, 3, 1))
+    before, version = table.clone(), table._version
+    assert float(gradient_of(plain(module, layer="layer")).abs().max()) > 0
+    assert torch.equal(table, before)
+    assert (table._version, table.requires_grad, table.is_leaf) == (version, False, True)
+
+
+# Models through which no gradient goes
+
+
+def inferring(where: str) -> nn.Module:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        with torch.inference_mode() if where == "layer" else nullcontext():
+            f = self.layer(x)
+        return self.head(f.clone())
+
+    with torch.inference_mode(where == "weights"):
+        parts = {"layer": nn.Conv2d(3, 4, 1), "head": nn.Conv2d(4, 3, 1)}
+    return zoo.Of(forward, **parts)
+
+
+def overwritten() -> nn.Module:
+    return zoo.Of(lambda self, x: self.head(self.layer(x).sigmoid().mul_(2).sigmoid().exp().add_(1)),
+                  layer=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 3, 1))  # fmt: skip
+
+
+def recomputed(reentrant: bool) -> nn.Module:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return self.head(checkpoint(nn.Sequential(self.layer, nn.GELU()), self.stem(x), use_reentrant=reentrant))
+
+    return zoo.Of(forward, stem=nn.Conv2d(3, 4, 1), layer=nn.Conv2d(4, 4, 1), head=nn.Conv2d(4, 3, 1))
+
+
+NO_GRADIENT: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "a layer in inference mode": (
+        lambda: inferring("layer"),
+        "inference_mode, or .*use torch.no_grad",
+    ),
+    "weights of inference mode": (lambda: inferring("weights"), "or its weights were made there.*use torch.no_grad"),
+    "overwritten": (overwritten, "a part behind it writes into a tensor that the backward pass needs; .*inplace=False"),
+    "recomputed": (lambda: recomputed(False), "torch.utils.checkpoint runs it again in the backward pass, switch"),
+}
+
+
+@pytest.mark.parametrize("name", NO_GRADIENT)
+def test_a_model_without_gradients_is_refused_in_words(name: str) -> None:
+    build, words = NO_GRADIENT[name]
+    with pytest.raises(SettingsError, match=words):
+        gradient_of(plain(build().eval(), layer="layer"))
+
+
+def test_only_a_part_without_gradients_that_holds_the_layer_is_seen_through() -> None:
+    """Behind the layer, what runs without gradients is detached: of the layer's output the head alone sends some."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            f = self.layer(x)
+        with torch.no_grad():
+            later = self.deep(f)
+        return self.head(f + later)
+
+    parts = {"layer": nn.Conv2d(3, 4, 1), "deep": nn.Conv2d(4, 4, 1), "head": nn.Conv2d(4, 3, 1)}
+    found = gradient_of(plain(zoo.Of(forward, **parts), layer="layer"))
+    expected = parts["head"].weight[1].detach().expand(4, 16, 16)
+    torch.testing.assert_close(found[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_of_a_model_that_loops_over_its_images_needs_batches_of_one() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return torch.cat([self.head(self.layer(one[None])) for one in x])
+
+    model = plain(zoo.Of(forward, layer=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 3, 1)), layer="layer")
+    x, region = torch.rand(2, 3, 16, 16), torch.ones(2, 16, 16, dtype=torch.bool)
+    with pytest.raises(SettingsError, match="goes through its images one by one, a batch size of 1 helps"):
+        gradient_evidence(model, x, region, 1, BatchSize(2))
+    assert gradient_evidence(model, x, region, 1, BatchSize(1))[0].gradient.shape == (2, 4, 16, 16)

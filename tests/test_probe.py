@@ -54,6 +54,11 @@ def upsampled(p: Tensor) -> Tensor:
     return F.interpolate(p, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
 
 
+def overshot(p: Tensor) -> Tensor:
+    """Beyond [0, 1] beside edges, with the same sum."""
+    return F.interpolate(p, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
+
+
 def one_hot(z: Tensor) -> Tensor:
     return F.one_hot(z.argmax(1), z.shape[1]).movedim(-1, 1).float()
 
@@ -69,6 +74,16 @@ NO_LOGITS: dict[str, tuple[nn.Module, str]] = {
     "softmax in bfloat16": (After(lambda z: z.softmax(1).bfloat16()), "its 3 channels sum to 1"),
     "softmax, enlarged": (After(lambda z: upsampled(z.softmax(1))), "its 3 channels sum to 1"),
     "sigmoid": (After(torch.sigmoid, classes=1), r"in its one channel: .* second sigmoid .*head = \"probabilities\""),
+    "softmax, enlarged with overshoot": (
+        After(lambda z: overshot((20 * z).softmax(1))),
+        r"3 channels sum to 1 at every pixel: .*resized or multiplied, not logits.*mode 'bilinear'",
+    ),
+    "a softmax in bytes": (After(lambda z: 255 * z.softmax(1)), "3 channels sum to 255 at every pixel"),
+    "a sigmoid and its rest in per cent": (
+        After(lambda z: torch.cat([100 * z.sigmoid(), 100 - 100 * z.sigmoid()], 1), classes=1),
+        "2 channels sum to 100 at every pixel",
+    ),
+    "half of a softmax": (After(lambda z: z.softmax(1) / 2), "3 channels sum to 0.5 at every pixel"),
     "sigmoids of overlapping classes": (After(torch.sigmoid), "3 channels that do not sum to 1, .*multi-label"),
     "one-hot": (After(one_hot), r"in \[0, 1\] and are whole numbers, .*decisions.*Return the logits before them"),
     "class indices": (After(lambda z: z.argmax(1, keepdim=True).float()), r"in \[0, 2\] and are whole numbers"),
@@ -93,6 +108,11 @@ def test_outputs_that_cannot_be_logits_are_refused(name: str) -> None:
         (After(torch.sigmoid), r"means outputs in \[0, 1\] with channels that sum to 1"),
         (After(classes=1), r"means outputs in \[0, 1\], but"),
         (After(one_hot), "whole numbers"),
+        (
+            After(lambda z: overshot((20 * z).softmax(1))),
+            "sum to 1: .*where they are resized, mode 'bilinear' .*or return the",
+        ),
+        (After(lambda z: 255 * z.softmax(1)), r"their channels sum to 255: let probabilities lie in \[0, 1\]"),
     ],
 )
 def test_outputs_that_are_said_to_be_probabilities_are_held_to_it(module: nn.Module, message: str) -> None:
@@ -108,6 +128,21 @@ def test_random_logits_are_not_taken_for_probabilities(classes: int, seed: int) 
         modules = [nn.Conv2d(3, classes, 1), nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, classes, 1))]
     for module in modules:
         probe(plain(module), photograph(seed), 16)
+
+
+CONSTANT_SUMS: dict[str, nn.Module] = {
+    "centred": After(lambda z: z - z.mean(1, keepdim=True)),
+    "two classes of one logit": After(lambda z: torch.cat([-z, z], 1), classes=1),
+    "centred, with a bias": After(lambda z: z - z.mean(1, keepdim=True) + torch.tensor([0.1, 0.0, 0.0])[:, None, None]),
+    "the same everywhere": After(lambda z: 0 * z + torch.tensor([0.2, 0.3, 0.1])[:, None, None]),
+    "all zero": After(lambda z: 0 * z),
+    "almost the same everywhere": After(lambda z: 1e-3 * z + torch.tensor([0.0, 1.0, 2.0])[:, None, None]),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANT_SUMS)
+def test_logits_whose_channels_have_one_sum_are_not_taken_for_probabilities(name: str) -> None:
+    probe(plain(CONSTANT_SUMS[name]), photograph(), 1)
 
 
 def test_log_probabilities_are_logits() -> None:

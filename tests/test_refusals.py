@@ -110,6 +110,13 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         "2 output classes: one channel stands for the two classes background and foreground, but 1 class names",
     ),
     "a number of classes": (lambda: one(classes=3), "classes = 3: expected 'voc', a list, or a file"),
+    "classes by index": (
+        lambda: one(classes={0: "a", 1: "b", 2: "c"}),
+        r"classes are a dict, whose order need not be that of the channels; .*list\(id2label.values\(\)\)",
+    ),
+    "classes by name": (lambda: one(classes={"a": 0, "b": 1, "c": 2}), "classes are a dict, whose order"),
+    "a set of classes": (lambda: one(classes=set("abc")), "classes are a set, whose order need not be"),
+    "numbers of classes": (lambda: one(classes=[0, 1, 2]), r"class names must be text; got \[0, 1, 2\]"),
     "a class twice": (lambda: one(classes=["a", "b", "a"]), "class names must be at least one and all different"),
     # models that cannot be run
     "grey images": (
@@ -119,6 +126,14 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "volumes": (lambda: one(nn.Conv3d(3, 3, 1)), "3-D convolutions, so it takes volumes; segfaith gives RGB images"),
     "volumes of one channel": (lambda: one(nn.Conv3d(1, 3, 1)), r"shape \(3, 3, 24, 24\).*takes volumes"),
     "another size": (lambda: one(Of(lambda x: x.reshape(1, 3, 5, 5))), "cannot be run on RGB images .*RuntimeError"),
+    "no weights yet": (
+        lambda: one(Plain().to("meta")),
+        r"weights of Plain lie on the device 'meta', which holds no values; load them",
+    ),
+    "some weights missing": (
+        lambda: one(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 1, device="meta"))),
+        "lie on the device 'meta'",
+    ),
     "a broken module": (lambda: one(Of(lambda x: {}["key"])), "cannot be run on RGB images .*KeyError: 'key'"),
     "a module that exits": (lambda: one(Of(exits)), r"cannot be run on RGB images .*it calls sys\.exit\(0\)"),
     "no logits": (lambda: one(Of(lambda x: None)), "cannot find logits in a NoneType"),
@@ -170,6 +185,31 @@ def test_what_a_user_can_get_wrong_in_python_is_a_message(name: str) -> None:
     with pytest.raises(SegfaithError, match=message) as caught:
         use()
     assert "\n" not in str(caught.value)
+
+
+JUNK = {
+    "empty.pth": (b"", "cannot be read: it is empty"),
+    "empty.safetensors": (b"", "cannot be read: it is empty"),
+    "words.pth": (b"hello", "it is damaged,? or no file of torch's"),
+    "numbers.pt": (b"1 2 3\n4 5 6\n", "it is damaged,? or no file of torch's"),
+    "page.ckpt": (b"<html>not found</html>", "it is damaged,? or no file of torch's"),
+    "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\n", "it is damaged,? or no file of torch's"),
+}
+
+
+@pytest.mark.parametrize("name", JUNK)
+def test_a_file_that_holds_no_weights_is_a_message(name: str, tmp_path: Path) -> None:
+    content, message = JUNK[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SegfaithError, match=rf"weights file .*{name} .*({message})") as caught:
+        load_model("scenes", weights=tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_an_unknown_form_is_described(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "ema": {"module": Plain().state_dict()}}, tmp_path / "trained.pth")
+    with pytest.raises(SegfaithError, match=r"got dict with the keys 'epoch' \(int\), 'ema' \(dict\); save the part"):
+        load_model("scenes", weights=tmp_path / "trained.pth")
 
 
 # The same on the command line

@@ -1,6 +1,6 @@
 """Class names: Pascal VOC's, those of the planted scenes, a list, or a file with one name a line."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral
 from pathlib import Path
 
@@ -52,10 +52,15 @@ def read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | None
     """Class names by index from "voc", a list of names, or the path of a text file with one name a line.
 
     Raises:
-        SettingsError: no such file, no names in it, or a name twice.
+        SettingsError: no such file, no names in it, a name twice, names that are no text, or a mapping or set.
     """
     if classes is None:
         return None
+    if isinstance(classes, Mapping | Set):
+        raise SettingsError(
+            f"classes are a {type(classes).__name__}, whose order need not be that of the channels; give a list of the "
+            "names in that order, as list(id2label.values()) is for an id2label that counts from 0"
+        )
     if not isinstance(classes, str | Path | Iterable):
         raise SettingsError(f"classes = {classes!r}: expected 'voc', a list, or a file with one name a line")
     if classes == "voc":
@@ -66,7 +71,9 @@ def read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | None
             raise SettingsError(f"no class-name file {path}; expected 'voc', a list, or a file with one name a line")
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     else:
-        names = [str(name) for name in classes]
+        names = list(classes)
+        if not all(isinstance(name, str) for name in names):
+            raise SettingsError(f"class names must be text; got {names[:5]}{', ...' * (len(names) > 5)}")
     if not names or len(set(names)) != len(names):
         raise SettingsError(f"class names must be at least one and all different; got {names}")
     return names

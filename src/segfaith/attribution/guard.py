@@ -15,6 +15,10 @@ from segfaith.models.segmentation import SegmentationModel
 from segfaith.types import Tensor
 
 _AUTOCAST = ("cpu", "cuda")
+_FLAGS: list[tuple[Any, str]] = [
+    (torch.backends.mkldnn, "enabled"),
+    *[(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic")],
+]
 
 
 def _matmul_precision() -> str:
@@ -22,6 +26,11 @@ def _matmul_precision() -> str:
         return torch.get_float32_matmul_precision()
     except RuntimeError:  # set for each backend of its own, which this name cannot tell
         return "highest"
+
+
+def _set_flags(values: list[bool]) -> None:
+    for (owner, name), value in zip(_FLAGS, values, strict=True):
+        setattr(owner, name, value)
 
 
 GLOBAL_STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
@@ -37,9 +46,14 @@ GLOBAL_STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "torch's default device": (torch.get_default_device, torch.set_default_device),
-    "torch's deterministic algorithms": (
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
+    "torch's deterministic algorithms": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    "torch's anomaly mode": (
+        lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+        lambda modes: torch.autograd.set_detect_anomaly(*modes),
+    ),
+    "torch's mkldnn and cudnn flags": (
+        lambda: [getattr(*one) for one in _FLAGS],
+        _set_flags,
     ),
     "torch's matmul precision": (_matmul_precision, torch.set_float32_matmul_precision),
     "torch's autocast": (
@@ -50,7 +64,8 @@ GLOBAL_STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 }
 """What a method must leave alone: how to read it, and how to put it back.
 
-Python's own random state is not among it: type checkers at run time (beartype) draw from it.
+Python's own random state is not among it: type checkers at run time (beartype) draw from it. Neither is what torch
+does not tell, as whether denormal numbers are flushed to zero.
 """
 
 
@@ -151,6 +166,7 @@ def _kept(model: SegmentationModel) -> Callable[[], list[str]]:
             if tensor.requires_grad != requires_grad:
                 tensor.requires_grad = requires_grad
             tensor.grad = grad
+        model._normalisation = (None, [])  # made anew from mean and std: its tensors may have been written into
         return changed
 
     return put_back

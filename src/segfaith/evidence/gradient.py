@@ -68,7 +68,8 @@ def gradient_evidence(
 ) -> tuple[GradientEvidence, ForwardPass, float]:
     """Activations and gradients at `layer` (the model's feature layer by default) for N variants: N model passes.
 
-    The gradient reaches all that reads the layer's output (see `layer.altered`). A layer's first use costs three
+    The gradient reaches all that reads the layer's output (see `layer.altered`), but for what the model detaches, or
+    runs under `torch.no_grad` behind the part that holds the layer. A layer's first use costs three
     passes more, which hold it to what is expected (see `layer.check_layer`).
 
     Returns:
@@ -97,11 +98,11 @@ def gradient_evidence(
             inputs, inside = images[part].clone(), regions[part].clone()
             with altered(model, layer, len(inputs), leaf):
                 logits = _finite(model.logits(inputs))
-            score = masked_mean_probability(logits, inside, class_index)
-            masked = logits[:, class_index][inside]
-            value = masked.sum() if objective == "logits" else score.sum()
-            forward_seconds += clock(model.device) - start
-            gradient = _gradient(value, leaves[0], name)
+                score = masked_mean_probability(logits, inside, class_index)
+                masked = logits[:, class_index][inside]
+                value = masked.sum() if objective == "logits" else score.sum()
+                forward_seconds += clock(model.device) - start
+                gradient = _gradient(value, leaves[0], name)
         return leaves[0].detach(), gradient, score.detach(), logits.detach().argmax(1)
 
     start = clock(model.device)

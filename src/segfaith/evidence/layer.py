@@ -19,6 +19,25 @@ SAME_LOGITS = 1e-3
 """By what share of the largest logit the logits may move when the layer is read; the operations are the same."""
 RESHAPE = "name another layer, or wrap it in one that reshapes, see 'Layers of another shape' in docs/extending.md"
 
+NO_GRADIENT = (
+    (
+        "nference tensor",
+        "{model} runs layer {name!r}, or what reads it, in torch.inference_mode, or its weights were made there, where "
+        "no gradient can be had; use torch.no_grad in its place",
+    ),
+    (
+        "modified by an inplace operation",
+        "no gradient reaches layer {name!r} of {model}, since a part behind it writes into a tensor that the backward "
+        "pass needs; let that part make a new tensor (inplace=False), or name another layer",
+    ),
+    (
+        "torch.utils.checkpoint",
+        "{model} computes parts of itself anew in the backward pass (torch.utils.checkpoint), which does not go with "
+        "reading layer {name!r}; switch checkpointing off",
+    ),
+)
+"""What torch's errors in a pass with a gradient mean for the user, by a part of their text."""
+
 
 @contextmanager
 def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alter) -> Iterator[None]:
@@ -29,28 +48,38 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
     that is only handed on, is replaced: what else reads the input does not read the layer. Where the model switches
     recording off around the layer, it goes on from here if it was on outside.
 
+    What the layer keeps of its output holds no graph after the block.
+
     Raises:
-        SettingsError: the layer does not exist, did not run or ran twice, or gives no (N, K, h, w) tensor for N images.
+        SettingsError: the layer does not exist, did not run or ran twice, gives no (N, K, h, w) tensor for N images, or
+            the model is one through which no gradient goes.
     """
     module, name = model.feature_module(layer), layer or model.layer
     own, forward = vars(module).get("forward"), module.forward
     recording, ran = torch.is_grad_enabled(), False
+    written: list[Tensor] = []
 
     def replaced(*args: Any, **kwargs: Any) -> Any:
         nonlocal ran
-        held = [*tree_leaves((args, kwargs)), *module.parameters(), *module.buffers(), *vars(module).values()]
-        given = [(one, one._version) for one in held if isinstance(one, Tensor)]
+        if torch.is_inference_mode_enabled() or any(one.is_inference() for one in model.module.parameters()):
+            raise SettingsError(NO_GRADIENT[0][1].format(name=name, model=model.name))
+        held = tree_leaves((args, kwargs, [vars(one) for one in module.modules()]))
+        given = [(one, _version(one)) for one in held if isinstance(one, Tensor)]
         output = forward(*args, **kwargs)
         feature = _feature_map(output, name, images)
         if ran:
-            raise SettingsError(f"layer {name!r} runs more than once in a forward pass; name a layer that runs once")
+            raise SettingsError(
+                f"layer {name!r} runs more than once in a forward pass; name a layer that runs once (where "
+                "torch.utils.checkpoint runs it again in the backward pass, switch checkpointing off)"
+            )
         ran = True
         torch.set_grad_enabled(recording)
         new = alter(feature)
         place = feature.untyped_storage().data_ptr()
-        handed_on = any(one.untyped_storage().data_ptr() == place and one._version == was for one, was in given)
+        handed_on = any(one.untyped_storage().data_ptr() == place and _version(one) == was for one, was in given)
         if not (handed_on or feature._is_view()):
             feature.copy_(new)
+            written.append(feature)
             return output
         new = new.clone()  # an in-place operation may follow
         return new if output is feature else type(output)(new if one is feature else one for one in output)
@@ -58,12 +87,24 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
     vars(module)["forward"] = replaced
     try:
         yield
+    except RuntimeError as error:
+        for sign, words in NO_GRADIENT:
+            if sign in str(error):
+                raise SettingsError(words.format(name=name, model=model.name)) from error
+        raise
     finally:
         del vars(module)["forward"]
         if own is not None:
             vars(module)["forward"] = own
+        for one in written:  # the module may keep it
+            one.detach_()
     if not ran:
         raise SettingsError(f"layer {name!r} did not run in {model.name}'s forward pass; name another one")
+
+
+def _version(tensor: Tensor) -> int:
+    """How often it was written into; 0 where nobody counts that."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _feature_map(output: Any, name: str | None, images: int) -> Float[Tensor, "N K h w"]:
@@ -78,6 +119,8 @@ def _feature_map(output: Any, name: str | None, images: int) -> Float[Tensor, "N
         raise SettingsError(
             f"layer {name!r} returns {_described(output)} for {images} image{'s' * (images > 1)}, as a layer does that "
             f"runs on windows, or once per class or prompt; expected ({images}, channels, h, w); {RESHAPE}"
+            + "; where the model goes through its images one by one, a batch size of 1 helps"
+            * (images > 1)
         )
     return maps[0]
 

@@ -20,6 +20,8 @@ CALLS = 4
 """Calls with one image, which must be alike. What happens with probability q in a call stays unseen where it happens in
 none of them or in all: (1 - q)^4 + q^4."""
 
+OVERSHOT = "let probabilities lie in [0, 1] with the sum 1; where they are resized, mode 'bilinear' keeps them there"
+
 
 class ModelFails(SettingsError):
     """The model raised an error on an image, or returned what are no maps (N, classes, h, w)."""
@@ -48,6 +50,11 @@ def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
     batch_size = min(batch_size, 3)
     if _PROBED.get(model, 0) >= batch_size:
         return
+    if any(one.is_meta for one in model.module.parameters()):
+        raise SettingsError(
+            f"weights of {model.name} lie on the device 'meta', which holds no values; load them, as with "
+            "module.to_empty(device='cpu') and module.load_state_dict(...)"
+        )
     first = _run(model, image[None])
     blocks = _blocks(image)
     images, outputs = [image], [first]
@@ -165,7 +172,13 @@ def _check_head(model: SegmentationModel, outputs: list[Tensor]) -> None:
     within = low >= -slack and high <= 1 + slack
     sums = channels > 1 and all(bool(((one.float().sum(1) - 1).abs() <= slack).all()) for one in outputs)
     came = f"the outputs of {model.name} on {len(outputs)} test pictures lie in [{low:.4g}, {high:.4g}]"
-    varied = low < high
+    highs = torch.stack([one.amax((0, 2, 3)).double() for one in outputs]).amax(0)
+    spread = float((highs - torch.stack([one.amin((0, 2, 3)).double() for one in outputs]).amin(0)).max())
+    varied = spread > 0
+    total = _total(outputs, slack * spread) if varied and channels > 1 else 0.0
+    # of centred logits it is 0, and logits that a bias lifts leave this range on strong colours
+    if not -0.5 * total <= low <= high <= 1.5 * total:
+        total = 0.0
     if varied and all(bool((one == one.round()).all()) for one in outputs):
         raise SettingsError(
             f"{came} and are whole numbers, as class indices, masks and one-hot maps are: these are decisions, from "
@@ -174,7 +187,10 @@ def _check_head(model: SegmentationModel, outputs: list[Tensor]) -> None:
     if model.head == "probabilities":
         if not within or not (sums or channels == 1):
             what = "in [0, 1]" if channels == 1 else "in [0, 1] with channels that sum to 1"
-            raise SettingsError(f'head = "probabilities" means outputs {what}, but {came}; leave head out for logits')
+            remedy = "leave head out for logits"
+            if total:
+                remedy = f"their channels sum to {total:.4g}: {OVERSHOT}, or return the logits and leave head out"
+            raise SettingsError(f'head = "probabilities" means outputs {what}, but {came}; {remedy}')
     elif within and (sums or (channels == 1 and varied and low >= 0)):
         many = "in its one channel" if channels == 1 else f"and its {channels} channels sum to 1"
         raise SettingsError(
@@ -182,8 +198,21 @@ def _check_head(model: SegmentationModel, outputs: list[Tensor]) -> None:
             f'{"sigmoid" if channels == 1 else "softmax"} would change every score. Say head = "probabilities", or '
             'head = "logits" if they are logits all the same'
         )
+    elif total:
+        raise SettingsError(
+            f"{came} and their {channels} channels sum to {total:.4g} at every pixel: these look like probabilities, "
+            f"resized or multiplied, not logits, and a second softmax would change every score. Return the logits "
+            f'({OVERSHOT}, and say head = "probabilities"), or say head = "logits" if they are logits all the same'
+        )
     elif within and varied and low >= 0:
         raise SettingsError(
             f"{came} in {channels} channels that do not sum to 1, as the sigmoids of a multi-label head do: a softmax "
             'of them means nothing. Return the logits before the sigmoid; if these are logits, say head = "logits"'
         )
+
+
+def _total(outputs: list[Tensor], slack: float) -> float:
+    """What the channels (1, C, h, w) sum to at every pixel of all outputs, where that is one number; else 0."""
+    sums = [one.sum(1, dtype=torch.float64) for one in outputs]
+    low, high = min(float(one.min()) for one in sums), max(float(one.max()) for one in sums)
+    return (low + high) / 2 if high - low <= slack else 0.0

@@ -7,12 +7,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from segfaith.errors import SettingsError
+from segfaith.errors import SettingsError, words_of
 
 ENDINGS = (".pth", ".pt", ".ckpt", ".safetensors")
 
@@ -32,6 +31,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         )
     if path.suffix not in ENDINGS:
         raise SettingsError(f"weights file {path}: expected the ending {', '.join(ENDINGS)}, got {path.suffix!r}")
+    if not path.stat().st_size:
+        raise SettingsError(f"weights file {path} cannot be read: it is empty; fetch or save it again")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -42,8 +43,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise SettingsError(
             f"weights file {path} is not a plain state dict ({holds}); save model.state_dict() with torch.save"
         ) from error
-    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise SettingsError(f"weights file {path} cannot be read: {error}") from error
+    except Exception as error:  # of a file that is something else, torch reads instructions at random
+        raise SettingsError(
+            f"weights file {path} cannot be read ({words_of(error)}): it is damaged or no file of torch's"
+        ) from error
     return _unpacked(content, path)
 
 
@@ -54,8 +57,18 @@ def _unpacked(content: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise SettingsError(
             f"weights file {path}: expected a state dict (names to tensors), got {type(content).__name__}"
+            f"{_inside(content)}"
         )
     return dict(content)
+
+
+def _inside(content: Any) -> str:
+    """The first keys of what is no state dict, as words to add to its type, and what to do about them."""
+    if not isinstance(content, Mapping) or not content:
+        return ""
+    keys = [f"{key!r} ({type(value).__name__})" for key, value in content.items()]
+    more = ", ..." if len(keys) > 8 else ""
+    return f" with the keys {', '.join(keys[:8])}{more}; save the part that is the state dict to a file of its own"
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> str:

@@ -179,7 +179,8 @@ def _check_head(model: SegmentationModel, outputs: list[Tensor]) -> None:
     # of centred logits it is 0, and logits that a bias lifts leave this range on strong colours
     if not -0.5 * total <= low <= high <= 1.5 * total:
         total = 0.0
-    if varied and all(bool((one == one.round()).all()) for one in outputs):
+    labels = 255 if channels == 1 else 1  # class indices and masks, or one-hot maps
+    if varied and 0 <= low <= high <= labels and all(bool((one == one.round()).all()) for one in outputs):
         raise SettingsError(
             f"{came} and are whole numbers, as class indices, masks and one-hot maps are: these are decisions, from "
             'which no probability can be read. Return the logits before them; if these are logits, say head = "logits"'

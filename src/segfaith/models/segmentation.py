@@ -36,7 +36,6 @@ class SegmentationModel:
         weights: where the weights come from, in words; outputs repeat it.
         provenance: what `run.json` records of the weights: file, SHA-256 digests.
         head: what the module's outputs are said to be, or None where logits are assumed; see `as_logits`.
-        channels: of the module's outputs, as last seen; None before the first pass.
         mixing: why images must not share a batch, as `probe` found it, or "".
         incremental: whether interventions may recompute only what they change (see `incremental`); exact to 1e-5.
         compile: whether interventions go through `torch.compile` instead, as whole images.
@@ -66,7 +65,7 @@ class SegmentationModel:
             raise SettingsError(f"head = {head!r}: expected 'logits' or 'probabilities', or none for logits, assumed")
         self.module = module
         self.head: Head | None = head
-        self.channels: int | None = None
+        self._channels: int | None = None
         self.mixing = ""
         self.layer = layer
         self.mean, self.std = _numbers(mean, std)
@@ -80,6 +79,11 @@ class SegmentationModel:
 
     def __repr__(self) -> str:
         return f"SegmentationModel({self.name!r}, layer={self.layer!r}, head: {self.head_words})"
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of the module's outputs, as last seen; None before the first pass."""
+        return self._channels
 
     @property
     def head_name(self) -> str | None:
@@ -255,7 +259,7 @@ class SegmentationModel:
                 f"({len(images)}, classes, height, width)"
                 + ("" if floating else ", not decisions: return what comes before the argmax or the threshold")
             )
-        self.channels = output.shape[1]
+        self._channels = output.shape[1]
         return output
 
 

@@ -323,9 +323,10 @@ def test_a_model_that_exits_is_the_failure_of_its_run_alone_in_a_suite_and_in_ra
 ) -> None:
     values = content(".", methods={"names": ["random"]}, seeds=[0])
     del values["model"]
-    models = '[model]\n[[models]]\nlabel = "late"\nname = "own.py:Late"\n[[models]]\nlabel = "tiny"\nname = "tiny.py:build"\n'
+    labels = {"late": "own.py:Late", "tiny": "tiny.py:build"}
+    models = "[model]\n" + "".join(f'[[models]]\nlabel = "{one}"\nname = "{name}"\n' for one, name in labels.items())
     (project / "suite.toml").write_text(toml(values) + models)
-    late, tiny = (tmp_path / f"folder-{label}-seed0" for label in ("late", "tiny"))
+    tiny = tmp_path / "folder-tiny-seed0"
     monkeypatch.setenv("EXITS_AT", "4")
     assert command(monkeypatch, "suite", project / "suite.toml", "-o", tmp_path) == 1
     said = " ".join(capsys.readouterr().out.split())

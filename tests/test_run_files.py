@@ -231,6 +231,33 @@ def test_a_run_with_a_sample_too_few_is_not_called_finished(
     assert "3 of 3 samples measured" in said
 
 
+def test_what_is_missing_at_the_end_of_a_run_is_to_go(
+    project: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where somebody removes a shard while the other one is measured."""
+    (run / "records" / "00001.parquet").unlink()
+
+    def removes(*arguments: object) -> None:
+        (run / "records" / "00000.parquet").unlink(missing_ok=True)
+        run_shards(*arguments)  # type: ignore[arg-type]
+
+    run_shards = executors.run_shards
+    monkeypatch.setattr(executors, "run_shards", removes)
+    file = write_settings(project, **SHARDS)
+    assert command(monkeypatch, "run", file, "-o", run) == 1
+    said = capsys.readouterr().out
+    assert "2 of 3 samples are still to go: give the same command again." in said
+    assert "1 of 3 samples measured" in said
+    monkeypatch.setattr(executors, "run_shards", run_shards)
+    assert command(monkeypatch, "run", file, "-o", run) == 0
+    assert "3 of 3 samples measured" in capsys.readouterr().out
+    monkeypatch.setattr(executors, "run_shards", removes)
+    (run / "records" / "00001.parquet").unlink()
+    planned = PlannedRun("tiny", make_settings(content(project, **SHARDS)))
+    outcome = _run_one(planned, run, lambda *_: None, lambda _: None, retry_failed=False)
+    assert (outcome.state, outcome.reason) == ("failed", "2 of 3 samples are still to go")
+
+
 def test_a_sample_in_two_shards_and_a_shard_beyond_the_plan(project: Path, run: Path) -> None:
     for name in ("00001", "00007"):
         shutil.copy(run / "records" / "00000.parquet", run / "records" / f"{name}.parquet")

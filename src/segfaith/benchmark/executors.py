@@ -32,8 +32,9 @@ from segfaith.evidence.gradient import clock
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import inside, map_name
+from segfaith.results.columns import CURVE_COLUMNS, RECORD_COLUMNS
 from segfaith.results.overlay import picture
-from segfaith.results.records import CURVE_COLUMNS, RECORD_COLUMNS, create_file, read_description, write_rows
+from segfaith.results.records import create_file, read_description, write_rows
 from segfaith.results.seals import sealed_json
 from segfaith.scores import BatchSize
 from segfaith.targets import class_target, dominant_target, majority_class
@@ -120,7 +121,7 @@ def open_directory(directory: Path, prepared: Prepared, on_damage: Callable[[str
     file = directory / "run.json"
     if file.is_file():
         before = read_description(directory)
-        changed = differences(before["identity"], prepared.description["identity"])
+        changed = differences(before.get("identity") or {}, prepared.description["identity"])
         if changed:
             raise SettingsError(
                 f"{directory} holds a run with other settings; choose another directory or remove it.\n"

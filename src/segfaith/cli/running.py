@@ -133,8 +133,6 @@ def _summarise(directory: Path, first: str = "") -> int:
 
 def _say_paths(records: Any) -> None:
     """How many samples were scored which way, and why, where not all went through the graph."""
-    if "path" not in records:  # of an older version
-        return
     paths = records.dropna(subset="path").drop_duplicates("sample_id")["path"].value_counts()
     if list(paths.index) != ["incremental"]:
         for path, count in paths.items():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from hashlib import sha256
@@ -479,3 +480,54 @@ def test_a_moved_run_is_the_same_run(project: Path, run: Path, tmp_path: Path) -
     records = run_records(project, tmp_path / "elsewhere", **SHARDS)
     assert not (tmp_path / "elsewhere" / "damaged").exists()
     assert set(records["status"]) == {"ok"}
+
+
+# What lies in a run's place
+
+
+@pytest.mark.parametrize("name", ["damaged", "records", "maps"])
+def test_a_file_where_a_run_has_a_folder_is_said(name: str, project: Path, run: Path) -> None:
+    shutil.rmtree(run / name, ignore_errors=True)
+    (run / name).write_text("")
+    with pytest.raises(SettingsError, match=rf"{name} is a file where a run has a folder; move it away"):
+        segfaith.run(make_settings(content(project, **SHARDS)), run)
+
+
+def test_a_file_where_a_samples_maps_go_is_said(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "s0").write_text("mine")
+    with pytest.raises(SettingsError, match=r"s0 is a file where the sample's maps go; move it away"):
+        segfaith.run(make_settings(content(project, **SHARDS | {"output": {"maps": True}})), tmp_path)
+    assert (tmp_path / "maps" / "s0").read_text() == "mine"
+
+
+def test_a_report_that_cannot_be_written_is_printed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, place = make_run(tmp_path / "run", **SMALL), tmp_path / "place"
+    place.write_text("")
+    assert command(monkeypatch, "report", directory, "-o", place) == 2
+    said = capsys.readouterr()
+    assert re.search(r"error: cannot write into .*place \(.*\); choose another place with -o DIR", said.err)
+    assert "voc2012 val: mean" in said.out
+
+
+def test_no_member_of_a_suite_that_is_a_link_is_written_through(
+    project: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    (suite / "tiny").symlink_to(run)
+    (run / "records" / "00001.parquet").unlink()
+    before = sorted(run.rglob("*"))
+    code = ["--allow-code", f"{project}/tiny.py:build"]
+    shutil.copytree(run, suite / "other")
+    assert command(monkeypatch, "randomise", suite, "-n", "1", *code) == 1
+    said = capsys.readouterr().out
+    assert "failed: tiny: " in said
+    assert "tiny is a symbolic link, and nothing is written through it" in said
+    assert f"written: {suite / 'other'}" in said
+    planned = PlannedRun("tiny", make_settings(content(project, **SHARDS)))
+    outcome = _run_one(planned, suite / "tiny", lambda *_: None, lambda _: None, retry_failed=False)
+    assert (outcome.state, "tiny is a symbolic link" in outcome.reason) == ("failed", True)
+    assert sorted(run.rglob("*")) == before

@@ -114,10 +114,14 @@ def open_directory(directory: Path, prepared: Prepared, on_damage: Callable[[str
 
     Raises:
         SettingsError: the directory holds a run with other settings, weights or data; the differences are listed. Or a
-            folder that a run writes into is a symbolic link.
+            folder that a run writes into is a symbolic link, or a file.
     """
     for kind in ("records", "curves", "maps", "pictures", "damaged"):
-        inside(directory, kind, "file")
+        folder = inside(directory, kind, "file").parent
+        if folder.exists() and not folder.is_dir():
+            raise SettingsError(
+                f"{folder} is a file where a run has a folder; move it away, or choose another directory"
+            )
     file = directory / "run.json"
     if file.is_file():
         before = read_description(directory)
@@ -266,8 +270,10 @@ def find_target(prepared: Prepared, sample: Sample) -> Target:
 
 
 def _keep_maps(folder: Path, sample: Sample, target: Target, result: SampleResult) -> None:
-    if folder.exists():
+    if folder.is_dir():
         shutil.rmtree(folder)
+    elif folder.exists():
+        raise SettingsError(f"{folder} is a file where the sample's maps go; move it away and give the command again")
     folder.mkdir(parents=True)
     for name, heatmap in result.maps.items():
         np.save(inside(folder, map_name(name)), heatmap)

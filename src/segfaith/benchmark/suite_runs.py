@@ -108,6 +108,10 @@ def _run_one(
     retry_failed: bool,
 ) -> Outcome:
     damaged: list[str] = []
+    if directory.is_symlink():
+        return Outcome(
+            run, "failed", f"{directory} is a symbolic link, and a suite writes nothing through links; remove it"
+        )
     try:
         prepared = executors.prepare(run.settings)
         todo = executors.open_directory(directory, prepared, damaged.append)

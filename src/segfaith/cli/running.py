@@ -8,7 +8,7 @@ import typer
 from rich.progress import Progress
 
 from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, print_tables, say
-from segfaith.errors import SegfaithError
+from segfaith.errors import SegfaithError, SettingsError
 
 
 @app.command("run")
@@ -158,6 +158,8 @@ def randomise_command(
     told: list[str] = []  # said at the end: a reader who goes away must not stop the other runs
     for run in runs:
         try:
+            if run != directory and run.is_symlink():
+                raise SettingsError(f"{run} is a symbolic link, and nothing is written through it; name the run itself")
             told.append(f"written: {_randomise(run, n, settings or [], allow_code or [])}")
         except KeyboardInterrupt:
             on_the_way(

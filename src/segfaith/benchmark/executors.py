@@ -119,9 +119,7 @@ def open_directory(directory: Path, prepared: Prepared, on_damage: Callable[[str
     for kind in ("records", "curves", "maps", "pictures", "damaged"):
         folder = inside(directory, kind, "file").parent
         if folder.exists() and not folder.is_dir():
-            raise SettingsError(
-                f"{folder} is a file where a run has a folder; move it away, or choose another directory"
-            )
+            raise SettingsError(f"{folder} is a file where a run has a folder; move it away, or choose another")
     file = directory / "run.json"
     if file.is_file():
         before = read_description(directory)

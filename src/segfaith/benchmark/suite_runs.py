@@ -109,9 +109,7 @@ def _run_one(
 ) -> Outcome:
     damaged: list[str] = []
     if directory.is_symlink():
-        return Outcome(
-            run, "failed", f"{directory} is a symbolic link, and a suite writes nothing through links; remove it"
-        )
+        return Outcome(run, "failed", f"{directory} is a symbolic link; a suite writes through none: remove it")
     try:
         prepared = executors.prepare(run.settings)
         todo = executors.open_directory(directory, prepared, damaged.append)

@@ -322,6 +322,12 @@ def own_file(folder: Path, text: str) -> str:
     return f"{folder / 'own.py'}:explain"
 
 
+def test_what_a_method_that_never_returns_was_not_tried_for_is_not_passed(tmp_path: Path) -> None:
+    text = "import torch\n\n\ndef explain(model, image, target):\n    raise SystemExit(3)\n"
+    findings = check_method(own_file(tmp_path, text), scenes=0)
+    assert [(one.check, one.passed) for one in findings] == [("import", True), ("call", False)]
+
+
 def test_a_method_from_a_file(tmp_path: Path) -> None:
     text = "import torch\n\n\ndef explain(model, image, target):\n    return image.mean(0)\n"
     findings = check_method(own_file(tmp_path, text), scenes=0)

@@ -40,7 +40,7 @@ from segfaith.evaluation.interventions import rank
 from segfaith.evaluation.metrics import METRICS, mean_defined, score_metrics
 from segfaith.evaluation.stability import pearson
 from segfaith.randomness import generator
-from segfaith.results.records import RECORD_COLUMNS
+from segfaith.results.columns import RECORD_COLUMNS
 from segfaith.scores import BatchSize
 from segfaith.types import Target
 from toys import SmallCNN, plain

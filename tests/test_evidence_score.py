@@ -24,7 +24,8 @@ from segfaith.evaluation.evidence_score import average_precision, evidence_score
 from segfaith.evaluation.ranking import tie_ranks
 from segfaith.evidence.layer import check_layer
 from segfaith.randomness import generator
-from segfaith.results.records import RECORD_COLUMNS, write_rows
+from segfaith.results.columns import RECORD_COLUMNS
+from segfaith.results.records import write_rows
 from segfaith.scores import BatchSize
 from segfaith.types import Planted, Target
 from toys import SmallCNN, plain

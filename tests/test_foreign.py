@@ -146,6 +146,24 @@ def test_the_refusal_says_which_code_it_is_where_it_is_named_and_what_to_type(
     assert f"called: method {file}:explain." in errors, "one name allows no other"
 
 
+def test_the_refusal_shows_what_the_code_would_be_called_with(finished: Path, tmp_path: Path) -> None:
+    """Whoever chose the arguments may be a stranger too."""
+    changes = {"model": {"name": "subprocess:run", "args": {"args": "rm -r x"}}, "methods": {"names": ["a:b"]}}
+    directory = planted(finished, tmp_path / "run", **changes)
+    with pytest.raises(
+        SettingsError, match=r"model subprocess:run with args \{'args': 'rm -r x'\}, method a:b\. It was"
+    ):
+        foreign.settings_of(directory)
+
+
+def test_only_settings_that_name_code_allow_code(finished: Path, tmp_path: Path) -> None:
+    directory = planted(finished, tmp_path / "run", model={"name": "os:system"}, methods={"names": ["a:b"]})
+    for setting in ("name=os:system", "data.root=os:system", "model.args.x=a:b", "model.layer=a:b"):
+        with pytest.raises(SettingsError, match=r"model os:system.*method a:b"):
+            foreign.settings_of(directory, [setting])
+    assert foreign.settings_of(directory, ["model.name=os:system", "methods.names=['a:b']"]).model.name == "os:system"
+
+
 def test_a_run_that_names_no_code_needs_no_leave(finished: Path, tmp_path: Path) -> None:
     directory = planted(finished, tmp_path / "run")
     done = CliRunner().invoke(app, ["randomise", str(directory), "-n", "1"])

@@ -14,7 +14,8 @@ from scipy import stats
 from made_runs import FRACTIONS, OPERATORS, TDD, make_run
 from segfaith.errors import SettingsError
 from segfaith.results import curves, rankings, strata
-from segfaith.results.records import RANDOMISATION_COLUMNS, RunData, load_run
+from segfaith.results.columns import RANDOMISATION_COLUMNS
+from segfaith.results.records import RunData, load_run
 
 CLASSES = ["background", "bird", "boat", "cat"]
 

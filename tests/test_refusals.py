@@ -216,7 +216,7 @@ def test_a_checkpoint_of_an_unknown_form_is_described(tmp_path: Path) -> None:
 
 
 OWN = """
-import sys
+import os, sys
 import torch
 from torch import nn
 
@@ -256,6 +256,19 @@ def decides():
 
 def explain(model, image, target):
     sys.exit(0)
+
+
+CALLS = []
+
+
+class Late(nn.Module):  # it ends the process from call number EXITS_AT on
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 3, 3)
+
+    def forward(self, x):
+        CALLS.append(1)
+        return sys.exit(0) if len(CALLS) >= int(os.environ["EXITS_AT"]) else self.convolution(x)
 """
 COMMANDS: dict[str, tuple[dict[str, Any], str]] = {
     "grey images": ({"model": "grey"}, r"RGB images of shape \(1, 3, 32, 32\).*Its first convolution takes 1 channel"),
@@ -328,8 +341,49 @@ def test_a_method_that_exits_does_not_end_the_run(
 ) -> None:
     settings = settings_file(project)
     methods = f"methods.names=['ria', '{project / 'own.py'}:explain']"
-    assert command(monkeypatch, "run", settings, "-o", tmp_path, "--set", methods) == 1
+    assert command(monkeypatch, "run", settings, "-o", tmp_path, "--set", methods) == 0, "ria was measured"
     assert "failed: 2 sample(s)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [1, 4, 9, 10, 11, 16, 23, 24])
+def test_a_model_that_exits_at_some_call_ends_no_command_without_a_word(
+    number: int, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the test before its first use, at its graph, at the warm-up, in a sample."""
+    monkeypatch.setenv("EXITS_AT", str(number))
+    file = settings_file(project, "Late")
+    for verb in (("run", file, "-o", tmp_path / "run"), ("verify-precision", file, "-n", "1", "--mode", "exact")):
+        assert command(monkeypatch, *verb) in (1, 2)
+        shown = capsys.readouterr()
+        assert "sys.exit(0)" in " ".join((shown.out + shown.err).split()), shown
+
+
+def test_a_model_that_exits_is_the_failure_of_its_run_alone_in_a_suite_and_in_randomise(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = content(".", methods={"names": ["random"]}, seeds=[0])
+    del values["model"]
+    labels = {"late": "own.py:Late", "tiny": "tiny.py:build"}
+    models = "[model]\n" + "".join(f'[[models]]\nlabel = "{one}"\nname = "{name}"\n' for one, name in labels.items())
+    (project / "suite.toml").write_text(toml(values) + models)
+    tiny = tmp_path / "folder-tiny-seed0"
+    monkeypatch.setenv("EXITS_AT", "4")
+    assert command(monkeypatch, "suite", project / "suite.toml", "-o", tmp_path) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 of 2 runs are in the table" in said
+    assert "failed: folder-late-seed0: Late cannot be run" in said.replace("own.py:", "")
+    assert (tiny / "records").is_dir()
+    monkeypatch.setenv("EXITS_AT", "1000")
+    assert command(monkeypatch, "suite", project / "suite.toml", "-o", tmp_path) == 0
+    for number in ("4", "11", "26"):
+        monkeypatch.setenv("EXITS_AT", number)
+        code = [word for name in ("own.py:Late", "tiny.py:build") for word in ("--allow-code", f"{project}/{name}")]
+        capsys.readouterr()
+        assert command(monkeypatch, "randomise", tmp_path, "-n", "1", *code) == 1
+        said = " ".join(capsys.readouterr().out.split())
+        assert "failed: folder-late-seed0: " in said
+        assert "it calls sys.exit(0)" in said
+        assert f"written: {tiny}" in said
 
 
 def test_the_package_runs_as_a_module() -> None:

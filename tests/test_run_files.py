@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import segfaith
@@ -22,8 +26,9 @@ from segfaith.benchmark.status import forget_failed, read_states, run_state
 from segfaith.benchmark.suite_runs import _run_one
 from segfaith.benchmark.suites import PlannedRun
 from segfaith.errors import SettingsError
+from segfaith.results.columns import CURVE_COLUMNS, RECORD_COLUMNS
 from segfaith.results.records import load_run, read_run
-from segfaith.results.seals import DamagedFileError, read_table
+from segfaith.results.seals import DamagedFileError, owner_of, read_table, sealed_table
 
 SMALL: dict[str, Any] = {"samples": ("a", "b", "c", "d"), "methods": ("gpa", "ega"), "maps": 0}
 SHARDS: dict[str, Any] = {
@@ -66,7 +71,7 @@ def test_a_flipped_bit_anywhere_in_a_file_is_found_before_it_is_read(kind: str, 
     for bit in np.linspace(0, 8 * len(whole) - 1, 300, dtype=int):
         file.write_bytes(flipped(whole, int(bit)))
         with pytest.raises(DamagedFileError, match=r"00000\.parquet (is damaged|carries no SHA-256)"):
-            read_table(file, identity)
+            read_table(file, identity, {"records": RECORD_COLUMNS, "curves": CURVE_COLUMNS}[kind])
     file.write_bytes(whole[:-9])
     with pytest.raises(DamagedFileError, match=r"00000\.parquet (is damaged|carries no SHA-256)"):
         load_run(directory)
@@ -176,6 +181,97 @@ def test_a_damaged_randomisation_check_is_refused_and_set_aside(project: Path, r
     assert not len(load_run(run).randomisation)
 
 
+# Files that somebody else made
+
+
+def sealed(content: bytes) -> bytes:
+    """Any bytes with a seal that holds."""
+    whole = content + b"segfaith-sha256:" + b"0" * 64
+    return whole[:-64] + sha256(whole).hexdigest().encode()
+
+
+STRANGE: dict[str, bytes | None] = {
+    "run.json: deep lists": b"[" * 100_000,
+    "run.json: deep tables": b'{"a":' * 100_000,
+    "run.json: a pipe": None,
+    "records/00000.parquet: a pipe": None,
+    "records/00000.parquet: no Parquet, sealed": sealed(b""),
+    "records/00000.parquet: broken Parquet, sealed": sealed(b"PAR1") + b"PAR1",
+    "curves/00000.parquet: no Parquet, sealed": sealed(b""),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_what_is_no_file_of_a_run_is_said_by_every_reader(case: str, tmp_path: Path) -> None:
+    """None of them waits for a pipe."""
+    directory = make_run(tmp_path / "run", **SMALL)
+    file = directory / case.partition(":")[0]
+    file.unlink()
+    content = STRANGE[case]
+    if content is None:
+        os.mkfifo(file)
+    else:
+        file.write_bytes(content)
+    readers: list[Callable[[Path], object]] = [read_run, load_run]
+    for reader in readers if "run.json" not in case or content else []:
+        if reader is load_run or "curves" not in case:
+            with pytest.raises(SettingsError):
+                reader(directory)
+    with pytest.raises(SettingsError):
+        read_states(directory)
+
+
+MISSHAPEN: list[tuple[str, Any, str]] = [
+    ("identity_sha256", 3, "identity_sha256 is int; expected str"),
+    ("identity", [], "identity is list; expected dict"),
+    ("settings", None, "settings.seed is missing"),
+    ("settings.execution.shard_size", 0, "shard_size is 0; expected at least 1"),
+    ("settings.execution.shard_size", "8", "shard_size is str; expected int"),
+    ("settings.evaluation", [], "settings.evaluation.occlusion is missing"),
+    ("data.samples", "abcd", "data.samples is str; expected list"),
+    ("data.samples", [1, 2], "expected data.samples and model.classes to be lists of text"),
+    ("data.name", None, "data.name is missing"),
+    ("model", "net", "model.name is missing"),
+    ("model.classes", [1], "lists of text"),
+    ("methods", ["gpa"], "methods is list; expected dict"),
+    ("methods", {"gpa": 3}, "each of methods a table"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), MISSHAPEN)
+def test_a_sealed_description_of_another_shape_is_said(key: str, value: Any, words: str, tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", **SMALL, curves=False, randomisation=False)
+
+    def change(about: dict[str, Any]) -> None:
+        *places, last = key.split(".")
+        for place in places:
+            about = about[place]
+        about[last] = value
+
+    edit_description(directory, change)
+    for reader in (read_run, load_run, read_states, forget_failed):
+        with pytest.raises(DamagedFileError, match=rf"run\.json is no description of a run: .*{words}"):
+            reader(directory)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("file", ["records/00000.parquet", "curves/00000.parquet", "randomisation.parquet"])
+def test_columns_that_are_missing_or_of_another_type_are_said(file: str, tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", **SMALL)
+    place = directory / file
+    whole, owner = pq.read_table(place), owner_of(place) or ""
+    text = pa.array(["x"] * len(whole))
+    for name in ("s", "method"):
+        number = whole.column_names.index(name)
+        for table, words in (
+            (whole.drop_columns([name]), f"has no column {name}; expected one of "),
+            (whole.set_column(number, name, pa.array([["x"]] * len(whole))), f"has list<.*> column {name}; expected"),
+            (whole.append_column("s", text), "has double and string column s; expected one of double"),
+        ):
+            place.write_bytes(sealed_table(table, owner))
+            with pytest.raises(DamagedFileError, match=words):
+                load_run(directory)
+
+
 # Rows that are missing, twice or of others
 
 
@@ -229,6 +325,33 @@ def test_a_run_with_a_sample_too_few_is_not_called_finished(
     said = capsys.readouterr().out
     assert "is finished" not in said
     assert "3 of 3 samples measured" in said
+
+
+def test_what_is_missing_at_the_end_of_a_run_is_to_go(
+    project: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where somebody removes a shard while the other one is measured."""
+    (run / "records" / "00001.parquet").unlink()
+
+    def removes(*arguments: object) -> None:
+        (run / "records" / "00000.parquet").unlink(missing_ok=True)
+        run_shards(*arguments)  # type: ignore[arg-type]
+
+    run_shards = executors.run_shards
+    monkeypatch.setattr(executors, "run_shards", removes)
+    file = write_settings(project, **SHARDS)
+    assert command(monkeypatch, "run", file, "-o", run) == 1
+    said = capsys.readouterr().out
+    assert "2 of 3 samples are still to go: give the same command again." in said
+    assert "1 of 3 samples measured" in said
+    monkeypatch.setattr(executors, "run_shards", run_shards)
+    assert command(monkeypatch, "run", file, "-o", run) == 0
+    assert "3 of 3 samples measured" in capsys.readouterr().out
+    monkeypatch.setattr(executors, "run_shards", removes)
+    (run / "records" / "00001.parquet").unlink()
+    planned = PlannedRun("tiny", make_settings(content(project, **SHARDS)))
+    outcome = _run_one(planned, run, lambda *_: None, lambda _: None, retry_failed=False)
+    assert (outcome.state, outcome.reason) == ("failed", "2 of 3 samples are still to go")
 
 
 def test_a_sample_in_two_shards_and_a_shard_beyond_the_plan(project: Path, run: Path) -> None:
@@ -343,12 +466,12 @@ def test_files_of_an_older_version_are_refused_with_words(run: Path, tmp_path: P
     rows = pd.read_parquet(shard)
     rows.to_parquet(shard)
     with pytest.raises(
-        DamagedFileError, match=r"carries no SHA-256: it is damaged, or not of this version of segfaith"
+        DamagedFileError, match=r"carries no SHA-256: it was made by an older version of segfaith, or is damaged"
     ):
         load_run(run)
     edit_description(run, lambda about: about.update(created="later"))
     (run / "run.json").write_text(json.dumps({"identity": {}, "identity_sha256": ""}))
-    with pytest.raises(DamagedFileError, match=r"run\.json carries no SHA-256: it is not of this version of segfaith"):
+    with pytest.raises(DamagedFileError, match=r"run\.json .* older version of segfaith, or is damaged; run it again"):
         load_run(run)
 
 
@@ -357,3 +480,54 @@ def test_a_moved_run_is_the_same_run(project: Path, run: Path, tmp_path: Path) -
     records = run_records(project, tmp_path / "elsewhere", **SHARDS)
     assert not (tmp_path / "elsewhere" / "damaged").exists()
     assert set(records["status"]) == {"ok"}
+
+
+# What lies in a run's place
+
+
+@pytest.mark.parametrize("name", ["damaged", "records", "maps"])
+def test_a_file_where_a_run_has_a_folder_is_said(name: str, project: Path, run: Path) -> None:
+    shutil.rmtree(run / name, ignore_errors=True)
+    (run / name).write_text("")
+    with pytest.raises(SettingsError, match=rf"{name} is a file where a run has a folder; move it away"):
+        segfaith.run(make_settings(content(project, **SHARDS)), run)
+
+
+def test_a_file_where_a_samples_maps_go_is_said(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "s0").write_text("mine")
+    with pytest.raises(SettingsError, match=r"s0 is a file where the sample's maps go; move it away"):
+        segfaith.run(make_settings(content(project, **SHARDS | {"output": {"maps": True}})), tmp_path)
+    assert (tmp_path / "maps" / "s0").read_text() == "mine"
+
+
+def test_a_report_that_cannot_be_written_is_printed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, place = make_run(tmp_path / "run", **SMALL), tmp_path / "place"
+    place.write_text("")
+    assert command(monkeypatch, "report", directory, "-o", place) == 2
+    said = capsys.readouterr()
+    assert re.search(r"error: cannot write into .*place \(.*\); choose another place with -o DIR", said.err)
+    assert "voc2012 val: mean" in said.out
+
+
+def test_no_member_of_a_suite_that_is_a_link_is_written_through(
+    project: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    (suite / "tiny").symlink_to(run)
+    (run / "records" / "00001.parquet").unlink()
+    before = sorted(run.rglob("*"))
+    code = ["--allow-code", f"{project}/tiny.py:build"]
+    shutil.copytree(run, suite / "other")
+    assert command(monkeypatch, "randomise", suite, "-n", "1", *code) == 1
+    said = capsys.readouterr().out
+    assert "failed: tiny: " in said
+    assert "tiny is a symbolic link, and nothing is written through it" in said
+    assert f"written: {suite / 'other'}" in said
+    planned = PlannedRun("tiny", make_settings(content(project, **SHARDS)))
+    outcome = _run_one(planned, suite / "tiny", lambda *_: None, lambda _: None, retry_failed=False)
+    assert (outcome.state, "tiny is a symbolic link" in outcome.reason) == ("failed", True)
+    assert sorted(run.rglob("*")) == before

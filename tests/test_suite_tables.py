@@ -14,9 +14,10 @@ import pytest
 from made_runs import TDD, VARIANTS, make_run
 from segfaith.errors import SettingsError
 from segfaith.results.claims import verdict_words
+from segfaith.results.columns import CURVE_COLUMNS, RANDOMISATION_COLUMNS
 from segfaith.results.conclusions import markdown_table, write_conclusions
 from segfaith.results.latex import latex
-from segfaith.results.records import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RunData, load_run
+from segfaith.results.records import RunData, load_run
 from segfaith.results.selection import own_methods
 from segfaith.results.tables import (
     TABLE_METRICS,

@@ -816,7 +816,7 @@ def test_runs_that_were_planned_and_not_started_are_shown(project: Path, tmp_pat
         ("suite.json", "{", r"suite\.json cannot be read"),
         ("suite.json", '{"runs": 3}', r"suite\.json has no table of runs"),
         ("run.json", "[]", r"run\.json cannot be read \(it is no table\)"),
-        ("run.json", "{}", r"run\.json carries no SHA-256: it is not of this version of segfaith"),
+        ("run.json", "{}", r"run\.json carries no SHA-256: it was made by an older version of segfaith"),
     ],
 )
 def test_status_of_something_else_is_an_error(tmp_path: Path, file: str | None, text: str, message: str) -> None:

@@ -32,8 +32,9 @@ from segfaith.evidence.gradient import clock
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import inside, map_name
+from segfaith.results.columns import CURVE_COLUMNS, RECORD_COLUMNS
 from segfaith.results.overlay import picture
-from segfaith.results.records import CURVE_COLUMNS, RECORD_COLUMNS, create_file, read_description, write_rows
+from segfaith.results.records import create_file, read_description, write_rows
 from segfaith.results.seals import sealed_json
 from segfaith.scores import BatchSize
 from segfaith.targets import class_target, dominant_target, majority_class
@@ -113,14 +114,16 @@ def open_directory(directory: Path, prepared: Prepared, on_damage: Callable[[str
 
     Raises:
         SettingsError: the directory holds a run with other settings, weights or data; the differences are listed. Or a
-            folder that a run writes into is a symbolic link.
+            folder that a run writes into is a symbolic link, or a file.
     """
     for kind in ("records", "curves", "maps", "pictures", "damaged"):
-        inside(directory, kind, "file")
+        folder = inside(directory, kind, "file").parent
+        if folder.exists() and not folder.is_dir():
+            raise SettingsError(f"{folder} is a file where a run has a folder; move it away, or choose another")
     file = directory / "run.json"
     if file.is_file():
         before = read_description(directory)
-        changed = differences(before["identity"], prepared.description["identity"])
+        changed = differences(before.get("identity") or {}, prepared.description["identity"])
         if changed:
             raise SettingsError(
                 f"{directory} holds a run with other settings; choose another directory or remove it.\n"
@@ -265,8 +268,10 @@ def find_target(prepared: Prepared, sample: Sample) -> Target:
 
 
 def _keep_maps(folder: Path, sample: Sample, target: Target, result: SampleResult) -> None:
-    if folder.exists():
+    if folder.is_dir():
         shutil.rmtree(folder)
+    elif folder.exists():
+        raise SettingsError(f"{folder} is a file where the sample's maps go; move it away and give the command again")
     folder.mkdir(parents=True)
     for name, heatmap in result.maps.items():
         np.save(inside(folder, map_name(name)), heatmap)

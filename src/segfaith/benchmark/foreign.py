@@ -20,7 +20,7 @@ def settings_of(directory: Path, overrides: Sequence[str] = (), allowed: Iterabl
     """The settings of a run, whose model and methods may be loaded. Nothing is downloaded for them that was not asked.
 
     Args:
-        overrides: what moved since, `key.path=VALUE`; code that they name counts as allowed.
+        overrides: what moved since, `key.path=VALUE`; code that `model.name` and `methods.names` name is allowed.
         allowed: code that may be imported, as run.json names it; relative paths are relative to the working folder.
 
     Raises:
@@ -29,20 +29,18 @@ def settings_of(directory: Path, overrides: Sequence[str] = (), allowed: Iterabl
     """
     file = directory / "run.json"
     description = read_description(directory)
-    content = description.get("settings") if isinstance(description, dict) else None
-    if not isinstance(content, dict) or not isinstance(content.setdefault("data", {}), dict):
-        raise SettingsError(f"{file} states no settings; restore it, or run again into another directory")
-    content["data"]["download"] = False
+    content = description["settings"]
+    content["data"] = (content.get("data") or {}) | {"download": False}
     override(content, overrides)
     anchor(content, Path.cwd())  # so that the file that is asked about is the one that would be imported
     settings = make_settings(content, str(file))
-    own: dict[str, Any] = {}
-    override(own, overrides)
-    known = {anchored(name, Path.cwd()) for name in (*allowed, *_texts(own))}
+    known = {anchored(name, Path.cwd()) for name in (*allowed, *_named(overrides))}
     found = code_named(settings)
     refused = [(role, name) for role, name in found if name not in known]
     if refused:
-        words = ", ".join(f"{role} {name}" for role, name in refused)
+        args = settings.model.args
+        called = {"model": f" with args {args}" if args else ""}
+        words = ", ".join(f"{role} {name}{called.get(role, '')}" for role, name in refused)
         flags = " ".join(f"--allow-code {shlex.quote(name)}" for name in dict.fromkeys(name for _, name in refused))
         raise SettingsError(
             f"{file} names code, which would be imported and called: {words}. It was not: whoever wrote that file "
@@ -68,9 +66,7 @@ def _check_source(description: dict[str, Any], role: str, name: str, file: Path)
     served = role if role == "model" else f"{source.name}:{name.rpartition(':')[2]}"  # as plan._sources calls it
     if not source.is_file():
         raise SettingsError(f"no file {source}, the {role} of {file}; name it where it is now, with --set")
-    identity = description.get("identity")
-    sources = identity.get("sources") if isinstance(identity, dict) else None
-    before = sources.get(served) if isinstance(sources, dict) else None
+    before = ((description.get("identity") or {}).get("sources") or {}).get(served)
     if before != file_digest(source):
         raise SettingsError(
             f"{source} is not the file that {file} was made with (its SHA-256 differs, or none is stated), so it was "
@@ -78,8 +74,9 @@ def _check_source(description: dict[str, Any], role: str, name: str, file: Path)
         )
 
 
-def _texts(value: Any) -> list[str]:
-    """All texts in a value of settings."""
-    if isinstance(value, dict | list):
-        return [text for one in (value.values() if isinstance(value, dict) else value) for text in _texts(one)]
-    return [value] if isinstance(value, str) else []
+def _named(overrides: Sequence[str]) -> list[str]:
+    """The names of models and methods among the overrides."""
+    own: dict[str, Any] = {}
+    override(own, overrides)
+    found = [own.get("model", {}).get("name"), *own.get("methods", {}).get("names", [])]
+    return [one for one in found if isinstance(one, str)]

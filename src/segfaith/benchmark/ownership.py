@@ -35,7 +35,7 @@ def check_own(directory: Path, identity: str) -> None:
     if owner != identity:
         what = "was removed" if owner is None else "was replaced by another run"
         raise RunIsBusyError(
-            f"{directory} {what} while this run worked, which writes nothing more; what it had finished there is lost: "
+            f"{directory} {what} while this run worked, which writes nothing more; what it had finished is not here: "
             "give the command again with another directory"
         )
 

@@ -30,7 +30,8 @@ from segfaith.evaluation.stability import pearson
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
 from segfaith.randomness import generator
-from segfaith.results.records import RANDOMISATION_COLUMNS, write_rows
+from segfaith.results.columns import RANDOMISATION_COLUMNS
+from segfaith.results.records import write_rows
 from segfaith.scores import BatchSize
 from segfaith.types import Image, Map, Target, Tensor
 

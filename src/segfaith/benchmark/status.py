@@ -185,7 +185,7 @@ def _statuses(shards: list[pd.DataFrame]) -> "pd.Series[str]":
 def _read(file: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{file} cannot be read ({error}); restore it, or move {file.parent} away") from error
     if not isinstance(content, dict):
         raise SettingsError(f"{file} cannot be read (it is no table); restore it, or move {file.parent} away")

@@ -155,6 +155,8 @@ def _run_one(
     retry_failed: bool,
 ) -> Outcome:
     damaged: list[str] = []
+    if directory.is_symlink():
+        return Outcome(run, "failed", f"{directory} is a symbolic link; a suite writes through none: remove it")
     try:
         prepared = executors.prepare(run.settings)
         todo = executors.open_directory(directory, prepared, damaged.append)
@@ -175,8 +177,9 @@ def _run_one(
             if not run_state(directory).complete:
                 _record_failure(directory, reason, "" if known else traceback.format_exc())
         return Outcome(run, "failed", "; ".join([*damaged, reason]))
-    reason = "; ".join(filter(None, [*damaged, state.reason]))
-    return Outcome(run, "failed" if state.state == "failed" else "finished", reason)
+    to_go = "" if state.complete else f"{len(ids) - state.done} of {len(ids)} samples are still to go"
+    reason = "; ".join(filter(None, [*damaged, to_go, state.reason]))
+    return Outcome(run, "failed" if to_go or state.state == "failed" else "finished", reason)
 
 
 def _record_failure(directory: Path, reason: str, trace: str) -> None:

@@ -8,6 +8,7 @@ import typer
 from rich.markdown import Markdown
 
 from segfaith.cli.screen import CONTROL, app, err, out, print_tables, say
+from segfaith.errors import SettingsError
 
 
 @app.command()
@@ -38,19 +39,24 @@ def report(
     loaded = [one.run for one in data]
     directory = output or runs[0]
     evidence = tables.has_evidence(loaded)
-    written = [*tables.write_tables(loaded, directory, min_s)]  # all files first: a reader of the words may go away
-    if evidence:
-        written.append(trust.write_trust(loaded, directory, min_s))
-    written += write_conclusions(data, directory, min_s, absent)
     methods = re.split(r"\s*,\s*(?![^,@]*=)", compare.strip()) if compare else None  # dea@alpha=0.8,grid=7 is one
-    written += write_significance(loaded, directory, min_s=min_s, methods=methods, single_run=single_run)
-    if figures:
-        err.print("drawing figures", style="dim")
-        written += write_figures(data, directory, min_s)
-    if html:
-        err.print("writing the page", style="dim")
-        page = directory / "report.html"
-        written.append(write_report(data, page, min_s, methods=methods, single_run=single_run, absent=absent))
+    written: list[Path] = []
+    refused = ""
+    try:  # all files first: a reader of the words may go away
+        written += tables.write_tables(loaded, directory, min_s)
+        if evidence:
+            written.append(trust.write_trust(loaded, directory, min_s))
+        written += write_conclusions(data, directory, min_s, absent)
+        written += write_significance(loaded, directory, min_s=min_s, methods=methods, single_run=single_run)
+        if figures:
+            err.print("drawing figures", style="dim")
+            written += write_figures(data, directory, min_s)
+        if html:
+            err.print("writing the page", style="dim")
+            page = directory / "report.html"
+            written.append(write_report(data, page, min_s, methods=methods, single_run=single_run, absent=absent))
+    except OSError as error:  # the words are said all the same
+        refused = f"cannot write into {directory} ({error}); choose another place with -o DIR"
     print_tables(tables.summarise(loaded, min_s), list(tables.STATISTICS))
     for note in (*absent, *tables.notes(loaded, min_s)):
         say(note)
@@ -62,3 +68,5 @@ def report(
         out.print(Markdown(CONTROL.sub("\ufffd", trust.trust_page(loaded, min_s))))
     for path in written:
         say(f"written: {path}")
+    if refused:
+        raise SettingsError(refused)

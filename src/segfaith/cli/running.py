@@ -8,7 +8,7 @@ import typer
 from rich.progress import Progress
 
 from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, print_tables, say
-from segfaith.errors import SegfaithError
+from segfaith.errors import SegfaithError, SettingsError
 
 
 @app.command("run")
@@ -93,7 +93,11 @@ def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
 
 
 def _summarise(directory: Path, first: str = "") -> int:
-    """Draws the pictures, then prints how the samples ended, the table and where they are; 1 if nothing succeeded."""
+    """Draws the pictures, then prints how the samples ended, the table and where they are.
+
+    Returns:
+        1 if nothing was measured or samples are still to go, else 0.
+    """
     from segfaith.results import tables
     from segfaith.results.pictures import write_pictures
     from segfaith.results.records import read_run
@@ -111,24 +115,24 @@ def _summarise(directory: Path, first: str = "") -> int:
         )
     if (bad["status"] == "failed").any():
         say("The same command with --retry-failed measures again what failed.")
-    ok = records[records["status"] == "ok"]
+    ok, planned = records[records["status"] == "ok"], len(description["data"]["samples"])
+    if to_go := planned - records["sample_id"].nunique():
+        say(f"{to_go} of {planned} samples are still to go: give the same command again.")
     say(f"model {description['model']['name']}, weights {description['model']['weights']}")
     _say_paths(records)
     if not len(ok):
-        say(f"0 of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok.")
+        say(f"0 of {planned} samples measured, {len(bad)} rows not ok.")
         return 1
     print_tables(tables.summarise([(description, records)]), ["Mean"])
-    say(f"{ok['sample_id'].nunique()} of {records['sample_id'].nunique()} samples measured, {len(bad)} rows not ok.")
+    say(f"{ok['sample_id'].nunique()} of {planned} samples measured, {len(bad)} rows not ok.")
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")
     say(f"Next: segfaith report {directory}")
-    return 0
+    return 1 if to_go else 0
 
 
 def _say_paths(records: Any) -> None:
     """How many samples were scored which way, and why, where not all went through the graph."""
-    if "path" not in records:  # of an older version
-        return
     paths = records.dropna(subset="path").drop_duplicates("sample_id")["path"].value_counts()
     if list(paths.index) != ["incremental"]:
         for path, count in paths.items():
@@ -154,6 +158,8 @@ def randomise_command(
     told: list[str] = []  # said at the end: a reader who goes away must not stop the other runs
     for run in runs:
         try:
+            if run != directory and run.is_symlink():
+                raise SettingsError(f"{run} is a symbolic link, and nothing is written through it; name the run itself")
             told.append(f"written: {_randomise(run, n, settings or [], allow_code or [])}")
         except KeyboardInterrupt:
             on_the_way(

@@ -39,10 +39,15 @@ def open_sbd(root: Path, split: str, classes: list[str] | None, download: bool) 
     return _from_paths("sbd", split, found.images, found.masks, _sbd_labels, classes or VOC_CLASSES)
 
 
+LITTER = ("Thumbs.db", "desktop.ini")
+"""Files that Windows puts beside images."""
+
+
 def open_folder(root: Path, split: str, classes: list[str] | None, download: bool) -> Dataset:
     """`root/images/ID.*` with `root/masks/ID.png`, and `root/classes.txt` with one class name a line.
 
-    Every file that is not hidden is a sample, broken links among images and masks without an image too: those fail.
+    Every file in `images/` is a sample, a broken link too, which fails; hidden files, `Thumbs.db`, `desktop.ini` and
+    folders are none, and masks without an image are left alone.
     With a sub-folder of the split's name (`root/val/images`), that one is read; without, `root` itself is "val".
     """
     if download:
@@ -58,15 +63,15 @@ def open_folder(root: Path, split: str, classes: list[str] | None, download: boo
         )
     if classes is None:
         classes = read_classes(root / "classes.txt")
-    images, masks = (
-        sorted(path for path in (base / folder).glob(names) if not path.name.startswith("."))
-        for folder, names in (("images", "*"), ("masks", "*.png"))
-    )
-    for path in images:
-        if path.exists() and not path.is_file():
-            raise SettingsError(
-                f"{path} is no file; expected images directly in {base / 'images'}: move it away, or its images up"
-            )
+    there = [
+        one for one in sorted((base / "images").iterdir()) if not one.name.startswith(".") and one.name not in LITTER
+    ]
+    images = [path for path in there if path.is_file() or not path.exists()]
+    if there and not images:
+        raise SettingsError(
+            f"{base / 'images'} holds folders and no files, as {there[0].name}; expected images directly in it: move "
+            "them up"
+        )
     if not images:
         raise SettingsError(f"{base / 'images'} holds no files; expected at least one image")
     stems = [path.stem for path in images]
@@ -75,7 +80,6 @@ def open_folder(root: Path, split: str, classes: list[str] | None, download: boo
         raise SettingsError(
             f"two images share the name {min(twice)!r} in {base / 'images'}; names without ending are ids"
         )
-    images += [base / "images" / f"{stem}.*" for stem in sorted({mask.stem for mask in masks} - set(stems))]
     check_ids([path.stem for path in images], str(base / "images"), "rename that image and its mask")
     masks = [base / "masks" / f"{path.stem}.png" for path in images]
     return _from_paths("folder", split, images, masks, read_labels, classes)

@@ -115,7 +115,13 @@ def read_labels(path: str | Path) -> tuple[Labels, int]:
             packed = {str(tile[3]) for tile in getattr(file, "tile", [])} & {"L;2", "L;4"}
             array, orientation = np.array(file), _orientation(file)
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        raise SampleError(f"label mask {path} cannot be read: {error}") from error
+        capitals = Path(path).with_suffix(".PNG")
+        there = (
+            f"; {capitals.name} is there; its ending must be .png: rename it"
+            if not Path(path).exists() and capitals.exists()
+            else ""
+        )
+        raise SampleError(f"label mask {path} cannot be read: {error}{there}") from error
     if form != "PNG":
         raise SampleError(
             f"label mask {path} is stored as {form}, whatever its name; expected PNG, which keeps every label (JPEG "

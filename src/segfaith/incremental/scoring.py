@@ -133,7 +133,7 @@ def _verdict(model: SegmentationModel, traced: _Traced, image: Image) -> str:
             else:
                 graph.row_weights.clear()
                 found = ""
-    except Exception as error:  # tracing can fail in any way that the user's code can, and so can a graph
+    except (Exception, SystemExit) as error:  # tracing can fail in any way that the user's code can, and so can a graph
         if isinstance(error, SampleError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
             raise
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"

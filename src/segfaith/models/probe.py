@@ -97,7 +97,7 @@ def _run(model: SegmentationModel, images: Float[Tensor, "N 3 H W"]) -> Float[Te
         return model.outputs_of(model.module, images)
     except SampleError as error:
         raise ModelFails(f"{error}{_volumes(model.module)}") from error
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise ModelFails(
             f"{model.name} cannot be run on RGB images of shape {tuple(images.shape)}: {words_of(error)}"
             f"{_volumes(model.module)}"
@@ -138,7 +138,7 @@ def _mixing(model: SegmentationModel, images: Float[Tensor, "N 3 H W"], alone: l
     """Why the images must not share a batch, or "" where they may."""
     try:
         together = model.outputs_of(model.module, images)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         if len(images) > 1 and "memory" in str(error).lower():  # then no batch of so many will be run
             return _mixing(model, images[:-1], alone)
         return f"a batch of {len(images)} fails: {words_of(error)}"

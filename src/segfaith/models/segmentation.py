@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segfaith.classes import read_classes
-from segfaith.errors import SampleError, SettingsError
+from segfaith.errors import SampleError, SettingsError, no_exit
 from segfaith.lookup import nearest
 from segfaith.models.outputs import logits_in
 from segfaith.types import Float
@@ -250,7 +250,7 @@ class SegmentationModel:
         inputs = self.normalise(images)
         if tensor is not None and tensor.is_floating_point():
             inputs = inputs.to(tensor.dtype)
-        with self.evaluating():
+        with self.evaluating(), no_exit(f"{self.name} cannot be run on RGB images of shape {tuple(inputs.shape)}"):
             output = logits_in(module(inputs))
         floating = output.is_floating_point()
         if output.ndim != 4 or len(output) != len(images) or not output.numel() or not floating:

@@ -172,13 +172,15 @@ def _ask(
         except (Exception, SystemExit) as error:
             raised = _said(error)
     trial.note("call", asked, raised)
-    trial.note("global_state", asked, listed("changed", changed))
-    for check, names in left_behind(model, copy).items():
-        trial.note(check, asked, listed("left on" if check in ("hooks", "gradients") else "changed", names))
+    behind = left_behind(model, copy).items()
+    left = {check: listed("left on" if check in ("hooks", "gradients") else "changed", one) for check, one in behind}
     inputs = ["the image"] if edited(image, given) else []
     inputs += ["the region"] if edited(target.region, region) else []
     inputs += ["requires_grad of the image"] if given.requires_grad else []
-    trial.note("inputs", asked, listed("changed", inputs))
+    left |= {"global_state": listed("changed", changed), "inputs": listed("changed", inputs)}
+    for check, wrong in left.items():
+        if wrong or not raised:  # a call that did not come to its end says only what is wrong
+            trial.note(check, asked, wrong)
     return None if raised else _usable(trial, asked, came, (image.shape[1], image.shape[2]))
 
 

@@ -11,80 +11,34 @@ import pandas as pd
 import pyarrow as pa
 
 from segfaith.errors import SettingsError
-from segfaith.evaluation.metrics import METRICS
+from segfaith.results.columns import CURVE_COLUMNS, RANDOMISATION_COLUMNS, REAL, Columns
 from segfaith.results.distinct import refuse_repeats
 from segfaith.results.labels import refuse_mixtures
-from segfaith.results.seals import read_json, sealed_table
+from segfaith.results.seals import DamagedFileError, read_json, sealed_table
 from segfaith.results.shards import planned_files, read_curves, read_randomisation, read_records, record_files
 
-_TEXT, _REAL, _INTEGER, _TRUTH = pa.string(), pa.float64(), pa.int64(), pa.bool_()
-
-RECORD_COLUMNS: dict[str, tuple[Any, str]] = {
-    "sample_id": (_TEXT, "id of the sample in its data set"),
-    "class_index": (_INTEGER, "target class c; null where no target was found"),
-    "method": (_TEXT, "method with its parameters, as in [methods] names"),
-    "target_area": (_REAL, "|M| as a fraction of all pixels"),
-    "target_iou": (_REAL, "intersection over union of the model's prediction of c with M"),
-    "majority_class": (_INTEGER, "class that the model predicts on most pixels of M"),
-    "head": (_TEXT, "what made the model's outputs probabilities: softmax, sigmoid, or (they were) probabilities"),
-    "kind": (_TEXT, "how the planted evidence decides (docs/scenes.md); null where none was planted"),
-    "s": (_REAL, "s_c(x, M), masked mean probability in [0, 1]"),
-    "s_target_deleted": (_REAL, "s_c(O(x, S_t), M)"),
-    "s_off_deleted": (_REAL, "s_c(O(x, S_o), M)"),
-    "s_baseline": (_REAL, "s_c(b, M), b = O(x, all pixels)"),
-    "s_inserted": (_REAL, "s_c(b with S_t put back from x, M)"),
-    "s_fair_deleted": (_REAL, 's_c with the n(k, M) highest pixels outside M occluded; needs leakage = "detailed"'),
-    "s_near_deleted": (_REAL, 's_c with the pixels of S_o near M occluded; needs leakage = "detailed"'),
-    "s_middle_deleted": (_REAL, "s_c with the pixels of S_o at a middle distance occluded; the same"),
-    "s_far_deleted": (_REAL, "s_c with the pixels of S_o far from M occluded; the same"),
-    "s_off_evidence_deleted": (_REAL, "s_c(O(x, S_o and E), M), E the planted evidence; s where S_o holds none of it"),
-    **{name: (_REAL, METRICS[name].meaning) for name in METRICS if name not in ("stability", "runtime_s")},
-    "stability": (_REAL, METRICS["stability"].meaning),
-    **{
-        f"stability_{name}": (_REAL, f"Pearson correlation with the map under {name}")
-        for name in ("noise", "brightness", "contrast", "blur", "flip")
-    },
-    "runtime_s": (_REAL, METRICS["runtime_s"].meaning),
-    "degenerate": (_TRUTH, "the map is constant (range below 1e-12)"),
-    "tied_share_target": (_REAL, "fraction of S_t that is there by the tie-break alone"),
-    "tied_share_off": (_REAL, "fraction of S_o that is there by the tie-break alone"),
-    "path": (_TEXT, "how the interventions were scored: incremental, or plain and why; null where they were not"),
-    "status": (_TEXT, "ok, skipped or failed"),
-    "reason": (_TEXT, "why a row is not ok, or which of its values are undefined (NaN)"),
+_SHAPE: dict[str, type] = {
+    "identity_sha256": str,
+    "settings.seed": int,
+    "settings.evaluation.occlusion": object,
+    "settings.execution.shard_size": int,
+    "model.name": str,
+    "model.weights": str,
+    "data.name": str,
+    "data.split": str,
+    "data.samples": list,
+    "methods": dict,
 }
-"""Columns of `records/*.parquet`: type and meaning. random_cells holds means over its three draws."""
-
-CURVE_COLUMNS: dict[str, tuple[Any, str]] = {
-    "sample_id": RECORD_COLUMNS["sample_id"],
-    "class_index": RECORD_COLUMNS["class_index"],
-    "method": RECORD_COLUMNS["method"],
-    "occlusion": (_TEXT, "operator"),
-    "k": (_REAL, "fraction of the region's pixels"),
-    "kind": (_TEXT, "target_deletion, off_deletion or insertion"),
-    "pixels": (_INTEGER, "n(k, R)"),
-    "s": RECORD_COLUMNS["s"],
-    "score": (_REAL, "s_c of the intervened image"),
-    "s_baseline": RECORD_COLUMNS["s_baseline"],
-    "value": (_REAL, "tdd, odd or insertion_gain at this operator and k"),
-    "value_abs": (_REAL, "mean over the method's draws of the absolute value; of odd it is odd_abs"),
+"""Keys of `run.json` without which no run can be read, and their types."""
+_OPTIONAL: dict[str, type] = {
+    "identity": dict,
+    "identity.sources": dict,
+    "settings.data": dict,
+    "settings.model": dict,
+    "versions": dict,
+    "model.classes": list,
 }
-"""Columns of `curves/*.parquet`."""
-
-
-RANDOMISATION_COLUMNS: dict[str, tuple[Any, str]] = {
-    "sample_id": RECORD_COLUMNS["sample_id"],
-    "class_index": RECORD_COLUMNS["class_index"],
-    "method": RECORD_COLUMNS["method"],
-    "stage": (_INTEGER, "how many parts of the model have weights drawn anew, from the head on; 0: none"),
-    "part": (_TEXT, "the part that was drawn anew last"),
-    "s": (_REAL, "s_c(x, M) of the model at this stage"),
-    "pearson": (_REAL, "correlation of the map with that of the trained model"),
-    "spearman": (_REAL, "rank correlation of the map with that of the trained model"),
-    "status": RECORD_COLUMNS["status"],
-    "reason": (_TEXT, "why a row is not ok, or why its correlations are undefined (NaN)"),
-    "finished": (_TRUTH, "whether the check went through all parts; false where it was stopped"),
-}
-"""Columns of `randomisation.parquet`."""
+"""Keys that are null or left out, or of these types."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,9 +117,7 @@ def load_run(directory: Path) -> RunData:
     )
 
 
-def write_rows(
-    path: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[Any, str]], identity: str
-) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Columns, identity: str) -> None:
     """Writes rows as sealed Parquet under a temporary name, then moves the file into place. A missing float is NaN.
 
     Args:
@@ -173,7 +125,7 @@ def write_rows(
     """
     fields = [pa.field(name, kind, metadata={"description": meaning}) for name, (kind, meaning) in columns.items()]
     arrays = [
-        pa.array([row.get(name, nan if kind == _REAL else None) for row in rows], kind, from_pandas=False)
+        pa.array([row.get(name, nan if kind == REAL else None) for row in rows], kind, from_pandas=False)
         for name, (kind, _) in columns.items()
     ]
     content = sealed_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), identity)
@@ -214,14 +166,38 @@ def read_description(directory: Path) -> dict[str, Any]:
     """A run's `run.json`.
 
     Raises:
-        SettingsError: no run there, or a file that is damaged or was edited.
+        SettingsError: no run there, or a file that is damaged, was edited, or does not say what a run is.
     """
     file = directory / "run.json"
     if not file.is_file():
         raise SettingsError(
             f"{directory} is no run directory: it has no run.json; make one with: segfaith run FILE -o DIR"
         )
-    return read_json(file)
+    description = read_json(file)
+    if wrong := _misshapen(description):
+        raise DamagedFileError(file, f"is no description of a run: {wrong}", "run it again into another directory")
+    return description
+
+
+def _misshapen(description: Mapping[str, Any]) -> str:
+    """What of a `run.json` has another shape than readers rely on, or ""."""
+    for key, kind in (_SHAPE | _OPTIONAL).items():
+        value: Any = description
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not (isinstance(value, kind) and value is not None) and not (key in _OPTIONAL and value is None):
+            return f"{key} is {'missing' if value is None else type(value).__name__}; expected {kind.__name__}"
+    size, samples, methods = (
+        description["settings"]["execution"]["shard_size"],
+        description["data"]["samples"],
+        description["methods"],
+    )
+    if size < 1:
+        return f"settings.execution.shard_size is {size}; expected at least 1"
+    names = [*samples, *(description["model"].get("classes") or [])]
+    if not all(isinstance(one, str) for one in names) or not all(isinstance(one, dict) for one in methods.values()):
+        return "expected data.samples and model.classes to be lists of text, and each of methods a table"
+    return ""
 
 
 def read_run(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segfaith.errors import SettingsError
+from segfaith.results.columns import Columns
 
 _MARK, _BLANK = b"segfaith-sha256:", b"0" * 64
 _OWNER, _SEAL = b"segfaith.identity", b"segfaith.seal"
 _SEAL_KEY = "sha256"
+OLDER = "carries no SHA-256: it was made by an older version of segfaith, or is damaged"
 
 
 class DamagedFileError(SettingsError):
@@ -48,13 +50,25 @@ def sealed_table(table: pa.Table, identity: str) -> bytes:
     return bytes(content)
 
 
-def read_table(path: Path, identity: str, columns: list[str] | None = None) -> pd.DataFrame:
+def read_table(path: Path, identity: str, expected: Columns, columns: list[str] | None = None) -> pd.DataFrame:
     """The rows of a sealed Parquet file, with these columns or all.
 
+    Args:
+        expected: the columns that it must have.
+
     Raises:
-        DamagedFileError: see `check_table`.
+        DamagedFileError: see `check_table`; or it lacks a column, or has it twice or of another type.
     """
-    return pd.read_parquet(BytesIO(check_table(path, identity)), columns=columns)
+    content = check_table(path, identity)
+    schema = pq.read_schema(BytesIO(content))
+    for name, (kind, _) in expected.items():
+        found = [str(schema.field(number).type) for number in schema.get_all_field_indices(name)]
+        if found != [str(kind)]:
+            raise DamagedFileError(path, f"has {' and '.join(found) or 'no'} column {name}; expected one of {kind}")
+    try:
+        return pd.read_parquet(BytesIO(content), columns=columns)
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(path, f"cannot be read ({error})") from error
 
 
 def check_table(path: Path, identity: str) -> bytes:
@@ -80,19 +94,29 @@ def owner_of(path: Path) -> str | None:
 def _opened(path: Path) -> tuple[bytes, str]:
     """The bytes of a sealed file, held against their digest, and the identity of its run."""
     try:
-        content = path.read_bytes()
+        content = _plain(path).read_bytes()
     except OSError as error:
         raise DamagedFileError(path, f"cannot be read ({error})") from error
     place = content.rfind(_MARK) + len(_MARK)
     if place < len(_MARK):
-        raise DamagedFileError(path, "carries no SHA-256: it is damaged, or not of this version of segfaith")
+        raise DamagedFileError(path, OLDER)
     view, end = memoryview(content), place + len(_BLANK)
     actual = sha256(view[:place])
     actual.update(_BLANK)
     actual.update(view[end:])
     if actual.hexdigest().encode() != content[place:end]:
         raise DamagedFileError(path, "is damaged: its content does not match its SHA-256")
-    return content, pq.read_schema(BytesIO(content)).metadata[_OWNER].decode()
+    try:
+        return content, pq.read_schema(BytesIO(content)).metadata[_OWNER].decode()
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:  # sealed, but not by segfaith
+        raise DamagedFileError(path, f"cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _plain(path: Path) -> Path:
+    """A path that is a file, or nothing: a pipe or a device would be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is no file")
+    return path
 
 
 def sealed_json(content: Mapping[str, Any]) -> str:
@@ -111,15 +135,13 @@ def read_json(path: Path) -> dict[str, Any]:
         "very run stays"
     )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(_plain(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(path, f"cannot be read ({error})", remedy) from error
     if not isinstance(content, dict):
         raise DamagedFileError(path, "cannot be read (it is no table)", remedy)
     if _SEAL_KEY not in content:
-        raise DamagedFileError(
-            path, "carries no SHA-256: it is not of this version of segfaith", f"{remedy} if it is of this version too"
-        )
+        raise DamagedFileError(path, OLDER, "run it again into another directory")
     if content[_SEAL_KEY] != _digest(content):
         raise DamagedFileError(path, "is damaged or was edited: its content does not match its SHA-256", remedy)
     return content

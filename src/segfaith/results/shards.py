@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from segfaith.paths import check_ids
+from segfaith.results.columns import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RECORD_COLUMNS
 from segfaith.results.seals import DamagedFileError, check_table, read_table
 
 
@@ -41,13 +42,13 @@ def read_records(
         columns: these alone, `sample_id`, `method` and `status` among them, or all.
 
     Raises:
-        DamagedFileError: one of its files is damaged or another run's, or its records have rows that are missing, twice
-            or of others.
+        DamagedFileError: one of its files is damaged or another run's, it has other columns, or its records have
+            rows that are missing, twice or of others.
     """
     if file.name not in planned:
         raise DamagedFileError(file, f"is no shard of its run, which has {len(planned)}")
     identity, expected = description["identity_sha256"], product(planned[file.name], description["methods"])
-    records = read_table(file, identity, columns)
+    records = read_table(file, identity, RECORD_COLUMNS, columns)
     _hold(file, zip(records["sample_id"], records["method"], strict=True), expected)
     lists = [description["settings"]["evaluation"].get(name) for name in ("k", "occlusion")]
     several = any(isinstance(one, list) and one[1:] for one in lists)
@@ -68,7 +69,10 @@ def read_curves(file: Path, records: pd.DataFrame, description: Mapping[str, Any
     path = _curve_file(file)
     if not path.exists():
         return None
-    curves, measured = read_table(path, description["identity_sha256"]), records[records["status"] == "ok"]
+    curves, measured = (
+        read_table(path, description["identity_sha256"], CURVE_COLUMNS),
+        records[records["status"] == "ok"],
+    )
     once = curves.drop_duplicates(["sample_id", "method", "occlusion", "k", "kind"])
     if len(once) < len(curves):
         raise DamagedFileError(path, f"has {len(curves) - len(once)} rows twice")
@@ -94,7 +98,7 @@ def read_randomisation(directory: Path, description: Mapping[str, Any]) -> pd.Da
     file = directory / "randomisation.parquet"
     if not file.exists():
         return None
-    rows = read_table(file, description["identity_sha256"])
+    rows = read_table(file, description["identity_sha256"], RANDOMISATION_COLUMNS)
     keys = Counter(zip(rows["sample_id"], rows["method"], rows["stage"], strict=True))
     known = set(product(description["data"]["samples"], description["methods"]))
     for (sample, method, stage), count in keys.items():

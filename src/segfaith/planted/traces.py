@@ -23,7 +23,7 @@ def left_behind(original: SegmentationModel, copy: SegmentationModel) -> dict[st
     return {
         "hooks": [names[name] for name in kept if _hooks(was[name]) != _hooks(now[name])],
         "gradients": [name for name, tensor in others.items() if tensor.grad is not None],
-        "flags": [*flags, *_unlike(_plain(vars(original)), _plain(vars(copy)))],
+        "flags": [*flags, *_unlike(_plain(vars(original)), _plain(vars(copy) | {"channels": original.channels}))],
         "weights": [
             *(name for name in sorted(was.keys() | now.keys()) if name not in kept),
             *sorted(tensors.keys() ^ others.keys()),

@@ -179,9 +179,8 @@ def _ask(
     inputs += ["the region"] if edited(target.region, region) else []
     inputs += ["requires_grad of the image"] if given.requires_grad else []
     left["inputs"] = listed("changed", inputs)
-    for check, wrong in left.items():
-        if wrong or not raised:  # a call that did not come to its end says only what is wrong
-            trial.note(check, asked, wrong)
+    for check, wrong in left.items() if not raised else [one for one in left.items() if one[1]]:
+        trial.note(check, asked, wrong)  # a call that did not come to its end says only what is wrong
     return None if raised else _usable(trial, asked, came, (image.shape[1], image.shape[2]))
 
 

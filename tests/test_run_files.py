@@ -229,10 +229,9 @@ MISSHAPEN: list[tuple[str, Any, str]] = [
     ("settings.execution.shard_size", "8", "shard_size is str; expected int"),
     ("settings.evaluation", [], "settings.evaluation.occlusion is missing"),
     ("data.samples", "abcd", "data.samples is str; expected list"),
-    ("data.samples", [1, 2], "expected data.samples and model.classes to be lists of text"),
     ("data.name", None, "data.name is missing"),
     ("model", "net", "model.name is missing"),
-    ("model.classes", [1], "lists of text"),
+    ("model.classes", [1], "a list of text"),
     ("methods", ["gpa"], "methods is list; expected dict"),
     ("methods", {"gpa": 3}, "each of methods a table"),
 ]

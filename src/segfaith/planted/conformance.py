@@ -131,7 +131,7 @@ def check_method(
     """
     try:
         instance = resolve_method(name, {})
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         words = f"expected a method that can be imported; {_said(error)}; mend its name or its module"
         return [Finding("import", False, words)]
     if "file" in instance.method.needs:

@@ -187,16 +187,12 @@ def _misshapen(description: Mapping[str, Any]) -> str:
             value = value.get(part) if isinstance(value, dict) else None
         if not (isinstance(value, kind) and value is not None) and not (key in _OPTIONAL and value is None):
             return f"{key} is {'missing' if value is None else type(value).__name__}; expected {kind.__name__}"
-    size, samples, methods = (
-        description["settings"]["execution"]["shard_size"],
-        description["data"]["samples"],
-        description["methods"],
-    )
+    size, classes = description["settings"]["execution"]["shard_size"], description["model"].get("classes") or []
     if size < 1:
         return f"settings.execution.shard_size is {size}; expected at least 1"
-    names = [*samples, *(description["model"].get("classes") or [])]
-    if not all(isinstance(one, str) for one in names) or not all(isinstance(one, dict) for one in methods.values()):
-        return "expected data.samples and model.classes to be lists of text, and each of methods a table"
+    tables = all(isinstance(one, dict) for one in description["methods"].values())
+    if not all(isinstance(one, str) for one in classes) or not tables:
+        return "expected model.classes to be a list of text, and each of methods a table"
     return ""
 
 

@@ -120,8 +120,6 @@ def _verdict(model: SegmentationModel, traced: _Traced, image: Image) -> str:
     """Why no graph scores images of this size; "" where `traced` holds one that may."""
     try:
         if traced.graph is None:
-            with torch.no_grad():
-                model.logits(image[None])  # what the module keeps of its last pass can be copied then
             with model.evaluating():
                 traced.graph = Graph(model.module, image[None])
         graph, thorough = traced.graph, len(traced.verdicts) < THOROUGH

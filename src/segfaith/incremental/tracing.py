@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.fx.experimental.optimization import fuse
+from torch.utils._pytree import tree_leaves
 
 from segfaith.types import Float, Tensor
 
@@ -20,9 +21,15 @@ def trace(module: nn.Module, image: Float[Tensor, "1 3 H W"]) -> nn.Module:
     Raises:
         Exception: whatever tracing raises for a module that cannot be traced.
     """
-    root = deepcopy(module)
+    root = _copy(module)
     graph = _Tracer(root, image).trace(root)
     return fuse(fx.GraphModule(root, graph), inplace=True, no_trace=True)
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A copy also of a module that keeps maps of an earlier pass together with their graph."""
+    kept = (one for part in module.modules() for one in tree_leaves(list(vars(part).values())))
+    return deepcopy(module, {id(one): one.detach() for one in kept if isinstance(one, Tensor) and not one.is_leaf})
 
 
 class _Tracer(fx.Tracer):

@@ -19,3 +19,4 @@ for number in range(200):
         frames.append(segfaith.evaluate(model, sample.image, target, maps)[["odd_abs", "leak_abs", "tdd"]])
 results = pd.concat(frames).groupby("method")
 print(pd.concat({"mean": results.mean(), "median": results.median()}, axis=1).round(3).to_string())
+print("scenes on which Leak abs has a value:", results["leak_abs"].count().to_dict())

@@ -169,7 +169,8 @@ def _agreements(rows: pd.DataFrame, groups: Sequence[str]) -> list[str]:
 def _leakage(rows: pd.DataFrame, kinds: Sequence[str], methods: Sequence[str]) -> list[str]:
     """By how much OT abs punishes evidence outside: in words, and both leakages with and without its part."""
     own = [name for name in methods if name.partition("@")[0] not in CONTROLS]
-    rows = rows.assign(leak_beyond=list(map(leakage, rows["odd_beyond_abs"], rows["tdd"])))
+    beyond = pd.Series(list(map(leakage, rows["odd_beyond_abs"], rows["tdd"])), rows.index, dtype=float)
+    rows = rows.assign(leak_beyond=beyond.where(rows["leak_abs"].notna()))  # of a control's draws all must have one
     body, words = [], []
     for kind in kinds:
         groups = rows[rows["kind"] == kind].groupby("method")

@@ -122,7 +122,7 @@ def test_no_data_set_has_a_bad_id() -> None:
         Dataset("mine", "val", ["a", ".."], None, unread, unread)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["/tmp/elsewhere", "../..", None])
+@pytest.mark.parametrize("name", ["/elsewhere", "../..", None])
 def test_records_with_a_bad_id_are_refused(tmp_path: Path, name: str | None) -> None:
     """Records and `run.json` agree on it: whoever made them wanted it there."""
     run = make_run(tmp_path / "run", samples=("a", "b"), skipped=0, failed=0, curves=False)

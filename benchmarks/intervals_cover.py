@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from segfaith.results import intervals
-from segfaith.results.intervals import MEAN, POOLED, TRIMMED, estimate
+from segfaith.results.statistics import intervals
+from segfaith.results.statistics.intervals import MEAN, POOLED, TRIMMED, estimate
 
 Array = NDArray[np.float64]
 COUNTS, TRIALS, BOOTSTRAPS = (6, 12, 20, 40, 100), 4000, 400

@@ -12,7 +12,7 @@ import torch
 
 import segfaith
 from segfaith.attribution.fusion import fuse
-from segfaith.benchmark.executors import find_target, prepare
+from segfaith.benchmark.runner import find_target, prepare
 from segfaith.benchmark.settings import read_settings
 
 settings, run = Path(sys.argv[1]), Path(sys.argv[2])

@@ -5,7 +5,7 @@ import sys
 from PIL import Image, ImageDraw, ImageFont
 
 from segfaith.data import open_dataset
-from segfaith.results.overlay import outlined
+from segfaith.results.figures.overlay import outlined
 from segfaith.targets import dominant_target
 
 COLUMNS, ROWS, SIZE, HEAD = 4, 3, 224, 20

@@ -15,7 +15,7 @@ from PIL import Image
 import segfaith
 from segfaith.benchmark.settings import make_settings
 from segfaith.cli import main
-from segfaith.results.records import read_run
+from segfaith.results.records.runs import read_run
 
 CLASSES = ["background", "box", "disc"]
 SIZE = (40, 56)

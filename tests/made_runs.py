@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from segfaith.evaluation.metrics import leakage
-from segfaith.results.columns import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RECORD_COLUMNS
-from segfaith.results.records import replace_file, write_rows
-from segfaith.results.seals import owner_of, read_json, sealed_json, sealed_table
+from segfaith.results.records.files import replace_file, write_rows
+from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RECORD_COLUMNS
+from segfaith.results.records.seals import owner_of, read_json, sealed_json, sealed_table
 
 TDD = {"gpa": 0.26, "ega": 0.25, "ria": 0.5, "dea": 0.42, "random_cells": 0.1, "mask": 0.12}
 OT = {"gpa": 0.3, "ega": 0.28, "ria": 0.2, "dea": 0.25, "random_cells": 0.15, "mask": 0.1}

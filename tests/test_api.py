@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import segfaith
 from segfaith import Method, SampleError, SegmentationModel, SettingsError, Target
 from segfaith.attribution.cam import gpa
-from segfaith.results.columns import RECORD_COLUMNS
+from segfaith.results.records.schema import RECORD_COLUMNS
 from toys import PixelScorer, SmallCNN, plain
 
 SIZE = (28, 36)

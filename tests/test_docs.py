@@ -17,7 +17,7 @@ from segfaith.cli import app
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.planted.card import card_text
 from segfaith.planted.training import Recipe
-from segfaith.results.columns import RECORD_COLUMNS
+from segfaith.results.records.schema import RECORD_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,16 +10,17 @@ from PIL import Image
 
 from folder_runs import command, content, make_project, toml, write_settings
 from made_runs import edit_description, edit_rows, make_run
-from segfaith.benchmark import executors
+from segfaith.benchmark import runner as executors
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.status import read_states
 from segfaith.data.dataset import Dataset
 from segfaith.data.datasets import open_dataset
 from segfaith.errors import SettingsError
 from segfaith.paths import LONGEST, inside, map_name, refusal
-from segfaith.results.figures import write_figures
-from segfaith.results.pictures import write_pictures
-from segfaith.results.records import create_file, load_run, replace_file
+from segfaith.results.figures.save import write_figures
+from segfaith.results.figures.tiles import write_pictures
+from segfaith.results.records.files import create_file, replace_file
+from segfaith.results.records.runs import load_run
 from segfaith.scores import BatchSize
 
 REFUSED = {

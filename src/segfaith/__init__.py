@@ -23,9 +23,9 @@ _HOMES = {
     "explain": "segfaith.api",
     "load_image": "segfaith.data.images",
     "load_model": "segfaith.models",
-    "overlay": "segfaith.results.overlay",
+    "overlay": "segfaith.results.figures.overlay",
     "predicted_target": "segfaith.api",
-    "run": "segfaith.benchmark.executors",
+    "run": "segfaith.benchmark.runner",
     "wrap": "segfaith.models.segmentation",
 }
 __all__ = ["__version__", *sorted(_HOMES)]

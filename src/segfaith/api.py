@@ -20,7 +20,7 @@ from segfaith.errors import SampleError, SettingsError
 from segfaith.models.probe import probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
-from segfaith.results.columns import RECORD_COLUMNS
+from segfaith.results.records.schema import RECORD_COLUMNS
 from segfaith.scores import BatchSize
 from segfaith.targets import class_target, dominant_target
 from segfaith.types import Image, Map, Target

@@ -14,3 +14,6 @@ IGNORE = 255
 
 COUNTERPART = "counterpart"
 """The kind of planted evidence of a class that is decided by the absence of a part: no pixels are its evidence."""
+
+CONTROLS = ("random", "random_cells", "mask")
+"""Methods that explain nothing and are there for comparison."""

@@ -13,7 +13,7 @@ from typing import Any
 from segfaith.benchmark.settings import Settings, anchor, anchored, make_settings, override
 from segfaith.errors import SettingsError
 from segfaith.models.weights import file_digest
-from segfaith.results.records import read_description
+from segfaith.results.records.runs import read_description
 
 
 def settings_of(directory: Path, overrides: Sequence[str] = (), allowed: Iterable[str] = ()) -> Settings:

@@ -8,9 +8,9 @@ from typing import Any
 
 from segfaith.benchmark.lock import RunIsBusyError, at_work
 from segfaith.errors import SettingsError
-from segfaith.results.records import read_description
-from segfaith.results.seals import DamagedFileError, owner_of
-from segfaith.results.shards import planned_files, read_curves, read_randomisation, read_records, record_files
+from segfaith.results.records.runs import read_description
+from segfaith.results.records.seals import DamagedFileError, owner_of
+from segfaith.results.records.shards import planned_files, read_curves, read_randomisation, read_records, record_files
 
 ASIDE = "damaged"
 """Folder of a run directory in which files lie that were set aside."""

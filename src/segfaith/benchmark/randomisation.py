@@ -22,16 +22,16 @@ from torch import nn
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance
-from segfaith.benchmark.executors import Prepared, find_target
 from segfaith.benchmark.ownership import check_own
+from segfaith.benchmark.runner import Prepared, find_target
 from segfaith.benchmark.worker import ELSEWHERE, to_device
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
-from segfaith.evaluation.stability import pearson
+from segfaith.evaluation.correlation import pearson
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
 from segfaith.randomness import generator
-from segfaith.results.columns import RANDOMISATION_COLUMNS
-from segfaith.results.records import write_rows
+from segfaith.results.records.files import write_rows
+from segfaith.results.records.schema import RANDOMISATION_COLUMNS
 from segfaith.scores import BatchSize
 from segfaith.types import Image, Map, Target, Tensor
 

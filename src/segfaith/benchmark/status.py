@@ -16,8 +16,8 @@ import pandas as pd
 from segfaith.benchmark.lock import at_work, is_at_work
 from segfaith.errors import SettingsError
 from segfaith.paths import inside
-from segfaith.results.records import read_description
-from segfaith.results.shards import planned_files, read_records, record_files
+from segfaith.results.records.runs import read_description
+from segfaith.results.records.shards import planned_files, read_records, record_files
 
 STATUS = ["sample_id", "method", "status"]
 SUITE_FILE, FAILURE_FILE = "suite.json", "failure.json"

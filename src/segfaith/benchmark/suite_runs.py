@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
-from segfaith.benchmark import executors
+from segfaith.benchmark import runner as executors
 from segfaith.benchmark.lock import RunIsBusyError, alone
 from segfaith.benchmark.plan import RESULTS_VERSION, Plan, differences, make_plan, resolve_methods
 from segfaith.benchmark.settings import Settings
@@ -19,8 +19,9 @@ from segfaith.data.dataset import Dataset
 from segfaith.errors import SegfaithError, SettingsError
 from segfaith.models import MODELS
 from segfaith.models.weights import file_digest
-from segfaith.results import distinct
-from segfaith.results.records import read_description, replace_file
+from segfaith.results.records import identity as distinct
+from segfaith.results.records.files import replace_file
+from segfaith.results.records.runs import read_description
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from segfaith.benchmark.rows import Explained, Measured, constant, curve_rows, f
 from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.constants import IGNORE
 from segfaith.errors import SampleError, SampleSkipped
+from segfaith.evaluation.correlation import pearson
 from segfaith.evaluation.evidence_score import evidence_scores
 from segfaith.evaluation.interventions import distance_bands, rank, score_interventions
 from segfaith.evaluation.map_properties import map_properties
 from segfaith.evaluation.ranking import tie_ranks
-from segfaith.evaluation.stability import pearson
 from segfaith.evidence.gradient import clock
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder

@@ -54,7 +54,8 @@ def verify_precision_command(
     from dataclasses import replace
     from math import isnan
 
-    from segfaith.benchmark import executors, precision
+    from segfaith.benchmark import fast_modes as precision
+    from segfaith.benchmark import runner as executors
     from segfaith.benchmark.settings import find_settings, read_settings
 
     prepared = executors.prepare(read_settings(find_settings(config), settings or []))

@@ -27,12 +27,14 @@ def report(
 ) -> None:
     """Print the tables of one or several runs and the claims that hold; write tables, tests and conclusions."""
     from segfaith.benchmark.status import absent_runs
-    from segfaith.results import records, tables, trust
-    from segfaith.results.claims import check_claims, interval_words
-    from segfaith.results.conclusions import write_conclusions
-    from segfaith.results.figures import write_figures
-    from segfaith.results.report import write_report
-    from segfaith.results.significance_page import write_significance
+    from segfaith.results.figures.save import write_figures
+    from segfaith.results.records import runs as records
+    from segfaith.results.report.conclusions import write_conclusions
+    from segfaith.results.report.html import write_report
+    from segfaith.results.report.significance_page import write_significance
+    from segfaith.results.statistics import evidence as trust
+    from segfaith.results.statistics import summary as tables
+    from segfaith.results.statistics.claims import check_claims, interval_words
 
     data = records.load_runs(runs)
     absent = [sentence for directory in runs for sentence in absent_runs(directory)]

@@ -26,7 +26,7 @@ def run_command(
     ] = None,
 ) -> None:
     """Run the benchmark that CONFIG describes, or resume it."""
-    from segfaith.benchmark import executors
+    from segfaith.benchmark import runner as executors
     from segfaith.benchmark.settings import find_settings, read_settings
     from segfaith.benchmark.status import forget_failed
 
@@ -49,7 +49,7 @@ def run_command(
 
 
 def _print_plan(prepared: Any) -> None:
-    from segfaith.benchmark.executors import seconds_per_pass
+    from segfaith.benchmark.runner import seconds_per_pass
 
     plan, model = prepared.plan, prepared.model
     each = seconds_per_pass(prepared)
@@ -76,7 +76,7 @@ def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:
 
 
 def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
-    from segfaith.benchmark.executors import run_shards
+    from segfaith.benchmark.runner import run_shards
 
     plan = prepared.plan
     left = sum(len(plan.shards[shard]) for shard in todo)
@@ -98,9 +98,9 @@ def _summarise(directory: Path, first: str = "") -> int:
     Returns:
         1 if nothing was measured or samples are still to go, else 0.
     """
-    from segfaith.results import tables
-    from segfaith.results.pictures import write_pictures
-    from segfaith.results.records import read_run
+    from segfaith.results.figures.tiles import write_pictures
+    from segfaith.results.records.runs import read_run
+    from segfaith.results.statistics import summary as tables
 
     description, records = read_run(directory)
     pictures = write_pictures(directory, description, records)  # before a reader of what is printed may go away
@@ -152,7 +152,7 @@ def randomise_command(
     ] = None,
 ) -> None:
     """Check whether maps depend on what the model has learnt: draw its weights anew, head first, and compare."""
-    from segfaith.results.records import find_runs
+    from segfaith.results.records.runs import find_runs
 
     runs, failed = find_runs([directory]), 0
     told: list[str] = []  # said at the end: a reader who goes away must not stop the other runs
@@ -180,7 +180,8 @@ def randomise_command(
 
 
 def _randomise(run: Path, n: int, overrides: list[str], allowed: list[str]) -> Path:
-    from segfaith.benchmark import executors, randomisation
+    from segfaith.benchmark import randomisation
+    from segfaith.benchmark import runner as executors
     from segfaith.benchmark.foreign import settings_of
 
     prepared = executors.prepare(settings_of(run, overrides, allowed))

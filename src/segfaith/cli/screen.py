@@ -77,7 +77,7 @@ def on_the_way(text: str) -> None:
 
 def print_tables(summary: Any, titles: Sequence[str]) -> None:
     """Prints a summary of `tables.summarise`, a table for each data set and title of `tables.STATISTICS`."""
-    from segfaith.results import tables
+    from segfaith.results.statistics import summary as tables
 
     for title in titles:
         for data, group in summary.groupby("data", sort=False):

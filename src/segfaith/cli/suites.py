@@ -104,8 +104,8 @@ def _run_with_progress(suite: Any, directory: Path, *, retry_failed: bool) -> in
 def _summarise(directory: Path, outcomes: Sequence[Any]) -> int:
     """Prints the table over the directory's finished runs and which runs of this call are not among them."""
     from segfaith.benchmark.status import read_states
-    from segfaith.results import tables
-    from segfaith.results.records import read_run
+    from segfaith.results.records.runs import read_run
+    from segfaith.results.statistics import summary as tables
 
     states = read_states(directory)
     measured = [one.name for one in states if one.state == "finished" and one.measured]

@@ -18,7 +18,7 @@ from segfaith.models import load_model
 from segfaith.models.weights import file_digest
 from segfaith.planted.proof import Proof, prove
 from segfaith.planted.training import Recipe, train
-from segfaith.results.records import replace_file
+from segfaith.results.records.files import replace_file
 
 WEIGHTS, CARD, TEXT, LOG = "scenes.safetensors", "scenes.json", "scenes.md", "training.csv"
 

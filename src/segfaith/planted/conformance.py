@@ -34,7 +34,7 @@ from segfaith.targets import dominant_target, majority_class
 from segfaith.types import Image, Map, Planted, Sample, Target, Tensor
 
 _Asked = tuple[Sample, Target, Planted]
-CONTROLS = ("random", "random_cells")
+RANDOM_CONTROLS = ("random", "random_cells")
 SAME, ALIKE = 1e-5, 1e-3
 """Maps in [0, 1]: two calls may differ by at most SAME at any pixel; two targets must by more than ALIKE on average."""
 FLAT_SCENES = 0.1
@@ -265,7 +265,7 @@ def _flat(heatmap: Map) -> bool:
 
 def _try_scenes(trial: _Trial, model: SegmentationModel, scenes: int, size: int) -> list[Finding]:
     """Asks about scenes that the model predicts right, and compares the evidence score with the controls'."""
-    controls = {name: resolve_method(name, {}) for name in CONTROLS}
+    controls = {name: resolve_method(name, {}) for name in RANDOM_CONTROLS}
     rows: list[tuple[str, dict[str, float]]] = []
     flat = right = 0
     for sample, target, planted in islice(_right_scenes(model, TRIED * scenes, size, trial.seed), scenes):
@@ -315,14 +315,14 @@ def _found(maps: Sequence[Map], planted: Planted) -> float:
 def _above_controls(name: str, rows: Sequence[tuple[str, Mapping[str, float]]]) -> Finding:
     def means(kind: str | None) -> dict[str, float]:
         chosen = [scores for one, scores in rows if kind in (None, one)]
-        return {key: mean(scores[key] for scores in chosen) for key in (name, *CONTROLS)}
+        return {key: mean(scores[key] for scores in chosen) for key in (name, *RANDOM_CONTROLS)}
 
     def told(scores: Mapping[str, float]) -> str:
         return ", ".join(f"{key} {value:.3f}" for key, value in scores.items())
 
     total, counts = means(None), Counter(kind for kind, _ in rows)
     parts = "; ".join(f"{kind} ({count}): {told(means(kind))}" for kind, count in sorted(counts.items()))
-    passed = total[name] > max(total[control] for control in CONTROLS)
+    passed = total[name] > max(total[control] for control in RANDOM_CONTROLS)
     words = (
         "expected a mean average precision on the planted evidence above the random controls'; came on "
         f"{len(rows)} scenes that the model predicts right: {told(total)}; by kind {parts}"

@@ -1,0 +1,178 @@
+"""How far each fast mode moves what a run measures, and how much time it saves: `segfaith verify-precision`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import spearmanr
+
+from segfaith.attribution.explain import gather, sample_rng
+from segfaith.attribution.methods import resolve_method
+from segfaith.benchmark.runner import Prepared, find_target
+from segfaith.benchmark.worker import evaluate_sample, to_device
+from segfaith.errors import SampleError, SettingsError
+from segfaith.evidence.regions import RegionKind
+from segfaith.occlusion import grid_partition
+from segfaith.perturbation import clean_variant
+from segfaith.scores import BatchSize
+from segfaith.types import Float, Image, InterventionEvidence, Target, Tensor
+
+LEAST_DROP = 1e-3
+"""Cells whose drop in the plain loop is above this enter the rank correlation."""
+METRICS = ("tdd", "tdd_gain", "odd", "stability")
+DEFAULT_MODES = ("exact", "bf16", "adaptive")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to compute intervention evidence: settings of `[execution]` and of the method."""
+
+    name: str
+    meaning: str
+    incremental: bool = True
+    compile: bool = False
+    precision: str = "fp32"
+    regions: RegionKind = "grid"
+
+
+PLAIN = Mode("plain", "whole images one by one through the model itself", incremental=False)
+MODES = {
+    mode.name: mode
+    for mode in (
+        PLAIN,
+        Mode("exact", "incremental inference in float32, the default"),
+        Mode("compile", "whole images through torch.compile (execution.compile = true)", compile=True),
+        Mode("tf32", "incremental, TF32 on the GPU (methods.ria.precision = 'tf32')", precision="tf32"),
+        Mode("bf16", "incremental, bfloat16 (methods.ria.precision = 'bf16')", precision="bf16"),
+        Mode("adaptive", "cells refined where they matter (methods.ria.regions = 'adaptive')", regions="adaptive"),
+        Mode("superpixels", "SLIC superpixels (methods.ria.regions = 'superpixels')", regions="superpixels"),
+    )
+}
+
+
+def verify_precision(
+    prepared: Prepared,
+    modes: Sequence[str] = DEFAULT_MODES,
+    *,
+    stability: bool = True,
+    on_step: Callable[[str], None] = lambda words: None,
+) -> pd.DataFrame:
+    """Measures RIA and DEA on a plan's samples in several modes, each against the plain one-by-one loop on the grid.
+
+    Returns:
+        One row per mode, first `plain`: `drop_error` (largest absolute difference of a cell's drop; NaN where the mode
+        has other regions), `spearman` (of the grid's drops above 1e-3 with the mode's, or with what it paints on these
+        cells on average; least over the samples), for `ria` and `dea` the mean of each metric over the samples where it
+        is defined and its largest change on a sample (`dea_tdd`, `dea_tdd_change`, ...), `seconds` of RIA's evidence
+        per sample, `speedup`, and `path` (of the records). `tdd_gain` is over `random_cells` on the mode's own regions.
+        A mode that cannot be run has NaN and its reason in `note`. `attrs["samples"]` counts the samples that were
+        measured; those that the plain loop cannot explain are named to `on_step` and left out.
+
+    Raises:
+        SettingsError: an unknown mode, or no sample could be measured.
+    """
+    unknown = [name for name in modes if name not in MODES]
+    if unknown:
+        raise SettingsError(f"unknown mode {unknown[0]!r}; known: {', '.join(list(MODES)[1:])}")
+    chosen = [PLAIN, *(MODES[name] for name in dict.fromkeys(modes) if name != PLAIN.name)]
+    measured: dict[str, list[dict[str, Any]]] = {mode.name: [] for mode in chosen}
+    notes: dict[str, str] = {}
+    for sample_id in prepared.plan.ids:
+        try:
+            sample = prepared.plan.dataset.load(sample_id, prepared.plan.settings.data.size)
+            image, target = to_device(prepared.model, sample.image, find_target(prepared, sample))
+            on_step(f"{sample_id}: {PLAIN.name}")
+            measured[PLAIN.name].append(_measure(prepared, PLAIN, sample_id, image, target, stability))
+        except SampleError as error:
+            on_step(f"{sample_id}: left out: {error}")
+            continue
+        for mode in chosen[1:]:
+            if mode.name in notes:
+                continue
+            on_step(f"{sample_id}: {mode.name}")
+            try:
+                measured[mode.name].append(_measure(prepared, mode, sample_id, image, target, stability))
+            except Exception as error:  # a mode that cannot run here says so in its row
+                notes[mode.name] = f"{sample_id}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    samples = len(measured[PLAIN.name])
+    if not samples:
+        raise SettingsError("no sample of these settings could be measured; see the messages, or ask for more samples")
+    rows = [_row(mode, measured[PLAIN.name], measured[mode.name], notes.get(mode.name, "")) for mode in chosen]
+    frame = pd.DataFrame(rows).set_index("mode")
+    frame.attrs["samples"] = samples
+    return frame
+
+
+def _measure(
+    prepared: Prepared, mode: Mode, sample_id: str, image: Image, target: Target, stability: bool
+) -> dict[str, Any]:
+    settings, model = prepared.plan.settings, prepared.model
+    tables = settings.methods.tables()
+    for name in ("ria", "dea", "random_cells"):
+        tables[name] = tables.get(name, {}) | {"precision": mode.precision, "regions": mode.regions}
+    methods = [resolve_method(name, tables) for name in ("ria", "dea", "random_cells")]
+    batch = BatchSize(1 if mode is PLAIN else settings.execution.batch_size)
+    rng = sample_rng(settings.seed, sample_id)
+    before = model.incremental, model.compile
+    model.incremental, model.compile = mode.incremental, mode.compile
+    try:
+        seconds, drops = nan, torch.empty(0)
+        for _ in range(2):  # the first run compiles and fills caches
+            start = perf_counter()
+            gathered = gather(model, clean_variant(image, target.region), target.class_index, methods[:1], batch, rng)
+            evidence = gathered.intervention[methods[0].regions]
+            if isinstance(evidence, Exception):
+                raise evidence
+            drops = _per_cell(evidence, methods[0].regions.grid) if mode.regions != "grid" else evidence.drop[0]
+            seconds = perf_counter() - start
+            if mode is PLAIN:
+                break
+        result = evaluate_sample(
+            model, sample_id, image, target, methods, settings.evaluation, seed=settings.seed, batch=batch,
+            stability=stability,
+        )  # fmt: skip
+    finally:
+        model.incremental, model.compile = before
+    found: dict[str, Any] = {"drops": drops.cpu().numpy(), "seconds": seconds, "path": result.records[0]["path"]}
+    for record in result.records[:2]:
+        if record["status"] != "ok":
+            raise SampleError(record["reason"])
+        found |= {f"{record['method']}_{metric}": record[metric] for metric in METRICS}
+    return found
+
+
+def _per_cell(evidence: InterventionEvidence, grid: int) -> Float[Tensor, "R"]:
+    """What one image's map is on the cells of a grid, on average."""
+    painted = evidence.value[0][evidence.regions[0]].flatten()
+    cells = grid_partition((evidence.regions.shape[1], evidence.regions.shape[2]), grid).to(painted.device).flatten()
+    pixels = cells.bincount(minlength=grid**2)
+    return cells.bincount(painted, minlength=grid**2) / pixels.clamp(min=1)
+
+
+def _row(mode: Mode, plain: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], note: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"mode": mode.name, "meaning": mode.meaning, "note": note}
+    if note or not found:
+        return row
+    pairs = list(zip(plain, found, strict=True))
+    errors = [float(np.abs(a["drops"] - b["drops"]).max()) for a, b in pairs]
+    row["drop_error"] = float(np.max(errors)) if mode.regions == "grid" else nan
+    correlations = [_rank_correlation(a["drops"], b["drops"]) for a, b in pairs]
+    row["spearman"] = min((value for value in correlations if not isnan(value)), default=nan)
+    for key in (f"{method}_{metric}" for method in ("ria", "dea") for metric in METRICS):
+        row[key] = float(pd.Series([b[key] for _, b in pairs]).mean())  # of those that are defined
+        row[f"{key}_change"] = float(pd.Series([abs(a[key] - b[key]) for a, b in pairs]).max())
+    row["path"] = "; ".join(dict.fromkeys(b["path"] for _, b in pairs))
+    row["seconds"] = float(np.median([b["seconds"] for _, b in pairs]))
+    row["speedup"] = float(np.median([a["seconds"] / b["seconds"] for a, b in pairs]))
+    return row
+
+
+def _rank_correlation(plain: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's, over cells whose drop in the plain loop exceeds 1e-3; NaN for fewer than three of them."""
+    counts = plain > LEAST_DROP
+    return float(spearmanr(plain[counts], other[counts]).statistic) if counts.sum() > 2 else nan

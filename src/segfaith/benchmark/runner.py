@@ -1,0 +1,284 @@
+"""Runs a plan shard by shard into a run directory that describes itself and resumes."""
+
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from segfaith.benchmark.description import describe
+from segfaith.benchmark.lock import at_work
+from segfaith.benchmark.ownership import check_own, set_damaged_aside, whose_records
+from segfaith.benchmark.plan import (
+    Plan,
+    check_classes,
+    differences,
+    make_plan,
+    record_file,
+    target_class,
+)
+from segfaith.benchmark.settings import Settings
+from segfaith.benchmark.warm_up import warm_up
+from segfaith.benchmark.worker import SampleResult, evaluate_sample, predicted_labels, to_device, unmeasured
+from segfaith.errors import SettingsError
+from segfaith.evidence.gradient import clock
+from segfaith.models import load_model
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.paths import inside, map_name
+from segfaith.results.figures.overlay import picture
+from segfaith.results.records.files import create_file, write_rows
+from segfaith.results.records.runs import read_description
+from segfaith.results.records.schema import CURVE_COLUMNS, RECORD_COLUMNS
+from segfaith.results.records.seals import sealed_json
+from segfaith.scores import BatchSize
+from segfaith.targets import class_target, dominant_target, majority_class
+from segfaith.types import Planted, Sample, Target
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A plan with its model loaded: ready to run. `path` is how the warm-up's image was scored: see `warm_up`."""
+
+    plan: Plan
+    model: SegmentationModel
+    class_index: int | None
+    path: str
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """The content of `run.json`; reads the data for its digest, once."""
+        return describe(self.plan, self.model, self.path)
+
+    @property
+    def identity(self) -> str:
+        """What the run's files carry."""
+        return str(self.description["identity_sha256"])
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Plans the run, loads the model, warms it up and checks that it fits the data and the methods.
+
+    Raises:
+        SettingsError: anything that would make every sample fail.
+    """
+    plan = make_plan(settings)
+    chosen = settings.model
+    if settings.execution.threads:
+        torch.set_num_threads(settings.execution.threads)
+    model = load_model(
+        chosen.name,
+        weights=chosen.weights,
+        layer=chosen.layer,
+        classes=chosen.classes,
+        mean=chosen.mean,
+        std=chosen.std,
+        args=chosen.args,
+        seed=settings.seed,
+        device=settings.execution.device,
+        head=chosen.head,
+    )
+    model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
+    check_classes(model, plan.dataset)
+    path = warm_up(model, plan)
+    return Prepared(plan, model, target_class(settings, model, plan.dataset), path)
+
+
+def seconds_per_pass(prepared: Prepared) -> float:
+    """Measured on one full batch of made-up images, after the warm-up."""
+    settings = prepared.plan.settings
+    size = 224 if settings.data.size == "native" else settings.data.size
+    images = torch.zeros(settings.execution.batch_size, 3, size, size, device=prepared.model.device)
+    start = clock(prepared.model.device)
+    with torch.no_grad():
+        prepared.model.logits(images).softmax(1)
+    return (clock(prepared.model.device) - start) / len(images)
+
+
+def _warn(words: str) -> None:
+    warnings.warn(words, stacklevel=4)
+
+
+def open_directory(directory: Path, prepared: Prepared, on_damage: Callable[[str], None] = _warn) -> list[int]:
+    """Makes the run directory, or checks that it holds this very run; returns the shards that are still to do.
+
+    Files in it that are damaged, another run's or not what was planned are set aside, so that their shards are to do.
+
+    Args:
+        on_damage: told a sentence about each of those.
+
+    Raises:
+        SettingsError: the directory holds a run with other settings, weights or data; the differences are listed. Or a
+            folder that a run writes into is a symbolic link, or a file.
+    """
+    for kind in ("records", "curves", "maps", "pictures", "damaged"):
+        folder = inside(directory, kind, "file").parent
+        if folder.exists() and not folder.is_dir():
+            raise SettingsError(f"{folder} is a file where a run has a folder; move it away, or choose another")
+    file = directory / "run.json"
+    if file.is_file():
+        before = read_description(directory)
+        changed = differences(before.get("identity") or {}, prepared.description["identity"])
+        if changed:
+            raise SettingsError(
+                f"{directory} holds a run with other settings; choose another directory or remove it.\n"
+                "Before -> now:\n  " + "\n  ".join(changed)
+            )
+        set_damaged_aside(directory, before, on_damage)
+    elif file.is_symlink():
+        raise SettingsError(f"{file} is a symbolic link to nothing; remove it, or choose another directory")
+    elif whose_records(directory) - {prepared.identity}:
+        raise SettingsError(
+            f"{directory} has records but no run.json, and they are another run's; choose another directory"
+        )
+    else:
+        create_file(file, sealed_json(prepared.description))
+        return open_directory(directory, prepared, on_damage)  # another process may have been faster
+    shards = range(len(prepared.plan.shards))
+    return [shard for shard in shards if not record_file(directory, shard).is_file()]
+
+
+def run(
+    prepared: Prepared | Settings,
+    directory: str | Path,
+    on_sample: Callable[[str], None] = lambda sample_id: None,
+) -> Path:
+    """Runs what is still to do of a run, shard by shard, and returns its directory.
+
+    A shard is done if and only if its file in `records/` exists, so the same call resumes a run that was stopped. Files
+    that are damaged are set aside with a warning and measured again.
+
+    Args:
+        prepared: settings, or what `prepare` made of them.
+        directory: made if it does not exist.
+        on_sample: called with the id after each sample.
+
+    Raises:
+        SettingsError: see `prepare` and `open_directory`. A bad sample raises nothing: it becomes rows.
+    """
+    if isinstance(prepared, Settings):
+        prepared = prepare(prepared)
+    directory = Path(directory)
+    run_shards(prepared, directory, open_directory(directory, prepared), on_sample)
+    return directory
+
+
+def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sample: Callable[[str], None]) -> None:
+    """Runs some shards of a plan; each file of records appears whole, after its curves and maps.
+
+    Raises:
+        RunIsBusyError: another process works in the directory, or another run has taken its place.
+    """
+    plan = prepared.plan
+    batch = BatchSize(plan.settings.execution.batch_size)
+    with at_work(directory):
+        todo = [shard for shard in shards if not record_file(directory, shard).is_file()]  # others were faster
+        samples = _ahead(plan, [sample_id for shard in todo for sample_id in plan.shards[shard]])
+        for shard in todo:
+            records: list[dict[str, Any]] = []
+            curves: list[dict[str, Any]] = []
+            for sample_id, load in islice(samples, len(plan.shards[shard])):
+                result = run_sample(prepared, sample_id, load, batch, directory)
+                records += result.records
+                curves += result.curves
+                on_sample(sample_id)
+            if curves:
+                check_own(directory, prepared.identity)
+                write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS, prepared.identity)
+            check_own(directory, prepared.identity)
+            write_rows(record_file(directory, shard), records, RECORD_COLUMNS, prepared.identity)
+
+
+def _ahead(plan: Plan, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], Sample]]]:
+    """Each id with a call that gives its sample: the next one is read and resized while the model is at work."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = [reader.submit(plan.dataset.load, one, plan.settings.data.size) for one in ids[:1]]
+        for number, sample_id in enumerate(ids):
+            coming += [
+                reader.submit(plan.dataset.load, one, plan.settings.data.size) for one in ids[number + 1 : number + 2]
+            ]
+            yield sample_id, coming.pop(0).result
+
+
+def run_sample(
+    prepared: Prepared,
+    sample_id: str,
+    load: Callable[[], Sample],
+    batch: BatchSize,
+    directory: Path | None = None,
+) -> SampleResult:
+    """One sample to records; with a directory and `[output] maps`, its pictures and maps are kept there."""
+    plan = prepared.plan
+    settings = plan.settings
+    target: Target | None = None
+    try:
+        sample = load()
+        target = find_target(prepared, sample)
+        image, target = to_device(prepared.model, sample.image, target)
+        result = evaluate_sample(
+            prepared.model,
+            sample_id,
+            image,
+            target,
+            plan.methods,
+            settings.evaluation,
+            seed=settings.seed,
+            batch=batch,
+            labels=sample.labels.to(image.device),
+            planted=_planted(sample, target),
+            stability=sample_id in plan.stability_ids,
+        )
+    except (Exception, SystemExit) as error:  # a bad sample never stops a run, and its rows say why
+        return unmeasured(sample_id, plan.methods, error, target, prepared.model.head_name)
+    if directory is not None and settings.output.maps:  # a full disk does stop it
+        check_own(directory, prepared.identity)
+        _keep_maps(inside(directory, "maps", sample_id, "file").parent, sample, target, result)
+    return result
+
+
+def _planted(sample: Sample, target: Target) -> Planted | None:
+    """The planted evidence of the target's class on the target's device, or None.
+
+    A predicted region that is truly of another class has none: what is planted for the class lies at another object.
+    """
+    device = target.region.device
+    if majority_class(sample.labels.to(device), target.region) != target.class_index:
+        return None
+    planted = sample.planted.get(target.class_index)
+    return planted and Planted(planted.kind, tuple(mask.to(device) for mask in planted.alternatives))
+
+
+def find_target(prepared: Prepared, sample: Sample) -> Target:
+    """The sample's target by `[target]`.
+
+    Raises:
+        SampleSkipped: the sample has none.
+    """
+    from_truth = prepared.plan.settings.target.source == "ground_truth"
+    labels = sample.labels if from_truth else predicted_labels(prepared.model, sample.image).cpu()
+    source = "ground truth" if from_truth else "prediction"
+    if prepared.class_index is None:
+        return dominant_target(labels, source)
+    return class_target(labels, prepared.class_index, prepared.model.classes, source)
+
+
+def _keep_maps(folder: Path, sample: Sample, target: Target, result: SampleResult) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    elif folder.exists():
+        raise SettingsError(f"{folder} is a file where the sample's maps go; move it away and give the command again")
+    folder.mkdir(parents=True)
+    for name, heatmap in result.maps.items():
+        np.save(inside(folder, map_name(name)), heatmap)
+    picture(sample.image).save(folder / "image.png")
+    picture(target.region.float().expand(3, -1, -1)).save(folder / "target.png")
+    planted = _planted(sample, target)
+    if planted and planted.alternatives:
+        evidence = torch.stack(planted.alternatives).any(0)
+        picture(evidence.float().expand(3, -1, -1)).save(folder / "evidence.png")

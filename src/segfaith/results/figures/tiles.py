@@ -1,0 +1,92 @@
+"""Pictures of a run that kept its maps: per sample one row, the image and every method's map over it."""
+
+from collections.abc import Sequence
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from segfaith.paths import inside, map_name
+from segfaith.results.figures.overlay import outlined, overlay
+from segfaith.results.records.files import replace_file
+
+TILE, HEAD, GAP = 192, 34, 4
+"""Side of a tile, height of the words above it, and space between tiles, in pixels."""
+OVERVIEW = 40
+"""The overview holds at most this many samples, the first ones."""
+
+
+def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> list[Path]:
+    """Writes `pictures/ID.png` for every sample whose maps were kept, and `pictures.png` with the first ones.
+
+    The first tile is the image with the target's outline in white and that of planted evidence in cyan; the others
+    are the methods' maps with their TDD and, where evidence was planted, their average precision ("AP").
+
+    Returns:
+        The overview and then the samples' pictures; nothing if no maps were kept.
+    """
+    names = description["model"].get("classes") or []
+    rows: list[Path] = []
+    pictures: list[Image.Image] = []
+    for sample_id, group in records[records["status"] == "ok"].groupby("sample_id", sort=False):
+        folder = directory / "maps" / str(sample_id)
+        if not (folder / "image.png").is_file():
+            continue
+        label = int(group["class_index"].iloc[0])
+        title = names[label] if label < len(names) else f"class {label}"
+        picture = _row(folder, str(sample_id), title, group)
+        rows.append(inside(directory, "pictures", f"{sample_id}.png"))
+        _save(picture, rows[-1])
+        pictures += [picture] if len(pictures) < OVERVIEW else []
+    if not rows:
+        return []
+    width, height = max(one.width for one in pictures), sum(one.height for one in pictures)
+    sheet = Image.new("RGB", (width, height), "white")
+    top = 0
+    for one in pictures:
+        sheet.paste(one, (0, top))
+        top += one.height
+    overview = directory / "pictures.png"
+    _save(sheet, overview)
+    return [overview, *rows]
+
+
+def _row(folder: Path, sample_id: str, title: str, records: pd.DataFrame) -> Image.Image:
+    image = _read(folder / "image.png").transpose(2, 0, 1) / 255
+    region = _read(folder / "target.png")[..., 0] > 127
+    evidence = _read(folder / "evidence.png")[..., 0] > 127 if (folder / "evidence.png").is_file() else None
+    tiles = [(sample_id, title, outlined(image, region, evidence))]
+    for record in records.to_dict("records"):
+        heatmap = np.load(folder / map_name(str(record["method"])), allow_pickle=False)
+        figures = f"TDD {record['tdd']:.2f}"
+        if not isnan(record.get("evidence_ap", float("nan"))):
+            figures += f", AP {record['evidence_ap']:.2f}"
+        tiles.append((str(record["method"]), figures, overlay(image, heatmap, region)))
+    return _tiled(tiles)
+
+
+def _tiled(tiles: Sequence[tuple[str, str, Image.Image]]) -> Image.Image:
+    """Tiles side by side, each under two lines of words."""
+    sheet = Image.new("RGB", (len(tiles) * (TILE + GAP) - GAP, TILE + HEAD + GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for place, (first, second, tile) in enumerate(tiles):
+        left = place * (TILE + GAP)
+        draw.text((left + 1, 1), first, "black", font)
+        draw.text((left + 1, HEAD // 2), second, "black", font)
+        scale = TILE / max(tile.size)
+        size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
+        sheet.paste(tile.resize(size, Image.Resampling.LANCZOS), (left, HEAD))
+    return sheet
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path, formats=("PNG",)) as file:
+        return np.asarray(file.convert("RGB"))
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    replace_file(path, lambda temporary: picture.save(temporary, format="PNG"))

@@ -1,0 +1,1 @@
+"""Run directories: schema, files, runs, and which of them a conclusion is drawn from."""

@@ -1,0 +1,213 @@
+"""Names of data sets: runs that carry the same one are averaged and tested together, so it must tell others apart.
+
+What a run's numbers are of is the data set, its split, and the settings under which its samples, targets and scores
+are made: `PROTOCOL`. Those that differ from the protocol (SPEC) stand in the label, "voc2012 val, 320 px, k = 0.1".
+Methods' parameters do not: a suite's ablations (another alpha, another grid) are runs of one data set.
+
+Which runs are runs of their own: independent ones differ in data, target, model, weights or seed.
+
+Two runs that share all of these are no two draws, whatever else they hold: on samples that both have, they measure the
+same maps again. Where no method that both hold has other parameters, `refuse_repeats` refuses the second by name. Where
+one has, the second is an ablation (SPEC section 4: alpha = beta = 0.5, grid 7): the protocol's means over runs count
+it, `ablation_notes` says so, and tests count both as one run.
+
+A model is its name (file and function), args and weights: edited code under one name and weights is one model here.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from segfaith.errors import SettingsError
+
+PROTOCOL: tuple[tuple[str, str, Any, str], ...] = (
+    ("data", "size", 224, "{} px"),
+    ("target", "source", "ground_truth", "target by {}"),
+    ("target", "class", None, "target {}"),
+    ("evaluation", "occlusion", "mean", "{} occlusion"),
+    ("evaluation", "k", 0.2, "k = {:g}"),
+    ("evaluation", "ignore", "include", "ignored pixels: {}"),
+    ("evaluation", "ties", "cell", "ties by {}"),
+    ("evaluation", "strength", 0.03, "strength {:g}"),
+)
+"""Table and key of a setting, its default, and how a label names another one; of a list, the first value counts."""
+
+
+def data_label(description: Mapping[str, Any]) -> str:
+    """A run's data set, as tables name it: "voc2012 val"; a folder's with its name, "folder cells val".
+
+    Settings other than the protocol's follow after commas (see the module), also those that `run.json` leaves out.
+    """
+    data, settings = description["data"], description.get("settings", {})
+    root = _folder(description)
+    parts = [" ".join(part for part in (data["name"], root.name if root else "", data["split"]) if part)]
+    for table, key, default, words in PROTOCOL:
+        value = settings.get(table, {}).get(key, default)
+        value = value[0] if isinstance(value, list) else value
+        if value != default:
+            parts.append("native size" if value == "native" else words.format(value))
+    return ", ".join(parts)
+
+
+def refuse_mixtures(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
+    """Runs under one label are averaged as one: neither two folders of one name nor two versions of results may be.
+
+    Args:
+        runs: directories and descriptions of runs.
+
+    Raises:
+        SettingsError: runs whose label is the same and whose root or results version, where known, is not.
+    """
+    roots: dict[str, tuple[Path, Path]] = {}
+    versions: dict[str, tuple[int, Path]] = {}
+    for directory, description in runs:
+        root, label = _folder(description), data_label(description)
+        version = description.get("identity", {}).get("results_version")
+        if version is not None:
+            before, other = versions.setdefault(label, (version, directory))
+            if before != version:
+                raise SettingsError(
+                    f"expected runs of {label!r} to share one version of results; {other} has {before} and {directory} "
+                    f"{version}, between which numbers moved (CHANGELOG): report on them one at a time, or run the "
+                    "older ones again in a new directory"
+                )
+        if root is None:
+            continue
+        first, other = roots.setdefault(label, (root, directory))
+        if first != root:
+            raise SettingsError(
+                f"expected runs of {label!r} to share one folder; {other} is of {first} and {directory} of {root}, "
+                "which would be averaged as one data set: report on them one at a time, or rename a folder and run "
+                "again"
+            )
+
+
+def slug(label: str) -> str:
+    """A label as part of an anchor or a file's name, different for different labels: "voc2012-val"."""
+    plain = all(sign == " " or (sign.isascii() and sign.isalnum()) for sign in label)
+    text = "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in label)
+    return text if plain else f"{text}-{crc32(label.encode()):08x}"
+
+
+def _folder(description: Mapping[str, Any]) -> Path | None:
+    """The root of a run on a folder of images; the other data sets are the same wherever they lie."""
+    root = description.get("settings", {}).get("data", {}).get("root")
+    return Path(root) if root and description["data"]["name"] == "folder" else None
+
+
+_NO_FIGURES = ("name", "weights", "layer", "classes")
+"""Of [model], what stands in the key by itself, or changes no score."""
+_REMEDY = "name one of them, or run all methods in one directory"
+
+
+def key(description: Mapping[str, Any]) -> str:
+    """Data with its protocol and target, model, weights and seed of a run, as text; equal ones are one run."""
+    return json.dumps([_without_seed(description), description.get("settings", {}).get("seed")], sort_keys=True)
+
+
+def _without_seed(description: Mapping[str, Any]) -> list[Any]:
+    model = description["model"]
+    digest = model.get("state_sha256") or model.get("file_sha256") or model.get("weights")
+    others = {
+        name: value
+        for name, value in description.get("settings", {}).get("model", {}).items()
+        if name not in _NO_FIGURES and (name, value) not in (("head", None), ("head", "logits"))  # logits are assumed
+    }
+    return [data_label(description), model["name"], others, digest]
+
+
+def own_numbers(descriptions: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The number of each run, from 0; runs that are not of their own share one."""
+    found: dict[str, int] = {}
+    return [found.setdefault(key(one), len(found)) for one in descriptions]
+
+
+def refuse_repeats(runs: Iterable[tuple[Path | str, Mapping[str, Any]]], remedy: str = _REMEDY) -> None:
+    """Refuses a run that says what another one says, or that is another part of it.
+
+    Args:
+        runs: directories, or names, and descriptions of runs; `samples` of their data may be missing.
+        remedy: what to do where both hold the same samples, or one holds all those of the other.
+
+    Raises:
+        SettingsError: two runs of one key, none of whose shared methods differs.
+    """
+    seen: dict[str, list[tuple[Path | str, Mapping[str, Any]]]] = {}
+    for name, description in runs:
+        known = seen.setdefault(key(description), [])
+        for other, about in known:
+            if not _differing(about, description):
+                raise SettingsError(f"{other} and {name} {_repeated(about, description, remedy)}")
+        known.append((name, description))
+
+
+def ablation_notes(labels: Sequence[str], descriptions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence on each run that is an ablation of an earlier one: what its means count again."""
+    lines = []
+    first: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for label, description in zip(labels, descriptions, strict=True):
+        main, about = first.setdefault(key(description), (label, description))
+        if about is not description:
+            other = _differing(about, description)
+            gain = " (but for TDD gain, from which random_cells is subtracted)" if "random_cells" in other else ""
+            lines.append(
+                f"{label} has the data, target, model, weights and seed of {main}, and other parameters, layer or code "
+                f"of {', '.join(other) or 'none of its methods'}: the numbers of the other methods are the same on the "
+                f"samples of both{gain}, and count once more in means and wins over runs; tests over images take both "
+                "as one run."
+            )
+    return lines
+
+
+def same_images_notes(labels: Sequence[str], descriptions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence on runs of other seeds that have the very same samples: what their spread does not say."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    for label, about in zip(labels, descriptions, strict=True):
+        place = json.dumps([_without_seed(about), sorted(about["data"]["samples"])], sort_keys=True)
+        groups.setdefault(place, {}).setdefault(key(about), []).append(label)
+    return [
+        f"{', '.join(label for named in seeds.values() for label in named)} have the same samples, model and weights: "
+        "only what is drawn with the seed (ties, controls, noise) differs between their seeds, so their spread says "
+        "nothing of other images."
+        for seeds in groups.values()
+        if len(seeds) > 1
+    ]
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The methods of both runs whose parameters, code or layer differ."""
+    mine, theirs = one.get("methods", {}), other.get("methods", {})
+    shared = [name for name in mine if name in theirs]
+    if one["model"].get("layer") != other["model"].get("layer"):
+        return shared
+    sources = [about.get("identity", {}).get("sources", {}) for about in (one, other)]
+    return [
+        name
+        for name in shared
+        if mine[name].get("parameters") != theirs[name].get("parameters")
+        or sources[0].get(name) != sources[1].get(name)
+    ]
+
+
+def _repeated(one: Mapping[str, Any], other: Mapping[str, Any], remedy: str) -> str:
+    """In words, what two repeated runs share, in what they differ all the same, and what to do."""
+    if one.get("identity_sha256") == other.get("identity_sha256") is not None:
+        return "hold the same run; name one of them"
+    mine, theirs = (list(about.get("methods", {})) for about in (one, other))
+    samples = [set(about["data"].get("samples") or ()) for about in (one, other)]
+    counts = f"{len(samples[0])} and {len(samples[1])} samples"
+    seed = one.get("settings", {}).get("seed")
+    what = (
+        f"{data_label(one)}, {one['model']['name']} with the same weights, seed {seed}, and the same parameters of the "
+        "methods they share"
+    )
+    if all(samples) and not (samples[0] <= samples[1] or samples[1] <= samples[0]):
+        return (
+            f"are parts of one run, not two: {what}; of their {counts} they share {len(samples[0] & samples[1])}. Make "
+            "one run of all ids (data.ids) in one directory"
+        )
+    said = [f"{name} in one of them alone" for name in [*mine, *theirs] if (name in mine) != (name in theirs)]
+    said += [counts] if all(samples) and samples[0] != samples[1] else []
+    return f"hold the same run twice: {what}{' (' + '; '.join(said) + ')' if said else ''}; {remedy}"

@@ -1,0 +1,168 @@
+"""Runs: run directories, read only where their files are whole."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from segfaith.errors import SettingsError
+from segfaith.results.records.identity import refuse_mixtures, refuse_repeats
+from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS
+from segfaith.results.records.seals import DamagedFileError, read_json
+from segfaith.results.records.shards import planned_files, read_curves, read_randomisation, read_records, record_files
+
+_SHAPE: dict[str, type] = {
+    "identity_sha256": str,
+    "settings.seed": int,
+    "settings.evaluation.occlusion": object,
+    "settings.execution.shard_size": int,
+    "model.name": str,
+    "model.weights": str,
+    "data.name": str,
+    "data.split": str,
+    "data.samples": list,
+    "methods": dict,
+}
+"""Keys of `run.json` without which no run can be read, and their types."""
+_OPTIONAL: dict[str, type] = {
+    "identity": dict,
+    "identity.sources": dict,
+    "settings.data": dict,
+    "settings.model": dict,
+    "versions": dict,
+    "model.classes": list,
+}
+"""Keys that are null or left out, or of these types."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunData:
+    """A run directory, read; tables that it does not hold are empty, with their columns."""
+
+    directory: Path
+    description: dict[str, Any]
+    records: pd.DataFrame
+    curves: pd.DataFrame
+    randomisation: pd.DataFrame
+
+    @property
+    def run(self) -> tuple[dict[str, Any], pd.DataFrame]:
+        """What tables are made of: the description and the records."""
+        return self.description, self.records
+
+    @property
+    def label(self) -> str:
+        """The name of its directory."""
+        return self.directory.name
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """The run directories among the paths, and those with records that lie directly in them (of a suite), by name.
+
+    Raises:
+        SettingsError: a path that is neither a run nor holds one.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        inner = [path] if (path / "run.json").is_file() else sorted(one.parent for one in path.glob("*/run.json"))
+        if not inner:
+            raise SettingsError(
+                f"{path} is no run directory and holds none: it has no run.json; make one with: segfaith run FILE "
+                "-o DIR"
+            )
+        begun = [one for one in inner if one == path or next((one / "records").glob("*.parquet"), None)]
+        if not begun:
+            raise SettingsError(f"no run in {path} has records yet; go on with: segfaith suite NAME -o {path}")
+        for one in begun:
+            found.setdefault(one.resolve(), one)
+    return list(found.values())
+
+
+def load_runs(paths: Sequence[Path]) -> list[RunData]:
+    """The runs that `find_runs` finds, read.
+
+    Raises:
+        SettingsError: as `find_runs` and `read_run`; two directories that hold the same run, which must not count
+            twice, see `distinct.refuse_repeats`; or runs that must not be averaged, see `labels.refuse_mixtures`.
+    """
+    data = [load_run(directory) for directory in find_runs(paths)]
+    described = [(one.directory, one.description) for one in data]
+    refuse_mixtures(described)
+    refuse_repeats(described)
+    return data
+
+
+def load_run(directory: Path) -> RunData:
+    """Everything that a run directory holds.
+
+    Raises:
+        SettingsError: see `read_run`.
+    """
+    description, shards = _read(directory)
+    found = [read_curves(file, records, description) for file, records in shards.items()]
+    curves = [one for one in found if one is not None]
+    randomisation = read_randomisation(directory, description)
+    return RunData(
+        directory,
+        description,
+        pd.concat(shards.values(), ignore_index=True),
+        pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=list(CURVE_COLUMNS)),
+        pd.DataFrame(columns=list(RANDOMISATION_COLUMNS)) if randomisation is None else randomisation,
+    )
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """A run's `run.json`.
+
+    Raises:
+        SettingsError: no run there, or a file that is damaged, was edited, or does not say what a run is.
+    """
+    file = directory / "run.json"
+    if not file.is_file():
+        raise SettingsError(
+            f"{directory} is no run directory: it has no run.json; make one with: segfaith run FILE -o DIR"
+        )
+    description = read_json(file)
+    if wrong := _misshapen(description):
+        raise DamagedFileError(file, f"is no description of a run: {wrong}", "run it again into another directory")
+    return description
+
+
+def _misshapen(description: Mapping[str, Any]) -> str:
+    """What of a `run.json` has another shape than readers rely on, or ""."""
+    for key, kind in (_SHAPE | _OPTIONAL).items():
+        value: Any = description
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not (isinstance(value, kind) and value is not None) and not (key in _OPTIONAL and value is None):
+            return f"{key} is {'missing' if value is None else type(value).__name__}; expected {kind.__name__}"
+    size, classes = description["settings"]["execution"]["shard_size"], description["model"].get("classes") or []
+    if size < 1:
+        return f"settings.execution.shard_size is {size}; expected at least 1"
+    tables = all(isinstance(one, dict) for one in description["methods"].values())
+    if not all(isinstance(one, str) for one in classes) or not tables:
+        return "expected model.classes to be a list of text, and each of methods a table"
+    return ""
+
+
+def read_run(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """A run's `run.json` and its records in the order of the run.
+
+    Raises:
+        SettingsError: no run there, nothing finished yet, an id that could not name files, or a file that is damaged,
+            another run's, or has rows that are missing or twice.
+    """
+    description, shards = _read(directory)
+    return description, pd.concat(shards.values(), ignore_index=True)
+
+
+def _read(directory: Path) -> tuple[dict[str, Any], dict[Path, pd.DataFrame]]:
+    """A run's `run.json` and its records by file."""
+    description = read_description(directory)
+    planned = planned_files(description)
+    shards = {file: read_records(file, planned, description) for file in record_files(directory)}
+    if not shards:
+        raise SettingsError(f"{directory} has no records yet; run it with: segfaith run FILE -o {directory}")
+    return description, shards

@@ -1,0 +1,47 @@
+"""Which runs, rows and methods a conclusion is drawn from: by data set, by score, without controls and variants."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from segfaith.constants import CONTROLS
+from segfaith.results.records.identity import data_label
+from segfaith.results.records.runs import RunData
+
+
+def grouped(data: Sequence[RunData]) -> dict[str, list[RunData]]:
+    """Runs by the label of their data set, "voc2012 val", in their order."""
+    groups: dict[str, list[RunData]] = {}
+    for one in data:
+        groups.setdefault(data_label(one.description), []).append(one)
+    return groups
+
+
+def own_methods(data: Sequence[RunData]) -> list[str]:
+    """The methods under test of the runs, see `under_test`."""
+    return under_test(name for one in data for name in one.records["method"])
+
+
+def under_test(methods: Iterable[str]) -> list[str]:
+    """The methods that are neither controls nor variants with other parameters of a method that is there too."""
+    names = list(dict.fromkeys(methods))
+    bases = {name: name.partition("@")[0] for name in names}
+    return [name for name in names if bases[name] not in CONTROLS and (name == bases[name] or bases[name] not in names)]
+
+
+def with_score(one: RunData, min_s: float | None) -> RunData:
+    """The run without the measured samples whose s is lower than `min_s`; rows that are not ok stay."""
+    if min_s is None:
+        return one
+    measured = one.records["status"] == "ok"
+    return _without(one, "sample_id", set(one.records.loc[measured & ~(one.records["s"] >= min_s), "sample_id"]))
+
+
+def without_variants(one: RunData) -> RunData:
+    """The run without variants ("dea@alpha=0.5") of methods that it holds itself: ranks are then among the rest."""
+    names = set(one.records["method"])
+    return _without(one, "method", {name for name in names if "@" in name and name.partition("@")[0] in names})
+
+
+def _without(one: RunData, column: str, gone: set[str]) -> RunData:
+    records, curves, again = (part[~part[column].isin(gone)] for part in (one.records, one.curves, one.randomisation))
+    return replace(one, records=records, curves=curves, randomisation=again)

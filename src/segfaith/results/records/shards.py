@@ -1,0 +1,127 @@
+"""Shards: which samples each file of records must hold, and that it holds each of their rows once."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from segfaith.paths import check_ids
+from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RECORD_COLUMNS
+from segfaith.results.records.seals import DamagedFileError, check_table, read_table
+
+
+def planned_files(description: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The name of each file of records that a run will have, with the ids of its samples.
+
+    Raises:
+        SettingsError: an id that could not name files.
+    """
+    check_ids(description["data"]["samples"], "run.json", "this is no run of segfaith's")
+    ids, size = description["data"]["samples"], description["settings"]["execution"]["shard_size"]
+    return {f"{number:05d}.parquet": ids[start : start + size] for number, start in enumerate(range(0, len(ids), size))}
+
+
+def record_files(directory: Path) -> list[Path]:
+    """The files of records that there are, in the order of the run."""
+    return sorted((directory / "records").glob("*.parquet"))
+
+
+def read_records(
+    file: Path,
+    planned: Mapping[str, Sequence[str]],
+    description: Mapping[str, Any],
+    columns: list[str] | None = None,
+) -> pd.DataFrame:
+    """The records of a shard, held against what `run.json` plans. Its curves must be whole, and there if planned.
+
+    Args:
+        planned: the run's `planned_files`.
+        columns: these alone, `sample_id`, `method` and `status` among them, or all.
+
+    Raises:
+        DamagedFileError: one of its files is damaged or another run's, it has other columns, or its records have
+            rows that are missing, twice or of others.
+    """
+    if file.name not in planned:
+        raise DamagedFileError(file, f"is no shard of its run, which has {len(planned)}")
+    identity, expected = description["identity_sha256"], product(planned[file.name], description["methods"])
+    records = read_table(file, identity, RECORD_COLUMNS, columns)
+    _hold(file, zip(records["sample_id"], records["method"], strict=True), expected)
+    lists = [description["settings"]["evaluation"].get(name) for name in ("k", "occlusion")]
+    several = any(isinstance(one, list) and one[1:] for one in lists)
+    if _curve_file(file).exists() or (several and (records["status"] == "ok").any()):
+        check_table(_curve_file(file), identity)
+    return records
+
+
+def read_curves(file: Path, records: pd.DataFrame, description: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The curves of a shard, or None where its run has none.
+
+    Args:
+        records: what `read_records` gave of it.
+
+    Raises:
+        DamagedFileError: it has rows twice, or rows of others than its records have measured.
+    """
+    path = _curve_file(file)
+    if not path.exists():
+        return None
+    curves, measured = (
+        read_table(path, description["identity_sha256"], CURVE_COLUMNS),
+        records[records["status"] == "ok"],
+    )
+    once = curves.drop_duplicates(["sample_id", "method", "occlusion", "k", "kind"])
+    if len(once) < len(curves):
+        raise DamagedFileError(path, f"has {len(curves) - len(once)} rows twice")
+    drawn = once.drop_duplicates(["sample_id", "method"])
+    _hold(
+        path,
+        zip(drawn["sample_id"], drawn["method"], strict=True),
+        zip(measured["sample_id"], measured["method"], strict=True),
+    )
+    return curves
+
+
+def _curve_file(file: Path) -> Path:
+    return file.parent.parent / "curves" / file.name
+
+
+def read_randomisation(directory: Path, description: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The rows of `randomisation.parquet`, or None where there is no such file.
+
+    Raises:
+        DamagedFileError: it is damaged, another run's, or has rows that are twice or of others.
+    """
+    file = directory / "randomisation.parquet"
+    if not file.exists():
+        return None
+    rows = read_table(file, description["identity_sha256"], RANDOMISATION_COLUMNS)
+    keys = Counter(zip(rows["sample_id"], rows["method"], rows["stage"], strict=True))
+    known = set(product(description["data"]["samples"], description["methods"]))
+    for (sample, method, stage), count in keys.items():
+        if count > 1 or (sample, method) not in known:
+            raise DamagedFileError(file, f"has a row of {sample}, {method}, stage {stage}, twice or of no such sample")
+    return rows
+
+
+def _hold(file: Path, got: Iterable[tuple[str, str]], expected: Iterable[tuple[str, str]]) -> None:
+    """Holds the (sample, method) of rows against those that there must be, each once.
+
+    Raises:
+        DamagedFileError: rows are missing, twice or of others; the first of them is named.
+    """
+    there, wanted = Counter(got), Counter(expected)
+    if there == wanted:
+        return
+    lacking, extra = wanted - there, there - wanted
+    words = [
+        f"{sum(wrong.values())} {what} ({', '.join(map(str, next(iter(wrong))))})"
+        for what, wrong in (("missing", lacking), ("twice or of no such sample or method", extra))
+        if wrong
+    ]
+    raise DamagedFileError(
+        file, f"has other rows than its run: expected {sum(wanted.values())}, each once; {', '.join(words)}"
+    )

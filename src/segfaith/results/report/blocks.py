@@ -1,0 +1,195 @@
+"""What the report page is made of: sections of prose, lists, tables, charts and folds, as plain data.
+
+Words are `Markup`: whoever builds them with `words` has every name, reason and path escaped.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Any, Literal
+
+import pandas as pd
+from markupsafe import Markup
+
+from segfaith.constants import CONTROLS
+from segfaith.evaluation.metrics import METRICS
+
+ARROWS = {"higher": " \N{UPWARDS ARROW}", "lower": " \N{DOWNWARDS ARROW}", None: ""}
+Order = Literal["ascending", "descending"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's header; `define` is a key of the glossary, `first` the order of the first click on it."""
+
+    label: str
+    define: str = ""
+    first: Order = "ascending"
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its words, what it is sorted by (None: last), and small words after and under it."""
+
+    text: str | Markup
+    value: float | str | None = None
+    note: str | Markup = ""
+    under: str | Markup = ""
+    best: bool = False
+    define: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that sorts; its first column heads the rows."""
+
+    name: str
+    caption: Markup
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph, a subheading, a remark in smaller print, or why something is missing."""
+
+    text: Markup
+    kind: Literal["prose", "heading", "remark", "missing"] = "prose"
+
+
+@dataclass(frozen=True)
+class Points:
+    """A list of sentences."""
+
+    items: tuple[Markup, ...]
+    kind: str = "points"
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Panels of inline SVG side by side, with the key to their marks and a caption."""
+
+    panels: tuple[Markup, ...]
+    caption: Markup
+    key: Markup | str = ""
+    kind: str = "charts"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Parts that the reader unfolds."""
+
+    title: Markup
+    parts: tuple[Any, ...]
+    unfolded: bool = False
+    kind: str = "fold"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a heading; `name` is its anchor."""
+
+    name: str
+    title: str
+    parts: tuple[Any, ...]
+
+
+def words(template: str, /, *values: Any, **named: Any) -> Markup:
+    """A sentence with values put in for `{}` and `{name}`; what is not markup already is escaped."""
+    return Markup(template).format(*values, **named)
+
+
+def join(parts: Iterable[Any], between: str = ", ") -> Markup:
+    """Words one after the other, escaped."""
+    return Markup(between).join(parts)
+
+
+def listed(parts: Sequence[Any]) -> Markup:
+    """ "a", "a and b", "a, b and c"."""
+    return join(parts) if len(parts) < 2 else words("{} and {}", join(parts[:-1]), parts[-1])
+
+
+def ref(define: str, text: str | Markup) -> Markup:
+    """A link from words or a number to its definition in the glossary."""
+    return words('<a class="def" href="#def-{}">{}</a>', define, text)
+
+
+def quiet(define: str, text: str | Markup) -> Markup:
+    """A number of a table linked to its definition, in the table's own colour and out of the way of the Tab key."""
+    return words('<a class="n" tabindex="-1" href="#def-{}">{}</a>', define, text)
+
+
+def metric_ref(metric: str) -> Markup:
+    """A metric's label, linked to its definition."""
+    return ref(metric, METRICS[metric].label)
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """ "1 run", "2 runs"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A figure of a table: fixed digits, fewer where it is large; a real minus sign; "n/a" where undefined."""
+    if value is None or isnan(value):
+        return "n/a"
+    text = f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.3g}"
+    text = text.removeprefix("-") if float(text) == 0 else text
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def spread(mean: float, std: float) -> str:
+    """ "0.431 ± 0.020", unbroken; the mean alone where there is no standard deviation."""
+    return number(mean) + ("" if isnan(std) else f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{number(std)}")
+
+
+def p_value(value: float) -> str:
+    """ "< .001", ".012" or "n/a"."""
+    if isnan(value):
+        return "n/a"
+    return "<\N{NO-BREAK SPACE}.001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
+
+
+def p_words(value: float) -> str:
+    """ "p < .001" or "p = .012", unbroken."""
+    equals = "" if value < 0.001 else "=\N{NO-BREAK SPACE}"
+    return f"p\N{NO-BREAK SPACE}{equals}{p_value(value)}"
+
+
+def figure(value: float, digits: int = 3, **rest: Any) -> Cell:
+    """A cell that holds a number."""
+    return Cell(number(value, digits), None if value is None or isnan(value) else float(value), **rest)
+
+
+def whole(value: float) -> Cell:
+    """A cell that holds a count."""
+    return Cell(f"{int(value):,}", float(value))
+
+
+def name_cell(text: object) -> Cell:
+    """A cell that holds a name."""
+    return Cell(str(text), str(text))
+
+
+def metric_column(metric: str) -> Column:
+    """The column of a metric: its label with an arrow towards better; the first click puts the best first."""
+    better = METRICS[metric].better
+    return Column(METRICS[metric].label + ARROWS[better], metric, "ascending" if better == "lower" else "descending")
+
+
+def base(method: str) -> str:
+    """A method's name without its parameters."""
+    return method.partition("@")[0]
+
+
+def is_control(method: str) -> bool:
+    """Whether a method explains nothing and is there for comparison."""
+    return base(method) in CONTROLS
+
+
+def rows_by(table: pd.DataFrame, *keys: str) -> dict[Any, dict[Any, Any]]:
+    """The rows of a table as dictionaries, by the value of a column, or of several."""
+    found = table.to_dict("records")
+    return {row[keys[0]] if len(keys) == 1 else tuple(row[one] for one in keys): row for row in found}

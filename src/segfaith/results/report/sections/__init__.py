@@ -1,0 +1,1 @@
+"""One topic a file: from an analysis to the section of the report about it."""

@@ -1,0 +1,1 @@
+"""Every table of numbers, each computed once, from records alone."""

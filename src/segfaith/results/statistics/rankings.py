@@ -1,0 +1,291 @@
+"""How much a ranking of methods depends on the evaluation: on the occlusion operator and on k.
+
+RIA, and DEA with it, are built with mean occlusion and usually scored with it. That is circular: it favours them. Here
+the same maps are ranked under every operator, and under every k, that the runs measured (`curves/`), over the same
+images, and Kendall's W says how far the rankings agree: with m settings, n methods, R_i the sum of method i's ranks
+over the settings, S = sum_i (R_i - mean R)^2 and T_j = sum over the groups of t tied methods in setting j of t^3 - t,
+
+    W = 12 S / (m^2 (n^3 - n) - m sum_j T_j)   in [0, 1]; 1: the same ranking everywhere.
+
+Kendall and Babington Smith 1939; the correction for ties is Kendall's of 1945. Chance is not at 0: where each setting
+ranks at random, whatever ranks it ties, E S = sum_j (n^3 - n - T_j) / 12, for the deviations of different settings
+from their mean rank have no correlation, and so E W = 1 / m. What is beyond chance is therefore
+
+    (W - 1 / m) / (1 - 1 / m) = (m W - 1) / (m - 1)   in [-1 / (m - 1), 1]; 0: no more than random rankings,
+
+which without ties is the mean of Spearman's correlation over all pairs of settings (Kendall and Gibbons 1990, section
+6.4). p is the share of random rankings with the same ties whose W is at least as high. Below ten images nothing is
+given. Every function takes `min_s`, which leaves out samples with a lower s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from math import factorial, nan
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from segfaith.errors import SettingsError
+from segfaith.evaluation.metrics import METRICS
+from segfaith.results.records.runs import RunData
+from segfaith.results.records.select import grouped
+from segfaith.results.statistics.curves import CURVE_KINDS, absolute, explained, first_setting, no_curves
+
+OVER = {"occlusion": "occlusion operators", "k": "values of k"}
+SETTING_COLUMNS = ["data", "setting", "method", "mean", "rank", "n"]
+CONCORDANCE_COLUMNS = [
+    "data",
+    "over",
+    "metric",
+    "w",
+    "beyond_chance",
+    "p",
+    "methods",
+    "settings",
+    "images",
+    "why",
+    "left_out",
+]
+LEAST_SETTINGS, LEAST_METHODS, LEAST_IMAGES = 2, 3, 10
+EVERY, DRAWS = 20_000, 9999
+"""Up to so many rankings all are counted for p; of more so many are drawn."""
+ALL = "1"
+"""The k at which every pixel of a region goes, so that all methods are tied: it ranks nothing, and lowers W."""
+ROUND = 6
+"""Means that are equal to this many places share a rank."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Complete:
+    """Values of the images that have all settings and methods: rows (run, sample_id), columns (setting, method).
+
+    `left_out`: which methods and settings are not among them, and which runs, with the reasons.
+    """
+
+    values: pd.DataFrame
+    settings: list[str]
+    methods: list[str]
+    why: str
+    left_out: str = ""
+
+    @property
+    def images(self) -> int:
+        return len(self.values.index.unique("sample_id")) if len(self.values) else 0
+
+
+def by_setting(
+    data: Sequence[RunData],
+    metric: str = "tdd",
+    over: Literal["occlusion", "k"] = "occlusion",
+    *,
+    methods: Sequence[str] | None = None,
+    min_s: float | None = None,
+) -> pd.DataFrame:
+    """Every method's mean and rank under each setting, over the same images.
+
+    Over operators, k is each run's first; over k, the operator is. Settings are those that all runs with curves share,
+    but for k = 1, where all maps delete the same. An image enters if it has a value under all of them for all methods,
+    so that methods are ranked on the same images: a run that lacks a method, as the paper's ablations lack GPA, does
+    not enter, and `attrs["why"]` names it. A method that has values on less than half of the images of the best covered
+    one is left out, so that it does not empty the table.
+
+    Args:
+        metric: `tdd`, `odd_abs` or `insertion_gain`.
+        methods: only these are ranked; all by default.
+
+    Returns:
+        Columns data, setting, method, mean (of run-level means), rank (1 is best by the metric's direction; methods
+        whose means are equal to 1e-6 share the mean of their ranks), n (pairs of run and image). `attrs["why"]` says
+        what is left out, and why a data set has no rows, as where no run has curves.
+
+    Raises:
+        SettingsError: an unknown metric or `over`.
+    """
+    rows, reasons = [], []
+    for label, group in grouped(data).items():
+        found = _complete(group, metric, over, methods, min_s)
+        if not len(found.values):
+            reasons.append(f"{label}: {found.why}")
+            continue
+        if found.left_out:
+            reasons.append(f"{label}: left out: {found.left_out}")
+        means = found.values.groupby(level="run").mean().mean()
+        for setting in found.settings:
+            ranks = _ranks(means[setting].reindex(found.methods), metric)
+            for method in found.methods:
+                rows.append([label, setting, method, means[setting][method], ranks[method], len(found.values)])
+    return _table(rows, SETTING_COLUMNS, reasons)
+
+
+def concordance(
+    data: Sequence[RunData],
+    metric: str = "tdd",
+    over: Literal["occlusion", "k"] = "occlusion",
+    *,
+    methods: Sequence[str] | None = None,
+    min_s: float | None = None,
+) -> pd.DataFrame:
+    """Kendall's W of the rankings of `by_setting`, a row per data set.
+
+    Returns:
+        Columns data, over, metric, w, beyond_chance (see the module), p (see `permutation_p`), methods and settings and
+        images (their numbers), why (empty, or "not testable:" and the reason; the three figures are then NaN), left_out
+        (methods, settings and runs that did not enter, and why).
+    """
+    rows = []
+    for label, group in grouped(data).items():
+        found = _complete(group, metric, over, methods, min_s)
+        w, beyond, p, why = nan, nan, nan, found.why
+        if not why and len(found.settings) < LEAST_SETTINGS:
+            which = ", ".join(found.settings)
+            why = f"the runs measured 1 of the {OVER[over]} ({which}), at least {LEAST_SETTINGS} needed"
+        if not why and len(found.methods) < LEAST_METHODS:
+            why = f"{len(found.methods)} methods, at least {LEAST_METHODS} needed"
+        if not why and found.images < LEAST_IMAGES:
+            why = f"{found.images} images, at least {LEAST_IMAGES} needed"
+        if not why:
+            means = found.values.groupby(level="run").mean().mean()
+            ranks = [_ranks(means[setting].reindex(found.methods), metric).to_list() for setting in found.settings]
+            w = kendall_w(ranks)
+            beyond = beyond_chance(w, len(ranks))
+            p = permutation_p(ranks)
+            why = "all methods are tied under every setting" if np.isnan(w) else ""
+        counts = [len(found.methods), len(found.settings), found.images]
+        rows.append([label, over, metric, w, beyond, p, *counts, f"not testable: {why}" if why else "", found.left_out])
+    return pd.DataFrame(rows, columns=CONCORDANCE_COLUMNS)
+
+
+def kendall_w(ranks: ArrayLike) -> float:
+    """Kendall's W with the correction for ties (see the module).
+
+    Args:
+        ranks: of shape (settings, methods); tied methods share the mean of their ranks.
+
+    Returns:
+        W in [0, 1]; NaN where every setting ties all methods.
+    """
+    table = np.asarray(ranks, dtype=float)
+    m, n = table.shape
+    sums = table.sum(0)
+    ties = sum(float((counts**3 - counts).sum()) for counts in (np.unique(row, return_counts=True)[1] for row in table))
+    whole = m**2 * (n**3 - n) - m * ties
+    return float(12 * ((sums - sums.mean()) ** 2).sum() / whole) if whole > 0 else nan
+
+
+def beyond_chance(w: float, settings: int) -> float:
+    """How far W lies above what random rankings give, 1 / settings, as a share of what it could: 0 chance, 1 full."""
+    return (settings * w - 1) / (settings - 1)
+
+
+def permutation_p(ranks: ArrayLike, seed: int = 0) -> float:
+    """The share of random rankings whose W is at least as high; small where settings agree beyond chance.
+
+    Each setting keeps its ranks, ties included, and gives them to the methods in random order. All orders are counted
+    where there are at most 20000 (the first setting's is kept, which changes nothing); else 9999 are drawn, and the
+    ranking itself counts as one more.
+
+    Args:
+        ranks: of shape (settings, methods).
+
+    Returns:
+        p in (0, 1]; NaN where every setting ties all methods.
+    """
+    table = np.asarray(ranks, dtype=float)
+    if np.isnan(kendall_w(table)):
+        return nan
+    centred = table - table.mean(1, keepdims=True)
+    least = (centred.sum(0) ** 2).sum() - 1e-9
+    first, *others = centred
+    if factorial(table.shape[1]) ** len(others) <= EVERY:
+        orders = np.array(list(permutations(range(table.shape[1]))))
+        sums = first[None]
+        for row in others:
+            sums = (sums[:, None] + row[orders][None]).reshape(-1, table.shape[1])
+        return float(((sums**2).sum(1) >= least).mean())
+    rng = np.random.default_rng(seed)
+    drawn: NDArray[np.float64] = np.zeros((DRAWS, table.shape[1]))
+    for row in centred:
+        drawn += rng.permuted(np.broadcast_to(row, drawn.shape), axis=1)
+    return float((((drawn**2).sum(1) >= least).sum() + 1) / (DRAWS + 1))
+
+
+def _complete(
+    group: Sequence[RunData], metric: str, over: str, methods: Sequence[str] | None, min_s: float | None
+) -> _Complete:
+    """Values by setting and method of the images that have them all."""
+    if metric not in CURVE_KINDS or over not in OVER:
+        raise SettingsError(
+            f"expected one of {', '.join(CURVE_KINDS)} over one of {', '.join(OVER)}, got {metric!r} over {over!r}; "
+            "other metrics are not measured under several settings"
+        )
+    frames = []
+    for number, one in enumerate(group):
+        rows = one.curves[one.curves["kind"] == CURVE_KINDS[metric]]
+        operator, k = first_setting(one)
+        chosen = np.isclose(rows["k"].astype(float), k) if over == "occlusion" else rows["occlusion"] == operator
+        rows = rows[chosen] if min_s is None else rows[chosen & (rows["s"] >= min_s)]
+        if len(rows):
+            frames.append(rows.assign(run=number, setting=[_word(value) for value in rows[over]]))
+    if not frames:
+        return _Complete(pd.DataFrame(), [], [], no_curves(group, min_s))
+    everything = pd.concat(frames, ignore_index=True)
+    if metric == "odd_abs":
+        everything["value"] = absolute(everything)
+    shared = [name for name in _order(everything, over) if all(name in set(one["setting"]) for one in frames)]
+    settings = [name for name in shared if over != "k" or name != ALL]
+    names = [name for name in everything["method"].unique() if methods is None or name in methods]
+    entered = everything[everything["setting"].isin(settings) & everything["method"].isin(names)]
+    wide = entered.pivot_table(
+        index=["run", "sample_id"], columns=["setting", "method"], values="value", sort=False, dropna=True
+    )
+    covered = {name: _coverage(wide, settings, name) for name in names}
+    most = max(covered.values(), default=0)
+    enough = [name for name in names if covered[name] and covered[name] * 2 >= most]
+    left_out = [f"{name} (all settings on {covered[name]} of {most} images)" for name in names if name not in enough]
+    left_out += [f"{name} (not in all runs)" for name in _order(everything, over) if name not in shared]
+    wide = wide.reindex(columns=pd.MultiIndex.from_product([settings, enough], names=["setting", "method"]))
+    everywhere, wide = wide, wide.dropna()
+    left_out += _absent_runs(group, everywhere, set(wide.index.unique("run")) if len(wide) else set(), enough)
+    why = "" if len(wide) and enough else "no image has a value under all settings for all methods"
+    return _Complete(wide if enough else wide.iloc[:0], settings, enough, why, ", ".join(left_out))
+
+
+def _absent_runs(group: Sequence[RunData], wide: pd.DataFrame, entered: set[int], methods: Sequence[str]) -> list[str]:
+    """How many runs have no image that entered, with what each of them lacks; nothing where all entered."""
+    whys: dict[str, list[str]] = {}
+    for number, one in enumerate(group):
+        if number in entered:
+            continue
+        rows = wide[wide.index.get_level_values("run") == number]
+        lacking = [name for name in methods if rows.xs(name, axis=1, level="method").isna().to_numpy().all()]
+        why = "no image has all" if not lacking else f"without {', '.join(lacking)}"
+        whys.setdefault(why if len(rows) else "without values under these settings", []).append(one.label)
+    said = "; ".join(f"{', '.join(labels)} {why}" for why, labels in whys.items())
+    return [f"{len(group) - sum(map(len, whys.values()))} of {len(group)} runs entered: {said}"] if whys else []
+
+
+def _coverage(wide: pd.DataFrame, settings: Sequence[str], method: str) -> int:
+    """On how many images a method has a value under all settings."""
+    own = [(setting, method) for setting in settings]
+    return int(wide[own].notna().all(axis=1).sum()) if own and all(one in wide.columns for one in own) else 0
+
+
+def _order(rows: pd.DataFrame, over: str) -> list[str]:
+    """Operators as the runs name them, k ascending."""
+    values = list(rows[over].unique())
+    return [_word(value) for value in (sorted(values) if over == "k" else values)]
+
+
+def _word(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _ranks(means: pd.Series, metric: str) -> pd.Series:
+    return means.round(ROUND).rank(ascending=METRICS[metric].better == "lower", method="average")
+
+
+def _table(rows: Sequence[Sequence[object]], columns: Sequence[str], reasons: Sequence[str]) -> pd.DataFrame:
+    return explained(pd.DataFrame(rows, columns=list(columns)), reasons)

@@ -1,0 +1,144 @@
+"""The pictures of a run: which files there are, their sizes, and the colours of their outlines."""
+
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from segfaith.results.figures.overlay import outlined, picture
+from segfaith.results.figures.tiles import GAP, HEAD, OVERVIEW, TILE, write_pictures
+
+WHITE, BLACK, CYAN = (255, 255, 255), (0, 0, 0), (0, 255, 255)
+METHODS = ["gpa", "dea@alpha=0.8,beta=0.2", "maps:../their/maps", "own.py:build"]
+DESCRIPTION = {"model": {"classes": ["background", "box"]}}
+
+
+def mask(size: tuple[int, int], rows: slice, columns: slice) -> np.ndarray:
+    result = np.zeros(size, dtype=bool)
+    result[rows, columns] = True
+    return result
+
+
+def add_maps(directory: Path, sample_id: str, size: tuple[int, int] = (48, 48), evidence: bool = False) -> None:
+    """What a run keeps of one sample."""
+    folder = directory / "maps" / sample_id
+    folder.mkdir(parents=True)
+    picture(np.full((3, *size), 0.5)).save(folder / "image.png")
+    for name, there in (("target", True), ("evidence", evidence)):
+        if there:
+            half = slice(size[1] // 3, size[1] // 2)
+            picture(np.repeat(mask(size, slice(8, 20), half)[None].astype(float), 3, 0)).save(folder / f"{name}.png")
+    for method in METHODS:
+        np.save(folder / f"{method.replace('/', '_')}.npy", np.zeros(size, dtype=np.float32))
+
+
+def records(*samples: str, **columns: Any) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"sample_id": sample, "method": method, "class_index": 1, "status": "ok", "tdd": 0.25} | columns
+            for sample in samples
+            for method in METHODS
+        ]
+    )
+
+
+def test_a_row_of_tiles_for_each_sample_and_an_overview(tmp_path: Path) -> None:
+    add_maps(tmp_path, "a")
+    add_maps(tmp_path, "b", evidence=True)
+    paths = write_pictures(tmp_path, DESCRIPTION, records("a", "b", evidence_ap=0.5))
+    assert paths == [tmp_path / f"{name}.png" for name in ("pictures", "pictures/a", "pictures/b")]
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["a.png", "b.png"]
+    width, height = (1 + len(METHODS)) * (TILE + GAP) - GAP, TILE + HEAD + GAP
+    sheets = [np.asarray(Image.open(path)) for path in paths]
+    assert [sheet.shape for sheet in sheets] == [(2 * height, width, 3), (height, width, 3), (height, width, 3)]
+    np.testing.assert_array_equal(sheets[0], np.concatenate(sheets[1:]))
+
+
+def test_the_first_tile_shows_the_evidence_in_cyan_where_there_is_some(tmp_path: Path) -> None:
+    """An enlarged outline keeps its colour; without evidence nothing is cyan."""
+    for name, evidence in (("with", True), ("without", False)):
+        add_maps(tmp_path, name, evidence=evidence)
+    write_pictures(tmp_path, DESCRIPTION, records("with", "without"))
+    for name, expected in (("with", True), ("without", False)):
+        tile = np.asarray(Image.open(tmp_path / "pictures" / f"{name}.png"))[HEAD : HEAD + TILE, :TILE].astype(int)
+        cyan = (tile[..., 0] < 60) & (tile[..., 1] > 200) & (tile[..., 2] > 200)
+        assert bool(cyan.any()) == expected, name
+
+
+@pytest.mark.parametrize(("size", "tile"), [((30, 60), (96, 192)), ((60, 30), (192, 96)), ((300, 200), (192, 128))])
+def test_maps_that_are_not_square_keep_their_proportions(
+    tmp_path: Path, size: tuple[int, int], tile: tuple[int, int]
+) -> None:
+    """Grey fills exactly the scaled tile; the rest of its place is white."""
+    add_maps(tmp_path, "a", size)
+    write_pictures(tmp_path, DESCRIPTION, records("a"))
+    sheet = np.asarray(Image.open(tmp_path / "pictures" / "a.png"))[HEAD:].astype(int)
+    assert sheet.shape == (TILE + GAP, (1 + len(METHODS)) * (TILE + GAP) - GAP, 3)
+    first = sheet[:, :TILE]
+    assert (first[tile[0] :] == 255).all()
+    assert (first[:, tile[1] :] == 255).all()
+    assert abs(first[tile[0] - 1, tile[1] - 1] - 128).max() <= 2
+
+
+def test_the_overview_holds_the_first_samples_only(tmp_path: Path) -> None:
+    names = [f"s{i:03d}" for i in range(OVERVIEW + 2)]
+    for name in names:
+        add_maps(tmp_path, name, (24, 24))
+    paths = write_pictures(tmp_path, DESCRIPTION, records(*names))
+    assert len(paths) == 1 + len(names)
+    assert Image.open(paths[0]).height == OVERVIEW * (TILE + HEAD + GAP)
+
+
+def test_a_run_without_maps_has_no_pictures(tmp_path: Path) -> None:
+    assert write_pictures(tmp_path, DESCRIPTION, records("a")) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_and_methods_without_maps_are_left_out(tmp_path: Path) -> None:
+    """A skipped sample, one whose maps are gone, and a method that failed."""
+    add_maps(tmp_path, "a")
+    rows = pd.concat([records("a"), records("gone"), records("skipped", status="skipped")], ignore_index=True)
+    rows.loc[rows["method"] == "gpa", "status"] = "failed"
+    paths = write_pictures(tmp_path, DESCRIPTION, rows)
+    assert [path.name for path in paths] == ["pictures.png", "a.png"]
+    assert Image.open(paths[1]).width == len(METHODS) * (TILE + GAP) - GAP
+
+
+def test_words_stand_over_the_tiles_and_scores_only_where_they_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("PIL.ImageDraw.ImageDraw.text", lambda self, at, words, *rest: said.append(words))
+    add_maps(tmp_path, "a")
+    write_pictures(tmp_path, DESCRIPTION, records("a", evidence_ap=0.5))
+    assert said == ["a", "box", *(words for name in METHODS for words in (name, "TDD 0.25, AP 0.50"))]
+    said.clear()
+    write_pictures(tmp_path, {"model": {"classes": None}}, records("a", evidence_ap=nan))
+    assert said[:4] == ["a", "class 1", "gpa", "TDD 0.25"]
+    said.clear()
+    write_pictures(tmp_path, DESCRIPTION, records("a"))
+    assert said[3] == "TDD 0.25", "records from before there was an evidence score"
+
+
+def test_outlines_pixel_by_pixel() -> None:
+    """One ring in colour around each region, a black one around that, and the image's own colours elsewhere."""
+    size = (20, 24)
+    image = np.random.default_rng(0).uniform(0.2, 0.8, (3, *size))
+    target, evidence = mask(size, slice(4, 9), slice(3, 8)), mask(size, slice(12, 15), slice(16, 19))
+    pixels = np.asarray(outlined(image, target, evidence))
+
+    def away(region: np.ndarray, y: int, x: int) -> int:
+        return min(abs(y - v) + abs(x - u) for v, u in np.argwhere(region))
+
+    for y, x in np.ndindex(size):
+        expected = tuple((image[:, y, x] * 255).round().astype(int))
+        for region, colour in ((target, WHITE), (evidence, CYAN)):
+            expected = {1: colour, 2: BLACK}.get(away(region, y, x), expected)
+        assert tuple(pixels[y, x]) == expected, (y, x)
+    bare = np.asarray(outlined(image, target))
+    assert not (bare == CYAN).all(-1).any()
+    np.testing.assert_array_equal(bare[:, :12], pixels[:, :12])

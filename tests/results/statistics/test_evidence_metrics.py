@@ -1,0 +1,332 @@
+"""The page on how far to trust the metrics, from hand-made records whose rankings are known."""
+
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import kendalltau
+
+from segfaith.evaluation.metrics import METRICS
+from segfaith.results.statistics import evidence as trust
+from segfaith.results.statistics.evidence import JUDGED, Agreement, agreement, trust_page, usable, write_trust
+from segfaith.results.statistics.intervals import LEAST_IMAGES
+from segfaith.results.statistics.summary import has_evidence
+
+Run = tuple[dict[str, Any], pd.DataFrame]
+KINDS = "plain,marker,context,conjunction,redundancy"
+FOUR = ["gpa", "ega", "ria", "dea"]
+COLUMNS = [*JUDGED, "evidence_ap", "evidence_mass", "evidence_top"]
+
+
+def run(rows: list[dict[str, Any]], proven: str | None = KINDS) -> Run:
+    model = {"name": "scenes", "weights": "w"} | ({} if proven is None else {"proven_kinds": proven})
+    return {"model": model, "data": {"name": "scenes", "split": "val"}}, pd.DataFrame(rows)
+
+
+def rows_of(
+    aps: dict[str, float],
+    values: dict[str, float] | None = None,
+    *,
+    scenes: int = 8,
+    kind: str = "marker",
+    noise: float = 0.0,
+    first: int = 0,
+    **columns: Any,
+) -> list[dict[str, Any]]:
+    """Records of some scenes, on which every method has these scores, `values` in every judged metric, and noise."""
+    rng = np.random.default_rng(first)
+    rows = []
+    for scene in range(first, first + scenes):
+        for method, ap in aps.items():
+            value = (values or aps)[method]
+            judged = {name: value if METRICS[name].better == "higher" else 1 - value for name in JUDGED}
+            row = {"sample_id": f"val-{scene:04d}", "method": method, "class_index": 3, "majority_class": 3}
+            row |= {"kind": kind, "status": "ok", **dict.fromkeys(COLUMNS, ap), **judged, **columns}
+            rows.append(row | {name: row[name] + noise * rng.normal() for name in COLUMNS if name not in columns})
+    return rows
+
+
+RISING = dict(zip(FOUR, [0.1, 0.2, 0.3, 0.4], strict=True))
+FALLING = dict(zip(FOUR, [0.4, 0.3, 0.2, 0.1], strict=True))
+
+
+def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return usable([run(rows)])[0]
+
+
+# Kendall's tau
+
+
+LEAST_IN_USE = trust.LEAST_SCENES
+
+
+@pytest.fixture(autouse=True)
+def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five scenes are enough here, so that tables can be made by hand."""
+    monkeypatch.setattr(trust, "LEAST_SCENES", 5)
+
+
+@pytest.mark.parametrize("metric", JUDGED)
+def test_the_same_ranking_has_tau_1_and_the_reversed_one_minus_1(metric: str) -> None:
+    """Where lower is better the sign is turned; without noise the interval has no width."""
+    same, turned = (agreement(frame(rows_of(RISING, values)), "marker", metric) for values in (RISING, FALLING))
+    assert same == Agreement("marker", metric, 4, 8, 1.0, 1.0, 1.0)
+    assert turned == Agreement("marker", metric, 4, 8, -1.0, -1.0, -1.0)
+    assert (same.verdict, turned.verdict) == ("agrees", "disagrees")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.1, 1, "agrees"), (-1, -0.2, "disagrees"), (0, 1, "undecided"), (-1, 0, "undecided"), (-0.5, 0.5, "undecided")],
+)
+def test_the_verdict_follows_from_the_interval(low: float, high: float, words: str) -> None:
+    assert Agreement("all", "tdd", 4, 9, 0.3, low, high).verdict == words
+
+
+def test_tau_by_hand_with_one_pair_exchanged_and_one_tied() -> None:
+    exchanged = dict(zip(FOUR, [0.2, 0.1, 0.3, 0.4], strict=True))
+    tied = dict(zip(FOUR, [0.1, 0.1, 0.3, 0.4], strict=True))
+    assert agreement(frame(rows_of(RISING, exchanged)), "marker", "tdd").tau == pytest.approx(4 / 6)
+    assert agreement(frame(rows_of(RISING, tied)), "marker", "tdd").tau == pytest.approx(5 / 30**0.5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_tau_and_interval_are_scipys_scene_by_scene(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means over scenes, drawn again with the same generator, one tau at a time; every third value is tied."""
+    rng = np.random.default_rng(seed)
+    ap, value = rng.random((9, 5)), rng.random((9, 5)).round(1)
+    value[:, 1] = value[:, 0]
+    rows = [
+        {"sample_id": f"{i}", "method": f"m{j}", "kind": "plain", "evidence_ap": ap[i, j], "odd_abs": value[i, j]}
+        for i in range(9)
+        for j in range(5)
+    ]
+    monkeypatch.setattr(trust, "RESAMPLES", 100)
+    got = agreement(pd.DataFrame(rows), "plain", "odd_abs")
+    assert got.tau == pytest.approx(kendalltau(ap.mean(0), -value.mean(0).round(6)).statistic)
+    draws = np.random.default_rng(0).integers(0, 9, (100, 9))
+    taus = [kendalltau(ap[draw].mean(0).round(6), -value[draw].mean(0).round(6)).statistic for draw in draws]
+    assert (got.low, got.high) == pytest.approx(tuple(np.percentile(taus, [2.5, 97.5])))
+    assert got.low <= got.tau <= got.high
+    assert got.low < got.high
+
+
+def test_noise_between_scenes_widens_the_interval_and_more_scenes_narrow_it() -> None:
+    close = {name: 0.3 + 0.01 * i for i, name in enumerate(FOUR)}
+    few, many = (agreement(frame(rows_of(close, scenes=n, noise=0.1)), "marker", "tdd") for n in (6, 600))
+    assert few.verdict == "undecided"
+    assert few.low < 0 < few.high
+    assert many.low > few.low
+    assert many.verdict == "agrees"
+
+
+def test_equal_means_are_tied_and_the_noise_of_a_batch_decides_nothing() -> None:
+    """Three methods have the same map, whose scores differ by what single precision leaves."""
+    almost = {"gpa": 0.5, "ega": 0.5 + 1e-8, "ria": 0.5 - 1e-8, "dea": 0.6}
+    clean = {"gpa": 0.5, "ega": 0.5, "ria": 0.5, "dea": 0.6}
+    one, other = (agreement(frame(rows_of(RISING, values)), "marker", "tdd").tau for values in (almost, clean))
+    assert one == other == pytest.approx(3 / 18**0.5)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_methods_that_are_all_tied_cannot_be_judged(turned: bool) -> None:
+    even = dict.fromkeys(FOUR, 0.5)
+    got = agreement(frame(rows_of(even, RISING) if turned else rows_of(RISING, even)), "marker", "tdd")
+    assert got.verdict == "not testable: all methods are tied"
+    assert np.isnan([got.tau, got.low, got.high]).all()
+
+
+@pytest.mark.parametrize(
+    ("scenes", "methods", "words"),
+    [
+        (4, 4, "not testable: 4 scenes, at least 5 needed"),
+        (5, 4, "agrees"),
+        (5, 2, "not testable: 2 methods, at least 3 needed"),
+        (5, 3, "agrees"),
+    ],
+)
+def test_too_few_scenes_or_methods_are_not_tested(scenes: int, methods: int, words: str) -> None:
+    chosen = {name: RISING[name] for name in FOUR[:methods]}
+    assert agreement(frame(rows_of(chosen, scenes=scenes)), "marker", "tdd").verdict == words
+
+
+def test_only_scenes_of_the_kind_enter_and_all_of_them_in_all() -> None:
+    rows = rows_of(RISING, RISING, scenes=6) + rows_of(RISING, FALLING, scenes=5, first=50, kind="context")
+    found = {kind: agreement(frame(rows), kind, "tdd") for kind in ("marker", "context", "all")}
+    assert {kind: one.scenes for kind, one in found.items()} == {"marker": 6, "context": 5, "all": 11}
+    assert (found["marker"].tau, found["context"].tau) == (1, -1)
+    assert agreement(frame(rows), "plain", "tdd").verdict == "not testable: 0 scenes, at least 5 needed"
+
+
+def test_plain_scenes_are_left_out_of_all_but_plain() -> None:
+    rows = rows_of(RISING, RISING, scenes=6) + rows_of(RISING, FALLING, scenes=7, first=50, kind="plain")
+    found = {kind: agreement(frame(rows), kind, "tdd") for kind in ("all but plain", "all")}
+    assert {kind: (one.scenes, one.tau) for kind, one in found.items()}["all but plain"] == (6, 1)
+    assert found["all"].scenes == 13
+
+
+def test_twenty_scenes_are_the_least_that_the_page_draws_conclusions_from() -> None:
+    """As everywhere below 20 images there is no interval, from which the verdict would follow."""
+    assert LEAST_IN_USE == LEAST_IMAGES == 20
+
+
+# Undefined values
+
+
+def test_stability_on_some_scenes_is_judged_on_these() -> None:
+    """On the others the evidence says the reverse, which must not enter."""
+    rows = rows_of(RISING, RISING, scenes=6) + rows_of(FALLING, RISING, scenes=20, first=50, stability=nan)
+    got = agreement(frame(rows), "marker", "stability")
+    assert (got.scenes, got.tau) == (6, 1)
+    assert agreement(frame(rows), "marker", "tdd").scenes == 26
+
+
+def test_methods_are_compared_on_the_same_scenes() -> None:
+    """One method has no value on the hard scenes; over those where all have one it is the worst, as it should be."""
+    easy = rows_of(RISING, {name: value + 0.5 for name, value in RISING.items()}, scenes=6)
+    hard = rows_of(RISING, RISING, scenes=5, first=50)
+    for row in hard:
+        row["stability"] = nan if row["method"] == "gpa" else row["stability"]
+    got = agreement(frame(easy + hard), "marker", "stability")
+    assert (got.methods, got.scenes, got.tau) == (4, 6, 1)
+
+
+def test_a_method_without_values_is_left_out_and_the_others_keep_their_scenes() -> None:
+    """Maps computed elsewhere have no stability at all; another method has it on two scenes of eight."""
+    rows = rows_of(RISING | {"maps:theirs": 0.9, "seldom": 0.8})
+    for row in rows:
+        missing = row["method"] == "maps:theirs" or (row["method"] == "seldom" and row["sample_id"] > "val-0001")
+        row["stability"] = nan if missing else row["stability"]
+    got = agreement(frame(rows), "marker", "stability")
+    assert (got.methods, got.scenes, got.tau) == (4, 8, 1)
+    assert agreement(frame(rows), "marker", "tdd").methods == 6
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_metric_without_any_value_is_not_testable_and_the_page_stands() -> None:
+    rows = rows_of(RISING, stability=nan)
+    assert agreement(frame(rows), "marker", "stability").verdict == "not testable: 0 scenes, at least 5 needed"
+    page = trust_page([run(rows)])
+    assert "- Stab. (stability): not testable: 0 scenes, at least 5 needed: marker\n" in page
+    assert "| Stab. |" not in page
+
+
+# Which rows enter
+
+
+def test_what_was_planted_is_seen_in_the_records() -> None:
+    rows = rows_of(RISING)
+    assert has_evidence([run(rows)])
+    assert not has_evidence([run([{**row, "kind": None} for row in rows])])
+    old = (run(rows)[0], run(rows)[1].drop(columns=["kind"]))
+    assert not has_evidence([old])
+    assert has_evidence([old, run(rows)])
+    assert len(usable([old, run(rows)])[0]) == len(rows)
+
+
+def test_kinds_without_a_proof_are_left_out_and_said() -> None:
+    rows = rows_of(RISING, scenes=6) + rows_of(RISING, scenes=6, first=50, kind="context")
+    kept, left_out = usable([run(rows, "marker,plain")])
+    assert set(kept["kind"]) == {"marker"}
+    assert left_out == {"context": "unproven: the model was not shown to decide by this evidence"}
+    page = trust_page([run(rows, "marker,plain")])
+    assert "- left out: context: unproven" in page
+    assert "| context |" not in page
+    assert "scenes that entered: marker 6\n" in page
+
+
+@pytest.mark.parametrize("proven", [None, ""])
+def test_a_model_without_any_proof_leaves_nothing(proven: str | None) -> None:
+    page = trust_page([run(rows_of(RISING), proven)])
+    assert "- left out: marker: unproven" in page
+    assert page.endswith("- nothing is left from which to conclude\n")
+    assert "| tdd" not in page.lower()
+
+
+def test_counterparts_are_left_out_with_their_own_reason() -> None:
+    rows = rows_of(RISING) + rows_of(RISING, first=50, kind="counterpart", evidence_ap=nan)
+    kept, left_out = usable([run(rows)])
+    assert set(kept["kind"]) == {"marker"}
+    assert left_out == {"counterpart": "decided by the absence of a part, for which no pixels are the evidence"}
+
+
+def test_wrongly_predicted_regions_are_left_out_and_counted_over_all_runs() -> None:
+    """Regions, not rows; of kinds that would have entered."""
+    right = rows_of(RISING, scenes=5)
+    wrong = rows_of(FALLING, scenes=3, first=50, majority_class=4)
+    unproven = rows_of(FALLING, scenes=9, first=90, kind="context", majority_class=4)
+    runs = [run(right + wrong + unproven, "marker"), run(right + wrong[:4], "marker")]
+    kept, left_out = usable(runs)
+    assert not set(kept["sample_id"]) & {row["sample_id"] for row in wrong + unproven}
+    assert left_out["predicted wrong"] == "4 region(s) that the model does not predict right"
+    assert "- left out: predicted wrong: 4 region(s)" in trust_page(runs)
+
+
+def test_failed_and_skipped_rows_do_not_enter() -> None:
+    rows = rows_of(RISING) + rows_of(FALLING, first=50, status="failed") + rows_of(FALLING, first=90, status="skipped")
+    assert len(frame(rows)) == 8 * 4
+
+
+def test_a_scene_of_several_runs_is_one_scene() -> None:
+    """Copies of a run tell nothing new: the interval stays as wide as it was."""
+    one = run(rows_of({name: 0.3 + 0.01 * i for i, name in enumerate(FOUR)}, scenes=6, noise=0.1))
+    single, copied = (agreement(usable(runs)[0], "marker", "tdd") for runs in ([one], [one] * 4))
+    assert single.low < single.tau
+    assert copied == single
+    assert "scenes that entered: marker 6\n" in trust_page([one] * 4)
+
+
+def test_a_kind_proven_for_one_run_only_enters_from_it() -> None:
+    rows = rows_of(RISING)
+    kept, left_out = usable([run(rows, "plain"), run(rows, "marker")])
+    assert len(kept) == len(rows)
+    assert left_out["marker"].endswith("(in some of these runs; it entered from the others)")
+
+
+# The page
+
+
+def test_the_page_has_its_title_its_scores_and_a_verdict_for_each_metric_and_kind() -> None:
+    controls = {"random": 0.05, "random_cells@grid=7": 0.06, "mask": 0.2}
+    rows = rows_of(RISING | controls, FALLING | controls, scenes=6)
+    rows += rows_of(RISING | controls, scenes=5, kind="context", first=50)
+    page = trust_page([run(rows)])
+    assert page.startswith("# How far to trust these metrics\n")
+    assert "scenes that entered: marker 6, context 5" in page
+    assert "| Kind | gpa | ega | ria | dea | random | random_cells@grid=7 | mask |" in page
+    assert "| marker | 0.100 / 0.100 / 0.100 | 0.200 / 0.200 / 0.200 |" in page
+    for metric in JUDGED:
+        lines = [line for line in page.splitlines() if line.startswith(f"| {METRICS[metric].label} | ")]
+        assert [line.split(" | ")[1] for line in lines] == ["marker", "context", "all but plain", "all"]
+        without = [line.split(" | ")[3] for line in lines]
+        assert without[:2] == ["-1.00 [-1.00, -1.00]", "+1.00 [+1.00, +1.00]"], "seven methods less three controls"
+        assert [line.split(" | ")[4] for line in lines] == ["6", "5", "11", "11"]
+        assert lines[1].endswith("| agrees |")
+        assert lines[0].endswith("; without controls: disagrees |"), "the controls alone must not make a metric agree"
+
+
+def test_the_page_sets_leakage_beside_what_leaks_beyond() -> None:
+    rows = rows_of(RISING, scenes=2, kind="context", odd_abs=0.75, odd_beyond_abs=0.125)
+    table = trust_page([run(rows)]).split("## What leakage says of a truthful map")[1]
+    assert table.splitlines()[-4:] == [
+        f"| context | {name} | 0.750 | 0.125 | {1 - ap:.3f} | {0.125 / ap:.3f} | 2 |" for name, ap in RISING.items()
+    ]
+
+
+def test_a_method_that_a_kind_lacks_is_not_available_there() -> None:
+    """It failed on all of them, or was not run; the page stands."""
+    rows = rows_of(RISING) + rows_of({"gpa": 0.5, "ega": 0.6}, kind="context", first=50)
+    page = trust_page([run(rows)])
+    (scores,) = [line for line in page.split("## Do the metrics")[0].splitlines() if line.startswith("| context |")]
+    assert scores.count("n/a / n/a / n/a") == 2
+    assert page.splitlines()[-2:] == [f"| context | {name} | n/a | n/a | n/a | n/a | 0 |" for name in ("ria", "dea")]
+
+
+def test_the_page_is_the_same_each_time_and_is_written(tmp_path: Path) -> None:
+    runs = [run(rows_of(RISING, noise=0.2))]
+    path = write_trust(runs, tmp_path / "new")
+    assert path == tmp_path / "new" / "trust.md"
+    assert path.read_text(encoding="utf-8") == trust_page(runs) == trust_page(runs)

@@ -27,10 +27,10 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.runs import RunData, load_run, read_description
 from segfaith.results.records.select import with_score
 from segfaith.results.report import gallery as page_gallery
+from segfaith.results.report import html as report
 from segfaith.results.report import page_charts
 from segfaith.results.report.blocks import number, p_value, p_words, spread, words
 from segfaith.results.report.glossary import FORMULAS, glossary, unknown
-from segfaith.results.report import html as report
 from segfaith.results.report.pictures import pictures
 from segfaith.results.report.sections import evidence as page_evidence
 from segfaith.results.report.sections import scores as page_results

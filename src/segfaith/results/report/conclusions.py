@@ -25,7 +25,7 @@ from segfaith.results.statistics.summary import (
     summarise,
     win_table,
     with_paper,
-)  # noqa: E501
+)
 
 PAGE = "conclusions.md"
 STRATIFIED = ("tdd", "odd_abs", "leak_abs", "insertion_gain", "stability")

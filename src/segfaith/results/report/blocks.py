@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pandas as pd
 from markupsafe import Markup
 
-from segfaith.constants import CONTROLS
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.figures.drawing import Drawing
 
 ARROWS = {"higher": " \N{UPWARDS ARROW}", "lower": " \N{DOWNWARDS ARROW}", None: ""}
 Order = Literal["ascending", "descending"]
@@ -75,6 +75,54 @@ class Charts:
     caption: Markup
     key: Markup | str = ""
     kind: str = "charts"
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A figure; the page inlines it as SVG, Markdown links its PNG."""
+
+    drawing: Drawing
+    kind: str = "figure"
+
+
+Mark = Literal["pass", "warn", "fail", "unknown"]
+"""`unknown`: not measured, or too little to tell."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question that a method passes or not: the answer in a sentence, its mark, and the rule of the mark.
+
+    Attributes:
+        name: the question in a word or two, "Chance", "Model", "Stability".
+        detail: a table or section of the page that holds the numbers: its anchor, or "".
+    """
+
+    name: str
+    mark: Mark
+    sentence: Markup
+    rule: Markup
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """The verdict on one method of one data set: its headline and its checks, the mark of the whole."""
+
+    method: str
+    label: str
+    mark: Mark
+    headline: Markup
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class Cards:
+    """The verdicts of one data set side by side."""
+
+    data: str
+    cards: tuple[Card, ...]
+    kind: str = "cards"
 
 
 @dataclass(frozen=True)
@@ -177,16 +225,6 @@ def metric_column(metric: str) -> Column:
     """The column of a metric: its label with an arrow towards better; the first click puts the best first."""
     better = METRICS[metric].better
     return Column(METRICS[metric].label + ARROWS[better], metric, "ascending" if better == "lower" else "descending")
-
-
-def base(method: str) -> str:
-    """A method's name without its parameters."""
-    return method.partition("@")[0]
-
-
-def is_control(method: str) -> bool:
-    """Whether a method explains nothing and is there for comparison."""
-    return base(method) in CONTROLS
 
 
 def rows_by(table: pd.DataFrame, *keys: str) -> dict[Any, dict[Any, Any]]:

@@ -80,7 +80,7 @@ def exits(x: Tensor) -> Tensor:
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     # what wrap takes
     "a function": (lambda: one(lambda x: x), "expected a torch.nn.Module, got function; put what it does into"),
-    "a class": (lambda: one(SmallCNN), r"got the class SmallCNN; make one of it: SmallCNN\(\.\.\.\)"),
+    "a class": (lambda: one(SmallCNN), r"got the class SmallCNN; make an instance: SmallCNN\(\.\.\.\)"),
     "a state dict": (lambda: one(Plain().state_dict()), "expected a torch.nn.Module, got OrderedDict"),
     "wrapped twice": (lambda: one(good()), "it is wrapped already"),
     "an exported program": (
@@ -190,10 +190,10 @@ def test_what_a_user_can_get_wrong_in_python_is_a_message(name: str) -> None:
 JUNK = {
     "empty.pth": (b"", "cannot be read: it is empty"),
     "empty.safetensors": (b"", "cannot be read: it is empty"),
-    "words.pth": (b"hello", "it is damaged,? or no file of torch's"),
-    "numbers.pt": (b"1 2 3\n4 5 6\n", "it is damaged,? or no file of torch's"),
-    "page.ckpt": (b"<html>not found</html>", "it is damaged,? or no file of torch's"),
-    "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\n", "it is damaged,? or no file of torch's"),
+    "words.pth": (b"hello", "it is damaged,? or not a torch file"),
+    "numbers.pt": (b"1 2 3\n4 5 6\n", "it is damaged,? or not a torch file"),
+    "page.ckpt": (b"<html>not found</html>", "it is damaged,? or not a torch file"),
+    "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\n", "it is damaged,? or not a torch file"),
 }
 
 

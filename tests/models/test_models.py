@@ -287,7 +287,7 @@ class Several(nn.Module):
     ("layer", "message"),
     [
         ("twice", "layer 'twice' runs more than once in a forward pass; name a layer that runs once"),
-        ("never", "layer 'never' did not run in Layers's forward pass; name another one"),
+        ("never", "layer 'never' did not run in Layers's forward pass; name another layer"),
         (
             "several",
             r"layer 'several' returns tuple of \(shape .*, shape .*\); expected a feature map \(N, channels, h, w\)",

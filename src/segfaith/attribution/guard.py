@@ -118,8 +118,8 @@ def guarded(model: SegmentationModel, instance: MethodInstance) -> Iterator[None
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise SampleError(
             f"method {instance.name!r} changed the model ({', '.join(changed[:3])}{more}), so its maps may belong to "
-            "the changed model; the model was put back. Work on copy.deepcopy(model.module), or put back what you change "
-            "in a finally clause"
+            "the changed model; the model was put back. Work on copy.deepcopy(model.module), or put back what you "
+            "change in a finally clause"
         )
 
 

@@ -68,8 +68,8 @@ def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
     if not all(_difference(model, first, _run(model, image[None])) <= TOLERANCE for _ in range(CALLS - 1)):
         raise SettingsError(
             f"{model.name} gives different outputs for the same image: even in evaluation mode, something in it is "
-            "random or remembers earlier calls. Pass training=self.training to functional dropout, and switch off noise, "
-            "random depth and test-time augmentation"
+            "random or remembers earlier calls. Pass training=self.training to functional dropout, and switch off "
+            "noise, random depth and test-time augmentation"
         )
     finite = [output for output in outputs if bool(output.isfinite().all())]
     if finite:

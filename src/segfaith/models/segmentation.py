@@ -166,9 +166,7 @@ class SegmentationModel:
 
         On a GPU, convolutions run by deterministic algorithms inside the block, and all in full float32 unless `tf32`.
         """
-        training = [
-            part for part in self.module.modules() if getattr(part, "training", False)
-        ]  # frozen modules have no such flag
+        training = [part for part in self.module.modules() if getattr(part, "training", False)]  # scripts may lack it
         for module in training:
             module.training = False
         cuda = self.device.type == "cuda"

@@ -1,4 +1,4 @@
-"""Scenes as pixels, at any size: the same scene with one plate changed differs in that plate's pixels alone."""
+"""Renders scenes at any size. If one plate of a scene changes, only that plate's pixels change."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def render(scene: Scene, size: int) -> tuple[Image, Labels]:
 
 
 def paint(scene: Scene, size: int) -> tuple[Image, Labels]:
-    """The image as `render` gives it, and whose each pixel is: 0, or 1 + the index of the body that is seen there."""
+    """The image of `render`, and each pixel's owner: 1 + the index of the body visible there, or 0 for none."""
     rng = generator(0, scene.key, "background")
     canvas = _background(rng, size)
     owners = np.zeros((size, size), dtype=np.int64)

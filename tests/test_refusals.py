@@ -112,7 +112,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a number of classes": (lambda: one(classes=3), "classes = 3: expected 'voc', a list, or a file"),
     "classes by index": (
         lambda: one(classes={0: "a", 1: "b", 2: "c"}),
-        r"classes are a dict, whose order need not be that of the channels; .*list\(id2label.values\(\)\)",
+        r"classes are a dict, whose order need not be the channels' order; .*list\(id2label.values\(\)\)",
     ),
     "classes by name": (lambda: one(classes={"a": 0, "b": 1, "c": 2}), "classes are a dict, whose order"),
     "a set of classes": (lambda: one(classes=set("abc")), "classes are a set, whose order need not be"),
@@ -153,8 +153,14 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "one method as text": (lambda: explain(good(), IMAGE, BOX, "ria"), "methods = 'ria': expected a list of names"),
     "a method's function": (lambda: explain(good(), IMAGE, BOX, [exits]), "a method is a function; expected a name"),
     "no number of methods": (lambda: evaluate(good(), IMAGE, BOX, 3), "methods = 3: expected a list of names"),
-    "a map of words": (lambda: evaluate(good(), IMAGE, BOX, {"own": "map.npy"}), "map 'own' is no array .* but a str"),
-    "a missing map": (lambda: evaluate(good(), IMAGE, BOX, {"own": None}), "map 'own' is no array .* but a NoneType"),
+    "a map of words": (
+        lambda: evaluate(good(), IMAGE, BOX, {"own": "map.npy"}),
+        "map 'own' is not an array .* but a str",
+    ),
+    "a missing map": (
+        lambda: evaluate(good(), IMAGE, BOX, {"own": None}),
+        "map 'own' is not an array .* but a NoneType",
+    ),
     "no batch": (lambda: explain(good(), IMAGE, BOX, RIA, batch_size=0), "whole number of at least 1, got 0"),
     "half a batch": (lambda: explain(good(), IMAGE, BOX, RIA, batch_size=1.5), "whole number of at least 1, got 1.5"),
     # what load_model takes

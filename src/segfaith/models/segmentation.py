@@ -166,7 +166,7 @@ class SegmentationModel:
 
         On a GPU, convolutions run by deterministic algorithms inside the block, and all in full float32 unless `tf32`.
         """
-        training = [part for part in self.module.modules() if getattr(part, "training", False)]  # scripts may lack it
+        training = [part for part in self.module.modules() if getattr(part, "training", False)]  # not set if frozen
         for module in training:
             module.training = False
         cuda = self.device.type == "cuda"

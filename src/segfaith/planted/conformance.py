@@ -36,7 +36,7 @@ from segfaith.types import Image, Map, Planted, Sample, Target, Tensor
 _Asked = tuple[Sample, Target, Planted]
 RANDOM_CONTROLS = ("random", "random_cells")
 SAME, ALIKE = 1e-5, 1e-3
-"""Maps in [0, 1]: two equal calls may differ by SAME at a pixel; two targets must differ by more, ALIKE on average."""
+"""Maps in [0, 1]: equal calls differ by at most SAME at any pixel, different targets by more than ALIKE on average."""
 FLAT_SCENES = 0.1
 """Maps may be constant on at most this share of the scenes; on closed-form segmenters, no map may be."""
 TRIED = 4
@@ -173,9 +173,7 @@ def _ask(
             raised = _words_of(error)
     trial.note("call", asked, raised)
     behind = left_behind(model, copy).items()
-    left = {
-        check: listed("left on" if check in ("hooks", "gradients") else "changed", names) for check, names in behind
-    }
+    left = {kind: listed("left on" if kind in ("hooks", "gradients") else "changed", names) for kind, names in behind}
     inputs = ["the image"] if edited(image, given) else []
     inputs += ["the region"] if edited(target.region, region) else []
     inputs += ["requires_grad of the image"] if given.requires_grad else []

@@ -5,7 +5,7 @@ A floating-point tensor w gets independent normal values with the mean and the s
 w are equal (fresh tensors, tensors of a single value), the deviation is 1 / sqrt(values per output); vectors and
 scalars of equal values, such as fresh biases and scales of norm layers, stay as they are. The use of w's own moments,
 in place of the model's initialiser, is our choice: a module does not tell its initialisers. Buffers stay, running
-statistics among them. So activations do not keep their scale, and the model soon loses the class: `s` says at which stage.
+statistics among them. So activations change their scale, and the model soon loses the class: `s` says at which stage.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -675,8 +675,8 @@ NO_GRADIENT: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: inferring("layer"),
         "inference_mode, or .*use torch.no_grad",
     ),
-    "weights of inference mode": (lambda: inferring("weights"), "or its weights were made there.*use torch.no_grad"),
-    "overwritten": (overwritten, "a part behind it writes into a tensor that the backward pass needs; .*inplace=False"),
+    "weights of inference mode": (lambda: inferring("weights"), "or made its weights there.*use torch.no_grad"),
+    "overwritten": (overwritten, "a later part writes into a tensor that the backward pass needs; .*inplace=False"),
     "recomputed": (lambda: recomputed(False), "torch.utils.checkpoint runs it again in the backward pass, switch"),
 }
 

@@ -113,9 +113,9 @@ def test_outputs_that_cannot_be_logits_are_refused(name: str) -> None:
         (After(one_hot), "whole numbers"),
         (
             After(lambda z: overshot((20 * z).softmax(1))),
-            "sum to 1: .*where they are resized, mode 'bilinear' .*or return the",
+            "sum to 1: .*if you resize them, use mode 'bilinear'.*or return the",
         ),
-        (After(lambda z: 255 * z.softmax(1)), r"their channels sum to 255: let probabilities lie in \[0, 1\]"),
+        (After(lambda z: 255 * z.softmax(1)), r"their channels sum to 255: keep probabilities in \[0, 1\]"),
     ],
 )
 def test_outputs_that_are_said_to_be_probabilities_are_held_to_it(module: nn.Module, message: str) -> None:

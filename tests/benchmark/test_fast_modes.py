@@ -180,5 +180,5 @@ def test_the_command_prints_every_mode_and_what_it_is(
         assert any(words in line for line in lines), words
     assert "adaptive: cells refined where they matter (methods.ria.regions = 'adaptive')" in captured.out
     assert "STABILITY" not in captured.out
-    assert "2 sample(s), each mode against the plain one-by-one loop" in captured.out
+    assert "2 sample(s); each mode is compared with the plain one-by-one loop" in captured.out
     assert "s1: bf16" in captured.err

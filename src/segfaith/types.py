@@ -78,7 +78,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What is explained: the score of class `class_index` over the pixels of `region` (at least one)."""
+    """What maps explain: the score of class `class_index` over the pixels of `region` (at least one)."""
 
     class_index: int
     region: Mask

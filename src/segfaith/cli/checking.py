@@ -94,7 +94,7 @@ def train_scenes_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of data and weights.")] = 0,
     proof_scenes: Annotated[int, typer.Option(min=1, help="Unseen scenes for the proof of use.")] = 200,
 ) -> None:
-    """Train the embedded model of the planted scenes anew, and prove that it decides by the planted evidence."""
+    """Train the embedded model of the planted scenes again, and prove that it decides by the planted evidence."""
     from segfaith.planted.card import CARD, LOG, TEXT, WEIGHTS, train_scenes
     from segfaith.planted.proof import REQUIRED
     from segfaith.planted.training import Recipe

@@ -315,7 +315,7 @@ def wrap(
             may overlap. Such a head gets a softmax too, and p is then not the probability that the head means.
 
     Raises:
-        SettingsError: the module, the layer, mean, std or `head` is not what is expected.
+        SettingsError: the module, layer, mean, std or head cannot be used; the message says why.
     """
     return SegmentationModel(
         module,

@@ -68,7 +68,7 @@ def _inside(content: Any) -> str:
         return ""
     keys = [f"{key!r} ({type(value).__name__})" for key, value in content.items()]
     more = ", ..." if len(keys) > 8 else ""
-    return f" with the keys {', '.join(keys[:8])}{more}; save the part that is the state dict to a file of its own"
+    return f" with the keys {', '.join(keys[:8])}{more}; save the part that is the state dict to a separate file"
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> str:

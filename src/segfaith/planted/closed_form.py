@@ -118,7 +118,7 @@ def corner_case() -> Question:
 def told_apart(one: Question, other: Question) -> str:
     """What differs between two questions about the same image with different answers: "classes" or "regions".
 
-    Empty if both class and region differ, or if image or answer do not fit.
+    Empty if class and region both differ, or for other pairs of questions.
     """
     if one.image_id != other.image_id or torch.equal(one.evidence, other.evidence):
         return ""

@@ -44,14 +44,14 @@ TRIED = 4
 
 CONTRACT = {
     "call": ("function(model, image, target) returns without an exception", "mend the function"),
-    "type": ("the map is a torch tensor or numpy array of real numbers", "of complex values return .abs() or .real"),
+    "type": ("the map is a torch tensor or numpy array of real numbers", "for complex values, return .abs() or .real"),
     "shape": ("the map has the image's (H, W)", "return one value per pixel of the image"),
     "finite": ("every value is finite in float32", "look for a division by 0, a logarithm of 0, or an overflow"),
     "constant": ("the map varies over the image", "look for detach(), no_grad, a wrong layer, or a relu of negatives"),
-    "deterministic": ("two calls give the same map", "draw from a generator of its own that has a fixed seed"),
+    "deterministic": ("two calls give the same map", "draw from a generator that the method makes, with a fixed seed"),
     "global_state": (
         "global random states and settings stay as they are",
-        "draw from a generator of its own, torch.Generator().manual_seed(0), and change settings in a with block only",
+        "draw from a new generator, torch.Generator().manual_seed(0), and change settings only in a with block",
     ),
     "hooks": ("no hook stays on the model", "call remove() on each handle in a finally clause"),
     "gradients": ("no .grad stays on the model's parameters", "use torch.autograd.grad or backward(inputs=[...])"),
@@ -149,7 +149,7 @@ def _finding(check: str, log: Sequence[tuple[str, str]]) -> Finding:
     expected, remedy = CONTRACT[check]
     wrong = [f"{asked}: {came}" for asked, came in log if came]
     if not wrong:
-        return Finding(check, True, f"{expected}: so in {len(log)} of {len(log)} cases")
+        return Finding(check, True, f"{expected}: true in {len(log)} of {len(log)} cases")
     text = f"expected that {expected}; not so in {len(wrong)} of {len(log)} cases, first for {wrong[0]}; {remedy}"
     return Finding(check, False, text)
 
@@ -324,7 +324,7 @@ def _above_controls(name: str, rows: Sequence[tuple[str, Mapping[str, float]]]) 
     parts = "; ".join(f"{kind} ({count}): {listing(means(kind))}" for kind, count in sorted(counts.items()))
     passed = total[name] > max(total[control] for control in RANDOM_CONTROLS)
     words = (
-        "expected a mean average precision on the planted evidence above the random controls'; came on "
-        f"{len(rows)} scenes that the model predicts right: {listing(total)}; by kind {parts}"
+        "expected a higher mean average precision on the planted evidence than the random controls have; on "
+        f"{len(rows)} scenes that the model predicts right it is: {listing(total)}; by kind: {parts}"
     )
     return Finding("evidence", passed, words if passed else f"{words}; see the maps: they miss what decides")

@@ -132,7 +132,7 @@ def _paint_body(canvas: Array, owners: Array, body: Body, number: int) -> None:
 
 
 def _texture(body: Body, offset: Array, distance: Array, angle: Array) -> Array:
-    """Where a body shows its lighter tone: half of its area, whatever the texture."""
+    """Where a body shows its lighter tone; with every texture, this is half of its area."""
     cosine, sine = np.cos(body.turn), np.sin(body.turn)
     field: Array
     x = (offset[..., 1] * cosine + offset[..., 0] * sine) * 2 * np.pi * 16 / body.scale

@@ -60,9 +60,8 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
             if precision == "fp32":
                 path = scorer.path
             most = settings.execution.batch_size
-            for count in (
-                (most, max(1, most - 1)) if model.compile else (most,)
-            ):  # a second size makes torch compile for all sizes
+            counts = (most, max(1, most - 1)) if model.compile else (most,)  # two sizes: torch compiles for any size
+            for count in counts:
                 scorer.score(image.expand(count, -1, -1, -1))
     except SettingsError:
         raise

@@ -16,7 +16,7 @@ from segfaith.types import Float, Image, Tensor
 Alter = Callable[[Float[Tensor, "N K h w"]], Float[Tensor, "N K h w"]]
 _CHECKED: WeakSet[nn.Module] = WeakSet()
 SAME_LOGITS = 1e-3
-"""Reading the layer may change logits by this share of the largest logit, since the operations stay the same."""
+"""Reading the layer may change logits by at most this share of the largest logit."""
 RESHAPE = "name another layer, or wrap it in a layer that reshapes, see 'Layers of another shape' in docs/extending.md"
 
 NO_GRADIENT = (

@@ -324,7 +324,7 @@ def _above_controls(name: str, rows: Sequence[tuple[str, Mapping[str, float]]]) 
     parts = "; ".join(f"{kind} ({count}): {listing(means(kind))}" for kind, count in sorted(counts.items()))
     passed = total[name] > max(total[control] for control in RANDOM_CONTROLS)
     words = (
-        "expected a higher mean average precision on the planted evidence than the random controls have; on "
-        f"{len(rows)} scenes that the model predicts right it is: {listing(total)}; by kind: {parts}"
+        "expected a higher mean average precision on the planted evidence than the random controls have; mean on "
+        f"{len(rows)} scenes that the model predicts right: {listing(total)}; by kind: {parts}"
     )
     return Finding("evidence", passed, words if passed else f"{words}; see the maps: they miss what decides")

@@ -155,7 +155,7 @@ def test_the_refusal_shows_what_the_code_would_be_called_with(finished: Path, tm
     changes = {"model": {"name": "subprocess:run", "args": {"args": "rm -r x"}}, "methods": {"names": ["a:b"]}}
     directory = planted(finished, tmp_path / "run", **changes)
     with pytest.raises(
-        SettingsError, match=r"model subprocess:run with args \{'args': 'rm -r x'\}, method a:b\. It was"
+        SettingsError, match=r"model subprocess:run with args \{'args': 'rm -r x'\}, method a:b\. Nothing was imported"
     ):
         foreign.settings_of(directory)
 

@@ -99,7 +99,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a mean of words": (lambda: one(mean="abc"), "mean and std need three values each.*got mean='abc'"),
     "a mean that is NaN": (lambda: one(mean=(np.nan, 0, 0)), "mean and std need three values each"),
     "no std": (lambda: one(std=None), "mean and std need three values each.*std=None"),
-    "an unknown head": (lambda: one(head="softmaxes"), "head = 'softmaxes': expected 'logits', 'probabilities' or None"),
+    "an unknown head": (
+        lambda: one(head="softmaxes"),
+        "head = 'softmaxes': expected 'logits', 'probabilities' or None",
+    ),
     "too many classes": (
         lambda: one(classes=list("abcde")),
         "Plain has 3 output classes, but 5 class names were given",

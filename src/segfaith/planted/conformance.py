@@ -22,7 +22,7 @@ from segfaith.attribution.methods import Method, MethodInstance, resolve_method
 from segfaith.benchmark.worker import predicted_labels
 from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
 from segfaith.data.scenes import open_scenes
-from segfaith.evaluation.evidence_score import evidence_scores
+from segfaith.evaluation.evidence_score import evidence_ap
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
@@ -307,9 +307,8 @@ def _right_scenes(model: SegmentationModel, tried: int, size: int, seed: int) ->
 
 
 def _found(maps: Sequence[Map], planted: Planted) -> float:
-    """The evidence's average precision, averaged over a method's draws; no tie-break enters it."""
-    ranks = torch.arange(maps[0].numel()).reshape(maps[0].shape)
-    return mean(evidence_scores(one, planted.alternatives, ranks, 0.2)["evidence_ap"] for one in maps)
+    """The evidence's average precision, averaged over a method's draws."""
+    return mean(evidence_ap(heatmap, planted.alternatives) for heatmap in maps)
 
 
 def _above_controls(name: str, rows: Sequence[tuple[str, Mapping[str, float]]]) -> Finding:

@@ -10,10 +10,10 @@ from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
 from segfaith.errors import SampleError
-from segfaith.evaluation.intervened import Altered, Scores
+from segfaith.evaluation.intervened import Altered, Scores, taken
 from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
 from segfaith.evaluation.metrics import METRICS, compute_metrics, deletion, mean_defined
-from segfaith.evaluation.ranking import Ranking, top_count
+from segfaith.evaluation.ranking import Ranking
 from segfaith.perturbation import PERTURBATIONS
 from segfaith.types import Float, Map, Tensor
 
@@ -57,9 +57,10 @@ def records(
     known = {f"control_{name}": control.get(name, nan) for name in METRICS}
     for row in rows.values():
         gains = compute_metrics(row | known)
-        row |= gains
+        reasons = _undefined([row | known | gains], list(gains))
         if not control:
-            row["reason"] = "; ".join(filter(None, [row["reason"], f"{', '.join(gains)}: {GAIN_CONTROL} failed"]))
+            reasons.append(f"{', '.join(gains)}: {GAIN_CONTROL} failed")
+        row |= gains | {"reason": "; ".join(filter(None, [row["reason"], *reasons]))}
     return rows
 
 
@@ -82,9 +83,11 @@ def _record(
         | {key: mean(draw[key] for draw in draws) for key in draws[0]}
         | {key: mean_defined([looks[key] for looks in method.looks]) for key in method.looks[0]}
         | {f"stability_{key}": correlations.get(key, nan) for key in PERTURBATIONS}
-        | {"reason": "; ".join(_reasons(sample, method, asked, draws))}
     )
-    return row | compute_metrics(row | {"seconds": method.explained.runtime})
+    known = row | {"seconds": method.explained.runtime}
+    of_means = compute_metrics(known)
+    reasons = [*_reasons(sample, method, asked, draws), *_undefined([known | of_means], list(of_means))]
+    return row | of_means | {"reason": "; ".join(reasons)}
 
 
 def _planted(sample: Mapping[str, Any]) -> bool:
@@ -155,9 +158,9 @@ def curve_rows(sample: Mapping[str, Any], name: str, method: Measured, scores: S
             groups.setdefault((item.operator, item.k, item.kind), []).append(score)
     rows = []
     for (operator, k, kind), values in groups.items():
-        baseline, entry = scores.baselines[operator], INTERVENTIONS[kind]
-        each = [score - baseline if entry.inserts else deletion(scores.clean, score) for score in values]
-        pixels = top_count(k, len(method.rankings[0].region(entry.counted or entry.region)))
+        baseline, inserts = scores.baselines[operator], INTERVENTIONS[kind].inserts
+        each = [score - baseline if inserts else deletion(scores.clean, score) for score in values]
+        pixels = len(taken(Altered(0, operator, k, kind), method.rankings[0]))
         rows.append(
             {key: sample[key] for key in ("sample_id", "class_index", "s")}
             | {"method": name, "occlusion": operator, "k": k, "kind": kind, "pixels": pixels}

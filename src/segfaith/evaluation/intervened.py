@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
-from segfaith.evaluation.ranking import Ranking, top_count, top_pixels
+from segfaith.evaluation.ranking import Ranking, top_pixels
 from segfaith.evaluation.subject import Subject
 from segfaith.incremental.scorers import PlainScorer
 from segfaith.incremental.scoring import OTHERWISE, TOLERANCE, scorer_for
@@ -135,21 +135,19 @@ def _scored(
     return plain.path, score_images(plain.score, build, count, subject.batch).tolist()
 
 
-def _count(item: Altered, ranking: Ranking) -> int:
-    """How many pixels the intervention takes; may be more than its region has."""
+def taken(item: Altered, ranking: Ranking) -> Int[Tensor, "P"]:
+    """Flat indices of the pixels that an intervention takes from its region, before `within` leaves any out."""
     entry = INTERVENTIONS[item.kind]
-    return top_count(item.k, len(ranking.region(entry.counted or entry.region)))
+    return entry.pixels(ranking, item.k) if entry.pixels else ranking.top(entry.region, item.k)
 
 
 def _shared(item: Altered, ranking: Ranking) -> Altered:
     """The same for all maps where every pixel of the region is taken, whatever their order."""
-    everything = _count(item, ranking) == len(ranking.region(INTERVENTIONS[item.kind].region))
+    everything = len(taken(item, ranking)) == len(ranking.region(INTERVENTIONS[item.kind].region))
     return replace(item, index=0) if everything else item
 
 
 def _pixels(item: Altered, ranking: Ranking, subject: Subject) -> Int[Tensor, "P"]:
-    """Flat indices of the pixels that an intervention alters; none where its region has too few."""
-    entry = INTERVENTIONS[item.kind]
-    order, count = ranking.region(entry.region), _count(item, ranking)
-    pixels = order[: count if count <= len(order) else 0]
-    return pixels[entry.within(subject).flatten()[pixels]] if entry.within else pixels
+    """Flat indices of the pixels that an intervention alters."""
+    pixels, within = taken(item, ranking), INTERVENTIONS[item.kind].within
+    return pixels[within(subject).flatten()[pixels]] if within else pixels

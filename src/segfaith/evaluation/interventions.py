@@ -13,23 +13,21 @@ from typing import Any, Literal
 
 from segfaith.errors import SettingsError
 
-Region = Literal["inside", "outside"]
-
 
 @dataclass(frozen=True)
 class Intervention:
-    """One way to alter the image. It takes the highest n(k, R) pixels of a map in a region R.
+    """One way to alter the image: which pixels are taken from a region R of a map, and what is done with them.
 
     Attributes:
         kind: its name, unique.
         column: the column of the records for s_c of the altered image, at the first operator and the first k.
         meaning: of the column.
         region: R, where the pixels are taken: inside the target, or outside it.
-        counted: the region whose size gives the number of pixels; R itself where None. Where R has fewer pixels than
-            that, nothing is scored and the score is NaN.
+        pixels: a function of the map's `Ranking` and k that gives the pixels of R that are taken, as flat indices (P,).
+            None: the highest n(k, R) pixels of R. Where it gives none, nothing is scored and the score is NaN.
         inserts: the pixels are put back into the baseline O(x, all pixels). Else they are occluded in the image.
-        within: a function of the `Subject` to a mask (H, W): only those of the taken pixels that lie in the mask are
-            altered. Where none of them does, the score is s. It is computed on tensors, and needs no import of torch.
+        within: a function of the `Subject` that gives a mask (H, W): only the taken pixels that lie in it are altered.
+            Where none of them does, the score is s.
         curve: scored at every pair of operator and k, and a row of the curves. Else at the first pair alone.
         asked: always; where `[evaluation] leakage = "detailed"`; or where evidence is planted that lies somewhere.
         missing: why the score is NaN where R has pixels; for the column `reason`.
@@ -38,8 +36,8 @@ class Intervention:
     kind: str
     column: str
     meaning: str
-    region: Region
-    counted: Region | None = None
+    region: Literal["inside", "outside"]
+    pixels: Callable[[Any, float], Any] | None = None
     inserts: bool = False
     within: Callable[[Any], Any] | None = None
     curve: bool = False
@@ -97,7 +95,7 @@ for _entry in (
         "s_fair_deleted",
         's_c with the n(k, M) highest pixels outside M occluded; needs leakage = "detailed"',
         "outside",
-        counted="inside",
+        pixels=lambda ranking, k: ranking.top("outside", k, counted="inside"),
         asked="detailed",
         missing="fewer pixels lie outside the target than tdd deletes",
     ),

@@ -16,6 +16,8 @@ from segfaith.occlusion import grid_partition
 from segfaith.types import Bool, Float, Int, Map, Mask, Target, Tensor
 
 Ties = Literal["cell", "pixel"]
+Region = Literal["inside", "outside"]
+"""Of the target: M, and not M."""
 RESOLUTION = 1e-6
 TIE_GRID = 14
 
@@ -28,9 +30,17 @@ class Ranking:
     inside: Int[Tensor, "P"]
     outside: Int[Tensor, "Q"]
 
-    def region(self, name: Literal["inside", "outside"]) -> Int[Tensor, "P"]:
-        """The pixels of one of the two regions."""
+    def region(self, name: Region) -> Int[Tensor, "P"]:
+        """The pixels of one of the two regions, as flat indices."""
         return self.inside if name == "inside" else self.outside
+
+    def top(self, name: Region, k: float, counted: Region | None = None) -> Int[Tensor, "P"]:
+        """The highest pixels of a region: n(k, R) for R the region itself, or the one that is `counted`.
+
+        None where the region has fewer pixels than that.
+        """
+        order, count = self.region(name), top_count(k, len(self.region(counted or name)))
+        return order[: count if count <= len(order) else 0]
 
     def tied_share(self, k: float) -> tuple[float, float]:
         """Share of the top fraction k inside and outside that the tie-break chose; NaN for an empty outside."""

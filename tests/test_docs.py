@@ -124,8 +124,9 @@ def test_example_suites_can_be_planned(example: Path) -> None:
 
 
 def test_records_page_names_every_column() -> None:
+    """The page of definitions names the metrics; see above."""
     text = (ROOT / "docs/records.md").read_text(encoding="utf-8")
-    for column in RECORD_COLUMNS:
+    for column in [name for name in RECORD_COLUMNS if name not in METRICS]:
         short = column.removeprefix("stability")
         assert f"`{column}`" in text or f"`{short}`" in text, column
 

@@ -1,5 +1,6 @@
 """The rows of a sample: every column follows from the scores, with planted evidence and without."""
 
+from collections.abc import Iterator
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.benchmark.worker import SampleResult, evaluate_sample
 from segfaith.constants import COUNTERPART
 from segfaith.evaluation.evidence_score import evidence_ap, evidence_mass, evidence_top
+from segfaith.evaluation.metrics import METRICS, Metric, add_metric
 from segfaith.evaluation.ranking import tie_ranks
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.layer import check_layer
@@ -406,3 +408,39 @@ def test_curves_hold_the_absolute_leakage_of_each_draw() -> None:
         row = curves.loc[(record["method"], "zero", "off_deletion")]
         assert row["value_abs"] == pytest.approx(record["odd_abs"], rel=1e-12)
         assert row["value"] == pytest.approx(record["odd"], rel=1e-9)
+
+
+@pytest.fixture
+def metrics() -> Iterator[None]:
+    """METRICS comes back as it was."""
+    before = dict(METRICS)
+    yield
+    METRICS.clear()
+    METRICS.update(before)
+
+
+def test_a_metric_that_is_undefined_has_its_own_words_as_reason(metrics: None) -> None:
+    """Of scores, of the map, and of means; a need that is unknown is no reason of the metric's own."""
+    never = {"formula": "none", "better": "higher", "function": lambda *values: nan}
+    add_metric(Metric("of_scores", "A", "never defined", needs=("tdd",), undefined="the moon is full", **never))
+    add_metric(Metric("of_map", "B", "never defined", needs=("heatmap",), undefined="the moon is full", **never))
+    add_metric(Metric("of_means", "C", "never defined", needs=("seconds",), **never))
+    add_metric(Metric("of_control", "D", "never defined", needs=("control_tdd",), undefined="the tide is low", **never))
+    add_metric(Metric("of_fair", "E", "never defined", needs=("odd_fair",), undefined="the tide is low", **never))
+    row, control = evaluated(None, [OWN]).records
+    reasons = row["reason"].split("; ")
+    assert "of_scores: the moon is full" in reasons
+    assert "of_map: the moon is full" in reasons
+    assert "of_means: the value is undefined" in reasons
+    assert "of_control: the tide is low" in reasons
+    assert "of_fair" not in row["reason"], "leakage was measured plainly"
+    assert "of_scores: the moon is full in 3 of 3 draws" in control["reason"].split("; ")
+    assert all(isnan(row[name]) for name in ("of_scores", "of_map", "of_means", "of_control", "of_fair"))
+
+
+def test_without_the_control_tdd_gain_is_undefined_and_says_so() -> None:
+    subject = Subject(plain(Wide()), "image", photograph(), Target(1, REGION), SEED, BatchSize(8))
+    (row,) = evaluate_sample(subject, [resolve_method(OWN, {})], EvaluationSettings(), stability=False).records
+    assert isnan(row["tdd_gain"])
+    assert not isnan(row["tdd"])
+    assert row["reason"].split("; ")[-1] == "tdd_gain: random_cells failed"

@@ -3,14 +3,25 @@
 from math import inf, isnan, nan
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segfaith.constants import LEAST_TDD
+from segfaith.errors import SettingsError
 from segfaith.evaluation import metrics
 from segfaith.evaluation.interventions import score_columns
-from segfaith.evaluation.metrics import METRICS, compute_metrics, mean_defined
+from segfaith.evaluation.metrics import (
+    METRICS,
+    QUANTITIES,
+    STABILITIES,
+    Metric,
+    add_metric,
+    compute_metrics,
+    mean_defined,
+)
 from segfaith.results.records.schema import RECORD_COLUMNS
 
 FROM_SCORES = ["tdd", "odd", "odd_abs", "leak_abs", "leak_signed", "insertion_gain", "insertion_gain_rel"]
@@ -148,7 +159,7 @@ def test_means_leave_undefined_values_out() -> None:
 
 
 def test_the_table_has_every_metric_of_the_spec_with_its_direction() -> None:
-    assert {name: metric.better for name, metric in METRICS.items()} == {
+    spec = {
         "tdd": "higher",
         "tdd_gain": "higher",
         "odd": None,
@@ -173,6 +184,7 @@ def test_the_table_has_every_metric_of_the_spec_with_its_direction() -> None:
         "evidence_top": "higher",
         "runtime_s": "lower",
     }
+    assert {name: METRICS[name].better for name in spec} == spec
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -194,6 +206,64 @@ def test_the_records_have_the_columns_of_the_contract() -> None:
         "reason"
     )
     assert set(contract.split()) <= set(RECORD_COLUMNS)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_has_a_formula_and_needs_what_was_known_before_it(name: str) -> None:
+    metric, before = METRICS[name], list(METRICS)[: list(METRICS).index(name)]
+    assert metric.formula
+    assert metric.needs
+    known = {*score_columns(), *QUANTITIES, *before, *(f"control_{earlier}" for earlier in before)}
+    assert set(metric.needs) <= known
+
+
+def test_every_metric_follows_from_the_quantities() -> None:
+    """Of a map and scores made up here: no entry is left out, and none needs what nobody gives."""
+    rng = np.random.default_rng(0)
+    region = torch.zeros(14, 14, dtype=torch.bool)
+    region[2:9, 3:8] = True
+    of_map = {
+        "heatmap": torch.from_numpy(rng.random((14, 14), dtype=np.float32)),
+        "region": region,
+        "alternatives": (region,),
+        "ranks": torch.arange(196).reshape(14, 14),
+        "k": 0.2,
+    }
+    known = dict(zip(score_columns(), rng.random(len(score_columns())), strict=True))
+    known |= dict.fromkeys(STABILITIES, 0.25) | {"seconds": 2.0} | of_map
+    known |= {"s": 0.9, "s_target_deleted": 0.1, **{f"control_{name}": 0.5 for name in METRICS}}
+    values = compute_metrics(known)
+    assert list(values) == list(METRICS)
+    for name, value in values.items():
+        assert METRICS[name].low <= value <= METRICS[name].high, name
+    assert values["tdd_gain"] == values["tdd"] - 0.5
+    assert (values["stability"], values["runtime_s"]) == (0.25, 2.0)
+    assert set(QUANTITIES) <= set(known)
+
+
+def test_what_is_not_known_leaves_out_the_metrics_that_need_it() -> None:
+    assert compute_metrics({"s": 0.8, "s_target_deleted": 0.2}) == {"tdd": pytest.approx(0.75, abs=1e-5)}
+    assert compute_metrics({"s": 0.8, "s_target_deleted": 0.2, "tdd": 0.5}) == {}, "what is known is not computed again"
+
+
+def _metric(name: str, *needs: str) -> Metric:
+    return Metric(name, "label", "words", "formula", "higher", needs, lambda *values: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (_metric("tdd", "s"), "the name 'tdd' is taken"),
+        (_metric("s_inserted", "s"), "the name 's_inserted' is taken"),
+        (_metric("new", "s", "s_target_deletd"), "unknown need of the metric 'new': 's_target_deletd'; did you mean"),
+        (_metric("new", "control_s"), "unknown need of the metric 'new': 'control_s'"),
+    ],
+)
+def test_an_entry_that_cannot_be_computed_is_refused(metric: Metric, message: str) -> None:
+    before = dict(METRICS)
+    with pytest.raises(SettingsError, match=message):
+        add_metric(metric)
+    assert before == METRICS
 
 
 unit = st.floats(0, 1)

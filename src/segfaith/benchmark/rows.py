@@ -101,9 +101,9 @@ def _draw(
     """The scores of one map, how far ties chose its pixels, and the metrics that follow from these."""
 
     def score(kind: str) -> float:
-        entry = INTERVENTIONS[kind]
-        altered_nothing = kind in asked and entry.within is not None and len(ranking.region(entry.region)) > 0
-        return scores.altered.get(Altered(index, *pair, kind), scores.clean if altered_nothing else nan)
+        item, limited = Altered(index, *pair, kind), INTERVENTIONS[kind].within is not None
+        altered_nothing = kind in asked and limited and len(taken(item, ranking)) > 0
+        return scores.altered.get(item, scores.clean if altered_nothing else nan)
 
     tied_target, tied_off = ranking.tied_share(pair[1])
     known = {"s": scores.clean, "s_baseline": scores.baselines[pair[0]]}

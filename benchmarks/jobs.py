@@ -24,6 +24,7 @@ from segfaith.attribution.methods import MethodInstance, resolve_method
 from segfaith.benchmark.settings import EvaluationSettings, ExecutionSettings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.errors import SettingsError
+from segfaith.evaluation.subject import Subject
 from segfaith.evidence.gradient import clock
 from segfaith.perturbation import clean_variant
 from segfaith.scores import BatchSize
@@ -65,16 +66,9 @@ def explain(case: Workload, batch: int, count: int, *, method: str) -> Output:
 def sample(case: Workload, batch: int, count: int) -> Output:
     """The whole sample, as a run computes it."""
     names = ("gpa", "ega", "ria", "dea", "random_cells")
-    records = evaluate_sample(
-        case.model,
-        SAMPLE,
-        case.image,
-        Target(case.class_index, case.region),
-        [resolve_method(name, {}) for name in names],
-        EvaluationSettings(),
-        seed=SEED,
-        batch=BatchSize(ExecutionSettings().batch_size),
-    ).records
+    target, batch_size = Target(case.class_index, case.region), BatchSize(ExecutionSettings().batch_size)
+    subject = Subject(case.model, SAMPLE, case.image, target, SEED, batch_size)
+    records = evaluate_sample(subject, [resolve_method(name, {}) for name in names], EvaluationSettings()).records
     failed = [row["reason"] for row in records if row["status"] != "ok"]
     if failed:
         raise RuntimeError("; ".join(failed))

@@ -13,12 +13,51 @@ import torch
 from PIL import Image
 
 import segfaith
+from segfaith.benchmark.runner import Prepared, prepare
 from segfaith.benchmark.settings import make_settings
 from segfaith.cli import main
 from segfaith.results.records.runs import read_run
 
 CLASSES = ["background", "box", "disc"]
 SIZE = (40, 56)
+
+ALL = ["gpa", "ega", "ria", "dea", "random", "random_cells", "mask"]
+
+SPEC_COLUMNS = [
+    "sample_id",
+    "class_index",
+    "method",
+    "target_area",
+    "target_iou",
+    "s",
+    "s_target_deleted",
+    "s_off_deleted",
+    "s_baseline",
+    "s_inserted",
+    "tdd",
+    "tdd_gain",
+    "odd",
+    "odd_abs",
+    "leak_abs",
+    "leak_signed",
+    "insertion_gain",
+    "stability",
+    "stability_noise",
+    "stability_brightness",
+    "stability_contrast",
+    "stability_blur",
+    "stability_flip",
+    "runtime_s",
+    "degenerate",
+    "tied_share_target",
+    "tied_share_off",
+    "status",
+    "reason",
+]
+
+METRIC_COLUMNS = [*SPEC_COLUMNS[5:17], "degenerate", "tied_share_target", "tied_share_off"]
+
+QUICK = {"methods": {"names": ["random"], "ria": {"grid": 4}}}
 
 MODEL = '''
 """A fixed three-class segmenter with global context.
@@ -56,6 +95,33 @@ class Tiny(nn.Module):
 def build():
     return Tiny()
 '''
+
+
+OWN_METHODS = """
+import numpy as np
+import torch
+
+
+def raises(model, image, target):
+    raise KeyError("no such thing")
+
+
+def wrong_shape(model, image, target):
+    return torch.zeros(3, 3)
+
+
+def not_a_number(model, image, target):
+    return torch.full(image.shape[1:], torch.nan)
+
+
+def text(model, image, target):
+    return "a map"
+
+
+def red(model, image, target):
+    return image[0].numpy()
+"""
+"""Methods of one's own, all of which fail but the last."""
 
 
 def sample_arrays(index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -171,3 +237,15 @@ def assert_same_records(first: pd.DataFrame, second: pd.DataFrame, derived: floa
             np.testing.assert_allclose(a, b, **tolerances, err_msg=name)
         else:
             assert [x for x in a if pd.notna(x)] == [x for x in b if pd.notna(x)], name
+
+
+def prepared_scenes(n: int = 8, **changes: Any) -> Prepared:
+    """A quick run over small scenes with an untrained model."""
+    given = {
+        "data": {"name": "scenes", "size": 64, "ids": [f"val-{i:04d}" for i in range(n)]},
+        "model": {"name": "scenes", "weights": "random"},
+        "methods": {"names": ["mask"]},
+        "evaluation": {"stability": False},
+        "execution": {"device": "cpu"},
+    }
+    return prepare(make_settings(given | changes))

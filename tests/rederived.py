@@ -1,7 +1,7 @@
 """SPEC sections 1 to 3 a second time: slow, with loops over pixels, in float64, and without segfaith's own code."""
 
 from collections.abc import Callable
-from math import ceil, floor, sqrt
+from math import ceil, floor, nan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,3 +177,33 @@ def dea(gradient_map: Array, region_map: Array, alpha: float = 0.65, beta: float
         g, r = gradient_map[y, x], region_map[y, x]
         fused[y, x] = alpha * g * (1 + beta * r) + (1 - alpha) * r
     return minmax(fused)
+
+
+def precision_by_loops(values: list[float], truth: list[bool]) -> float:
+    """One threshold after the other, counting again each time."""
+    rounded = [round(value * 1e6) for value in values]
+    area, recall_before = 0.0, 0.0
+    for threshold in sorted(set(rounded), reverse=True):
+        called = [hit for value, hit in zip(rounded, truth, strict=True) if value >= threshold]
+        recall = sum(called) / sum(truth)
+        area += (recall - recall_before) * sum(called) / len(called)
+        recall_before = recall
+    return area
+
+
+def best_by_loops(
+    heatmap: NDArray[np.float32], alternatives: list[NDArray[np.bool_]], ranks: NDArray[np.int64], k: float
+) -> dict[str, float]:
+    """Each alternative without the pixels of the others, one pixel after the other; the best of each figure."""
+    found: dict[str, list[float]] = {"evidence_ap": [], "evidence_mass": [], "evidence_top": []}
+    for truth in alternatives:
+        kept = np.ones(heatmap.shape, dtype=bool)
+        for y, x in np.ndindex(heatmap.shape):
+            kept[y, x] = truth[y, x] or not any(other[y, x] for other in alternatives)
+        total = sum(float(value) for value in heatmap[kept])
+        count = top_count(k, int(truth.sum()))
+        chosen = order(heatmap, kept, ranks)[:count]
+        found["evidence_ap"].append(precision_by_loops(heatmap[kept].tolist(), truth[kept].tolist()))
+        found["evidence_mass"] += [sum(float(value) for value in heatmap[truth]) / total] if total else []
+        found["evidence_top"].append(sum(bool(truth.flat[i]) for i in chosen) / count)
+    return {name: max(values, default=nan) for name, values in found.items()}

@@ -2,10 +2,13 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -14,10 +17,14 @@ import segfaith
 from segfaith.benchmark.settings import EvaluationSettings, ExecutionSettings, read_settings
 from segfaith.benchmark.suites import read_suite
 from segfaith.cli import app
+from segfaith.evaluation.interventions import INTERVENTIONS
+from segfaith.evaluation.metrics import METRICS
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.planted.card import card_text
 from segfaith.planted.training import Recipe
+from segfaith.results.records.runs import read_run
 from segfaith.results.records.schema import RECORD_COLUMNS
+from segfaith.results.report.glossary import glossary
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,7 +65,7 @@ def test_method_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.Mon
 
     from toys import SmallCNN, plain
 
-    *_, function, pure = _blocks("docs/extending.md", "python")
+    *_, function, pure, _ = _blocks("docs/extending.md", "python")
     (tmp_path / "my_method.py").write_text(function, encoding="utf-8")
     region = torch.zeros(28, 28, dtype=torch.bool)
     region[5:15, 8:20] = True
@@ -117,10 +124,60 @@ def test_example_suites_can_be_planned(example: Path) -> None:
 
 
 def test_records_page_names_every_column() -> None:
+    """The page of definitions names the metrics; see above."""
     text = (ROOT / "docs/records.md").read_text(encoding="utf-8")
-    for column in RECORD_COLUMNS:
+    for column in [name for name in RECORD_COLUMNS if name not in METRICS]:
         short = column.removeprefix("stability")
         assert f"`{column}`" in text or f"`{short}`" in text, column
+
+
+def test_definitions_page_shows_the_entry_of_every_metric() -> None:
+    """Its table is what the glossary of the report says, row by row; the message shows the rows to paste."""
+    text = (ROOT / "docs/definitions.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Metrics\n")[2].partition("\n## ")[0]
+    entries = [entry for entry in glossary() if entry.key in METRICS]
+    cells = [[f"`{entry.key}`", entry.label, entry.text, entry.formula, entry.direction] for entry in entries]
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+    assert [line for line in section.splitlines() if line.startswith("| `")] == rows, "\n".join(rows)
+
+
+@pytest.fixture
+def tables() -> Iterator[None]:
+    """METRICS and INTERVENTIONS come back as they were."""
+    before = [(table, dict(table)) for table in (METRICS, INTERVENTIONS)]
+    yield
+    for table, entries in before:
+        table.clear()
+        table.update(entries)
+
+
+def test_metric_example_of_the_docs_reaches_records_schema_and_glossary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tables: None
+) -> None:
+    """Entries alone: a metric of metrics, and one of a new intervention."""
+    monkeypatch.chdir(tmp_path)
+    columns = len(RECORD_COLUMNS)
+    (code,) = [block for block in _blocks("docs/extending.md", "python") if block.startswith("# my_metrics.py")]
+    exec(code, {})
+    printed = capsys.readouterr().out
+    assert "focus" in printed
+    assert "order_gain" in printed
+    (file,) = (tmp_path / "runs/mine/records").iterdir()
+    records, schema = pd.read_parquet(file), pq.read_schema(file)
+    assert len(records.columns) == len(RECORD_COLUMNS) == columns + 3
+    for name in ("focus", "order_gain"):
+        assert schema.field(name).metadata[b"description"].decode() == METRICS[name].meaning
+        (entry,) = [entry for entry in glossary() if entry.key == name]
+        assert (entry.label, entry.formula) == (METRICS[name].label, METRICS[name].formula)
+    assert schema.field("s_lowest_deleted").metadata[b"description"].decode().startswith("s_c with the n(k, M) lowest")
+    rows = records[records["method"] != "random_cells"]
+    assert len(rows) == 2 * 6
+    pd.testing.assert_series_equal(rows["focus"], rows["tdd"] - rows["odd"], check_names=False, rtol=1e-12)
+    gained = (rows["s_lowest_deleted"] - rows["s_target_deleted"]) / (rows["s"] + 1e-6)
+    pd.testing.assert_series_equal(rows["order_gain"], gained, check_names=False, rtol=1e-12)
+    assert (rows["s_lowest_deleted"] != rows["s_target_deleted"]).any()
+    run = read_run(tmp_path / "runs/mine")[0]
+    assert run["data"]["samples"] == ["val-0004", "val-0005"]
 
 
 def test_scenes_page_shows_the_card_of_the_shipped_weights() -> None:

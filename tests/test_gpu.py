@@ -12,6 +12,7 @@ from segfaith.attribution.explain import sample_rng
 from segfaith.attribution.methods import DEFAULT_METHODS, resolve_method
 from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample
+from segfaith.evaluation.subject import Subject
 from segfaith.evidence.intervention import bounding_boxes
 from segfaith.evidence.regions import Regions
 from segfaith.incremental.scorers import IncrementalScorer, Precision
@@ -78,7 +79,8 @@ def test_a_sample_measures_what_it_does_on_the_cpu() -> None:
         model = plain(SmallCNN(), layer="backbone").to(device)
         image, region = made_scene((56, 56), device)
         settings, batch = EvaluationSettings(), BatchSize(16)
-        result = evaluate_sample(model, "one", image, Target(CLASS, region), methods, settings, seed=0, batch=batch)
+        subject = Subject(model, "one", image, Target(CLASS, region), 0, batch)
+        result = evaluate_sample(subject, methods, settings)
         records.append(result.records)
     for here, there in zip(*records, strict=True):
         for row in (here, there):

@@ -17,6 +17,7 @@ from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample, predicted_labels, to_device
 from segfaith.classes import class_index
 from segfaith.errors import SampleError, SettingsError
+from segfaith.evaluation.subject import Subject
 from segfaith.models.probe import probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
@@ -118,17 +119,8 @@ def evaluate(
         settings = EvaluationSettings(k=k, occlusion=[occlusion])
     except ValidationError as error:
         raise SettingsError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
-    result = evaluate_sample(
-        model,
-        "image",
-        image,
-        resolved,
-        instances,
-        settings,
-        seed=seed,
-        batch=BatchSize(batch_size),
-        stability=stability,
-    )
+    subject = Subject(model, "image", image, resolved, seed, BatchSize(batch_size))
+    result = evaluate_sample(subject, instances, settings, stability=stability)
     frame = pd.DataFrame(result.records).reindex(columns=list(RECORD_COLUMNS)).set_index("method")
     frame.attrs |= {"weights": model.weights, "head": model.head_words, "one_by_one": model.one_by_one}
     return frame

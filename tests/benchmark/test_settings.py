@@ -403,3 +403,9 @@ def test_a_plan_tells_data_that_are_not_there(tmp_path: Path) -> None:
         make_plan(checked("data", {"name": "voc", "root": str(tmp_path)}))
     with pytest.raises(SettingsError, match=r"voc2012 val is not in .*Download it with: segfaith download voc2012"):
         make_plan(checked("data", {"root": str(tmp_path)}))
+
+
+def test_unknown_words_are_refused() -> None:
+    for key in ("curves", "leakage"):
+        with pytest.raises(SettingsError, match=f"evaluation.{key} = 'some': Input should be '(all|plain)' or"):
+            make_settings({"model": {"name": "x"}, "evaluation": {key: "some"}})

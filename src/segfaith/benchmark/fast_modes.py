@@ -16,6 +16,7 @@ from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark.runner import Prepared, find_target
 from segfaith.benchmark.worker import evaluate_sample, to_device
 from segfaith.errors import SampleError, SettingsError
+from segfaith.evaluation.subject import Subject
 from segfaith.evidence.regions import RegionKind
 from segfaith.occlusion import grid_partition
 from segfaith.perturbation import clean_variant
@@ -133,10 +134,8 @@ def _measure(
             seconds = perf_counter() - start
             if mode is PLAIN:
                 break
-        result = evaluate_sample(
-            model, sample_id, image, target, methods, settings.evaluation, seed=settings.seed, batch=batch,
-            stability=stability,
-        )  # fmt: skip
+        subject = Subject(model, sample_id, image, target, settings.seed, batch)
+        result = evaluate_sample(subject, methods, settings.evaluation, stability=stability)
     finally:
         model.incremental, model.compile = before
     row: dict[str, Any] = {"drops": drops.cpu().numpy(), "seconds": seconds, "path": result.records[0]["path"]}

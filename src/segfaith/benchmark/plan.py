@@ -9,12 +9,13 @@ from typing import Any
 
 from segfaith.attribution.explain import evidence_keys
 from segfaith.attribution.methods import MethodInstance, resolve_method
+from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.settings import EvaluationSettings, Settings
-from segfaith.benchmark.worker import GAIN_CONTROL
 from segfaith.classes import class_index, read_classes
 from segfaith.data.dataset import Dataset
 from segfaith.data.datasets import DRAWN, open_dataset
 from segfaith.errors import SettingsError
+from segfaith.evaluation.interventions import asked_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.models.weights import file_digest
 from segfaith.paths import inside
@@ -93,9 +94,9 @@ def passes_per_sample(
 
     Those of an operator are of its baseline: by the graph, and by the model itself to hold the graph against it.
 
-    Three of each map for each pair of operator and k, three for all maps together at k = 1, where they delete the same
-    pixels, and four more of each map with `leakage = "detailed"`. With planted evidence one more is counted, which maps
-    that mark none of it outside M do without.
+    Of each map for each pair of operator and k three, the interventions with a curve; at k = 1 three for all maps
+    together, where they alter the same pixels. Of each map at the first pair the others that are asked for: four with
+    `leakage = "detailed"`, and with planted evidence one more, which maps that mark none of it outside M do without.
     """
     gradients, interventions = evidence_keys(methods)
     regions = sum(asked.count + 1 for asked in interventions)  # one for the clean image's features
@@ -103,9 +104,10 @@ def passes_per_sample(
     if stability:
         evidence += len(PERTURBATIONS) * (evidence if regions else len(gradients))
     draws = sum(method.method.draws for method in methods)
-    more = (1 if planted else 0) + (4 if evaluation.leakage == "detailed" else 0)
-    deletions = sum(3 * (1 if k == 1 else draws) for _, k in evaluation.pairs)
-    return evidence + 1 + 2 * len(evaluation.occlusion) + deletions + draws * more
+    asked = asked_for(detailed=evaluation.leakage == "detailed", planted=planted)
+    curves = sum(entry.curve for entry in asked)
+    altered = sum(curves * (1 if k == 1 else draws) for _, k in evaluation.pairs) + draws * (len(asked) - curves)
+    return evidence + 1 + 2 * len(evaluation.occlusion) + altered
 
 
 def target_class(settings: Settings, model: SegmentationModel, dataset: Dataset) -> int | None:

@@ -8,16 +8,17 @@ from typing import Any
 
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.settings import EvaluationSettings
-from segfaith.constants import COUNTERPART, DEGENERATE_RANGE, LEAST_TDD
+from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
 from segfaith.errors import SampleError
-from segfaith.evaluation.interventions import BANDS, Intervention, Kind, Ranking, Scores
-from segfaith.evaluation.metrics import deletion, mean_defined, score_metrics
-from segfaith.evaluation.ranking import top_count
+from segfaith.evaluation.intervened import Altered, Scores, taken
+from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
+from segfaith.evaluation.metrics import METRICS, compute_metrics, deletion, mean_defined
+from segfaith.evaluation.ranking import Ranking
 from segfaith.perturbation import PERTURBATIONS
 from segfaith.types import Float, Map, Tensor
 
-CURVES: tuple[Kind, ...] = ("target_deletion", "off_deletion", "insertion")
-"""The kinds that have curves."""
+GAIN_CONTROL = "random_cells"
+"""The control whose metrics on the same sample others may need, as `tdd_gain` does; always computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,77 +33,115 @@ class Explained:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A method's maps as they were ranked and scored.
+    """A method's maps as they were ranked and scored, one a draw.
 
-    `indices` are their numbers in the scores; `found` their evidence scores, empty where no evidence was planted;
-    `looks` what they look like, of `map_properties`.
+    `indices` are their numbers in the scores; `looks` the metrics that follow from each map without the model.
     """
 
     explained: Explained
     indices: Sequence[int]
     rankings: Sequence[Ranking]
-    found: Sequence[Mapping[str, float]]
     looks: Sequence[Mapping[str, float]]
 
 
-def record(
-    sample: Mapping[str, Any], name: str, one: Measured, settings: EvaluationSettings, scores: Scores
+def records(
+    sample: Mapping[str, Any], measured: Mapping[str, Measured], settings: EvaluationSettings, scores: Scores
+) -> dict[str, dict[str, Any]]:
+    """The row of each measured method, by its name.
+
+    Args:
+        sample: the columns that all methods share.
+    """
+    rows = {name: _record(sample, name, method, settings, scores) for name, method in measured.items()}
+    control = rows.get(GAIN_CONTROL, {})
+    known = {f"control_{name}": control.get(name, nan) for name in METRICS}
+    for row in rows.values():
+        gains = compute_metrics(row | known)
+        reasons = _undefined([row | known | gains], list(gains))
+        if not control:
+            reasons.append(f"{', '.join(gains)}: {GAIN_CONTROL} failed")
+        row |= gains | {"reason": "; ".join(filter(None, [row["reason"], *reasons]))}
+    return rows
+
+
+def _record(
+    sample: Mapping[str, Any], name: str, method: Measured, settings: EvaluationSettings, scores: Scores
 ) -> dict[str, Any]:
-    """One row of the records: the means over the method's draws, at the first operator and the first k."""
+    """One row: the means over the method's draws, at the first operator and the first k.
+
+    What follows from scores is undefined where it is so in one draw; what follows from maps is the mean of the others.
+    """
+    asked = [entry.kind for entry in asked_for(detailed=settings.leakage == "detailed", planted=_planted(sample))]
     draws = [
-        _scored(sample, ranking, index, settings, scores)
-        for index, ranking in zip(one.indices, one.rankings, strict=True)
+        _draw(ranking, index, asked, settings.pairs[0], scores)
+        for index, ranking in zip(method.indices, method.rankings, strict=True)
     ]
-    reasons = list(one.explained.reasons)
-    if not len(one.rankings[0].outside):
+    correlations = {key: mean_defined(values) for key, values in method.explained.correlations.items()}
+    row = (
+        dict(sample)
+        | {"method": name, "degenerate": any(map(constant, method.explained.draws))}
+        | {key: mean(draw[key] for draw in draws) for key in draws[0]}
+        | {key: mean_defined([looks[key] for looks in method.looks]) for key in method.looks[0]}
+        | {f"stability_{key}": correlations.get(key, nan) for key in PERTURBATIONS}
+    )
+    known = row | {"seconds": method.explained.runtime}
+    of_means = compute_metrics(known)
+    reasons = [*_reasons(sample, method, asked, draws), *_undefined([known | of_means], list(of_means))]
+    return row | of_means | {"reason": "; ".join(reasons)}
+
+
+def _planted(sample: Mapping[str, Any]) -> bool:
+    """Whether evidence is planted that lies somewhere."""
+    return sample["kind"] not in (None, COUNTERPART)
+
+
+def _draw(
+    ranking: Ranking, index: int, asked: Sequence[str], pair: tuple[str, float], scores: Scores
+) -> dict[str, float]:
+    """The scores of one map, how far ties chose its pixels, and the metrics that follow from these."""
+
+    def score(kind: str) -> float:
+        item, limited = Altered(index, *pair, kind), INTERVENTIONS[kind].within is not None
+        altered_nothing = kind in asked and limited and len(taken(item, ranking)) > 0
+        return scores.altered.get(item, scores.clean if altered_nothing else nan)
+
+    tied_target, tied_off = ranking.tied_share(pair[1])
+    known = {"s": scores.clean, "s_baseline": scores.baselines[pair[0]]}
+    known |= {entry.column: score(kind) for kind, entry in INTERVENTIONS.items()}
+    known |= {"tied_share_target": tied_target, "tied_share_off": tied_off}
+    return known | compute_metrics(known)
+
+
+def _reasons(
+    sample: Mapping[str, Any], method: Measured, asked: Sequence[str], draws: Sequence[Mapping[str, float]]
+) -> list[str]:
+    """Why values of a row are undefined."""
+    reasons = list(method.explained.reasons)
+    if not len(method.rankings[0].outside):
         reasons.insert(0, "odd, leakage: nothing lies outside the target")
-    elif low := sum(not draw["tdd"] > LEAST_TDD for draw in draws):
-        where = f" in {low} of {len(draws)} draws" if len(draws) > 1 else ""
-        reasons.append(f"leak_abs, leak_signed: tdd is not above {LEAST_TDD:g}{where}")
-    if len(one.rankings[0].outside) and settings.leakage == "detailed" and isnan(draws[0]["odd_fair"]):
-        reasons.append("odd_fair: fewer pixels lie outside the target than tdd deletes")
+    reasons += _undefined(draws, list(METRICS))
+    for kind in asked:
+        entry = INTERVENTIONS[kind]
+        if entry.missing and isnan(draws[0][entry.column]) and len(method.rankings[0].region(entry.region)):
+            users = [metric.name for metric in METRICS.values() if entry.column in metric.needs]
+            reasons.append(f"{', '.join(users)}: {entry.missing}")
     if sample["kind"] == COUNTERPART:
         reasons.append("evidence scores, odd_beyond: what decides this class is the absence of a part")
-    elif any(isnan(found["evidence_mass"]) for found in one.found):
-        reasons.append("evidence_mass: the map is zero everywhere")
-    if any(isnan(looks["gini"]) for looks in one.looks):
-        reasons.append("energy_inside, gini: the map is zero everywhere")
-    correlations = {key: mean_defined(values) for key, values in one.explained.correlations.items()}
-    return (
-        dict(sample)
-        | {"method": name, "runtime_s": one.explained.runtime, "degenerate": any(map(constant, one.explained.draws))}
-        | {key: mean(draw[key] for draw in draws) for key in draws[0]}
-        | {key: mean_defined([draw[key] for draw in one.found]) for key in (one.found[0] if one.found else ())}
-        | {key: mean_defined([draw[key] for draw in one.looks]) for key in one.looks[0]}
-        | {"stability": mean_defined(list(correlations.values()))}
-        | {f"stability_{key}": correlations.get(key, nan) for key in PERTURBATIONS}
-        | {"reason": "; ".join(reasons)}
-    )
+    of_evidence = [name for name, metric in METRICS.items() if "alternatives" in metric.needs]
+    reasons += _undefined(method.looks, of_evidence)
+    return reasons + _undefined(method.looks, [name for name in METRICS if name not in of_evidence])
 
 
-def _scored(
-    sample: Mapping[str, Any], ranking: Ranking, index: int, settings: EvaluationSettings, scores: Scores
-) -> dict[str, float]:
-    """The scores and metrics of one map."""
-    pair = settings.pairs[0]
-
-    def got(kind: Kind, missing: float) -> float:
-        return scores.intervened.get(Intervention(index, *pair, kind), missing)
-
-    nothing = scores.clean if len(ranking.outside) else nan  # where S_o holds none of the pixels, nothing is deleted
-    evidence = sample["kind"] not in (None, COUNTERPART)
-    values = {
-        "s_target_deleted": got("target_deletion", nan),
-        "s_off_deleted": got("off_deletion", nan),
-        "s_baseline": scores.baselines[pair[0]],
-        "s_inserted": got("insertion", nan),
-        "s_off_evidence_deleted": got("off_evidence", nothing) if evidence else nan,
-    }
-    if settings.leakage == "detailed":
-        values["s_fair_deleted"] = got("off_fair", nan)
-        values |= {f"s_{kind.removeprefix('off_')}_deleted": got(kind, nothing) for kind in BANDS}
-    tied_target, tied_off = ranking.tied_share(pair[1])
-    return values | {"tied_share_target": tied_target, "tied_share_off": tied_off} | score_metrics(scores.clean, values)
+def _undefined(draws: Sequence[Mapping[str, float]], chosen: Sequence[str]) -> list[str]:
+    """Why some of these metrics are undefined, in how many of the draws, although all that they need is known."""
+    names: dict[str, list[str]] = {}
+    for metric in (METRICS[name] for name in chosen if name in draws[0]):
+        unknown = [any(isnan(draw.get(need, 0.0)) for need in metric.needs) for draw in draws]
+        count = sum(isnan(draw[metric.name]) and not lacks for draw, lacks in zip(draws, unknown, strict=True))
+        if count:
+            where = f" in {count} of {len(draws)} draws" if len(draws) > 1 else ""
+            names.setdefault(f"{metric.undefined or 'the value is undefined'}{where}", []).append(metric.name)
+    return [f"{', '.join(metrics)}: {words}" for words, metrics in names.items()]
 
 
 def failed(sample: Mapping[str, Any], method: MethodInstance, error: Any) -> dict[str, Any]:
@@ -111,20 +150,20 @@ def failed(sample: Mapping[str, Any], method: MethodInstance, error: Any) -> dic
     return dict(sample) | {"method": method.name, "status": "failed", "reason": reason}
 
 
-def curve_rows(sample: Mapping[str, Any], name: str, one: Measured, scores: Scores) -> list[dict[str, Any]]:
-    """One row per operator, k and kind: the intervened score and its metric, averaged over the method's draws."""
-    groups: dict[tuple[str, float, Kind], list[float]] = {}
-    for item, score in scores.intervened.items():
-        if item.index in one.indices and item.kind in CURVES:
+def curve_rows(sample: Mapping[str, Any], name: str, method: Measured, scores: Scores) -> list[dict[str, Any]]:
+    """One row per operator, k and kind: the score of the altered image and its metric, averaged over the draws."""
+    groups: dict[tuple[str, float, str], list[float]] = {}
+    for item, score in scores.altered.items():
+        if item.index in method.indices and INTERVENTIONS[item.kind].curve:
             groups.setdefault((item.operator, item.k, item.kind), []).append(score)
     rows = []
     for (operator, k, kind), values in groups.items():
-        baseline = scores.baselines[operator]
-        each = [score - baseline if kind == "insertion" else deletion(scores.clean, score) for score in values]
-        order = one.rankings[0].outside if kind == "off_deletion" else one.rankings[0].inside
+        baseline, inserts = scores.baselines[operator], INTERVENTIONS[kind].inserts
+        each = [score - baseline if inserts else deletion(scores.clean, score) for score in values]
+        pixels = len(taken(Altered(0, operator, k, kind), method.rankings[0]))
         rows.append(
             {key: sample[key] for key in ("sample_id", "class_index", "s")}
-            | {"method": name, "occlusion": operator, "k": k, "kind": kind, "pixels": top_count(k, len(order))}
+            | {"method": name, "occlusion": operator, "k": k, "kind": kind, "pixels": pixels}
             | {"score": mean(values), "s_baseline": baseline}
             | {"value": mean(each), "value_abs": mean(map(abs, each))}
         )

@@ -28,6 +28,7 @@ from segfaith.benchmark.settings import Settings
 from segfaith.benchmark.warm_up import warm_up
 from segfaith.benchmark.worker import SampleResult, evaluate_sample, predicted_labels, to_device, unmeasured
 from segfaith.errors import SettingsError
+from segfaith.evaluation.subject import Subject
 from segfaith.evidence.gradient import clock
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
@@ -221,19 +222,18 @@ def run_sample(
         sample = load()
         target = find_target(prepared, sample)
         image, target = to_device(prepared.model, sample.image, target)
-        result = evaluate_sample(
+        subject = Subject(
             prepared.model,
             sample_id,
             image,
             target,
-            plan.methods,
-            settings.evaluation,
-            seed=settings.seed,
-            batch=batch,
+            settings.seed,
+            batch,
             labels=sample.labels.to(image.device),
             planted=_planted(sample, target),
-            stability=sample_id in plan.stability_ids,
         )
+        stability = sample_id in plan.stability_ids
+        result = evaluate_sample(subject, plan.methods, settings.evaluation, stability=stability)
     except (Exception, SystemExit) as error:  # a bad sample never stops a run, and its rows say why
         return unmeasured(sample_id, plan.methods, error, target, prepared.model.head_name)
     if directory is not None and settings.output.maps:  # a full disk does stop it

@@ -1,6 +1,6 @@
 """The worker: one sample to its records, curves and maps. Every failure becomes rows, never a gap."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
 from typing import Any
@@ -8,28 +8,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from segfaith.attribution.explain import Gathered, gather, heatmaps, sample_rng
+from segfaith.attribution.explain import Gathered, gather, heatmaps
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance
-from segfaith.benchmark.rows import Explained, Measured, constant, curve_rows, failed, record
+from segfaith.benchmark.rows import Explained, Measured, constant, curve_rows, failed, records
 from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.constants import IGNORE
 from segfaith.errors import SampleError, SampleSkipped
 from segfaith.evaluation.correlation import pearson
-from segfaith.evaluation.evidence_score import evidence_scores
-from segfaith.evaluation.interventions import distance_bands, rank, score_interventions
-from segfaith.evaluation.map_properties import map_properties
-from segfaith.evaluation.ranking import tie_ranks
-from segfaith.evidence.gradient import clock
+from segfaith.evaluation.intervened import Scores, score_interventions
+from segfaith.evaluation.metrics import compute_metrics
+from segfaith.evaluation.ranking import rank, tie_ranks
+from segfaith.evaluation.subject import Subject
+from segfaith.evidence.gradient import ForwardPass, clock
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.perturbation import PERTURBATIONS, clean_variant, perturbed_variants
-from segfaith.scores import BatchSize
 from segfaith.targets import intersection_over_union, majority_class
-from segfaith.types import Image, Int, Labels, Mask, Planted, Target, Tensor
+from segfaith.types import Float, Image, Labels, Target, Tensor
 
-GAIN_CONTROL = "random_cells"
-"""The control whose mean TDD `tdd_gain` is measured against; always computed."""
 ELSEWHERE = "the maps were computed elsewhere"
 
 
@@ -59,26 +56,12 @@ def unmeasured(
 
 
 def evaluate_sample(
-    model: SegmentationModel,
-    sample_id: str,
-    image: Image,
-    target: Target,
-    methods: Sequence[MethodInstance],
-    settings: EvaluationSettings,
-    *,
-    seed: int,
-    batch: BatchSize,
-    labels: Labels | None = None,
-    planted: Planted | None = None,
-    stability: bool = True,
+    subject: Subject, methods: Sequence[MethodInstance], settings: EvaluationSettings, *, stability: bool = True
 ) -> SampleResult:
-    """Explains a target with every method and measures every map.
+    """Explains a subject with every method and measures every map.
 
     Args:
-        image, target: on the model's device, of one size.
         methods: all to be measured; `random_cells` must be among them, for `tdd_gain`.
-        labels: the ground truth, needed only for `ignore = "exclude"`.
-        planted: the target's planted evidence, on the model's device, where it is known.
         stability: whether the five perturbed variants are explained too.
 
     Model passes, for the four methods of the paper: 2 + 196 for each variant (six with stability, one without), one for
@@ -88,81 +71,57 @@ def evaluate_sample(
     Raises:
         SampleError: the model's logits are NaN or infinite. A method that fails alone becomes a failed row.
     """
-    rng = sample_rng(seed, sample_id)
-    clean = gather(model, clean_variant(image, target.region), target.class_index, methods, batch, rng)
-    assert clean.forward is not None
-    explained: dict[str, Explained | Exception] = {}
-    perturbed: Gathered | None = None
-    if stability:
-        variants = perturbed_variants(image, target.region, settings.strength, lambda name: rng(f"perturbation|{name}"))
-        on_variants = [method for method in methods if "file" not in method.method.needs]
-        perturbed = gather(model, variants, target.class_index, on_variants, batch, rng, score=False)
-    for instance in methods:
-        try:
-            with guarded(model, instance):
-                explained[instance.name] = _explain(model, clean, perturbed, instance, rng, sample_id)
-        except Exception as error:  # one method's failure is that method's row
-            explained[instance.name] = error
-    maps = {name: one for name, one in explained.items() if isinstance(one, Explained)}
-    sample = {
-        "sample_id": sample_id,
-        "class_index": target.class_index,
-        "target_area": target.region.double().mean().item(),
-        "target_iou": intersection_over_union(clean.forward.prediction[0], target),
-        "majority_class": majority_class(clean.forward.prediction[0], target.region),
-        "head": model.head_name,
-        "kind": planted.kind if planted else None,
-        "status": "ok",
-        "reason": "",
-    }
-    ranks = tie_ranks((image.shape[1], image.shape[2]), settings.ties, rng("ties")).to(image.device)
-    outside = ~target.region
-    if settings.ignore == "exclude" and labels is not None:
-        outside &= labels != IGNORE
-    measured = _measured(maps, target, outside, ranks, planted, settings.fractions[0])
-    detailed = settings.leakage == "detailed"
-    limits = distance_bands(target) if detailed else {}
-    if planted and planted.alternatives:
-        limits["off_evidence"] = torch.stack(planted.alternatives).any(0)
-    scores = score_interventions(
-        model,
-        image,
-        target,
-        [ranking for one in measured.values() for ranking in one.rankings],
-        {name: occluder(name, image, rng(f"occlusion|{name}")) for name in settings.occlusion},
-        settings.pairs,
-        batch,
-        expected=float(clean.forward.score[0]),
-        fair=detailed,
-        limits=limits,
-    )
-    sample |= {"s": scores.clean, "path": scores.path}
-    rows = {name: record(sample, name, one, settings, scores) for name, one in measured.items()}
-    control = rows.get(GAIN_CONTROL)
-    for row in rows.values():
-        row["tdd_gain"] = row["tdd"] - control["tdd"] if control else nan
-        if not control:
-            row["reason"] = "; ".join(filter(None, [row["reason"], f"tdd_gain: {GAIN_CONTROL} failed"]))
-    records = [rows.get(method.name) or failed(sample, method, explained[method.name]) for method in methods]
+    explained, forward = _explain(subject, methods, settings.strength if stability else None)
+    maps = {name: method for name, method in explained.items() if isinstance(method, Explained)}
+    measured, scores = _score(subject, maps, settings, expected=float(forward.score[0]))
+    sample = _shared_columns(subject, forward, scores)
+    rows = records(sample, measured, settings, scores)
     curves = []
     if len(settings.pairs) > 1:
-        curves = [row for name, one in measured.items() for row in curve_rows(sample, name, one, scores)]
-    return SampleResult(records, curves, {name: one.draws[0].cpu().numpy() for name, one in maps.items()})
+        curves = [row for name, method in measured.items() for row in curve_rows(sample, name, method, scores)]
+    return SampleResult(
+        [rows.get(method.name) or failed(sample, method, explained[method.name]) for method in methods],
+        curves,
+        {name: method.draws[0].cpu().numpy() for name, method in maps.items()},
+    )
 
 
 def _explain(
-    model: SegmentationModel,
-    clean: Gathered,
-    perturbed: Gathered | None,
-    instance: MethodInstance,
-    rng: Callable[[str], np.random.Generator],
-    sample_id: str,
-) -> Explained:
-    start = clock(model.device)
-    draws = [heatmaps(model, clean, instance, rng, sample_id)[0]]
-    runtime = clean.cost(instance) + clock(model.device) - start
-    draws += [heatmaps(model, clean, instance, rng, sample_id, draw)[0] for draw in range(1, instance.method.draws)]
-    reasons = []
+    subject: Subject, methods: Sequence[MethodInstance], strength: float | None
+) -> tuple[dict[str, Explained | Exception], ForwardPass]:
+    """Every method's maps, or why there are none, and the model's pass over the clean image.
+
+    Args:
+        strength: of the perturbations; None leaves the perturbed variants out.
+    """
+    model, image, target, rng = subject.model, subject.image, subject.target, subject.rng
+    clean = gather(model, clean_variant(image, target.region), target.class_index, methods, subject.batch, rng)
+    assert clean.forward is not None
+    perturbed: Gathered | None = None
+    if strength is not None:
+        variants = perturbed_variants(image, target.region, strength, lambda name: rng(f"perturbation|{name}"))
+        on_variants = [method for method in methods if "file" not in method.method.needs]
+        perturbed = gather(model, variants, target.class_index, on_variants, subject.batch, rng, score=False)
+    explained: dict[str, Explained | Exception] = {}
+    for instance in methods:
+        try:
+            with guarded(model, instance):
+                explained[instance.name] = _explained(subject, clean, perturbed, instance)
+        except Exception as error:  # one method's failure is that method's row
+            explained[instance.name] = error
+    return explained, clean.forward
+
+
+def _explained(subject: Subject, clean: Gathered, perturbed: Gathered | None, instance: MethodInstance) -> Explained:
+    """One method's maps of the clean image, and how they correlate with those of the perturbed ones."""
+
+    def maps(gathered: Gathered, draw: int) -> Float[Tensor, "N H W"]:
+        return heatmaps(subject.model, gathered, instance, subject.rng, subject.id, draw)
+
+    start = clock(subject.model.device)
+    draws = [maps(clean, 0)[0]]
+    runtime = clean.cost(instance) + clock(subject.model.device) - start
+    draws += [maps(clean, draw)[0] for draw in range(1, instance.method.draws)]
     if "file" in instance.method.needs:
         return Explained(draws, {}, nan, [f"stability, runtime_s: {ELSEWHERE}"])
     if perturbed is None:
@@ -170,36 +129,62 @@ def _explain(
     correlations: dict[str, list[float]] = {name: [] for name in PERTURBATIONS}
     for draw, heatmap in enumerate(draws):
         variants = perturbed.variants
-        others = variants.mirror(heatmaps(model, perturbed, instance, rng, sample_id, draw))
-        for name, other in zip(variants.names, others, strict=True):
+        for name, other in zip(variants.names, variants.mirror(maps(perturbed, draw)), strict=True):
             correlations[name].append(pearson(heatmap, other))
     undefined = [name for name, values in correlations.items() if any(map(isnan, values))]
-    if undefined:
-        which = "the map is" if constant(draws[0]) else "a perturbed map is"
-        reasons.append(f"stability ({', '.join(undefined)}): {which} constant")
-    return Explained(draws, correlations, runtime, reasons)
+    which = "the map is" if constant(draws[0]) else "a perturbed map is"
+    return Explained(
+        draws, correlations, runtime, [f"stability ({', '.join(undefined)}): {which} constant"] if undefined else []
+    )
 
 
-def _measured(
-    maps: Mapping[str, Explained],
-    target: Target,
-    outside: Mask,
-    ranks: Int[Tensor, "H W"],
-    planted: Planted | None,
-    k: float,
-) -> dict[str, Measured]:
-    """Every method's maps ranked and numbered, with what needs no model."""
+def _score(
+    subject: Subject, maps: Mapping[str, Explained], settings: EvaluationSettings, *, expected: float
+) -> tuple[dict[str, Measured], Scores]:
+    """Every method's maps ranked, numbered and looked at, and the scores of all altered images."""
+    ranks = tie_ranks(subject.size, settings.ties, subject.rng("ties")).to(subject.image.device)
+    outside = ~subject.target.region
+    if settings.ignore == "exclude" and subject.labels is not None:
+        outside &= subject.labels != IGNORE
+    known: dict[str, Any] = {"region": subject.target.region, "ranks": ranks, "k": settings.fractions[0]}
+    if subject.planted and subject.planted.alternatives:
+        known["alternatives"] = subject.planted.alternatives
     measured: dict[str, Measured] = {}
-    for name, one in maps.items():
+    for name, method in maps.items():
         first = sum(len(other.rankings) for other in measured.values())
         measured[name] = Measured(
-            one,
-            range(first, first + len(one.draws)),
-            [rank(heatmap, target, outside, ranks) for heatmap in one.draws],
-            [evidence_scores(heatmap, planted.alternatives, ranks, k) for heatmap in one.draws] if planted else [],
-            [map_properties(heatmap, target.region) for heatmap in one.draws],
+            method,
+            range(first, first + len(method.draws)),
+            [rank(heatmap, subject.target, outside, ranks) for heatmap in method.draws],
+            [compute_metrics(known | {"heatmap": heatmap}) for heatmap in method.draws],
         )
-    return measured
+    scores = score_interventions(
+        subject,
+        [ranking for method in measured.values() for ranking in method.rankings],
+        {name: occluder(name, subject.image, subject.rng(f"occlusion|{name}")) for name in settings.occlusion},
+        settings.pairs,
+        detailed=settings.leakage == "detailed",
+        expected=expected,
+    )
+    return measured, scores
+
+
+def _shared_columns(subject: Subject, forward: ForwardPass, scores: Scores) -> dict[str, Any]:
+    """The columns of the records that are the same for all methods."""
+    target, prediction = subject.target, forward.prediction[0]
+    return {
+        "sample_id": subject.id,
+        "class_index": target.class_index,
+        "target_area": target.region.double().mean().item(),
+        "target_iou": intersection_over_union(prediction, target),
+        "majority_class": majority_class(prediction, target.region),
+        "head": subject.model.head_name,
+        "kind": subject.planted.kind if subject.planted else None,
+        "s": scores.clean,
+        "path": scores.path,
+        "status": "ok",
+        "reason": "",
+    }
 
 
 def to_device(model: SegmentationModel, image: Image, target: Target) -> tuple[Image, Target]:

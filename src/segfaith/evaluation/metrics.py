@@ -1,4 +1,4 @@
-r"""METRICS: the figures of SPEC section 3 as pure formulas on scores, with unit, direction and range.
+r"""METRICS: every metric as one entry, with its formula, direction and range, what it needs, and the function.
 
 With s = s_c(x, M), eps = 1e-6, S_t and S_o the top pixels inside and outside M, and b = O(x, all pixels):
 
@@ -6,92 +6,111 @@ With s = s_c(x, M), eps = 1e-6, S_t and S_o the top pixels inside and outside M,
     odd            = (s - s(O(x, S_o))) / (|s| + eps)          equation 4
     leak_abs       = |odd| / (|tdd| + eps)                     equation 5; undefined where tdd <= 0.05
     insertion_gain = s(b with S_t put back from x) - s(b)
-    odd_beyond     = (s(O(x, S_o and E)) - s(O(x, S_o))) / (|s| + eps), E the planted evidence
-    odd_fair       = odd with as many pixels outside as tdd deletes inside: n(k, M) instead of n(k, not M)
-    odd_near, ...  = odd with those pixels of S_o alone that lie in one band of distance from M
-    energy_inside  = sum_M A / sum A, pointing = share of A's maxima that lie in M, gini = Gini coefficient of A
+
+A metric is a pure function of what it needs. Columns, glossary, tables and the page of definitions follow from its
+entry; docs/extending.md shows how to add one.
 
 This module imports no torch: tables and reports read it too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from math import inf, isnan, nan
+from operator import sub
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from segfaith.constants import EPS, LEAST_TDD
+from segfaith.errors import SettingsError
+from segfaith.evaluation.interventions import score_columns
+from segfaith.lookup import lookup
+
+STABILITIES = tuple(f"stability_{name}" for name in ("noise", "brightness", "contrast", "blur", "flip"))
+"""The correlations of a map with those of the perturbed images, one column each, that `stability` is the mean of."""
+
+QUANTITIES = {
+    "heatmap": "the map A, (H, W) in [0, 1]",
+    "region": "the target M, a mask (H, W)",
+    "alternatives": "the planted evidence: masks (H, W), each of which suffices; unknown where nothing is planted",
+    "ranks": "the sample's tie-break, (H, W), as `ranking.tie_ranks` gives it",
+    "k": "the first k of the settings",
+    "seconds": "the wall-clock seconds of the map",
+    **dict.fromkeys(STABILITIES, "the correlation of the map with that of this perturbed image"),
+}
+"""What a metric may need besides the scores of `interventions.score_columns`, earlier metrics, and the metrics of
+`random_cells` on the same sample, which are called `control_NAME`."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a column of the records means.
+    """A column of the records: what it means, and how it is computed.
 
-    `better` is None for a diagnostic that ranks nothing; `low` and `high` bound the values.
+    Attributes:
+        name: of the column.
+        label: heads tables and axes.
+        meaning: what it measures, in words.
+        formula: in one line; A is the map, E the planted evidence, ε = 1e-6.
+        better: None for a diagnostic that ranks nothing.
+        needs: names of scores, quantities and earlier metrics; see `QUANTITIES`.
+        function: of what it needs, in that order; NaN where it is undefined.
+        low, high: bounds of its values.
+        undefined: why the function gives NaN where all that it needs is known; for the column `reason`.
     """
 
     name: str
     label: str
     meaning: str
+    formula: str
     better: Literal["higher", "lower"] | None
+    needs: tuple[str, ...]
+    function: Callable[..., float]
     low: float = -inf
     high: float = inf
+    undefined: str = ""
 
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "tdd",
-            "TDD",
-            "relative drop of s when the top pixels inside the target are deleted",
-            "higher",
-            high=1,
-        ),
-        Metric("tdd_gain", "TDD gain", "tdd minus the mean tdd of random_cells on the same sample", "higher"),
-        Metric(
-            "odd",
-            "ODD",
-            "relative drop of s when the top pixels outside the target are deleted",
-            None,
-            high=1,
-        ),
-        Metric("odd_abs", "OT abs", "absolute value of odd", "lower", low=0),
-        Metric("leak_abs", "Leak abs", "odd_abs / (|tdd| + eps) where tdd > 0.05", "lower", low=0),
-        Metric("leak_signed", "Leak signed", "odd / (|tdd| + eps) where tdd > 0.05, a diagnostic", None),
-        Metric("insertion_gain", "Ins.", "rise of s when the top target pixels return", "higher", -1, 1),
-        Metric("insertion_gain_rel", "Ins. rel.", "insertion_gain / (|s| + eps)", "higher"),
-        Metric(
-            "stability",
-            "Stab.",
-            "mean Pearson correlation with the maps of five perturbations",
-            "higher",
-            -1,
-            1,
-        ),
-        Metric("odd_fair", "ODD fair", "odd with only as many pixels as tdd deletes", None, high=1),
-        Metric("odd_fair_abs", "OT fair", "absolute value of odd_fair", "lower", low=0),
-        Metric("odd_near", "ODD near", "odd of the pixels of S_o within 16 px (at 224) of the target", None, high=1),
-        Metric("odd_middle", "ODD middle", "odd of the pixels of S_o 16 to 48 px (at 224) from it", None, high=1),
-        Metric("odd_far", "ODD far", "odd of the pixels of S_o more than 48 px (at 224) from the target", None, high=1),
-        Metric("energy_inside", "Energy", "share of the map's sum that lies in the target", None, 0, 1),
-        Metric("pointing", "Pointing", "share of the map's maxima that lie in the target", None, 0, 1),
-        Metric("gini", "Gini", "Gini coefficient of the map: near 0 even, towards 1 sparse", None, 0, 1),
-        Metric("odd_beyond", "ODD beyond", "odd less what deleting the planted evidence within S_o costs", None),
-        Metric("odd_beyond_abs", "OT beyond", "absolute value of odd_beyond", "lower", low=0),
-        Metric("evidence_ap", "Evid. AP", "average precision of the map against planted evidence", "higher", 0, 1),
-        Metric("evidence_mass", "Evid. mass", "share of the map's sum on planted evidence", "higher", 0, 1),
-        Metric(
-            "evidence_top", "Evid. top", "share of the map's top n(k, E) pixels on planted evidence", "higher", 0, 1
-        ),
-        Metric("runtime_s", "Time s", "wall-clock seconds of evidence and fusion, alone, warm", "lower", low=0),
-    )
-}
+METRICS: dict[str, Metric] = {}
+"""By name, in the order of the columns."""
+
+
+def add_metric(metric: Metric) -> None:
+    """Adds an entry to `METRICS`.
+
+    Raises:
+        SettingsError: its name is taken, or it needs something that is not known.
+    """
+    scores = score_columns()
+    if metric.name in METRICS or metric.name in scores or metric.name in QUANTITIES:
+        raise SettingsError(f"the name {metric.name!r} is taken; give the metric another one")
+    known = {**scores, **QUANTITIES, **METRICS, **{f"control_{name}": name for name in METRICS}}
+    for need in metric.needs:
+        lookup(f"need of the metric {metric.name!r}:", need, known)
+    METRICS[metric.name] = metric
+
+
+def compute_metrics(known: Mapping[str, Any]) -> dict[str, float]:
+    """Every metric that follows from what is known and is not known yet, by name.
+
+    Args:
+        known: scores, quantities and metrics by name; see `Metric.needs`. A metric that needs anything else is left
+            out. A score that was not measured is NaN, and so are the metrics that need it.
+    """
+    values: dict[str, Any] = dict(known)
+    for metric in METRICS.values():
+        if metric.name not in known and all(need in values for need in metric.needs):
+            values[metric.name] = metric.function(*(values[need] for need in metric.needs))
+    return {name: value for name, value in values.items() if name not in known}
 
 
 def deletion(s: float, s_deleted: float) -> float:
     """(s - s_deleted) / (|s| + eps): TDD for target pixels, ODD for off-target ones."""
-    return (s - s_deleted) / (abs(s) + EPS)
+    return relative(s - s_deleted, s)
+
+
+def relative(change: float, s: float) -> float:
+    """change / (|s| + eps)."""
+    return change / (abs(s) + EPS)
 
 
 def leakage(odd: float, tdd: float) -> float:
@@ -103,41 +122,85 @@ def leakage(odd: float, tdd: float) -> float:
     return odd / (abs(tdd) + EPS) if tdd > LEAST_TDD else nan
 
 
-def score_metrics(s: float, scores: Mapping[str, float]) -> dict[str, float]:
-    """All metrics that follow from one map's intervened scores; NaN where a score is NaN or missing.
-
-    Args:
-        s: s_c of the image.
-        scores: `s_target_deleted`, `s_off_deleted`, `s_baseline`, `s_inserted` and, where they were measured,
-            `s_off_evidence_deleted`, `s_fair_deleted`, `s_near_deleted`, `s_middle_deleted` and `s_far_deleted`, as
-            in the records.
-    """
-    lost = {
-        name: deletion(s, scores.get(f"s_{name}_deleted", nan))
-        for name in ("target", "off", "off_evidence", "fair", "near", "middle", "far")
-    }
-    tdd, odd = lost["target"], lost["off"]
-    beyond = odd - lost["off_evidence"]
-    inserted = scores["s_inserted"] - scores["s_baseline"]
-    return {
-        "tdd": tdd,
-        "odd": odd,
-        "odd_abs": abs(odd),
-        "leak_abs": leakage(abs(odd), tdd),
-        "leak_signed": leakage(odd, tdd),
-        "insertion_gain": inserted,
-        "insertion_gain_rel": inserted / (abs(s) + EPS),
-        "odd_fair": lost["fair"],
-        "odd_fair_abs": abs(lost["fair"]),
-        "odd_near": lost["near"],
-        "odd_middle": lost["middle"],
-        "odd_far": lost["far"],
-        "odd_beyond": beyond,
-        "odd_beyond_abs": abs(beyond),
-    }
-
-
-def mean_defined(values: list[float]) -> float:
+def mean_defined(values: Sequence[float]) -> float:
     """Mean of the values that are not NaN; NaN where there is none."""
     defined = [value for value in values if not isnan(value)]
     return fmean(defined) if defined else nan
+
+
+def _from(module: str, name: str) -> Callable[..., float]:
+    """A function of `segfaith.evaluation.MODULE`, which is imported when the function is called: it needs torch."""
+
+    def call(*values: Any) -> float:
+        return float(getattr(import_module(f"segfaith.evaluation.{module}"), name)(*values))
+
+    return call
+
+
+_LOW_TDD = f"tdd is not above {LEAST_TDD:g}"
+_ZERO = "the map is zero everywhere"
+
+# fmt: off
+for _metric in (
+    Metric("tdd", "TDD", "relative drop of s when the top pixels inside the target are deleted",
+           "(s − s(O(x, S_t))) / (|s| + ε)", "higher", ("s", "s_target_deleted"), deletion, high=1),
+    Metric("tdd_gain", "TDD gain", "how far tdd lies above the mean tdd of random_cells on the same sample",
+           "tdd − mean tdd of random_cells on the same sample", "higher", ("tdd", "control_tdd"), sub),
+    Metric("odd", "ODD", "relative drop of s when the top pixels outside the target are deleted",
+           "(s − s(O(x, S_o))) / (|s| + ε)", None, ("s", "s_off_deleted"), deletion, high=1),
+    Metric("odd_abs", "OT abs", "absolute value of odd", "|odd|", "lower", ("odd",), abs, low=0),
+    Metric("leak_abs", "Leak abs", "ratio of odd_abs to tdd, where tdd is above 0.05",
+           "|odd| / (|tdd| + ε) where tdd > 0.05", "lower", ("odd_abs", "tdd"), leakage, low=0, undefined=_LOW_TDD),
+    Metric("leak_signed", "Leak signed", "ratio of odd to tdd, where tdd is above 0.05",
+           "odd / (|tdd| + ε) where tdd > 0.05", None, ("odd", "tdd"), leakage, undefined=_LOW_TDD),
+    Metric("insertion_gain", "Ins.", "rise of s when the top pixels inside the target return to the occluded image",
+           "s(b with S_t put back from x) − s(b), b = O(x, all pixels)", "higher", ("s_inserted", "s_baseline"), sub,
+           low=-1, high=1),
+    Metric("insertion_gain_rel", "Ins. rel.", "ratio of insertion_gain to s",
+           "insertion_gain / (|s| + ε)", "higher", ("insertion_gain", "s"), relative),
+    Metric("stability", "Stab.", "mean Pearson correlation with the maps of five perturbed images",
+           "mean over five x′ of Pearson(A(x), A(x′))", "higher", STABILITIES,
+           lambda *correlations: mean_defined(correlations), low=-1, high=1),
+    Metric("odd_fair", "ODD fair",
+           "relative drop of s when only as many pixels outside the target are deleted as tdd deletes",
+           "(s − s(O(x, the n(k, M) highest pixels outside M))) / (|s| + ε)", None, ("s", "s_fair_deleted"), deletion,
+           high=1),
+    Metric("odd_fair_abs", "OT fair", "absolute value of odd_fair", "|odd_fair|", "lower", ("odd_fair",), abs, low=0),
+    Metric("odd_near", "ODD near",
+           "relative drop of s when only the pixels of S_o within 16 px (image height 224) of the target are deleted",
+           "(s − s(O(x, S_o within 16 px of M))) / (|s| + ε)", None, ("s", "s_near_deleted"), deletion, high=1),
+    Metric("odd_middle", "ODD middle",
+           "relative drop of s when only the pixels of S_o 16 to 48 px (image height 224) from the target are deleted",
+           "(s − s(O(x, S_o 16 to 48 px from M))) / (|s| + ε)", None, ("s", "s_middle_deleted"), deletion, high=1),
+    Metric("odd_far", "ODD far",
+           "relative drop of s when only the pixels of S_o over 48 px (image height 224) from the target are deleted",
+           "(s − s(O(x, S_o more than 48 px from M))) / (|s| + ε)", None, ("s", "s_far_deleted"), deletion, high=1),
+    Metric("energy_inside", "Energy", "share of the map's sum that lies in the target",
+           "sum of A over M / sum of A", None, ("heatmap", "region"), _from("map_properties", "energy_inside"),
+           low=0, high=1, undefined=_ZERO),
+    Metric("pointing", "Pointing", "share of the map's maxima that lie in the target",
+           "share of the maxima of A that lie in M", None, ("heatmap", "region"), _from("map_properties", "pointing"),
+           low=0, high=1),
+    Metric("gini", "Gini", "Gini coefficient of the map's values: near 0 for an even map, towards 1 for a sparse one",
+           "Gini coefficient of the values of A", None, ("heatmap",), _from("map_properties", "gini"),
+           low=0, high=1, undefined=_ZERO),
+    Metric("odd_beyond", "ODD beyond",
+           "part of odd that is not explained by deleting the planted evidence in S_o alone",
+           "(s(O(x, S_o and E)) − s(O(x, S_o))) / (|s| + ε)", None, ("s", "odd", "s_off_evidence_deleted"),
+           lambda s, odd, s_off_evidence_deleted: odd - deletion(s, s_off_evidence_deleted)),
+    Metric("odd_beyond_abs", "OT beyond", "absolute value of odd_beyond",
+           "|odd_beyond|", "lower", ("odd_beyond",), abs, low=0),
+    Metric("evidence_ap", "Evid. AP", "average precision of the map as a detector of the planted evidence",
+           "average precision of A as a detector of the pixels of E", "higher", ("heatmap", "alternatives"),
+           _from("evidence_score", "evidence_ap"), low=0, high=1),
+    Metric("evidence_mass", "Evid. mass", "share of the map's sum that lies on the planted evidence",
+           "sum of A over E / sum of A", "higher", ("heatmap", "alternatives"),
+           _from("evidence_score", "evidence_mass"), low=0, high=1, undefined=_ZERO),
+    Metric("evidence_top", "Evid. top", "share of the map's top n(k, E) pixels that lie on the planted evidence",
+           "share of the n(k, E) highest pixels of A that lie in E", "higher",
+           ("heatmap", "alternatives", "ranks", "k"), _from("evidence_score", "evidence_top"), low=0, high=1),
+    Metric("runtime_s", "Time s", "wall-clock seconds of the method's evidence and fusion, alone and after a warm-up",
+           "seconds of the evidence the method needs alone + its fusion", "lower", ("seconds",), float, low=0),
+):
+    add_metric(_metric)
+# fmt: on

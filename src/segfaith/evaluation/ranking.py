@@ -6,17 +6,54 @@ Values are rounded to 1e-6. Equal ones are ordered by a random rank of the pixel
 random rank of the pixel: the same for every method of a sample, never memory order.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 
 from segfaith.occlusion import grid_partition
-from segfaith.types import Bool, Float, Int, Tensor
+from segfaith.types import Bool, Float, Int, Map, Mask, Target, Tensor
 
 Ties = Literal["cell", "pixel"]
+Region = Literal["inside", "outside"]
+"""Of the target: M, and not M."""
 RESOLUTION = 1e-6
 TIE_GRID = 14
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """A map's pixels, highest first, inside and outside the target (`outside` is empty where M covers the image)."""
+
+    heatmap: Map
+    inside: Int[Tensor, "P"]
+    outside: Int[Tensor, "Q"]
+
+    def region(self, name: Region) -> Int[Tensor, "P"]:
+        """The pixels of one of the two regions, as flat indices."""
+        return self.inside if name == "inside" else self.outside
+
+    def top(self, name: Region, k: float, counted: Region | None = None) -> Int[Tensor, "P"]:
+        """The highest pixels of a region: n(k, R) for R the region itself, or the one that is `counted`.
+
+        None where the region has fewer pixels than that.
+        """
+        order, count = self.region(name), top_count(k, len(self.region(counted or name)))
+        return order[: count if count <= len(order) else 0]
+
+    def tied_share(self, k: float) -> tuple[float, float]:
+        """Share of the top fraction k inside and outside that the tie-break chose; NaN for an empty outside."""
+        shares = [
+            tied_share(self.heatmap, order, top_count(k, len(order))) if len(order) else torch.nan
+            for order in (self.inside, self.outside)
+        ]
+        return shares[0], shares[1]
+
+
+def rank(heatmap: Map, target: Target, outside: Mask, ranks: Int[Tensor, "H W"]) -> Ranking:
+    """Ranks the pixels of M and those of `outside` (not M, or not M without ignored pixels)."""
+    return Ranking(heatmap, rank_region(heatmap, target.region, ranks), rank_region(heatmap, outside, ranks))
 
 
 def tie_ranks(size: tuple[int, int], ties: Ties, rng: np.random.Generator) -> Int[Tensor, "H W"]:

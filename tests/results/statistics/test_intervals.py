@@ -10,7 +10,7 @@ from scipy.stats import mstats
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.report.glossary import FORMULAS, TERMS
+from segfaith.results.report.glossary import TERMS
 from segfaith.results.statistics.intervals import LEAST_IMAGES, MEAN, POOLED, TRIMMED, estimate, quantity
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
@@ -112,7 +112,7 @@ def test_below_twenty_images_and_without_differences_there_is_no_interval(of: st
 def test_what_is_divided_by_s_is_pooled_and_what_is_divided_by_a_drop_is_trimmed() -> None:
     """Every metric by its formula; absolute values and differences go with what they are made of."""
     for name in METRICS:
-        formula = FORMULAS[name]
+        formula = METRICS[name].formula
         divided = "(|s| + ε)" in formula or name in ("tdd_gain", "odd_abs", "odd_fair_abs", "odd_beyond_abs")
         assert quantity(name) == (TRIMMED if "(|tdd| + ε)" in formula else POOLED if divided else MEAN), name
     with pytest.raises(SettingsError, match="unknown metric 'tdds'"):

@@ -1,48 +1,62 @@
 """The columns of a run's Parquet files: type and meaning."""
 
+from collections.abc import ItemsView, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from segfaith.evaluation.metrics import METRICS
+from segfaith.evaluation.interventions import INTERVENTIONS, score_columns
+from segfaith.evaluation.metrics import METRICS, STABILITIES
 
-Columns = dict[str, tuple[Any, str]]
+Columns = Mapping[str, tuple[Any, str]]
 """By name: the type in Arrow's terms, and the meaning in words."""
 TEXT, REAL, INTEGER, TRUTH = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
-RECORD_COLUMNS: Columns = {
-    "sample_id": (TEXT, "id of the sample in its data set"),
-    "class_index": (INTEGER, "target class c; null where no target was found"),
-    "method": (TEXT, "method with its parameters, as in [methods] names"),
-    "target_area": (REAL, "|M| as a fraction of all pixels"),
-    "target_iou": (REAL, "intersection over union of the model's prediction of c with M"),
-    "majority_class": (INTEGER, "class that the model predicts on most pixels of M"),
-    "head": (TEXT, "what made the model's outputs probabilities: softmax, sigmoid, or (they were) probabilities"),
-    "kind": (TEXT, "how the planted evidence decides (docs/scenes.md); null where none was planted"),
-    "s": (REAL, "s_c(x, M), masked mean probability in [0, 1]"),
-    "s_target_deleted": (REAL, "s_c(O(x, S_t), M)"),
-    "s_off_deleted": (REAL, "s_c(O(x, S_o), M)"),
-    "s_baseline": (REAL, "s_c(b, M), b = O(x, all pixels)"),
-    "s_inserted": (REAL, "s_c(b with S_t put back from x, M)"),
-    "s_fair_deleted": (REAL, 's_c with the n(k, M) highest pixels outside M occluded; needs leakage = "detailed"'),
-    "s_near_deleted": (REAL, 's_c with the pixels of S_o near M occluded; needs leakage = "detailed"'),
-    "s_middle_deleted": (REAL, "s_c with the pixels of S_o at a middle distance occluded; the same"),
-    "s_far_deleted": (REAL, "s_c with the pixels of S_o far from M occluded; the same"),
-    "s_off_evidence_deleted": (REAL, "s_c(O(x, S_o and E), M), E the planted evidence; s where S_o holds none of it"),
-    **{name: (REAL, METRICS[name].meaning) for name in METRICS if name not in ("stability", "runtime_s")},
-    "stability": (REAL, METRICS["stability"].meaning),
-    **{
-        f"stability_{name}": (REAL, f"Pearson correlation with the map under {name}")
-        for name in ("noise", "brightness", "contrast", "blur", "flip")
-    },
-    "runtime_s": (REAL, METRICS["runtime_s"].meaning),
-    "degenerate": (TRUTH, "the map is constant (range below 1e-12)"),
-    "tied_share_target": (REAL, "fraction of S_t that is there by the tie-break alone"),
-    "tied_share_off": (REAL, "fraction of S_o that is there by the tie-break alone"),
-    "path": (TEXT, "how the interventions were scored: incremental, or plain and why; null where they were not"),
-    "status": (TEXT, "ok, skipped or failed"),
-    "reason": (TEXT, "why a row is not ok, or which of its values are undefined (NaN)"),
-}
+
+def _record_columns() -> dict[str, tuple[Any, str]]:
+    """The columns of the records in their order; those of scores and metrics follow from the entries there are."""
+    metrics = {name: (REAL, metric.meaning) for name, metric in METRICS.items()}
+    last = {name: metrics.pop(name) for name in ("stability", "runtime_s")}
+    return {
+        "sample_id": (TEXT, "id of the sample in its data set"),
+        "class_index": (INTEGER, "target class c; null where no target was found"),
+        "method": (TEXT, "method with its parameters, as in [methods] names"),
+        "target_area": (REAL, "|M| as a fraction of all pixels"),
+        "target_iou": (REAL, "intersection over union of the model's prediction of c with M"),
+        "majority_class": (INTEGER, "class that the model predicts on most pixels of M"),
+        "head": (TEXT, "what made the model's outputs probabilities: softmax, sigmoid, or (they were) probabilities"),
+        "kind": (TEXT, "how the planted evidence decides (docs/scenes.md); null where none was planted"),
+        **{name: (REAL, meaning) for name, meaning in score_columns().items()},
+        **metrics,
+        "stability": last["stability"],
+        **{name: (REAL, f"Pearson correlation with the map under {name.partition('_')[2]}") for name in STABILITIES},
+        "runtime_s": last["runtime_s"],
+        "degenerate": (TRUTH, "the map is constant (range below 1e-12)"),
+        "tied_share_target": (REAL, "fraction of S_t that is there by the tie-break alone"),
+        "tied_share_off": (REAL, "fraction of S_o that is there by the tie-break alone"),
+        "path": (TEXT, "how the interventions were scored: incremental, or plain and why; null where they were not"),
+        "status": (TEXT, "ok, skipped or failed"),
+        "reason": (TEXT, "why a row is not ok, or which of its values are undefined (NaN)"),
+    }
+
+
+class _RecordColumns(Mapping[str, tuple[Any, str]]):
+    """The columns as they follow from METRICS and INTERVENTIONS at each reading, so that a script may add to these."""
+
+    def __getitem__(self, name: str) -> tuple[Any, str]:
+        return _record_columns()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_record_columns())
+
+    def items(self) -> ItemsView[str, tuple[Any, str]]:
+        return _record_columns().items()
+
+    def __len__(self) -> int:
+        return len(_record_columns())
+
+
+RECORD_COLUMNS: Columns = _RecordColumns()
 """Columns of `records/*.parquet`: type and meaning. random_cells holds means over its three draws."""
 
 CURVE_COLUMNS: Columns = {
@@ -51,7 +65,7 @@ CURVE_COLUMNS: Columns = {
     "method": RECORD_COLUMNS["method"],
     "occlusion": (TEXT, "operator"),
     "k": (REAL, "fraction of the region's pixels"),
-    "kind": (TEXT, "target_deletion, off_deletion or insertion"),
+    "kind": (TEXT, f"the intervention: {', '.join(kind for kind, entry in INTERVENTIONS.items() if entry.curve)}"),
     "pixels": (INTEGER, "n(k, R)"),
     "s": RECORD_COLUMNS["s"],
     "score": (REAL, "s_c of the intervened image"),

@@ -18,33 +18,6 @@ class Entry:
     direction: str = ""
 
 
-FORMULAS = {
-    "tdd": "(s − s(O(x, S_t))) / (|s| + ε)",
-    "tdd_gain": "tdd − mean tdd of random_cells on the same sample",
-    "odd": "(s − s(O(x, S_o))) / (|s| + ε)",
-    "odd_abs": "|odd|",
-    "leak_abs": "|odd| / (|tdd| + ε) where tdd > 0.05",
-    "leak_signed": "odd / (|tdd| + ε) where tdd > 0.05",
-    "insertion_gain": "s(b with S_t put back from x) − s(b), b = O(x, all pixels)",
-    "insertion_gain_rel": "insertion_gain / (|s| + ε)",
-    "stability": "mean over five x′ of Pearson(A(x), A(x′))",
-    "odd_fair": "(s − s(O(x, the n(k, M) highest pixels outside M))) / (|s| + ε)",
-    "odd_fair_abs": "|odd_fair|",
-    "odd_near": "(s − s(O(x, S_o within 16 px of M))) / (|s| + ε)",
-    "odd_middle": "(s − s(O(x, S_o 16 to 48 px from M))) / (|s| + ε)",
-    "odd_far": "(s − s(O(x, S_o more than 48 px from M))) / (|s| + ε)",
-    "energy_inside": "sum of A over M / sum of A",
-    "pointing": "share of the maxima of A that lie in M",
-    "gini": "Gini coefficient of the values of A",
-    "odd_beyond": "(s(O(x, S_o and E)) − s(O(x, S_o))) / (|s| + ε)",
-    "odd_beyond_abs": "|odd_beyond|",
-    "evidence_ap": "average precision of A as a detector of the pixels of E",
-    "evidence_mass": "sum of A over E / sum of A",
-    "evidence_top": "share of the |E| highest pixels of A that lie in E",
-    "runtime_s": "seconds of the evidence the method needs alone + its fusion",
-}
-"""The formula of every metric in one line; A is the map, E the planted evidence, ε = 1e-6."""
-
 TERMS: dict[str, tuple[str, str]] = {
     "s": (
         "s",
@@ -216,8 +189,8 @@ TERMS: dict[str, tuple[str, str]] = {
 def glossary() -> list[Entry]:
     """All definitions, metrics first."""
     metrics = [
-        Entry(name, one.label, f"{one.meaning[0].upper()}{one.meaning[1:]}.", FORMULAS[name], _direction(one))
-        for name, one in METRICS.items()
+        Entry(name, metric.label, _sentence(metric.meaning), metric.formula, _direction(metric))
+        for name, metric in METRICS.items()
     ]
     return metrics + [Entry(key, label, text) for key, (label, text) in TERMS.items()]
 
@@ -225,6 +198,10 @@ def glossary() -> list[Entry]:
 def unknown(keys: Iterable[str]) -> set[str]:
     """Keys that no definition has."""
     return set(keys) - set(METRICS) - set(TERMS)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _direction(metric: Metric) -> str:

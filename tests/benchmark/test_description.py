@@ -1,0 +1,43 @@
+"""What run.json says of a run."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+import segfaith
+from folder_runs import (
+    ALL,
+    run_records,
+)
+from segfaith.results.records.runs import read_run
+
+
+def test_run_json_describes_the_run(project: Path, full_run: Path) -> None:
+    description, records = read_run(full_run)
+    assert description["settings"]["evaluation"]["k"] == 0.2
+    assert description["settings"]["methods"]["ria"] == {"grid": 4}
+    assert description["settings"]["seed"] == 0
+    assert description["data"]["samples"] == sorted(set(records["sample_id"]))
+    assert (description["data"]["name"], description["data"]["split"]) == ("folder", "val")
+    assert len(description["data"]["digest"]) == 64
+    model = description["model"]
+    assert (model["name"], model["weights"], model["layer"]) == ("tiny.py:build", "tiny.pth", "backbone.1")
+    assert model["file_sha256"] == sha256((project / "tiny.pth").read_bytes()).hexdigest()
+    assert len(model["state_sha256"]) == 64
+    assert list(description["methods"]) == ALL
+    assert description["methods"]["dea"]["parameters"]["alpha"] == 0.65
+    assert description["methods"]["dea"]["parameters"]["grid"] == 4
+    assert "equation 2" in description["methods"]["dea"]["paper"]
+    assert description["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert description["versions"]["segfaith"] == segfaith.__version__
+    assert {"python", "numpy", "pandas", "pyarrow", "torchvision"} <= set(description["versions"])
+    assert set(description["machine"]) == {"system", "device", "threads"}
+    assert description["created"].startswith("20")
+    assert len(description["identity_sha256"]) == 64
+
+
+def test_random_weights_are_said(project: Path, tmp_path: Path) -> None:
+    model = {"name": "lraspp_mobilenet_v3_large", "weights": "random", "layer": None, "classes": "voc"}
+    run_records(project, tmp_path, data={"n": 1, "classes": "voc"}, model=model, methods={"names": ["random"]})
+    assert read_run(tmp_path)[0]["model"]["weights"] == "random (seed 0)"

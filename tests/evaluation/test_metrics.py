@@ -1,0 +1,311 @@
+"""Every metric by hand, and what every entry of the table must say."""
+
+from math import inf, isnan, nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segfaith.constants import LEAST_TDD
+from segfaith.errors import SettingsError
+from segfaith.evaluation import metrics
+from segfaith.evaluation.interventions import score_columns
+from segfaith.evaluation.metrics import (
+    METRICS,
+    QUANTITIES,
+    STABILITIES,
+    Metric,
+    add_metric,
+    compute_metrics,
+    mean_defined,
+)
+from segfaith.results.records.schema import RECORD_COLUMNS
+
+FROM_SCORES = ["tdd", "odd", "odd_abs", "leak_abs", "leak_signed", "insertion_gain", "insertion_gain_rel"]
+
+DETAILED = ["odd_fair", "odd_fair_abs", "odd_near", "odd_middle", "odd_far"]
+
+BEYOND = ["odd_beyond", "odd_beyond_abs"]
+
+
+def metrics_of(
+    s: float, s_target: float, s_off: float, s_baseline: float, s_in: float, s_off_evidence: float = nan, **more: float
+) -> dict[str, float]:
+    scores = {
+        "s": s,
+        "s_target_deleted": s_target,
+        "s_off_deleted": s_off,
+        "s_baseline": s_baseline,
+        "s_inserted": s_in,
+    }
+    given_scores = scores | {"s_off_evidence_deleted": s_off_evidence} | more
+    return compute_metrics(dict.fromkeys(score_columns(), nan) | given_scores)
+
+
+@pytest.mark.parametrize(
+    ("given_scores", "expected"),
+    [
+        (
+            (0.8, 0.2, 0.6, 0.1, 0.5),
+            {
+                "tdd": 0.6 / 0.800001,
+                "odd": 0.2 / 0.800001,
+                "odd_abs": 0.2 / 0.800001,
+                "leak_abs": (0.2 / 0.800001) / (0.6 / 0.800001 + 1e-6),
+                "leak_signed": (0.2 / 0.800001) / (0.6 / 0.800001 + 1e-6),
+                "insertion_gain": 0.4,
+                "insertion_gain_rel": 0.4 / 0.800001,
+            },
+        ),
+        (  # occlusion raises the score on both sides, and insertion lowers it
+            (0.5, 0.6, 0.9, 0.7, 0.4),
+            {
+                "tdd": -0.1 / 0.500001,
+                "odd": -0.4 / 0.500001,
+                "odd_abs": 0.4 / 0.500001,
+                "leak_abs": nan,
+                "leak_signed": nan,
+                "insertion_gain": -0.3,
+                "insertion_gain_rel": -0.3 / 0.500001,
+            },
+        ),
+        (  # eps keeps a score of 0 and a drop of 0 finite
+            (0.0, 0.0, 1e-3, 0.0, 0.0),
+            {
+                "tdd": 0.0,
+                "odd": -1e3,
+                "odd_abs": 1e3,
+                "leak_abs": nan,
+                "leak_signed": nan,
+                "insertion_gain": 0.0,
+                "insertion_gain_rel": 0.0,
+            },
+        ),
+    ],
+)
+def test_metrics_by_hand(given_scores: tuple[float, ...], expected: dict[str, float]) -> None:
+    got = metrics_of(*given_scores)
+    assert set(got) == {*FROM_SCORES, *DETAILED, *BEYOND}
+    assert {name: got[name] for name in FROM_SCORES} == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    assert all(isnan(got[name]) for name in BEYOND), "no evidence was planted"
+    assert all(isnan(got[name]) for name in DETAILED), "only the plain scores were measured"
+
+
+def test_detailed_leakage_by_hand() -> None:
+    """Each is the relative loss of its own deletion."""
+    more = {"s_fair_deleted": 0.9, "s_near_deleted": 0.4, "s_middle_deleted": 0.8, "s_far_deleted": 0.84}
+    got = metrics_of(0.8, 0.2, 0.6, 0.1, 0.5, **more)
+    expected = {"odd_fair": -0.125, "odd_fair_abs": 0.125, "odd_near": 0.5, "odd_middle": 0.0, "odd_far": -0.05}
+    assert {name: got[name] for name in DETAILED} == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("given_scores", "beyond"),
+    [
+        ((0.8, 0.2, 0.6, 0.1, 0.5, 0.7), 0.1 / 0.800001),  # the evidence within S_o explains half of the loss
+        ((0.8, 0.2, 0.6, 0.1, 0.5, 0.6), 0.0),  # all of it
+        ((0.8, 0.2, 0.6, 0.1, 0.5, 0.8), 0.2 / 0.800001),  # none of it: odd itself
+        ((0.5, 0.2, 0.9, 0.1, 0.5, 0.3), -0.6 / 0.500001),  # what is beyond the evidence raises the score
+    ],
+)
+def test_what_is_lost_beyond_the_evidence_by_hand(given_scores: tuple[float, ...], beyond: float) -> None:
+    got = metrics_of(*given_scores)
+    assert got["odd_beyond"] == pytest.approx(beyond, abs=1e-12)
+    assert got["odd_beyond_abs"] == pytest.approx(abs(beyond), abs=1e-12)
+    bare = metrics_of(*given_scores[:5])
+    assert {name: got[name] for name in FROM_SCORES} == {name: bare[name] for name in FROM_SCORES}
+
+
+@pytest.mark.parametrize(
+    ("s", "s_target", "s_off"),
+    [
+        (0.001, 0.114, 0.0027),  # the deletion raises s a hundredfold: the ratio would be .015
+        (0.5, 0.5, 0.5),  # constant logits: the ratio would be 0
+        (0.5, 0.4751, 0.1),  # tdd = .0498
+        (0.5, 0.5, 0.1),
+    ],
+)
+def test_leakage_is_undefined_where_the_target_deletion_costs_nothing(s: float, s_target: float, s_off: float) -> None:
+    got = metrics_of(s, s_target, s_off, 0.1, 0.2)
+    assert got["tdd"] <= LEAST_TDD
+    assert isnan(got["leak_abs"])
+    assert isnan(got["leak_signed"])
+    assert got["odd_abs"] == abs(got["odd"]), "defined"
+
+
+def test_leakage_is_defined_from_the_least_tdd_on() -> None:
+    got = metrics_of(0.5, 0.4749, 0.6, 0.1, 0.2)
+    assert got["tdd"] == pytest.approx(0.0502, abs=1e-6)
+    assert got["leak_abs"] == pytest.approx(0.1 / 0.0251, rel=1e-4)
+    assert got["leak_signed"] == pytest.approx(-0.1 / 0.0251, rel=1e-4)
+
+
+def test_nothing_outside_leaves_the_off_target_metrics_undefined() -> None:
+    got = metrics_of(0.8, 0.2, nan, 0.1, 0.5, 0.7)
+    undefined = {name for name, value in got.items() if isnan(value)}
+    assert undefined == {"odd", "odd_abs", "leak_abs", "leak_signed", *BEYOND, *DETAILED}
+
+
+def test_means_leave_undefined_values_out() -> None:
+    assert mean_defined([1.0, nan, 2.0]) == 1.5
+    assert isnan(mean_defined([nan, nan]))
+    assert isnan(mean_defined([]))
+
+
+# The table of metrics
+
+
+def test_the_table_has_every_metric_of_the_spec_with_its_direction() -> None:
+    spec = {
+        "tdd": "higher",
+        "tdd_gain": "higher",
+        "odd": None,
+        "odd_abs": "lower",
+        "leak_abs": "lower",
+        "leak_signed": None,
+        "insertion_gain": "higher",
+        "insertion_gain_rel": "higher",
+        "stability": "higher",
+        "odd_fair": None,
+        "odd_fair_abs": "lower",
+        "odd_near": None,
+        "odd_middle": None,
+        "odd_far": None,
+        "energy_inside": None,
+        "pointing": None,
+        "gini": None,
+        "odd_beyond": None,
+        "odd_beyond_abs": "lower",
+        "evidence_ap": "higher",
+        "evidence_mass": "higher",
+        "evidence_top": "higher",
+        "runtime_s": "lower",
+    }
+    assert {name: METRICS[name].better for name in spec} == spec
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_says_what_it_is_and_has_a_column(name: str) -> None:
+    metric = METRICS[name]
+    assert metric.name == name
+    assert metric.label
+    assert len(metric.meaning.split()) >= 3 or name in ("odd_abs", "leak_signed", "leak_abs")
+    assert metric.low < metric.high
+    assert RECORD_COLUMNS[name][1] == metric.meaning
+    assert len({one.label for one in METRICS.values()}) == len(METRICS)
+
+
+def test_the_records_have_the_columns_of_the_contract() -> None:
+    contract = (
+        "sample_id class_index method target_area target_iou s s_target_deleted s_off_deleted s_baseline s_inserted "
+        "tdd tdd_gain odd odd_abs leak_abs leak_signed insertion_gain stability stability_noise stability_brightness "
+        "stability_contrast stability_blur stability_flip runtime_s degenerate tied_share_target tied_share_off status "
+        "reason"
+    )
+    assert set(contract.split()) <= set(RECORD_COLUMNS)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_has_a_formula_and_needs_what_was_known_before_it(name: str) -> None:
+    metric, before = METRICS[name], list(METRICS)[: list(METRICS).index(name)]
+    assert metric.formula
+    assert metric.needs
+    known = {*score_columns(), *QUANTITIES, *before, *(f"control_{earlier}" for earlier in before)}
+    assert set(metric.needs) <= known
+
+
+def test_every_metric_follows_from_the_quantities() -> None:
+    """Of a map and scores made up here: no entry is left out, and none needs what nobody gives."""
+    rng = np.random.default_rng(0)
+    region = torch.zeros(14, 14, dtype=torch.bool)
+    region[2:9, 3:8] = True
+    of_map = {
+        "heatmap": torch.from_numpy(rng.random((14, 14), dtype=np.float32)),
+        "region": region,
+        "alternatives": (region,),
+        "ranks": torch.arange(196).reshape(14, 14),
+        "k": 0.2,
+    }
+    known = dict(zip(score_columns(), rng.random(len(score_columns())), strict=True))
+    known |= dict.fromkeys(STABILITIES, 0.25) | {"seconds": 2.0} | of_map
+    known |= {"s": 0.9, "s_target_deleted": 0.1, **{f"control_{name}": 0.5 for name in METRICS}}
+    values = compute_metrics(known)
+    assert list(values) == list(METRICS)
+    for name, value in values.items():
+        assert METRICS[name].low <= value <= METRICS[name].high, name
+    assert values["tdd_gain"] == values["tdd"] - 0.5
+    assert (values["stability"], values["runtime_s"]) == (0.25, 2.0)
+    assert set(QUANTITIES) <= set(known)
+
+
+def test_what_is_not_known_leaves_out_the_metrics_that_need_it() -> None:
+    assert compute_metrics({"s": 0.8, "s_target_deleted": 0.2}) == {"tdd": pytest.approx(0.75, abs=1e-5)}
+    assert compute_metrics({"s": 0.8, "s_target_deleted": 0.2, "tdd": 0.5}) == {}, "what is known is not computed again"
+
+
+def _metric(name: str, *needs: str) -> Metric:
+    return Metric(name, "label", "words", "formula", "higher", needs, lambda *values: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (_metric("tdd", "s"), "the name 'tdd' is taken"),
+        (_metric("s_inserted", "s"), "the name 's_inserted' is taken"),
+        (_metric("new", "s", "s_target_deletd"), "unknown need of the metric 'new': 's_target_deletd'; did you mean"),
+        (_metric("new", "control_s"), "unknown need of the metric 'new': 'control_s'"),
+    ],
+)
+def test_an_entry_that_cannot_be_computed_is_refused(metric: Metric, message: str) -> None:
+    before = dict(METRICS)
+    with pytest.raises(SettingsError, match=message):
+        add_metric(metric)
+    assert before == METRICS
+
+
+unit = st.floats(0, 1)
+
+
+@settings(max_examples=200)
+@given(unit, unit, unit, unit, unit, unit)
+def test_metrics_stay_in_their_ranges(
+    s: float, s_target: float, s_off: float, s_baseline: float, s_in: float, s_off_evidence: float
+) -> None:
+    """For all scores in [0, 1]; the bounds are reached by the scores named below."""
+    more = {f"s_{name}_deleted": s_off for name in ("fair", "near", "middle", "far")}
+    for name, value in metrics_of(s, s_target, s_off, s_baseline, s_in, s_off_evidence, **more).items():
+        assert METRICS[name].low <= value <= METRICS[name].high or (isnan(value) and name.startswith("leak_"))
+
+
+def test_bounds_are_tight() -> None:
+    best, worst = metrics_of(1, 0, 1, 0, 1), metrics_of(1, 1, 1, 1, 0)
+    assert best["tdd"] == metrics_of(1, 0, 0, 0, 1)["odd"] == pytest.approx(1, abs=2e-6)
+    assert (METRICS["tdd"].high, METRICS["odd"].high) == (1, 1)
+    assert (best["insertion_gain"], worst["insertion_gain"]) == (1, -1)
+    assert (METRICS["insertion_gain"].low, METRICS["insertion_gain"].high) == (-1, 1)
+    assert (best["odd_abs"], best["leak_abs"]) == (0, 0)
+    assert (METRICS["tdd"].low, METRICS["tdd_gain"].low) == (-inf, -inf)
+    assert metrics_of(1e-3, 1, 1, 0, 0)["tdd"] < -900
+
+
+@settings(max_examples=100)
+@given(unit, unit, unit, unit, unit, st.floats(1e-6, 1))
+def test_metrics_point_where_the_table_says(
+    s: float, s_target: float, s_off: float, s_baseline: float, s_in: float, step: float
+) -> None:
+    """Deleting target pixels that cost more, and inserting ones that bring more, moves a metric its better way."""
+    before = metrics_of(s, s_target, s_off, s_baseline, s_in)
+    assert metrics_of(s, s_target - step, s_off, s_baseline, s_in)["tdd"] > before["tdd"]
+    for name in ("insertion_gain", "insertion_gain_rel"):
+        assert metrics_of(s, s_target, s_off, s_baseline, s_in + step)[name] > before[name]
+    further = s_off + step if s_off >= s else s_off - step
+    for name in ("odd_abs", "leak_abs"):
+        after = metrics_of(s, s_target, further, s_baseline, s_in)[name]
+        assert after > before[name] or (name == "leak_abs" and before["tdd"] <= LEAST_TDD and isnan(after))
+
+
+def test_metrics_need_no_torch() -> None:
+    assert "import torch" not in Path(metrics.__file__).read_text()

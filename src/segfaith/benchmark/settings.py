@@ -64,9 +64,10 @@ class TargetSettings(_Section):
 
 
 class MethodSettings(_Section):
-    """Which methods, and parameters by method name."""
+    """Which methods, how tables and figures call them (`labels`, by name), and parameters by method name."""
 
     names: list[str] = Field(default=list(DEFAULT_METHODS), min_length=1)
+    labels: dict[str, str] = {}
     gpa: dict[str, Any] = {}
     ega: dict[str, Any] = {}
     ria: dict[str, Any] = {}
@@ -76,6 +77,14 @@ class MethodSettings(_Section):
     def tables(self) -> dict[str, dict[str, Any]]:
         """Parameters by method name."""
         return {name: table for name in METHODS if (table := getattr(self, name, None))}
+
+    @field_validator("labels", mode="after")
+    @classmethod
+    def _plain(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name, label in labels.items():
+            if not label.strip() or not label.isprintable():
+                raise ValueError(f"the label of method {name!r} must be text of one line that is not empty")
+        return labels
 
 
 class EvaluationSettings(_Section):

@@ -164,6 +164,21 @@ def test_extra_runs_merge_their_sections_into_the_common_ones(project: Path) -> 
     assert suite.runs[0].settings.model.layer == "backbone.1"
 
 
+def test_labels_of_methods_hold_for_the_runs_that_have_the_method(project: Path) -> None:
+    """Also where `--set` gives another list of methods; a label that no run can show is an error."""
+    text = SUITE.replace('names = ["ega", "ria"]', 'names = ["ega", "ria"]\nlabels = { ria = "RIA", ega = "XRes" }')
+    more = '[[runs]]\nname = "one"\nmethods = { names = ["ria"], labels = { ria = "Ours" } }\n'
+    suite = read_suite(written(project, text + more))
+    assert [run.settings.methods.labels for run in suite.runs[::2]] == [
+        *[{"ria": "RIA", "ega": "XRes"}] * 2,
+        *[{"ria": "Ours"}] * 2,
+    ]
+    narrowed = read_suite(project / "suite.toml", ['methods.names=["random"]']).runs
+    assert {len(run.settings.methods.labels) for run in narrowed} == {0}
+    with pytest.raises(SettingsError, match=r"methods\.labels names 'dea', which runs in none of the suite's runs"):
+        read_suite(written(project, text.replace("ega = ", "dea = ")))
+
+
 def test_labels_are_names_or_the_names_of_files(project: Path) -> None:
     text = '[data]\nname = "folder"\nroot = "data"\n'
     models = (

@@ -2,7 +2,7 @@
 
 Ids are sorted, so new samples come between old ones and the shards are cut elsewhere. So the larger run
 
-1. copies the smaller run's `run.json` into `smaller/IDENTITY/` and puts its own in place (`take_place`);
+1. copies the smaller run's `run.json` into `smaller/IDENTITY/` and puts its own in place (`extend`);
 2. moves the smaller run's records and curves beside that copy (`take_over`);
 3. reads the rows there as it writes its own shards (`kept_results`), and removes `smaller/` after the last shard.
 
@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from segfaith.benchmark.lock import at_work
-from segfaith.benchmark.plan import Plan, digest, identity, with_samples
+from segfaith.benchmark.plan import Plan, differences, digest, identity, with_samples
 from segfaith.benchmark.worker import SampleResult
 from segfaith.errors import SettingsError
 from segfaith.models.segmentation import SegmentationModel
@@ -54,11 +54,36 @@ def other_size(plan: Plan, model: SegmentationModel, description: Mapping[str, A
     return other if digest(identity(other, model)) == description["identity_sha256"] else None
 
 
-def extension_words(directory: Path, smaller: Plan, plan: Plan) -> str:
-    """What the terminal says of an extension: both numbers of samples, and how many are measured again."""
-    again = len(smaller.ids) - sum(_comparable(sample_id, smaller, plan) for sample_id in smaller.ids)
-    return f"extends {directory} from {len(smaller.ids)} to {len(plan.ids)} samples" + (
-        f"; {again} of the {len(smaller.ids)} are measured again, because stability is now measured on other samples"
+def extend(
+    directory: Path, before: Mapping[str, Any], plan: Plan, model: SegmentationModel, description: Mapping[str, Any]
+) -> str:
+    """Lets a run take the place of the same run with fewer samples, and returns the words for it.
+
+    Args:
+        before: what the directory's `run.json` holds.
+        plan, model, description: of the run that is about to start.
+
+    Raises:
+        SettingsError: the directory holds another run, or this run with more samples.
+        RunIsBusyError: another process works on the smaller run.
+    """
+    other = other_size(plan, model, before)
+    if other is None:
+        changed = differences(before.get("identity") or {}, description["identity"])
+        raise SettingsError(
+            f"{directory} holds a run with other settings; choose another directory or remove it.\n"
+            "Before -> now:\n  " + "\n  ".join(changed)
+        )
+    held, asked = len(other.ids), len(plan.ids)
+    if held > asked:
+        raise SettingsError(
+            f"{directory} holds this run with more samples, {held}, than the {asked} that are asked for; samples can "
+            f"be added to a run, not taken away: give -n {held}, or choose another directory"
+        )
+    _take_place(directory, before, description)
+    again = sum(not _comparable(sample_id, other, plan) for sample_id in other.ids)
+    return f"extends {directory} from {held} to {asked} samples" + (
+        f"; {again} of the {held} are measured again, because stability is now measured on other samples"
         if again
         else ""
     )
@@ -69,7 +94,7 @@ def _comparable(sample_id: str, smaller: Plan, plan: Plan) -> bool:
     return (sample_id in smaller.stability_ids) == (sample_id in plan.stability_ids)
 
 
-def take_place(directory: Path, before: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+def _take_place(directory: Path, before: Mapping[str, Any], description: Mapping[str, Any]) -> None:
     """Keeps the smaller run's `run.json` in `smaller/` and writes the larger run's in its place.
 
     The new file lists under `extended_from` when, where and with which versions the smaller runs began. Nothing happens
@@ -100,7 +125,7 @@ def take_over(directory: Path, identity_sha256: str) -> None:
 
     Args:
         identity_sha256: of the larger run. Its own files stay, also where `smaller/` names it: a process died in
-            `take_place`, and the smaller run went on.
+            `extend`, and the smaller run went on.
 
     Raises:
         RunIsBusyError: files are to be moved, and another process works on the run.

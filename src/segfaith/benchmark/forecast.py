@@ -1,18 +1,17 @@
 """How long a run will take: each kind of work is timed on one sample of the run, the way the run does it, and counted.
 
-| kind | what is timed | how often it happens |
+| kind | what is timed | times |
 |---|---|---|
-| gradients | forward and backward pass at each layer and objective | once a sample, and once more for the perturbed images |
-| occlusions | the scorer of RIA's occlusions, in the run's batches, for about `BUDGET` seconds | per variant of the image |
-| metrics | a whole sample with the controls alone: target, ranks, deletions and insertions of whole maps, rows | by passes |
-| own methods | one call | per variant of the image |
+| gradients | the passes of the image, and those of its perturbed variants, at each layer | samples |
+| occlusions | the scorer of one image's occlusions, in the run's batches, for about `BUDGET` seconds | variants |
+| metrics | a sample with the controls alone: target, ranks, deletions and insertions, rows | passes of the maps |
+| own methods | one call | variants |
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 
-import numpy as np
 import torch
 
 from segfaith.attribution.explain import evidence_keys, gather, heatmaps, sample_rng

@@ -9,7 +9,7 @@ from typing import Any
 
 from segfaith.attribution.explain import evidence_keys
 from segfaith.attribution.methods import MethodInstance, resolve_method
-from segfaith.benchmark.settings import EvaluationSettings, MethodSettings, Settings
+from segfaith.benchmark.settings import EvaluationSettings, MethodSettings, Settings, record_name
 from segfaith.benchmark.worker import GAIN_CONTROL
 from segfaith.classes import class_index, read_classes
 from segfaith.data.dataset import Dataset
@@ -80,10 +80,7 @@ def method_labels(settings: MethodSettings, methods: Sequence[MethodInstance]) -
     by_name: dict[str, str] = {}
     names = [method.name for method in methods]
     for given, label in settings.labels.items():
-        place, _, function = given.rpartition(":")
-        short = f"{Path(place).name}:{function}" if place.endswith(".py") else given
-        if given.startswith("maps:"):
-            short = f"maps:{Path(given.removeprefix('maps:')).name}"
+        short = record_name(given)
         if short not in names:
             raise SettingsError(
                 f"methods.labels names {given!r}, which does not run; the methods of this run are {', '.join(names)}"

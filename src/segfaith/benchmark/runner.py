@@ -13,15 +13,7 @@ import numpy as np
 import torch
 
 from segfaith.benchmark.description import describe
-from segfaith.benchmark.extension import (
-    SMALLER,
-    extension_words,
-    forget_smaller,
-    kept_results,
-    other_size,
-    take_over,
-    take_place,
-)
+from segfaith.benchmark.extension import SMALLER, extend, forget_smaller, kept_results, take_over
 from segfaith.benchmark.lock import at_work
 from segfaith.benchmark.ownership import check_own, relabel, set_damaged_aside, whose_records
 from segfaith.benchmark.plan import (
@@ -127,9 +119,8 @@ def open_directory(
     file = directory / "run.json"
     if file.is_file():
         before = read_description(directory)
-        changed = differences(before.get("identity") or {}, prepared.description["identity"])
-        if changed:
-            on_extension(_extend(directory, before, prepared, changed))
+        if differences(before.get("identity") or {}, prepared.description["identity"]):
+            on_extension(extend(directory, before, prepared.plan, prepared.model, prepared.description))
             return open_directory(directory, prepared, on_damage, on_extension)
         relabel(directory, before, prepared.description)
         take_over(directory, prepared.identity)
@@ -152,33 +143,6 @@ def open_directory(
 def _to_do(directory: Path, plan: Plan) -> list[int]:
     """The shards without a file of records."""
     return [shard for shard in range(len(plan.shards)) if not record_file(directory, shard).is_file()]
-
-
-def _extend(directory: Path, before: dict[str, Any], prepared: Prepared, changed: Sequence[str]) -> str:
-    """Lets this run take the place of the same run with fewer samples; returns a sentence that says so.
-
-    Args:
-        before: what `run.json` holds.
-        changed: the `differences` of its identity from this run's.
-
-    Raises:
-        SettingsError: the directory holds another run, or this run with more samples.
-    """
-    plan = prepared.plan
-    other = other_size(plan, prepared.model, before)
-    if other is None:
-        raise SettingsError(
-            f"{directory} holds a run with other settings; choose another directory or remove it.\n"
-            "Before -> now:\n  " + "\n  ".join(changed)
-        )
-    if len(other.ids) > len(plan.ids):
-        raise SettingsError(
-            f"{directory} holds this run with more samples, {len(other.ids)}, than the {len(plan.ids)} that are asked "
-            "for; samples can be added to a run, not taken away: give -n "
-            f"{len(other.ids)}, or choose another directory"
-        )
-    take_place(directory, before, prepared.description)
-    return extension_words(directory, other, plan)
 
 
 def run(

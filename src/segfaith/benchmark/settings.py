@@ -311,5 +311,13 @@ def anchored(name: str, base: Path) -> str:
     return f"{_absolute(place, base)}:{function}" if colon and place.endswith(".py") else name
 
 
+def record_name(name: str) -> str:
+    """The name by which records call a method of `names`: without folders, as in `my_method.py:explain`, `maps:DIR`."""
+    if name.startswith("maps:"):
+        return f"maps:{Path(name.removeprefix('maps:')).name}"
+    place, _, function = name.rpartition(":")
+    return f"{Path(place).name}:{function}" if place.endswith(".py") else name
+
+
 def _absolute(text: str, base: Path) -> str:
     return str((base / Path(text).expanduser()).resolve())

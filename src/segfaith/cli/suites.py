@@ -93,9 +93,11 @@ def _seconds(suite: Any, forecasts: Sequence[Any]) -> tuple[dict[str, float], di
     for number, (run, cost) in enumerate(zip(suite.runs, forecasts, strict=True), 1):
         on_the_way(f"timing {number}/{len(forecasts)} {run.name}")
         pace = next(timed)
-        if not cost.problem and isinstance(pace, str):
+        if cost.problem:
+            continue
+        if isinstance(pace, str):
             unknown[run.name] = pace
-        elif not cost.problem:
+        else:
             seconds[run.name] = pace.seconds(cost.samples, cost.stable)
     return seconds, unknown
 

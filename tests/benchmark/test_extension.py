@@ -23,7 +23,7 @@ from segfaith.results.records.seals import owner_of
 
 STABLE = 2
 SEED = 3
-"""Draws 3 and 7 samples of 9 so that one of the 3 loses its stability in the 7, and two keep their rows."""
+"""Draws 3 and 7 samples of 9 so that the 7 measure no stability on one sample of the 3 that had it; two samples keep their rows."""
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +65,10 @@ def run(small: Path, tmp_path: Path) -> Path:
 
 def assert_same_runs(first: Path, second: Path) -> None:
     """Both directories hold the same run: the same rows in the same order and the same files, but for runtimes."""
-    one, other = load_run(first), load_run(second)
-    assert one.description["identity_sha256"] == other.description["identity_sha256"]
-    assert_same_records(one.records, other.records)
-    pd.testing.assert_frame_equal(one.curves, other.curves, check_exact=True)
+    left, right = load_run(first), load_run(second)
+    assert left.description["identity_sha256"] == right.description["identity_sha256"]
+    assert_same_records(left.records, right.records)
+    pd.testing.assert_frame_equal(left.curves, right.curves, check_exact=True)
     names = [sorted(str(path.relative_to(place)) for path in place.rglob("*.parquet")) for place in (first, second)]
     assert names[0] == names[1]
     assert not (first / "smaller").exists()
@@ -88,7 +88,7 @@ def measured_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def not_kept(project: Path) -> list[str]:
-    """What a run of 7 must measure after one of 3: the new samples, and those with stability in one of both alone."""
+    """What a run of 7 must measure after one of 3: the new samples, and samples with stability in only one of both runs."""
     small, large = (make_plan(settings_of(project, n)) for n in (3, 7))
     moved = small.stability_ids ^ large.stability_ids
     return [name for name in large.ids if name not in small.ids or name in moved]
@@ -115,7 +115,7 @@ def test_an_extended_run_is_the_fresh_run_row_by_row(
     assert len(ids) == 5, "some samples stay, and some are measured again for their stability"
     assert_same_runs(run, fresh)
     after = json.loads((run / "run.json").read_text())
-    assert [(one["samples"], one["created"], one["machine"]) for one in after["extended_from"]] == [
+    assert [(entry["samples"], entry["created"], entry["machine"]) for entry in after["extended_from"]] == [
         (3, before["created"], before["machine"])
     ]
     assert "extended_from" not in json.loads((fresh / "run.json").read_text())
@@ -213,7 +213,7 @@ def test_a_stopped_extension_can_be_extended_once_more(
     assert len(ids) < 9
     monkeypatch.undo()
     assert_same_runs(run, segfaith.run(settings_of(project, 9), tmp_path / "nine"))
-    assert [one["samples"] for one in json.loads((run / "run.json").read_text())["extended_from"]] == [3, 5]
+    assert [entry["samples"] for entry in json.loads((run / "run.json").read_text())["extended_from"]] == [3, 5]
 
 
 def test_an_unfinished_run_is_extended_too(project: Path, run: Path, fresh: Path) -> None:

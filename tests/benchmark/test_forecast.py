@@ -154,9 +154,9 @@ def test_a_forecast_needs_a_sample_that_can_be_measured(tmp_path: Path) -> None:
     image, labels = sample_arrays(0)
     add_sample(project / "data", "a", image, np.zeros_like(labels))
     methods = {"names": ["random"]}
-    found = pace(runner.prepare(make_settings(content(project, methods=methods))))
-    assert isinstance(found, Pace)
-    assert found.sample_id == "s0", "the first sample has no target"
+    timed = pace(runner.prepare(make_settings(content(project, methods=methods))))
+    assert isinstance(timed, Pace)
+    assert timed.sample_id == "s0", "the first sample has no target"
     alone = make_settings(content(project, methods=methods, data={"ids": ["a"]}))
     told = pace(runner.prepare(alone))
     assert isinstance(told, str)

@@ -168,7 +168,7 @@ def kept_results(directory: Path, plan: Plan, model: SegmentationModel) -> dict[
     """The rows of each sample that a smaller run has measured as this run would; by id.
 
     Left out, and so measured again, are samples of which a method failed, samples whose stability this run measures and
-    the smaller run did not or the other way round, and those of damaged files.
+    the smaller run did not or the other way round, and samples of damaged files.
     """
     kept: dict[str, SampleResult] = {}
     for folder in _folders(directory):

@@ -128,7 +128,7 @@ def _timed(prepared: Prepared, sample_id: str, sample: Sample, image: Image, tar
 def _occlusion_seconds(
     prepared: Prepared, image: Image, target: Target, score: float, asked: Regions, batch: BatchSize
 ) -> float:
-    """Seconds of one image's intervention evidence; of a grid's batches every n-th is run where all would take long."""
+    """Seconds of one image's intervention evidence. Where a grid takes longer than `BUDGET`, some batches are run."""
     model, size = prepared.model, (image.shape[1], image.shape[2])
     rng = sample_rng(prepared.plan.settings.seed, "forecast")
     start = clock(model.device)
@@ -172,7 +172,7 @@ def _occlusion_seconds(
 
 
 def _own_seconds(prepared: Prepared, sample_id: str, clean: Variants, target: Target, method: MethodInstance) -> float:
-    """Seconds of a call of a method of one's own; 0 for other methods, and for a call that fails, as it will fail."""
+    """Seconds of a call of the user's own method. It is 0 for other methods, and for a call that fails."""
     if "model" not in method.method.needs:
         return 0.0
     settings, model = prepared.plan.settings, prepared.model
@@ -188,7 +188,7 @@ def _own_seconds(prepared: Prepared, sample_id: str, clean: Variants, target: Ta
 
 
 def _metric_seconds(prepared: Prepared, sample_id: str, sample: Sample) -> float:
-    """Seconds of a sample without evidence: those of a run of controls alone, by the number of passes of the maps.
+    """Seconds of a sample without its evidence: a sample with the controls alone is timed, and scaled by map passes.
 
     Raises:
         ValueError: the sample cannot be measured.

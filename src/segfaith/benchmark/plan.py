@@ -121,7 +121,7 @@ def with_samples(plan: Plan, n: int | None) -> Plan:
 
 
 def _drawn(settings: Settings, dataset: Dataset, methods: list[MethodInstance]) -> Plan:
-    """Draws the samples and those on which stability is measured."""
+    """Draws the samples, and among them the samples on which stability is measured."""
     ids = dataset.choose(settings.data.n, settings.data.ids, settings.seed)
     stability = settings.evaluation.stability
     count = (len(ids) if stability else 0) if isinstance(stability, bool) else min(stability, len(ids))

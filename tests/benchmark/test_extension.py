@@ -23,7 +23,7 @@ from segfaith.results.records.seals import owner_of
 
 STABLE = 2
 SEED = 3
-"""Draws 3 and 7 samples of 9 so that the 7 measure no stability on one sample of the 3 that had it; two samples keep their rows."""
+"""Of the 3 samples that it draws, 2 keep their rows among 7; the third loses its stability."""
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def measured_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def not_kept(project: Path) -> list[str]:
-    """What a run of 7 must measure after one of 3: the new samples, and samples with stability in only one of both runs."""
+    """What a run of 7 must measure after a run of 3: new samples, and samples with stability in only one run."""
     small, large = (make_plan(settings_of(project, n)) for n in (3, 7))
     moved = small.stability_ids ^ large.stability_ids
     return [name for name in large.ids if name not in small.ids or name in moved]

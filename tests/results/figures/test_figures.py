@@ -22,19 +22,9 @@ from segfaith.errors import SettingsError
 from segfaith.paths import map_name
 from segfaith.results.figures import cases as galleries
 from segfaith.results.figures.save import FIGURES, charts, diagrams, write_figures
-from segfaith.results.figures.style import (
-    COLUMN_WIDTH,
-    FULL_WIDTH,
-    LOOKS,
-    OTHERS,
-    STYLE,
-    literal,
-    looks,
-    method_order,
-    run_looks,
-)
-from segfaith.results.records.runs import RunData, load_run
-from segfaith.results.records.select import without_variants
+from segfaith.results.figures.style import COLUMN_WIDTH, FULL_WIDTH, LOOKS, OTHERS, STYLE, literal, looks, run_looks
+from segfaith.results.records.runs import Run, load_run
+from segfaith.results.records.select import method_order, without_variants
 from segfaith.results.statistics import cases
 from segfaith.results.statistics.friedman import Friedman
 
@@ -48,7 +38,7 @@ def with_parameters(directory: Path, alpha: float = 0.65, beta: float = 0.35) ->
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> list[RunData]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """Two runs of one model with other seeds and noise, all of whose samples have maps."""
     folder = tmp_path_factory.mktemp("runs")
     paths = [make_run(folder / f"seed{seed}", seed=seed, maps=24, size=16) for seed in (0, 1)]
@@ -56,12 +46,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[RunData]:
 
 
 @pytest.fixture(scope="module")
-def written(made: list[RunData], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+def written(made: list[Run], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     folder = tmp_path_factory.mktemp("written")
     return folder / "figures", write_figures(made, folder)
 
 
-def by_hand(*rows: tuple[str, float, float, float, float, float, float], directory: Path) -> RunData:
+def by_hand(*rows: tuple[str, float, float, float, float, float, float], directory: Path) -> Run:
     """A run whose samples have (id, s, TDD of EGA and DEA, OT abs of EGA and DEA, TDD gain of DEA), with tiny maps."""
     records: list[dict[str, Any]] = []
     for sample, s, tdd_ega, tdd_dea, odd_ega, odd_dea, gain in rows:
@@ -75,7 +65,7 @@ def by_hand(*rows: tuple[str, float, float, float, float, float, float], directo
         for name in cases.PICTURES:
             Image.new("RGB", (4, 4), "white").save(folder / name)
     about = {"model": {"classes": ["background", "bird"]}, "data": {"name": "hand", "split": "val"}, "methods": {}}
-    return RunData(directory, about, pd.DataFrame(records), pd.DataFrame(), pd.DataFrame())
+    return Run(directory, about, pd.DataFrame(records), pd.DataFrame(), pd.DataFrame())
 
 
 # -- the rules ------------------------------------------------------------------------------------------------------
@@ -119,7 +109,7 @@ def test_failures_and_the_typical_case_on_records_made_by_hand(tmp_path: Path) -
     assert choice.cases[0].title == "bird"
 
 
-def test_choices_agree_with_a_slow_search(made: list[RunData]) -> None:
+def test_choices_agree_with_a_slow_search(made: list[Run]) -> None:
     rows = []
     for run in made:
         table = {(row["sample_id"], row["method"]): row for row in run.records.to_dict("records")}
@@ -191,7 +181,7 @@ def test_the_parts_of_equation_2_by_loops() -> None:
         galleries.dea_parts(np.zeros((2, 2)), np.zeros((3, 2)), alpha, beta)
 
 
-def test_the_mechanism_shows_the_kept_maps_and_their_product(made: list[RunData]) -> None:
+def test_the_mechanism_shows_the_kept_maps_and_their_product(made: list[Run]) -> None:
     case = cases.typical(made).cases[0]
     figure = galleries.mechanism(case)
     kept = {name: np.load(case.folder / f"{name}.npy").astype(float) for name in ("ega", "ria")}
@@ -220,7 +210,7 @@ def test_the_mechanism_needs_the_parameters_of_dea(tmp_path: Path) -> None:
         galleries.mechanism(cases.typical([run]).cases[0])
 
 
-def test_a_gallery_has_a_row_a_case_and_a_tile_a_method(made: list[RunData]) -> None:
+def test_a_gallery_has_a_row_a_case_and_a_tile_a_method(made: list[Run]) -> None:
     choice = cases.successes(made, n=2)
     figure = galleries.gallery(choice)
     assert [axes.get_title() for axes in figure.axes] == ["image, target", "GPA", "EGA", "RIA", "DEA", *[""] * 5]
@@ -482,9 +472,7 @@ def test_all_figures_are_written_as_valid_png_and_pdf(written: tuple[Path, list[
             assert np.asarray(Image.open(path).convert("L")).std() > 5
 
 
-def test_the_words_hold_captions_rules_and_chosen_samples(
-    made: list[RunData], written: tuple[Path, list[Path]]
-) -> None:
+def test_the_words_hold_captions_rules_and_chosen_samples(made: list[Run], written: tuple[Path, list[Path]]) -> None:
     text = (written[0] / "figures.md").read_text(encoding="utf-8")
     assert text.endswith("## Not drawn\n\nNothing is missing.\n")
     for name in FIGURES:
@@ -537,7 +525,7 @@ def test_what_cannot_be_drawn_is_named_with_the_reason_and_its_old_files_go(tmp_
 
 
 def test_each_data_set_has_figures_of_its_own_and_the_same_data_the_same_bytes(
-    made: list[RunData], written: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: list[Run], written: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = {name: FIGURES[name] for name in ("mechanism", "tradeoff")}
     monkeypatch.setattr("segfaith.results.figures.save.FIGURES", some)
@@ -566,7 +554,7 @@ def test_a_method_of_few_runs_does_not_empty_the_critical_differences(tmp_path: 
     assert "gpa" not in words
 
 
-def test_variants_go_where_their_method_is_there(made: list[RunData]) -> None:
+def test_variants_go_where_their_method_is_there(made: list[Run]) -> None:
     run = without_variants(made[0])
     for table in (run.records, run.curves, run.randomisation):
         assert set(table["method"]) == {*FOUR, "random_cells", "mask"}

@@ -6,16 +6,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from segfaith.results.records.runs import RunData, class_name
+from segfaith.results.records.runs import Run, class_name
 from segfaith.results.records.select import label_notes, method_labels
 
 EMPTY = pd.DataFrame()
 
 
-def run(name: str, **labels: str | None) -> RunData:
+def run(name: str, **labels: str | None) -> Run:
     """A run of some methods with their labels."""
     about = {"methods": {method: {"label": label} for method, label in labels.items()}}
-    return RunData(Path(name), about, EMPTY, EMPTY, EMPTY)
+    return Run(Path(name), about, EMPTY, EMPTY, EMPTY)
 
 
 def test_methods_are_called_by_their_labels_and_others_by_their_names() -> None:

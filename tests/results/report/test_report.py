@@ -24,8 +24,8 @@ from scipy.stats import spearmanr
 from made_runs import description, edit_description, edit_rows, make_run
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.records.runs import RunData, load_run, read_description
-from segfaith.results.records.select import with_score
+from segfaith.results.records.runs import Run, load_run, read_description
+from segfaith.results.records.select import enough
 from segfaith.results.report import gallery as page_gallery
 from segfaith.results.report import html as report
 from segfaith.results.report import page_charts
@@ -114,7 +114,7 @@ def _few_draws() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> list[RunData]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     folder = tmp_path_factory.mktemp("made")
     ids = tuple(f"img{i:02d}" for i in range(16))
     runs = [make_run(folder / f"run{seed}", seed=seed, samples=ids, maps=2, methods=SEVEN) for seed in (0, 1)]
@@ -123,7 +123,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[RunData]:
 
 
 @pytest.fixture(scope="module")
-def text(made: list[RunData], tmp_path_factory: pytest.TempPathFactory) -> str:
+def text(made: list[Run], tmp_path_factory: pytest.TempPathFactory) -> str:
     path = report.write_report(made, tmp_path_factory.mktemp("page") / "report.html")
     return path.read_text(encoding="utf-8")
 
@@ -192,7 +192,7 @@ def test_names_and_reasons_are_words_never_markup(text: str, page: Page) -> None
     assert [own for tag, own in page.tags if tag == "img" and not str(own["src"]).startswith("data:image/webp")] == []
 
 
-def test_the_table_holds_the_means_of_run_level_means(made: list[RunData], page: Page) -> None:
+def test_the_table_holds_the_means_of_run_level_means(made: list[Run], page: Page) -> None:
     header, *body = page.rows["means-voc2012-val"]
     column = [cell.rstrip("?").strip() for cell in header].index("TDD ↑")
     means = {
@@ -225,7 +225,7 @@ def test_the_glossary_defines_all_that_is_asked_for(page: Page) -> None:
     assert {"tdd", "odd_abs", "stability", "p", "effect", "concordance", "area", "spread"} <= asked
 
 
-def test_the_summary_says_what_the_numbers_say(made: list[RunData]) -> None:
+def test_the_summary_says_what_the_numbers_say(made: list[Run]) -> None:
     results = page_tests.compare(made, single_run=False)
     said = [one.striptags() for one in page_words.came_out(made, results)]
     tdd = {
@@ -243,7 +243,7 @@ def test_the_summary_says_what_the_numbers_say(made: list[RunData]) -> None:
     assert "Stab. rests on 16 of 30 samples." in left
 
 
-def test_a_single_run_is_not_tested(made: list[RunData]) -> None:
+def test_a_single_run_is_not_tested(made: list[Run]) -> None:
     sections = {one.name: one for one in report.build_sections(made[:1])}
     folds = [one for one in sections["significance"].parts if one.kind == "fold"]
     assert folds[0].title.striptags() == "TDD: not testable"
@@ -264,7 +264,7 @@ def concluded(sections: list[report.Section]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def test_a_single_run_is_tested_if_asked(made: list[RunData], tmp_path: Path) -> None:
+def test_a_single_run_is_tested_if_asked(made: list[Run], tmp_path: Path) -> None:
     sections = report.build_sections(made[:1], single_run=True)
     folds = [one for one in next(one for one in sections if one.name == "significance").parts if one.kind == "fold"]
     assert "told apart" in folds[0].title.striptags()
@@ -278,7 +278,7 @@ def test_a_single_run_is_tested_if_asked(made: list[RunData], tmp_path: Path) ->
     assert "differences are not tested" not in text
 
 
-def test_the_best_are_sought_in_the_runs_that_have_all_methods(made: list[RunData]) -> None:
+def test_the_best_are_sought_in_the_runs_that_have_all_methods(made: list[Run]) -> None:
     """ega is best in the runs without gpa, whatever it is in the other; so those do not say that it beats gpa."""
     first, second = (replace(one, records=one.records[one.records["method"].isin(("gpa", "ega"))]) for one in made)
     good = second.records["method"] == "ega"
@@ -288,7 +288,7 @@ def test_the_best_are_sought_in_the_runs_that_have_all_methods(made: list[RunDat
     assert "gpa is highest, 0.500; ega follows with 0.250 (over the 1 of 2 runs that have all methods)" in said
 
 
-def test_one_operator_is_said_to_be_the_only_one_also_without_curves(made: list[RunData]) -> None:
+def test_one_operator_is_said_to_be_the_only_one_also_without_curves(made: list[Run]) -> None:
     bare = []
     for one in made:
         settings = one.description["settings"]
@@ -298,13 +298,13 @@ def test_one_operator_is_said_to_be_the_only_one_also_without_curves(made: list[
     assert "No other operator was measured: their lead may rest on that." in left
 
 
-def test_runs_without_a_measured_sample_are_no_runs_to_conclude_from(made: list[RunData]) -> None:
+def test_runs_without_a_measured_sample_are_no_runs_to_conclude_from(made: list[Run]) -> None:
     skipped = replace(made[1], records=made[1].records.assign(status="skipped"))
     left = " ".join(concluded(report.build_sections([made[0], skipped]))[-1][1])
     assert "It is a single run: nothing here speaks of other seeds or models" in left
 
 
-def test_absent_runs_come_first_among_what_cannot_be_concluded(made: list[RunData], tmp_path: Path) -> None:
+def test_absent_runs_come_first_among_what_cannot_be_concluded(made: list[Run], tmp_path: Path) -> None:
     absent = ("voc2012-netB-seed1: planned, but not here: weights missing", EVIL)
     title, lines = concluded(report.build_sections(made, absent=absent))[-1]
     assert title == "What can’t be concluded"
@@ -320,7 +320,7 @@ def test_absent_runs_come_first_among_what_cannot_be_concluded(made: list[RunDat
     assert [title for title, _ in found[-2:]] == [f"What can’t be concluded: {one} val" for one in ("voc2012", "sbd")]
 
 
-def ruled(made: list[RunData], metric: str) -> list[RunData]:
+def ruled(made: list[Run], metric: str) -> list[Run]:
     """As if ega were a little above ria by the metric on all images but one, on which ria is far above."""
     runs = []
     for one in made:
@@ -335,7 +335,7 @@ def ruled(made: list[RunData], metric: str) -> list[RunData]:
 
 
 @pytest.mark.parametrize("metric", ["tdd", "odd_abs"])
-def test_the_winner_is_by_the_ranks_of_the_test(made: list[RunData], metric: str) -> None:
+def test_the_winner_is_by_the_ranks_of_the_test(made: list[Run], metric: str) -> None:
     """tdd: the higher wins; odd_abs: the lower."""
     runs = ruled(made, metric)
     result = page_tests.compare(runs, single_run=False)[metric]
@@ -381,7 +381,7 @@ def test_bold_is_the_best_mean_but_no_draw_and_no_leakage() -> None:
     assert page_results._best(pd.DataFrame(rows), "mean") == {"odd_abs": "ega", "stability": "ria"}
 
 
-def test_of_a_single_run_summary_and_wins_speak_of_the_only_run(made: list[RunData]) -> None:
+def test_of_a_single_run_summary_and_wins_speak_of_the_only_run(made: list[Run]) -> None:
     said = concluded(report.build_sections(made[:1], single_run=True))[1][1][0]
     assert "; better in the only run" in said
     assert "1 of 1" not in said
@@ -426,7 +426,7 @@ def test_chance_lists_gains_above_zero_apart_from_the_others() -> None:
     assert only == "Mean TDD not above that of random cells (TDD gain): b −0.100."
 
 
-def test_what_was_not_measured_is_said(made: list[RunData]) -> None:
+def test_what_was_not_measured_is_said(made: list[Run]) -> None:
     bare = [
         replace(
             one,
@@ -444,8 +444,8 @@ def test_what_was_not_measured_is_said(made: list[RunData]) -> None:
     assert "Randomised models: No run has made the randomisation check" in said
 
 
-def test_min_s_leaves_samples_out_of_the_numbers_and_says_so(made: list[RunData], tmp_path: Path) -> None:
-    kept = with_score(made[0], 0.5)
+def test_min_s_leaves_samples_out_of_the_numbers_and_says_so(made: list[Run], tmp_path: Path) -> None:
+    kept = enough(made[0], 0.5)
     ok = made[0].records.query("status == 'ok'")
     assert set(kept.records.query("status == 'ok'")["sample_id"]) == set(ok.query("s >= 0.5")["sample_id"])
     assert (kept.records["status"] != "ok").sum() == (made[0].records["status"] != "ok").sum() == 8, "they stay"
@@ -457,7 +457,7 @@ def test_min_s_leaves_samples_out_of_the_numbers_and_says_so(made: list[RunData]
     assert first[1].startswith(f"{own:.3f}")
 
 
-def test_min_s_holds_for_the_summary_as_for_the_sections(made: list[RunData]) -> None:
+def test_min_s_holds_for_the_summary_as_for_the_sections(made: list[Run]) -> None:
     sections = report.build_sections(made, 0.4)
     left = " ".join(concluded(sections)[-1][1])
     _, by_tdd, *_ = next(one for one in sections if one.name == "rankings").parts
@@ -466,7 +466,7 @@ def test_min_s_holds_for_the_summary_as_for_the_sections(made: list[RunData]) ->
         by_tdd.parts[0].text.striptags().replace("\xa0", " "),
     )
     assert f"{agreed} over 4 methods" in left
-    kept = [with_score(one, 0.4) for one in made]
+    kept = [enough(one, 0.4) for one in made]
     rows = pd.concat([one.records for one in kept])
     rows = rows[rows["status"] == "ok"]
     counts = rows[rows["method"] == "ria"][["tdd", "stability"]].count()
@@ -480,7 +480,7 @@ def test_min_s_holds_for_the_summary_as_for_the_sections(made: list[RunData]) ->
     assert "Only samples with s ≥ 0.4 entered" in left
 
 
-def test_several_data_sets_stand_under_headings_of_their_own(made: list[RunData], tmp_path: Path) -> None:
+def test_several_data_sets_stand_under_headings_of_their_own(made: list[Run], tmp_path: Path) -> None:
     other = load_run(make_run(tmp_path / "sbd", data="sbd", samples=("a", "b", "c", "d"), maps=0, curves=False))
     sections = {one.name: one for one in report.build_sections([made[0], other])}
     assert [part.text for part in sections["scores"].parts if part.kind == "heading"] == ["voc2012 val", "sbd val"]
@@ -491,7 +491,7 @@ def test_several_data_sets_stand_under_headings_of_their_own(made: list[RunData]
 
 
 def test_no_run_and_a_page_that_does_not_fit_are_errors(
-    made: list[RunData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(SettingsError, match="expected at least one run to report on; got none"):
         report.write_report([], tmp_path / "page.html")
@@ -503,7 +503,7 @@ def test_no_run_and_a_page_that_does_not_fit_are_errors(
 
 
 def test_the_page_gives_up_pictures_before_it_grows_too_large(
-    made: list[RunData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "build_sections", lambda *_, **__: [])
     free = report.write_report(made, tmp_path / "free.html").stat().st_size
@@ -513,7 +513,7 @@ def test_the_page_gives_up_pictures_before_it_grows_too_large(
     assert "data:image/webp" in small.read_text(encoding="utf-8")
 
 
-def item(name: str, value: float = nan, status: str = "ok", run: RunData | None = None) -> page_gallery.Item:
+def item(name: str, value: float = nan, status: str = "ok", run: Run | None = None) -> page_gallery.Item:
     rows = pd.DataFrame([{"method": "ega", "status": status, "reason": "", "s": 0.5, "class_index": 1}])
     return page_gallery.Item(run, "run", "data", name, rows, value)  # type: ignore[arg-type]
 
@@ -553,7 +553,7 @@ def test_disagreement_is_the_mean_of_one_minus_spearman() -> None:
     assert isnan(page_gallery.mean_disagreement([ramp, np.ones((28, 28))]))
 
 
-def test_without_all_maps_the_spread_of_tdd_stands_for_disagreement(made: list[RunData]) -> None:
+def test_without_all_maps_the_spread_of_tdd_stands_for_disagreement(made: list[Run]) -> None:
     shown = page_gallery.gallery(made)
     assert shown.measure == "spread"
     assert "spread of TDD" in shown.rule
@@ -579,7 +579,7 @@ def test_with_all_maps_the_maps_are_compared(tmp_path: Path) -> None:
     assert by_id["d"].reasons == [("all methods", "skipped: no foreground label in the ground truth")]
 
 
-def test_a_sample_outside_the_run_is_not_read(made: list[RunData], tmp_path: Path) -> None:
+def test_a_sample_outside_the_run_is_not_read(made: list[Run], tmp_path: Path) -> None:
     """An id that climbs out of maps/ finds nothing, even where there are pictures."""
     run = load_run(make_run(tmp_path / "run", samples=("a", "b"), maps=1, skipped=0, failed=0))
     shutil.copytree(run.directory / "maps" / "a", tmp_path / "secret")
@@ -619,7 +619,7 @@ def test_a_broken_map_leaves_its_place_empty(tmp_path: Path) -> None:
     assert uris["b"] == {}
 
 
-def test_the_filter_knows_what_the_records_hold(made: list[RunData], text: str) -> None:
+def test_the_filter_knows_what_the_records_hold(made: list[Run], text: str) -> None:
     scores = json.loads(re.search(r'id="scores-data">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
     assert len(scores) == 32
     assert Counter(one["status"] for one in scores) == {"ok": 28, "failed": 2, "skipped": 2}
@@ -674,7 +674,7 @@ def test_charts_are_sound_svg_and_place_what_they_show() -> None:
     ElementTree.fromstring(f"<ul>{page_charts.key(['ega', evil], line=True)}</ul>")
 
 
-def planted(run: RunData, scenes: int = 12) -> RunData:
+def planted(run: Run, scenes: int = 12) -> Run:
     """The run as if evidence had been planted, its average precision in the order of TDD."""
     records = run.records.copy()
     records["kind"] = "marker"
@@ -685,7 +685,7 @@ def planted(run: RunData, scenes: int = 12) -> RunData:
     return replace(run, records=records, description=description)
 
 
-def test_the_trust_page_becomes_tables(made: list[RunData], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trust_page_becomes_tables(made: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trust, "LEAST_SCENES", 10)  # these runs have fifteen
     runs = [planted(one) for one in made]
     parts = page_evidence.evidence("voc2012 val", runs)
@@ -717,7 +717,7 @@ def test_numbers_are_written_plainly() -> None:
     assert words("{} <b>{x}</b>", "<i>", x="&") == Markup("&lt;i&gt; <b>&amp;</b>")
 
 
-def test_wins_and_claims_are_the_tables_own(made: list[RunData], page: Page) -> None:
+def test_wins_and_claims_are_the_tables_own(made: list[Run], page: Page) -> None:
     won = tables.wins([one.run for one in made], "tdd")
     header, *body = page.rows["wins-voc2012-val"]
     assert "TDD ↑" in header[1]

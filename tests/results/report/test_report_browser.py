@@ -10,7 +10,7 @@ import pytest
 
 from browser import Opened, browser, opened
 from made_runs import make_run
-from segfaith.results.records.runs import RunData, load_run
+from segfaith.results.records.runs import Run, load_run
 from segfaith.results.report.html import write_report
 
 pytestmark = pytest.mark.browser
@@ -19,14 +19,14 @@ MEANS = "#means-voc2012-val"
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunData]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     folder = tmp_path_factory.mktemp("runs")
     ids = tuple(f"img{i:02d}" for i in range(16))
     return [load_run(make_run(folder / f"run{seed}", seed=seed, samples=ids, maps=4)) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="module")
-def path(runs: list[RunData], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(runs, tmp_path_factory.mktemp("page") / "report.html")
 
 
@@ -90,7 +90,7 @@ def test_what_has_no_value_comes_last_either_way(desk: Opened) -> None:
         assert "" not in values[:-1]
 
 
-def test_the_gallery_filters_and_orders(desk: Opened, runs: list[RunData]) -> None:
+def test_the_gallery_filters_and_orders(desk: Opened, runs: list[Run]) -> None:
     page = desk.page
     labels = [one.description["settings"]["name"] for one in runs]
     records = pd.concat([one.records.assign(run=label) for label, one in zip(labels, runs, strict=True)])

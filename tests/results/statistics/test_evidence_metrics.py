@@ -15,13 +15,13 @@ from segfaith.results.statistics.evidence import JUDGED, Agreement, agreement, t
 from segfaith.results.statistics.intervals import LEAST_IMAGES
 from segfaith.results.statistics.summary import has_evidence
 
-Run = tuple[dict[str, Any], pd.DataFrame]
+Pair = tuple[dict[str, Any], pd.DataFrame]
 KINDS = "plain,marker,context,conjunction,redundancy"
 FOUR = ["gpa", "ega", "ria", "dea"]
 COLUMNS = [*JUDGED, "evidence_ap", "evidence_mass", "evidence_top"]
 
 
-def run(rows: list[dict[str, Any]], proven: str | None = KINDS) -> Run:
+def run(rows: list[dict[str, Any]], proven: str | None = KINDS) -> Pair:
     model = {"name": "scenes", "weights": "w"} | ({} if proven is None else {"proven_kinds": proven})
     return {"model": model, "data": {"name": "scenes", "split": "val"}}, pd.DataFrame(rows)
 

@@ -19,14 +19,14 @@ from segfaith.results.statistics import paired as significance
 from segfaith.results.statistics.friedman import friedman
 from segfaith.results.statistics.paired import compare, rank_biserial
 
-Run = tuple[dict[str, Any], pd.DataFrame]
+Pair = tuple[dict[str, Any], pd.DataFrame]
 Values = Mapping[str, Sequence[float]]
 WORDS = "not testable: "
 
 
 def run_of(
     values: Values, ids: Sequence[str] | None = None, *, data: str = "voc2012", metric: str = "tdd", seed: int = 0
-) -> Run:
+) -> Pair:
     """A run in which method m has values[m][i] on image ids[i]."""
     count = len(next(iter(values.values())))
     ids = [f"img{i:02d}" for i in range(count)] if ids is None else ids
@@ -43,12 +43,12 @@ def run_of(
     return about, pd.DataFrame(rows)
 
 
-def repeated(run: Run, count: int = 2) -> list[Run]:
+def repeated(run: Pair, count: int = 2) -> list[Pair]:
     """The same records under several seeds."""
     return [(run[0] | {"settings": {"seed": seed}}, run[1]) for seed in range(count)]
 
 
-def twice(values: Values, **options: Any) -> list[Run]:
+def twice(values: Values, **options: Any) -> list[Pair]:
     """Two runs on the same images, whose averages are the values."""
     shift = {name: 0.01 * (1 + place) for place, name in enumerate(values)}
     return [
@@ -255,7 +255,7 @@ def test_what_floats_add_in_rounding_is_no_difference() -> None:
     refused(only(compare(repeated(run_of(values)), "tdd")), "all differences are zero (10 images)")
 
 
-def ablation_of(run: Run, parameters: Mapping[str, Any], **changes: Sequence[float]) -> Run:
+def ablation_of(run: Pair, parameters: Mapping[str, Any], **changes: Sequence[float]) -> Pair:
     """The same data, model, weights and seed with other parameters; `changes`: values of a method."""
     about, records = run[0] | {"methods": {name: {"parameters": one} for name, one in parameters.items()}}, run[1]
     for name, column in changes.items():
@@ -476,7 +476,7 @@ def test_friedmans_refusals() -> None:
 # --- under the null
 
 
-def by_chance(rng: np.random.Generator, shift: float) -> list[Run]:
+def by_chance(rng: np.random.Generator, shift: float) -> list[Pair]:
     """Two runs of three methods that differ by chance alone, but for `shift`.
 
     Both see the same 12 images, whose effects on methods they share: two values an image that are almost one.

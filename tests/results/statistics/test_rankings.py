@@ -13,7 +13,7 @@ from scipy import stats
 
 from made_runs import FRACTIONS, OPERATORS, TDD, make_run
 from segfaith.errors import SettingsError
-from segfaith.results.records.runs import RunData, load_run
+from segfaith.results.records.runs import Run, load_run
 from segfaith.results.records.schema import RANDOMISATION_COLUMNS
 from segfaith.results.statistics import curves, rankings
 from segfaith.results.statistics import distributions as strata
@@ -27,7 +27,7 @@ def hand(
     name: str = "one",
     seed: int = 0,
     **evaluation: Any,
-) -> RunData:
+) -> Run:
     """A run whose curves hold values[method, operator, k, sample]; its records are measured samples with s = .5."""
     rows = [
         {"method": method, "occlusion": operator, "k": k, "sample_id": sample, "kind": kind, "s": 0.5, "value": value}
@@ -40,9 +40,7 @@ def hand(
         "settings": {"seed": seed, "name": name, "evaluation": settings},
     }
     measured = pd.DataFrame({"sample_id": ["a"], "method": ["ega"], "s": [0.5], "status": ["ok"]})
-    return RunData(
-        Path(name), description, measured, pd.DataFrame(rows), pd.DataFrame(columns=[*RANDOMISATION_COLUMNS])
-    )
+    return Run(Path(name), description, measured, pd.DataFrame(rows), pd.DataFrame(columns=[*RANDOMISATION_COLUMNS]))
 
 
 def on_ten(values: dict[str, dict[str, float]]) -> dict[tuple[str, str, float, str], float]:
@@ -56,7 +54,7 @@ def at(values: dict[str, dict[str, float]], sample: str = "a") -> dict[tuple[str
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> list[RunData]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     folder = tmp_path_factory.mktemp("made")
     return [load_run(make_run(folder / f"seed{seed}", seed=seed, maps=0)) for seed in (0, 1)]
 
@@ -147,7 +145,7 @@ def test_random_rankings_are_called_significant_in_one_of_twenty_cases() -> None
 # Rankings
 
 
-def test_ranking_over_operators_by_loops(made: list[RunData]) -> None:
+def test_ranking_over_operators_by_loops(made: list[Run]) -> None:
     """Means of run-level means, over the images that have all methods: the last two miss one."""
     table = rankings.by_setting(made)
     assert list(table.columns) == ["data", "setting", "method", "mean", "rank", "n"]
@@ -179,7 +177,7 @@ def test_ranking_over_operators_by_loops(made: list[RunData]) -> None:
     assert first["blur"].startswith("dea"), "made so: blur takes RIA's lead"
 
 
-def test_w_over_operators_shows_what_mean_occlusion_hides(made: list[RunData]) -> None:
+def test_w_over_operators_shows_what_mean_occlusion_hides(made: list[Run]) -> None:
     """Ranks of gpa, ega, ria, dea: 3 4 1 2 under mean and zero, 2 3 4 1 under blur, by hand W = 12 S / (9 * 60)."""
     four = ["gpa", "ega", "ria", "dea"]
     (row,) = rankings.concordance(made, methods=four).to_dict("records")
@@ -197,7 +195,7 @@ def test_w_over_operators_shows_what_mean_occlusion_hides(made: list[RunData]) -
     assert over_k["w"] > 0.95
 
 
-def test_settings_of_k_ascend(made: list[RunData]) -> None:
+def test_settings_of_k_ascend(made: list[Run]) -> None:
     table = rankings.by_setting(made, over="k")
     assert list(table["setting"].unique()) == ["0.05", "0.1", "0.2", "0.4", "0.6", "0.8"], "at 1 all are tied"
 
@@ -267,7 +265,7 @@ def test_a_data_set_that_lacks_what_another_has_is_named() -> None:
 
 
 def test_why_there_is_no_w() -> None:
-    def why(*data: RunData, **chosen: Any) -> str:
+    def why(*data: Run, **chosen: Any) -> str:
         (row,) = rankings.concordance(data, **chosen).to_dict("records")
         assert isnan(row["w"])
         return str(row["why"])
@@ -295,7 +293,7 @@ def test_runs_without_curves_give_empty_tables_that_say_why(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("metric", "over"), [("stability", "k"), ("tdd", "seed")])
-def test_what_cannot_be_ranked_under_settings_is_an_error(made: list[RunData], metric: str, over: Any) -> None:
+def test_what_cannot_be_ranked_under_settings_is_an_error(made: list[Run], metric: str, over: Any) -> None:
     with pytest.raises(SettingsError, match=f"expected one of tdd, odd_abs, insertion_gain over .* got '{metric}'"):
         rankings.by_setting(made, metric, over)
 
@@ -375,7 +373,7 @@ def test_curve_means_pool_drops_over_images_not_over_runs() -> None:
     assert (mean["of"], mean["value"]) == ("mean", mean["mean"])
 
 
-def test_curve_means_of_a_run_are_ordered_by_method_kind_and_k(made: list[RunData]) -> None:
+def test_curve_means_of_a_run_are_ordered_by_method_kind_and_k(made: list[Run]) -> None:
     table = curves.curve_means(made)
     methods = list(made[0].curves["method"].unique())
     kinds = ["target_deletion", "off_deletion", "insertion"]
@@ -502,7 +500,7 @@ def test_map_properties_are_means_beside_the_share_of_the_target() -> None:
     }
 
 
-def test_randomisation_is_a_mean_per_method_and_stage(made: list[RunData]) -> None:
+def test_randomisation_is_a_mean_per_method_and_stage(made: list[Run]) -> None:
     table = strata.randomisation(made)
     mask = table[table["method"] == "mask"]
     assert mask["stage"].tolist() == [0, 1, 2, 3]
@@ -517,7 +515,7 @@ def test_randomisation_is_a_mean_per_method_and_stage(made: list[RunData]) -> No
     )
 
 
-def test_maps_that_failed_in_the_randomisation_are_counted_and_enter_no_mean(made: list[RunData]) -> None:
+def test_maps_that_failed_in_the_randomisation_are_counted_and_enter_no_mean(made: list[Run]) -> None:
     rows = made[0].randomisation
     gone = {"status": "failed", "spearman": nan, "pearson": nan}
     worse = rows.assign(**gone).where(rows["stage"] == 1, rows, axis=0)
@@ -531,7 +529,7 @@ def test_maps_that_failed_in_the_randomisation_are_counted_and_enter_no_mean(mad
     assert skipped.attrs["why"] == "the randomisation check skipped all samples"
 
 
-def test_the_filter_on_s_reaches_everything(made: list[RunData]) -> None:
+def test_the_filter_on_s_reaches_everything(made: list[Run]) -> None:
     """Sample 2 has s = .01, with leakage forty times as high."""
     runs = [one.run for one in made]
     for function in (strata.robust, strata.absolute_drops, strata.leakage, strata.map_properties):

@@ -13,7 +13,7 @@ import pytest
 
 from made_runs import TDD, VARIANTS, make_run
 from segfaith.errors import SettingsError
-from segfaith.results.records.runs import RunData, load_run
+from segfaith.results.records.runs import Run, load_run
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS
 from segfaith.results.records.select import own_methods
 from segfaith.results.report.conclusions import markdown_table, write_conclusions
@@ -21,7 +21,6 @@ from segfaith.results.report.latex import latex
 from segfaith.results.statistics.claims import verdict_words
 from segfaith.results.statistics.summary import (
     TABLE_METRICS,
-    Run,
     comparison,
     run_labels,
     run_values,
@@ -50,7 +49,7 @@ def run(
     return description, pd.DataFrame(rows)
 
 
-def made(folder: Path, seeds: int = 1, **options: Any) -> list[RunData]:
+def made(folder: Path, seeds: int = 1, **options: Any) -> list[Run]:
     return [load_run(make_run(folder / f"s{seed}", seed=seed, maps=0, **options)) for seed in range(seeds)]
 
 

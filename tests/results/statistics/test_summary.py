@@ -14,7 +14,7 @@ import segfaith
 from segfaith.results.figures.overlay import overlay, picture
 from segfaith.results.statistics.summary import TABLE_METRICS, layout, markdown, notes, summarise, write_tables
 
-Run = tuple[dict[str, Any], pd.DataFrame]
+Pair = tuple[dict[str, Any], pd.DataFrame]
 
 
 def row(sample: str, method: str, tdd: float = nan, **values: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def bad(sample: str, method: str, status: str) -> dict[str, Any]:
     return {"sample_id": sample, "method": method, "status": status, "reason": "why"} | empty
 
 
-def run(*rows: dict[str, Any], data: str = "voc2012", samples: int | None = None, seed: int = 4, **model: Any) -> Run:
+def run(*rows: dict[str, Any], data: str = "voc2012", samples: int | None = None, seed: int = 4, **model: Any) -> Pair:
     frame = pd.DataFrame(list(rows))
     ids = list(dict.fromkeys(frame["sample_id"])) if samples is None else [f"id{i}" for i in range(samples)]
     description = {

@@ -29,9 +29,9 @@ from segfaith.results.figures.style import (
     legend,
     literal,
     looks,
-    method_order,
     run_looks,
 )
+from segfaith.results.records.select import method_order
 from segfaith.results.statistics.summary import TABLE_METRICS
 
 

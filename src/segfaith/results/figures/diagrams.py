@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.figures.style import COLUMN_WIDTH, FULL_WIDTH, STYLE, canvas, literal, looks, method_order
+from segfaith.results.figures.style import COLUMN_WIDTH, FULL_WIDTH, STYLE, canvas, literal, looks
+from segfaith.results.records.select import method_order
 from segfaith.results.statistics.friedman import Friedman
 from segfaith.results.statistics.paired import ALPHA
 

@@ -24,11 +24,11 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.paths import inside
 from segfaith.results.figures import cases as galleries
 from segfaith.results.figures import charts, diagrams
-from segfaith.results.figures.style import STYLE, method_order
+from segfaith.results.figures.style import STYLE
 from segfaith.results.records.files import replace_file
 from segfaith.results.records.identity import slug
-from segfaith.results.records.runs import RunData
-from segfaith.results.records.select import grouped, own_methods, with_score, without_variants
+from segfaith.results.records.runs import Run
+from segfaith.results.records.select import enough, grouped, method_order, own_methods, without_variants
 from segfaith.results.statistics import cases, rankings
 from segfaith.results.statistics import distributions as strata
 from segfaith.results.statistics import summary as tables
@@ -49,10 +49,10 @@ class Drawing:
     remarks: tuple[str, ...] = ()
 
 
-Draw = Callable[[Sequence[RunData]], Drawing]
+Draw = Callable[[Sequence[Run]], Drawing]
 
 
-def write_figures(data: Sequence[RunData], directory: Path, min_s: float | None = None) -> list[Path]:
+def write_figures(data: Sequence[Run], directory: Path, min_s: float | None = None) -> list[Path]:
     """Writes `figures/NAME-DATA.png` and `.pdf` for each figure and data set, and `figures/figures.md`.
 
     Args:
@@ -73,7 +73,7 @@ def write_figures(data: Sequence[RunData], directory: Path, min_s: float | None 
     entered = "All samples" if min_s is None else f"Only samples with s >= {min_s:g}"
     words = ["# Figures", "", f"{entered} entered unless a caption says otherwise.", ""]
     missing: list[str] = []
-    for label, group in grouped([with_score(one, min_s) for one in data]).items():
+    for label, group in grouped([enough(one, min_s) for one in data]).items():
         words += [f"## {label}", ""]
         for name, draw in FIGURES.items():
             stem = f"{name}-{slug(label)}"
@@ -93,11 +93,11 @@ def write_figures(data: Sequence[RunData], directory: Path, min_s: float | None 
     return [*written, text]
 
 
-def _success(data: Sequence[RunData]) -> Drawing:
+def _success(data: Sequence[Run]) -> Drawing:
     return _gallery(cases.successes(data), "Success cases (the paper's Fig. 2)")
 
 
-def _failure(data: Sequence[RunData]) -> Drawing:
+def _failure(data: Sequence[Run]) -> Drawing:
     return _gallery(cases.failures(data), "Failure cases (the paper's Fig. 4)")
 
 
@@ -109,7 +109,7 @@ def _gallery(choice: cases.Choice, title: str) -> Drawing:
     return Drawing(galleries.gallery(choice), caption, (choice.words,))
 
 
-def _mechanism(data: Sequence[RunData]) -> Drawing:
+def _mechanism(data: Sequence[Run]) -> Drawing:
     choice = cases.typical(data)
     if not choice.cases:
         raise SettingsError(choice.why)
@@ -122,7 +122,7 @@ def _mechanism(data: Sequence[RunData]) -> Drawing:
     return Drawing(galleries.mechanism(case), caption, (choice.words, galleries.mechanism_words(case)))
 
 
-def _tradeoff(data: Sequence[RunData]) -> Drawing:
+def _tradeoff(data: Sequence[Run]) -> Drawing:
     caption = (
         "Faithfulness (TDD gain) against runtime and against stability: means over run-level means, bars one standard "
         "deviation. Grey steps: the Pareto front of each panel; filled markers: on the front of all three together. "
@@ -132,7 +132,7 @@ def _tradeoff(data: Sequence[RunData]) -> Drawing:
     return Drawing(charts.tradeoff(values), caption, _unmeasured(values, ("tdd_gain", "stability", "runtime_s")))
 
 
-def _runs(data: Sequence[RunData]) -> Drawing:
+def _runs(data: Sequence[Run]) -> Drawing:
     values = tables.run_values([one.run for one in map(without_variants, data)])
     caption = (
         f"Run-level means, a marker for each run (of {values['run'].nunique()}); the bar is their mean. Arrows point "
@@ -141,7 +141,7 @@ def _runs(data: Sequence[RunData]) -> Drawing:
     return Drawing(charts.run_dots(values), caption, (VARIANTS,))
 
 
-def _curves(data: Sequence[RunData]) -> Drawing:
+def _curves(data: Sequence[Run]) -> Drawing:
     means = curve_means(list(map(without_variants, data)))
     count = _span(means["n"])
     caption = (
@@ -152,7 +152,7 @@ def _curves(data: Sequence[RunData]) -> Drawing:
     return Drawing(charts.curves(means), caption, (VARIANTS,))
 
 
-def _differences(data: Sequence[RunData]) -> Drawing:
+def _differences(data: Sequence[Run]) -> Drawing:
     shown = list(map(without_variants, data))
     counts = Counter(name for one in shown for name in set(one.records["method"]))
     own = own_methods(shown)
@@ -175,7 +175,7 @@ def _differences(data: Sequence[RunData]) -> Drawing:
     return Drawing(diagrams.critical_differences(good), caption, (*left, *notes, VARIANTS))
 
 
-def _rankings(data: Sequence[RunData]) -> Drawing:
+def _rankings(data: Sequence[Run]) -> Drawing:
     shown = list(map(without_variants, data))
     own = own_methods(shown)
     settings: dict[str, dict[str, pd.DataFrame]] = {}
@@ -206,7 +206,7 @@ def _rankings(data: Sequence[RunData]) -> Drawing:
     return Drawing(diagrams.ranks(settings, agreement), caption, (VARIANTS, *dict.fromkeys(remarks)))
 
 
-def _randomisation(data: Sequence[RunData]) -> Drawing:
+def _randomisation(data: Sequence[Run]) -> Drawing:
     table = strata.randomisation(list(map(without_variants, data)))
     figure = charts.randomisation({str(model): part for model, part in table.groupby("model", sort=False)})
     constant, failed = int(table["constant"].sum()), int(table["failed"].sum())
@@ -248,7 +248,7 @@ def _unmeasured(values: pd.DataFrame, metrics: Sequence[str]) -> tuple[str, ...]
     return (f"Left out for want of {', '.join(metrics)}: {', '.join(gone)}.",) if gone else ()
 
 
-def _absent(data: Sequence[RunData], methods: Iterable[str]) -> list[str]:
+def _absent(data: Sequence[Run], methods: Iterable[str]) -> list[str]:
     """The methods of the runs that are not among `methods`."""
     there = set(methods)
     return [name for name in method_order(name for one in data for name in one.records["method"]) if name not in there]

@@ -4,7 +4,7 @@ Colours are those of Okabe and Ito (2008), which people with any kind of colour 
 tell methods apart in grey print too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from segfaith.constants import CONTROLS
 from segfaith.evaluation.metrics import METRICS
 
 COLUMN_WIDTH, FULL_WIDTH = 3.35, 6.9
@@ -91,21 +90,6 @@ def run_looks(runs: Sequence[str]) -> dict[str, Look]:
         name: Look(colours[(place + place // 12) % 6], markers[place % 12])
         for place, name in enumerate(dict.fromkeys(runs))
     }
-
-
-def method_order(methods: Iterable[str]) -> list[str]:
-    """The distinct methods in the paper's order: gpa, ega, ria, dea, then others as they come, controls last."""
-    found = list(dict.fromkeys(str(name) for name in methods))
-    known = list(LOOKS)
-    own = [name for name in known if name not in CONTROLS]
-
-    def place(name: str) -> int:
-        if name in CONTROLS:
-            return len(own) + 1 + CONTROLS.index(name)
-        base = name.partition("@")[0]
-        return own.index(base) if base in own else len(own)
-
-    return sorted(found, key=place)
 
 
 def canvas(width: float, height: float) -> Figure:

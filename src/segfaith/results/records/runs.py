@@ -39,7 +39,7 @@ _OPTIONAL: dict[str, type] = {
 
 
 @dataclass(frozen=True, eq=False)
-class RunData:
+class Run:
     """A run directory, read; tables that it does not hold are empty, with their columns."""
 
     directory: Path
@@ -81,7 +81,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def load_runs(paths: Sequence[Path]) -> list[RunData]:
+def load_runs(paths: Sequence[Path]) -> list[Run]:
     """The runs that `find_runs` finds, read.
 
     Raises:
@@ -95,7 +95,7 @@ def load_runs(paths: Sequence[Path]) -> list[RunData]:
     return data
 
 
-def load_run(directory: Path) -> RunData:
+def load_run(directory: Path) -> Run:
     """Everything that a run directory holds.
 
     Raises:
@@ -105,7 +105,7 @@ def load_run(directory: Path) -> RunData:
     found = [read_curves(file, records, description) for file, records in shards.items()]
     curves = [one for one in found if one is not None]
     randomisation = read_randomisation(directory, description)
-    return RunData(
+    return Run(
         directory,
         description,
         pd.concat(shards.values(), ignore_index=True),

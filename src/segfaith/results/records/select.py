@@ -2,23 +2,51 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import nan
+
+import pandas as pd
 
 from segfaith.constants import CONTROLS
 from segfaith.results.records.identity import data_label
-from segfaith.results.records.runs import RunData
+from segfaith.results.records.runs import Run
+
+PAPER_ORDER = ("gpa", "ega", "ria", "dea")
+"""The paper's methods in the order of its tables."""
 
 
-def grouped(data: Sequence[RunData]) -> dict[str, list[RunData]]:
+def grouped(data: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by the label of their data set, "voc2012 val", in their order."""
-    groups: dict[str, list[RunData]] = {}
+    groups: dict[str, list[Run]] = {}
     for one in data:
         groups.setdefault(data_label(one.description), []).append(one)
     return groups
 
 
-def own_methods(data: Sequence[RunData]) -> list[str]:
+def own_methods(data: Sequence[Run]) -> list[str]:
     """The methods under test of the runs, see `under_test`."""
     return under_test(name for one in data for name in one.records["method"])
+
+
+def base(method: str) -> str:
+    """A method's name without its parameters: "dea" of "dea@alpha=0.5"."""
+    return method.partition("@")[0]
+
+
+def is_control(method: str) -> bool:
+    """Whether a method explains nothing and is there for comparison."""
+    return base(method) in CONTROLS
+
+
+def method_order(methods: Iterable[str]) -> list[str]:
+    """The distinct methods in the paper's order: gpa, ega, ria, dea, then others as they come, controls last."""
+    names = list(dict.fromkeys(str(name) for name in methods))
+
+    def place(name: str) -> int:
+        if name in CONTROLS:
+            return len(PAPER_ORDER) + 1 + CONTROLS.index(name)
+        return PAPER_ORDER.index(base(name)) if base(name) in PAPER_ORDER else len(PAPER_ORDER)
+
+    return sorted(names, key=place)
 
 
 def under_test(methods: Iterable[str]) -> list[str]:
@@ -28,7 +56,7 @@ def under_test(methods: Iterable[str]) -> list[str]:
     return [name for name in names if bases[name] not in CONTROLS and (name == bases[name] or bases[name] not in names)]
 
 
-def method_labels(runs: Sequence[RunData]) -> dict[str, str]:
+def method_labels(runs: Sequence[Run]) -> dict[str, str]:
     """How tables, figures and pages call each method of some runs: its label, or its name where it has none.
 
     Where runs disagree, the first run that gives the method a label wins. A label that is another method's label or
@@ -37,12 +65,12 @@ def method_labels(runs: Sequence[RunData]) -> dict[str, str]:
     return _labels(runs)[0]
 
 
-def label_notes(runs: Sequence[RunData]) -> list[str]:
+def label_notes(runs: Sequence[Run]) -> list[str]:
     """A sentence for each label of some run that `method_labels` does not use."""
     return _labels(runs)[1]
 
 
-def _labels(runs: Sequence[RunData]) -> tuple[dict[str, str], list[str]]:
+def _labels(runs: Sequence[Run]) -> tuple[dict[str, str], list[str]]:
     """The labels, and a sentence for each label that is not used."""
     labels = {name: name for run in runs for name in run.description["methods"]}
     taken, notes = set(labels), []
@@ -61,20 +89,30 @@ def _labels(runs: Sequence[RunData]) -> tuple[dict[str, str], list[str]]:
     return labels, notes
 
 
-def with_score(one: RunData, min_s: float | None) -> RunData:
-    """The run without the measured samples whose s is lower than `min_s`; rows that are not ok stay."""
-    if min_s is None:
-        return one
-    measured = one.records["status"] == "ok"
-    return _without(one, "sample_id", set(one.records.loc[measured & ~(one.records["s"] >= min_s), "sample_id"]))
+def enough(run: Run, min_s: float | None = None, min_iou: float | None = None) -> Run:
+    """The run without the measured samples whose s, or whose `target_iou`, is lower; rows that are not ok stay.
+
+    Args:
+        min_s: the lowest s that stays, in [0, 1].
+        min_iou: the lowest intersection over union of the model's prediction with the target, in [0, 1]. A sample
+            without a value of it, which older records lack, does not stay.
+    """
+    records = run.records
+    low = pd.Series(False, records.index)
+    for column, least in (("s", min_s), ("target_iou", min_iou)):
+        if least is not None:
+            values = records[column] if column in records else pd.Series(nan, records.index)
+            low |= ~(values >= least)
+    low &= records["status"] == "ok"
+    return _without(run, "sample_id", set(records.loc[low, "sample_id"])) if low.any() else run
 
 
-def without_variants(one: RunData) -> RunData:
+def without_variants(one: Run) -> Run:
     """The run without variants ("dea@alpha=0.5") of methods that it holds itself: ranks are then among the rest."""
     names = set(one.records["method"])
     return _without(one, "method", {name for name in names if "@" in name and name.partition("@")[0] in names})
 
 
-def _without(one: RunData, column: str, gone: set[str]) -> RunData:
+def _without(one: Run, column: str, gone: set[str]) -> Run:
     records, curves, again = (part[~part[column].isin(gone)] for part in (one.records, one.curves, one.randomisation))
     return replace(one, records=records, curves=curves, randomisation=again)

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import pandas as pd
 from markupsafe import Markup
 
-from segfaith.constants import CONTROLS
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.figures.drawing import Drawing
+from segfaith.results.statistics.verdicts import Mark
 
 ARROWS = {"higher": " \N{UPWARDS ARROW}", "lower": " \N{DOWNWARDS ARROW}", None: ""}
 Order = Literal["ascending", "descending"]
@@ -30,7 +31,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its words, what it is sorted by (None: last), and small words after and under it."""
+    """A cell: its words, what it is sorted by (None: last), small words after and under it, and the paper's figure."""
 
     text: str | Markup
     value: float | str | None = None
@@ -38,17 +39,19 @@ class Cell:
     under: str | Markup = ""
     best: bool = False
     define: str = ""
+    paper: str | Markup = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that sorts; its first column heads the rows."""
+    """A table that sorts; its first column heads the rows. The last `tail` rows are controls: they stay below."""
 
     name: str
     caption: Markup
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     kind: str = "table"
+    tail: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,59 @@ class Charts:
     kind: str = "charts"
 
 
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A figure; the page inlines it as SVG, Markdown links its PNG."""
+
+    drawing: Drawing
+    kind: str = "figure"
+
+
+MARK_WORDS: dict[Mark, str] = {
+    "pass": "Trust",
+    "warn": "With care",
+    "fail": "Do not trust",
+    "unknown": "Not tested",
+}
+"""What the mark of a whole card says."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question that a method passes or not: the answer in a sentence, its mark, and the rule of the mark.
+
+    Attributes:
+        name: the question in a word or two, "Chance", "Model", "Stability".
+        detail: a table or section of the page that holds the numbers: its anchor, or "".
+    """
+
+    name: str
+    mark: Mark
+    sentence: Markup
+    rule: Markup
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """The verdict on one method of one data set: its headline and its checks, the mark of the whole."""
+
+    method: str
+    label: str
+    mark: Mark
+    headline: Markup
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class Cards:
+    """The verdicts of one data set side by side."""
+
+    data: str
+    cards: tuple[Card, ...]
+    kind: str = "cards"
+
+
 @dataclass(frozen=True)
 class Fold:
     """Parts that the reader unfolds."""
@@ -94,6 +150,10 @@ class Section:
     name: str
     title: str
     parts: tuple[Any, ...]
+
+
+Block = Prose | Points | Table | Figure | Charts | Cards | Fold
+"""What a section is made of."""
 
 
 def words(template: str, /, *values: Any, **named: Any) -> Markup:
@@ -177,16 +237,6 @@ def metric_column(metric: str) -> Column:
     """The column of a metric: its label with an arrow towards better; the first click puts the best first."""
     better = METRICS[metric].better
     return Column(METRICS[metric].label + ARROWS[better], metric, "ascending" if better == "lower" else "descending")
-
-
-def base(method: str) -> str:
-    """A method's name without its parameters."""
-    return method.partition("@")[0]
-
-
-def is_control(method: str) -> bool:
-    """Whether a method explains nothing and is there for comparison."""
-    return base(method) in CONTROLS
 
 
 def rows_by(table: pd.DataFrame, *keys: str) -> dict[Any, dict[Any, Any]]:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.files import replace_file
-from segfaith.results.records.runs import RunData
-from segfaith.results.records.select import own_methods, with_score
+from segfaith.results.records.runs import Run
+from segfaith.results.records.select import enough, own_methods
 from segfaith.results.report.latex import latex
 from segfaith.results.statistics import curves, rankings
 from segfaith.results.statistics import distributions as strata
@@ -48,7 +48,7 @@ class Section:
 
 
 def write_conclusions(
-    data: Sequence[RunData], directory: Path, min_s: float | None = None, absent: Sequence[str] = ()
+    data: Sequence[Run], directory: Path, min_s: float | None = None, absent: Sequence[str] = ()
 ) -> list[Path]:
     """Writes what the runs say: `conclusions.md`, `table.tex`, and a CSV file for each table that has content.
 
@@ -75,7 +75,7 @@ def write_conclusions(
         _strata(data, min_s),
         _leakage(data, min_s),
         _looks(data, min_s),
-        _randomisation([with_score(one, min_s) for one in data]),
+        _randomisation([enough(one, min_s) for one in data]),
     ]
     files = {name: table for one in sections for name, table in one.files.items() if len(table)}
     about = [*absent, *notes(runs, min_s)]
@@ -98,7 +98,7 @@ def _page(sections: Sequence[Section], files: Sequence[str], about: Sequence[str
     return "\n".join(lines)
 
 
-def _table_1(data: Sequence[RunData], min_s: float | None) -> Section:
+def _table_1(data: Sequence[Run], min_s: float | None) -> Section:
     """Ours beside the paper's."""
     runs = [one.run for one in data]
     summary = summarise(runs, min_s)
@@ -116,7 +116,7 @@ def _table_1(data: Sequence[RunData], min_s: float | None) -> Section:
     return Section("Table 1 beside the paper's", [words, "", *markdown_table(beside)], files)
 
 
-def _claims(data: Sequence[RunData], min_s: float | None) -> Section:
+def _claims(data: Sequence[Run], min_s: float | None) -> Section:
     table = check_claims([one.run for one in data], min_s)
     lines = [
         "Among the paper's four methods. Claims of every run are judged run by run; the others on the means over runs, "
@@ -135,7 +135,7 @@ def _claims(data: Sequence[RunData], min_s: float | None) -> Section:
     return Section("The paper's claims", lines[:-1], {"claims.csv": table})
 
 
-def _wins(data: Sequence[RunData], min_s: float | None) -> Section:
+def _wins(data: Sequence[Run], min_s: float | None) -> Section:
     """All pairs in the file; on the page those of the paper's four."""
     table = all_wins([one.run for one in data], min_s)
     header, *body = win_table(table)
@@ -158,7 +158,7 @@ RANKING_WORDS = (
 )
 
 
-def _rankings(data: Sequence[RunData], min_s: float | None) -> Section:
+def _rankings(data: Sequence[Run], min_s: float | None) -> Section:
     lines, missing = [RANKING_WORDS, ""], []
     settings, agreements = [], []
     overs: tuple[Literal["occlusion", "k"], ...] = ("occlusion", "k")
@@ -201,7 +201,7 @@ def _ranked(group: pd.DataFrame) -> list[str]:
     return markdown_table([["Setting", *methods], *body])
 
 
-def _curves(data: Sequence[RunData], min_s: float | None) -> Section:
+def _curves(data: Sequence[Run], min_s: float | None) -> Section:
     area, means = curves.areas(data, min_s=min_s), curves.curve_means(data, min_s=min_s)
     words = (
         "Mean height of the curve between k = 0 and the highest k, at the first operator, of pooled drops and of mean "
@@ -212,7 +212,7 @@ def _curves(data: Sequence[RunData], min_s: float | None) -> Section:
     return Section("Curves over k", lines, {"areas.csv": area, "curves.csv": means}, missing)
 
 
-def _robust(data: Sequence[RunData], min_s: float | None) -> Section:
+def _robust(data: Sequence[Run], min_s: float | None) -> Section:
     runs = [one.run for one in data]
     table, drops = strata.robust(runs, min_s), strata.absolute_drops(runs, min_s)
     shown = table[table["metric"].isin(("tdd", "odd_abs", "leak_abs"))]
@@ -232,7 +232,7 @@ def _robust(data: Sequence[RunData], min_s: float | None) -> Section:
     return Section("Small denominators", lines, {"robust.csv": table, "drops.csv": drops}, missing)
 
 
-def _strata(data: Sequence[RunData], min_s: float | None) -> Section:
+def _strata(data: Sequence[Run], min_s: float | None) -> Section:
     runs = [one.run for one in data]
     bys: tuple[Literal["s", "target_area", "class_index"], ...] = ("s", "target_area", "class_index")
     lines, parts, missing = ["Mean TDD (n); other metrics, and strata by class, stand in strata.csv.", ""], [], []
@@ -247,7 +247,7 @@ def _strata(data: Sequence[RunData], min_s: float | None) -> Section:
     return Section("Within groups of samples", lines, {"strata.csv": pd.concat(parts, ignore_index=True)}, missing)
 
 
-def _leakage(data: Sequence[RunData], min_s: float | None) -> Section:
+def _leakage(data: Sequence[Run], min_s: float | None) -> Section:
     table = strata.leakage([one.run for one in data], min_s)
     words = (
         "OT abs deletes the share k of all pixels outside the target, and so more pixels than TDD where the target is "
@@ -258,7 +258,7 @@ def _leakage(data: Sequence[RunData], min_s: float | None) -> Section:
     return Section("Leakage", [words, "", *_flat(table)], {"leakage.csv": table}, _why({"fair leakage": table}))
 
 
-def _looks(data: Sequence[RunData], min_s: float | None) -> Section:
+def _looks(data: Sequence[Run], min_s: float | None) -> Section:
     table = strata.map_properties([one.run for one in data], min_s)
     words = (
         "Share of the map's sum inside the target, share of its maxima there, and sparseness. They describe maps and "
@@ -268,7 +268,7 @@ def _looks(data: Sequence[RunData], min_s: float | None) -> Section:
     return Section("What the maps look like", [words, "", *_flat(table)], files, _why({"map properties": table}))
 
 
-def _randomisation(data: Sequence[RunData]) -> Section:
+def _randomisation(data: Sequence[Run]) -> Section:
     table = strata.randomisation(data)
     words = (
         "Mean rank correlation of a map with that of the trained model, as the weights of its parts are drawn anew "

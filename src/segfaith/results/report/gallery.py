@@ -21,10 +21,9 @@ from PIL import Image
 from scipy.stats import rankdata
 
 from segfaith.paths import map_name
-from segfaith.results.figures.style import method_order
-from segfaith.results.records.runs import RunData
-from segfaith.results.records.select import grouped
-from segfaith.results.report.blocks import base, count, is_control, ref, words
+from segfaith.results.records.runs import Run
+from segfaith.results.records.select import base, grouped, is_control, method_order
+from segfaith.results.report.blocks import count, ref, words
 from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS, run_labels
 
 MOST, MOST_BAD = 200, 40
@@ -40,7 +39,7 @@ REASON = 400
 class Item:
     """A sample of a run; `disagreement` is NaN where it is undefined."""
 
-    run: RunData
+    run: Run
     label: str
     data: str
     sample_id: str
@@ -99,7 +98,7 @@ class Gallery:
     measure: str
 
 
-def gallery(data: Sequence[RunData], most: int = MOST) -> Gallery:
+def gallery(data: Sequence[Run], most: int = MOST) -> Gallery:
     """The samples for the page, those where methods disagree most first.
 
     Up to `MOST_BAD` samples that failed (in part, too) or were skipped enter, failed ones first, as the runs list them.
@@ -198,7 +197,7 @@ def scores_of(item: Item, measure: str) -> dict[str, Any]:
     }
 
 
-def _items(data: str, group: Sequence[RunData]) -> list[Item]:
+def _items(data: str, group: Sequence[Run]) -> list[Item]:
     labels = run_labels([one.run for one in group])
     return [
         Item(run, label, data, str(sample_id), rows)

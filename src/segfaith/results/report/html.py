@@ -28,8 +28,8 @@ from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.files import replace_file
 from segfaith.results.records.identity import data_label
-from segfaith.results.records.runs import RunData
-from segfaith.results.records.select import grouped, with_score
+from segfaith.results.records.runs import Run
+from segfaith.results.records.select import enough, grouped
 from segfaith.results.report.blocks import Points, Prose, Section, count, join, metric_column, number, ref, words
 from segfaith.results.report.gallery import SHOWN, Gallery, Item, gallery, methods_of, scores_of
 from segfaith.results.report.glossary import glossary
@@ -53,11 +53,11 @@ class _Topic:
     name: str
     title: str
     introduction: Markup
-    build: Callable[[str, Sequence[RunData]], list[Any]]
+    build: Callable[[str, Sequence[Run]], list[Any]]
 
 
 def write_report(
-    data: Sequence[RunData],
+    data: Sequence[Run],
     path: Path,
     min_s: float | None = None,
     *,
@@ -102,7 +102,7 @@ def write_report(
 
 
 def build_sections(
-    data: Sequence[RunData],
+    data: Sequence[Run],
     min_s: float | None = None,
     *,
     methods: Sequence[str] | None = None,
@@ -110,7 +110,7 @@ def build_sections(
     absent: Sequence[str] = (),
 ) -> list[Section]:
     """The page's sections but for gallery and glossary; data sets under headings of their own if there are several."""
-    kept = [with_score(one, min_s) for one in data]
+    kept = [enough(one, min_s) for one in data]
     groups, originals = grouped(kept), grouped(data)
     chosen = None if methods is None else family([one.run for one in data], methods)
     results = {
@@ -159,7 +159,7 @@ def build_sections(
 
 
 def render(
-    data: Sequence[RunData], sections: Sequence[Section], shown: Gallery, kept: Pictures, min_s: float | None
+    data: Sequence[Run], sections: Sequence[Section], shown: Gallery, kept: Pictures, min_s: float | None
 ) -> str:
     """The page."""
     environment = Environment(

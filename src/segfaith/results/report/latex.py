@@ -3,7 +3,7 @@ r"""The tables as LaTeX, with \usepackage{booktabs}."""
 from collections.abc import Sequence
 
 from segfaith.results.statistics.summary import (
-    Run,
+    Pair,
     all_wins,
     comparison,
     layout,
@@ -14,7 +14,7 @@ from segfaith.results.statistics.summary import (
 )
 
 
-def latex(runs: Sequence[Run], min_s: float | None = None) -> str:
+def latex(runs: Sequence[Pair], min_s: float | None = None) -> str:
     r"""Table 1, ours beside the paper's where it has numbers, win counts and run-level means; needs booktabs."""
     summary = summarise(runs, min_s)
     more = [comparison(summary), win_table(all_wins(runs, min_s)), run_table(runs, min_s)]

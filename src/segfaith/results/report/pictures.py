@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segfaith.results.figures.overlay import outlined, overlay
-from segfaith.results.report.blocks import base
+from segfaith.results.records.select import base
 from segfaith.results.report.gallery import Item, methods_of, read_map, shrunk
 
 SIZES = ((192, 72), (160, 66), (160, 50), (128, 50), (112, 42), (96, 36))

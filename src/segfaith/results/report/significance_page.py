@@ -12,11 +12,11 @@ from segfaith.results.records.files import replace_file
 from segfaith.results.statistics.friedman import Friedman, friedman
 from segfaith.results.statistics.intervals import LEAST_IMAGES, quantity
 from segfaith.results.statistics.paired import ALPHA, CHANCE, COLUMNS, TESTED, compare, family
-from segfaith.results.statistics.summary import Run, by_data, notes
+from segfaith.results.statistics.summary import Pair, by_data, notes
 
 
 def page(
-    runs: Sequence[Run],
+    runs: Sequence[Pair],
     metrics: Sequence[str] = TESTED,
     min_s: float | None = None,
     *,
@@ -29,7 +29,7 @@ def page(
 
 
 def write_significance(
-    runs: Sequence[Run],
+    runs: Sequence[Pair],
     directory: Path,
     metrics: Sequence[str] = TESTED,
     min_s: float | None = None,
@@ -47,7 +47,7 @@ def write_significance(
 
 
 def _gather(
-    runs: Sequence[Run],
+    runs: Sequence[Pair],
     metrics: Sequence[str],
     min_s: float | None,
     methods: Sequence[str] | None,

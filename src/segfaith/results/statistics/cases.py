@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from segfaith.paths import map_name
-from segfaith.results.records.runs import RunData
+from segfaith.results.records.runs import Run
 
 MIN_S = 0.3
 """Only samples with at least this s are cases: below it, relative drops tell more of s than of the map."""
@@ -39,7 +39,7 @@ TYPICAL_RULE = (
 class Case:
     """One sample of one run, and in words why it was chosen."""
 
-    run: RunData
+    run: Run
     sample_id: str
     why: str
 
@@ -92,7 +92,7 @@ class Choice:
         )
 
 
-def candidates(data: Sequence[RunData]) -> pd.DataFrame:
+def candidates(data: Sequence[Run]) -> pd.DataFrame:
     """One row per run and sample with s >= MIN_S, EGA, RIA and DEA measured, and their maps, image and target kept.
 
     Returns:
@@ -114,7 +114,7 @@ def candidates(data: Sequence[RunData]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "label", "sample_id", "s", *names])
 
 
-def successes(data: Sequence[RunData], n: int = 4) -> Choice:
+def successes(data: Sequence[Run], n: int = 4) -> Choice:
     """At most n cases by SUCCESS_RULE."""
     rows = candidates(data)
     met = rows[(rows["tdd_dea"] > rows["tdd_ega"]) & (rows["odd_abs_dea"] <= rows["odd_abs_ega"])]
@@ -123,7 +123,7 @@ def successes(data: Sequence[RunData], n: int = 4) -> Choice:
     return _choice(data, SUCCESS_RULE, ordered[:n], words, len(rows), len(met))
 
 
-def failures(data: Sequence[RunData], n: int = 4) -> Choice:
+def failures(data: Sequence[Run], n: int = 4) -> Choice:
     """At most n cases by FAILURE_RULE: (n + 1) // 2 of the first kind, the rest of the second."""
     rows = candidates(data)
     blind = _ordered(rows.assign(key=rows["tdd_gain_dea"]).dropna(subset="key"))[: (n + 1) // 2]
@@ -134,7 +134,7 @@ def failures(data: Sequence[RunData], n: int = 4) -> Choice:
     return _choice(data, FAILURE_RULE, pd.concat([blind, leaking]), words, len(rows), len(rows))
 
 
-def typical(data: Sequence[RunData]) -> Choice:
+def typical(data: Sequence[Run]) -> Choice:
     """One case by TYPICAL_RULE."""
     rows = candidates(data)
     met = rows.dropna(subset="tdd_dea")
@@ -146,7 +146,7 @@ def typical(data: Sequence[RunData]) -> Choice:
 
 
 def _choice(
-    data: Sequence[RunData], rule: str, chosen: pd.DataFrame, words: Sequence[str], looked: int, met: int
+    data: Sequence[Run], rule: str, chosen: pd.DataFrame, words: Sequence[str], looked: int, met: int
 ) -> Choice:
     cases = tuple(
         Case(data[int(place)], str(sample_id), why)

@@ -24,7 +24,7 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.results.statistics.intervals import LEAST_IMAGES as LEAST_INTERVAL
 from segfaith.results.statistics.paired import difference, paired
 from segfaith.results.statistics.paper import PAPER_METHODS
-from segfaith.results.statistics.summary import DRAW, Run, by_data, run_values, side
+from segfaith.results.statistics.summary import DRAW, Pair, by_data, run_values, side
 
 CLAIM_COLUMNS = [
     *("data", "claim", "holds", "count", "images", "rival", "of", "difference", "low", "high", "note", "numbers"),
@@ -80,7 +80,7 @@ ALPHAS = (0.5, 0.6, 0.7, 0.8)
 """Variants of DEA that the protocol's runs carry."""
 
 
-def check_claims(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
+def check_claims(runs: Sequence[Pair], min_s: float | None = None) -> pd.DataFrame:
     """Each of the paper's claims on each data set.
 
     Returns:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from segfaith.results.records.identity import own_numbers
-from segfaith.results.records.runs import RunData
+from segfaith.results.records.runs import Run
 from segfaith.results.records.select import grouped
 from segfaith.results.statistics.intervals import POOLED, estimate, numerators, quantity
 from segfaith.results.statistics.summary import NOTHING, measured
@@ -28,7 +28,7 @@ CURVE_MEAN_COLUMNS = ["data", "method", "kind", "k", "mean", "of", "value", "low
 NO_CURVES = "no run has curves; name several operators or several k in [evaluation]"
 
 
-def areas(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFrame:
+def areas(data: Sequence[Run], *, min_s: float | None = None) -> pd.DataFrame:
     """Area under each method's curve over k (see `curve_means`), by the trapezoid rule, divided by the range of k.
 
     The point k = 0 with value 0 is added, for there nothing is deleted or inserted. So an area is the mean height of
@@ -62,7 +62,7 @@ def areas(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFram
     return _joined(found, AREA_COLUMNS, reasons)
 
 
-def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.DataFrame:
+def curve_means(data: Sequence[Run], *, min_s: float | None = None) -> pd.DataFrame:
     """Curves over k at the first operator: pooled drops and mean insertion gains, with 95 % intervals over images.
 
     Each image is averaged over its runs first, for the same image in two runs is not two independent ones. Values are
@@ -86,7 +86,7 @@ def curve_means(data: Sequence[RunData], *, min_s: float | None = None) -> pd.Da
     return _joined(found, CURVE_MEAN_COLUMNS, reasons)
 
 
-def _points(curves: pd.DataFrame, group: Sequence[RunData]) -> pd.DataFrame:
+def _points(curves: pd.DataFrame, group: Sequence[Run]) -> pd.DataFrame:
     """Every point of the curves over images: the columns of `curve_means` without data."""
     own = curves["run"].map(dict(enumerate(own_numbers([one.description for one in group]))))
     drops, weight = numerators(curves[["value"]], curves["s"].astype(float), POOLED)
@@ -107,12 +107,12 @@ def _point(images: pd.DataFrame, of: str) -> list[Any]:
     return [images["value"].mean(), of, found.value, found.low, found.high, len(images)]
 
 
-def no_curves(group: Sequence[RunData], min_s: float | None) -> str:
+def no_curves(group: Sequence[Run], min_s: float | None) -> str:
     """Why there are no curves: no sample was measured, or the settings asked for none."""
     return NO_CURVES if any(len(measured(one.records, min_s)) for one in group) else NOTHING
 
 
-def first_setting(one: RunData) -> tuple[str, float]:
+def first_setting(one: Run) -> tuple[str, float]:
     """The operator and the k of a run's records."""
     evaluation = one.description["settings"]["evaluation"]
     operator, k = (
@@ -133,7 +133,7 @@ def explained(table: pd.DataFrame, reasons: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def _curves(group: Sequence[RunData], min_s: float | None, shared: bool = True) -> tuple[pd.DataFrame, list[float]]:
+def _curves(group: Sequence[Run], min_s: float | None, shared: bool = True) -> tuple[pd.DataFrame, list[float]]:
     """Curves over k at each run's first operator, and their k in order; with `shared` only those of all runs."""
     frames = []
     for number, one in enumerate(group):

@@ -21,8 +21,8 @@ from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
 from segfaith.results.records.identity import data_label
-from segfaith.results.records.runs import RunData
-from segfaith.results.statistics.summary import NOTHING, SMALL_SCORE, TABLE_METRICS, Run, measured
+from segfaith.results.records.runs import Run
+from segfaith.results.statistics.summary import NOTHING, SMALL_SCORE, TABLE_METRICS, Pair, measured
 
 TRIM = 0.1
 """Share of the samples that a trimmed mean leaves out on each side."""
@@ -48,7 +48,7 @@ RANDOMISATION_MEANS = [
 ]
 
 
-def robust(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
+def robust(runs: Sequence[Pair], min_s: float | None = None) -> pd.DataFrame:
     """Mean, median and 10 % trimmed mean over all samples, of every metric of the table but the runtime.
 
     Returns:
@@ -66,7 +66,7 @@ def robust(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
     return _table(rows, ROBUST_COLUMNS, NOTHING)
 
 
-def absolute_drops(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
+def absolute_drops(runs: Sequence[Pair], min_s: float | None = None) -> pd.DataFrame:
     """What TDD and OT abs are before they are divided by s, which cannot explode.
 
     target_drop = s - s(O(x, S_t)) and off_drop = |s - s(O(x, S_o))|, both probabilities in [-1, 1] and [0, 1]. Of
@@ -89,7 +89,7 @@ def absolute_drops(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFr
 
 
 def strata(
-    runs: Sequence[Run],
+    runs: Sequence[Pair],
     metric: str,
     by: Literal["s", "target_area", "class_index"] = "s",
     min_s: float | None = None,
@@ -122,7 +122,7 @@ def strata(
     return _table(rows, STRATUM_COLUMNS, _lacking(f"{metric} and {by}", samples), samples)
 
 
-def leakage(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
+def leakage(runs: Sequence[Pair], min_s: float | None = None) -> pd.DataFrame:
     """Leakage that is fair to the areas, and by distance to the target.
 
     OT abs deletes n(k, not M) pixels outside where TDD deletes n(k, M) inside, so that small targets leak more by
@@ -144,7 +144,7 @@ def leakage(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
     return _table(rows, LEAKAGE_COLUMNS, why, samples)
 
 
-def map_properties(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
+def map_properties(runs: Sequence[Pair], min_s: float | None = None) -> pd.DataFrame:
     """What the maps look like: energy inside the target, pointing game, and sparseness (Gini coefficient).
 
     None of them says that a map is faithful. Of the values of a map drawn at random, energy and pointing are near
@@ -161,7 +161,7 @@ def map_properties(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFr
     return _table(rows, PROPERTY_COLUMNS, _lacking("pointing", samples), samples)
 
 
-def randomisation(data: Sequence[RunData]) -> pd.DataFrame:
+def randomisation(data: Sequence[Run]) -> pd.DataFrame:
     """The sanity check of Adebayo et al. (2018): is the map another one once the model's weights are drawn anew?
 
     Stage 1 has a new head, each further stage one new part more. A map that stays alike (correlation near 1) does not
@@ -195,7 +195,7 @@ def randomisation(data: Sequence[RunData]) -> pd.DataFrame:
     return _table(rows, RANDOMISATION_MEANS, why, labels)
 
 
-def _models(data: Sequence[RunData]) -> list[str]:
+def _models(data: Sequence[Run]) -> list[str]:
     """What each run's model is called: by name, where that tells them apart, else by weights too, else by its runs."""
     keys = []
     for one in data:
@@ -214,7 +214,7 @@ def _models(data: Sequence[RunData]) -> list[str]:
     return labels
 
 
-def unfinished_checks(data: Sequence[RunData]) -> list[str]:
+def unfinished_checks(data: Sequence[Run]) -> list[str]:
     """A sentence for each run whose randomisation check was stopped before its last part."""
     return [
         f"{one.label}: the randomisation check was stopped after stage {int(one.randomisation['stage'].max())}; the "
@@ -238,7 +238,7 @@ def _lacking(column: str, samples: pd.DataFrame, advice: str = "") -> str:
     return f"no run has values of {column}: an older version made them, or it was not asked for{advice}"
 
 
-def _samples(runs: Sequence[Run], min_s: float | None) -> pd.DataFrame:
+def _samples(runs: Sequence[Pair], min_s: float | None) -> pd.DataFrame:
     """All measured rows with the data set's label and the class's name."""
     parts = []
     for description, records in runs:

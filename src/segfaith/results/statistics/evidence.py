@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from segfaith.constants import CONTROLS, COUNTERPART
 from segfaith.evaluation.metrics import METRICS, leakage
 from segfaith.results.records.files import replace_file
-from segfaith.results.statistics.summary import Run
+from segfaith.results.statistics.summary import Pair
 
 TITLE = "How far to trust these metrics"
 JUDGED = ("tdd", "insertion_gain", "odd_abs", "leak_abs", "odd_beyond_abs", "stability")
@@ -47,7 +47,7 @@ class Agreement:
         return "agrees" if self.low > 0 else "disagrees" if self.high < 0 else "undecided"
 
 
-def usable(runs: Sequence[Run], min_s: float | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
+def usable(runs: Sequence[Pair], min_s: float | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
     """The rows from which conclusions are drawn, and why the others are not among them, by kind.
 
     Rows are measured ones with planted evidence, on regions that the model predicts right, of kinds for which the
@@ -120,7 +120,7 @@ def _taus(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.f
     return taus
 
 
-def trust_page(runs: Sequence[Run], min_s: float | None = None) -> str:
+def trust_page(runs: Sequence[Pair], min_s: float | None = None) -> str:
     """The page as Markdown; `min_s` leaves out scenes with a lower score."""
     rows, left_out = usable(runs, min_s)
     lines = [f"# {TITLE}", "", INTRODUCTION, ""]
@@ -138,7 +138,7 @@ def trust_page(runs: Sequence[Run], min_s: float | None = None) -> str:
     return "\n".join([*lines, ""])
 
 
-def write_trust(runs: Sequence[Run], directory: Path, min_s: float | None = None) -> Path:
+def write_trust(runs: Sequence[Pair], directory: Path, min_s: float | None = None) -> Path:
     """Writes `trust.md` into a directory."""
     page = trust_page(runs, min_s)
     path = directory / "trust.md"

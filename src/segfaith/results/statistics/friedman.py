@@ -14,7 +14,7 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
 from segfaith.results.statistics.intervals import by_image
 from segfaith.results.statistics.paired import ALPHA, DECIMALS, ONE_RUN, family, paired
-from segfaith.results.statistics.summary import Run, by_data
+from segfaith.results.statistics.summary import Pair, by_data
 
 LEAST_IMAGES, LEAST_METHODS = 10, 3
 """With fewer images its chi-square is no good approximation; two methods are a pair."""
@@ -44,7 +44,7 @@ class Friedman:
 
 
 def friedman(
-    runs: Sequence[Run],
+    runs: Sequence[Pair],
     metric: str,
     min_s: float | None = None,
     *,

@@ -28,7 +28,7 @@ from segfaith.lookup import lookup
 from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.select import under_test
 from segfaith.results.statistics.intervals import by_image, estimate, numerators, quantity
-from segfaith.results.statistics.summary import Run, by_data, measured
+from segfaith.results.statistics.summary import Pair, by_data, measured
 
 TESTED = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability")
 """Metrics of the page; `tdd_gain` subtracts one control from both, so that its pairs differ as those of `tdd` do."""
@@ -53,7 +53,7 @@ COLUMNS = (
 
 
 def compare(
-    runs: Sequence[Run],
+    runs: Sequence[Pair],
     metric: str,
     min_s: float | None = None,
     *,
@@ -124,7 +124,7 @@ def rank_biserial(differences: NDArray[np.float64]) -> float:
     return float((ranks * np.sign(differences)).sum() / ranks.sum())
 
 
-def family(runs: Sequence[Run], methods: Sequence[str] | None = None, *, chance: bool = True) -> list[str]:
+def family(runs: Sequence[Pair], methods: Sequence[str] | None = None, *, chance: bool = True) -> list[str]:
     """The methods whose pairs are tested together, those of all data sets, in the order of the records or of `methods`.
 
     By default the methods under test, without controls and variants, and with `chance` also `random_cells`, so that
@@ -148,7 +148,7 @@ def family(runs: Sequence[Run], methods: Sequence[str] | None = None, *, chance:
     return list(methods)
 
 
-def paired(group: Sequence[Run], metric: str, min_s: float | None) -> tuple[pd.DataFrame, pd.Series]:
+def paired(group: Sequence[Pair], metric: str, min_s: float | None) -> tuple[pd.DataFrame, pd.Series]:
     """Values and s, a row per (own, run, sample_id), a column per method; NaN where undefined, not ok or infinite.
 
     `own` numbers the runs of their own (see `distinct`).

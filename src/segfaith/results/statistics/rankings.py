@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.records.runs import RunData
+from segfaith.results.records.runs import Run
 from segfaith.results.records.select import grouped
 from segfaith.results.statistics.curves import CURVE_KINDS, absolute, explained, first_setting, no_curves
 
@@ -77,7 +77,7 @@ class _Complete:
 
 
 def by_setting(
-    data: Sequence[RunData],
+    data: Sequence[Run],
     metric: str = "tdd",
     over: Literal["occlusion", "k"] = "occlusion",
     *,
@@ -121,7 +121,7 @@ def by_setting(
 
 
 def concordance(
-    data: Sequence[RunData],
+    data: Sequence[Run],
     metric: str = "tdd",
     over: Literal["occlusion", "k"] = "occlusion",
     *,
@@ -213,7 +213,7 @@ def permutation_p(ranks: ArrayLike, seed: int = 0) -> float:
 
 
 def _complete(
-    group: Sequence[RunData], metric: str, over: str, methods: Sequence[str] | None, min_s: float | None
+    group: Sequence[Run], metric: str, over: str, methods: Sequence[str] | None, min_s: float | None
 ) -> _Complete:
     """Values by setting and method of the images that have them all."""
     if metric not in CURVE_KINDS or over not in OVER:
@@ -253,7 +253,7 @@ def _complete(
     return _Complete(wide if enough else wide.iloc[:0], settings, enough, why, ", ".join(left_out))
 
 
-def _absent_runs(group: Sequence[RunData], wide: pd.DataFrame, entered: set[int], methods: Sequence[str]) -> list[str]:
+def _absent_runs(group: Sequence[Run], wide: pd.DataFrame, entered: set[int], methods: Sequence[str]) -> list[str]:
     """How many runs have no image that entered, with what each of them lacks; nothing where all entered."""
     whys: dict[str, list[str]] = {}
     for number, one in enumerate(group):

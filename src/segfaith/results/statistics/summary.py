@@ -34,15 +34,15 @@ DIGITS = 9
 DRAW, RUNTIME_DRAW = 1e-4, 0.05
 """Run-level means that differ by less are a draw; runtimes, which vary from call to call, by less than that share."""
 
-Run = tuple[Mapping[str, Any], pd.DataFrame]
+Pair = tuple[Mapping[str, Any], pd.DataFrame]
 
 
-def has_evidence(runs: Sequence[Run]) -> bool:
+def has_evidence(runs: Sequence[Pair]) -> bool:
     """Whether any of the runs was made on scenes with planted evidence."""
     return any("kind" in records and bool(records["kind"].notna().any()) for _, records in runs)
 
 
-def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
+def summarise(runs: Sequence[Pair], min_s: float | None = None) -> pd.DataFrame:
     """One row per (data, method, metric): mean and std of run-level means, median, and how many values entered.
 
     Args:
@@ -83,7 +83,7 @@ def summarise(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def notes(runs: Sequence[Run], min_s: float | None = None) -> list[str]:
+def notes(runs: Sequence[Pair], min_s: float | None = None) -> list[str]:
     """What a reader of the table must know: model, weights, samples left out, ablations, seeds, filters."""
     lines = [
         f"{data}: {_note(description, records)}"
@@ -139,7 +139,7 @@ def layout(summary: pd.DataFrame, statistic: Literal["mean", "median"] = "mean")
     return table
 
 
-def markdown(runs: Sequence[Run], min_s: float | None = None) -> str:
+def markdown(runs: Sequence[Pair], min_s: float | None = None) -> str:
     """The mean and the median table with their notes, as Markdown."""
     summary = summarise(runs, min_s)
     parts = []
@@ -150,7 +150,7 @@ def markdown(runs: Sequence[Run], min_s: float | None = None) -> str:
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in notes(runs, min_s))]) + "\n"
 
 
-def write_tables(runs: Sequence[Run], directory: Path, min_s: float | None = None) -> tuple[Path, Path]:
+def write_tables(runs: Sequence[Pair], directory: Path, min_s: float | None = None) -> tuple[Path, Path]:
     """Writes `table.csv` (one row per data set, method and metric) and `table.md` into a directory."""
     csv, text = directory / "table.csv", directory / "table.md"
     summary = summarise(runs, min_s)
@@ -159,7 +159,7 @@ def write_tables(runs: Sequence[Run], directory: Path, min_s: float | None = Non
     return csv, text
 
 
-def run_values(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
+def run_values(runs: Sequence[Pair], min_s: float | None = None) -> pd.DataFrame:
     """One row per (run, method, metric): the run-level mean, from which tables and claims are made.
 
     Metrics are those of the table, and every other one that the run's records have values of.
@@ -193,7 +193,7 @@ def run_values(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=RUN_VALUE_COLUMNS)
 
 
-def wins(runs: Sequence[Run], metric: str, min_s: float | None = None) -> pd.DataFrame:
+def wins(runs: Sequence[Pair], metric: str, min_s: float | None = None) -> pd.DataFrame:
     """In how many runs the first method of a pair is better than the second, by their run-level means.
 
     Only runs that have a value of both count; means are tied where they are a draw, see `side`. A leakage is undefined
@@ -230,7 +230,7 @@ def wins(runs: Sequence[Run], metric: str, min_s: float | None = None) -> pd.Dat
     return pd.DataFrame(rows, columns=WIN_COLUMNS)
 
 
-def _by_sample(runs: Sequence[Run], metric: str, min_s: float | None) -> pd.DataFrame:
+def _by_sample(runs: Sequence[Pair], metric: str, min_s: float | None) -> pd.DataFrame:
     """Values of a metric: a row per (run, sample_id), a column per method."""
     every = zip(run_labels(runs), runs, strict=True)
     parts = [measured(records, min_s).assign(run=label) for label, (_, records) in every]
@@ -261,7 +261,7 @@ def comparison(summary: pd.DataFrame) -> list[list[str]]:
     return table
 
 
-def all_wins(runs: Sequence[Run], min_s: float | None = None) -> pd.DataFrame:
+def all_wins(runs: Sequence[Pair], min_s: float | None = None) -> pd.DataFrame:
     """`wins` for every metric of the table, one below the other."""
     return pd.concat([wins(runs, metric, min_s) for metric in TABLE_METRICS], ignore_index=True)
 
@@ -276,7 +276,7 @@ def win_table(counts: pd.DataFrame) -> list[list[str]]:
     return table
 
 
-def run_table(runs: Sequence[Run], min_s: float | None = None) -> list[list[str]]:
+def run_table(runs: Sequence[Pair], min_s: float | None = None) -> list[list[str]]:
     """The run-level means of the table's metrics."""
     table = [["Run", "Method", *(METRICS[name].label for name in TABLE_METRICS)]]
     for (run, method), group in run_values(runs, min_s).groupby(["run", "method"], sort=False):
@@ -285,7 +285,7 @@ def run_table(runs: Sequence[Run], min_s: float | None = None) -> list[list[str]
     return table
 
 
-def run_labels(runs: Sequence[Run]) -> list[str]:
+def run_labels(runs: Sequence[Pair]) -> list[str]:
     """A name of each run, all different: that of its settings, or else model and seed; a repeated one is numbered."""
     labels: list[str] = []
     for description, _ in runs:
@@ -298,9 +298,9 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
     return labels
 
 
-def by_data(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def by_data(runs: Sequence[Pair]) -> dict[str, list[Pair]]:
     """The runs of each data set, in their order."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[Pair]] = {}
     for description, records in runs:
         groups.setdefault(data_label(description), []).append((description, records))
     return groups

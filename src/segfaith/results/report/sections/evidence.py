@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from segfaith.results.records.identity import slug
-from segfaith.results.records.runs import RunData
+from segfaith.results.records.runs import Run
 from segfaith.results.report.blocks import Cell, Column, Points, Prose, Table, words
 from segfaith.results.statistics import evidence as trust
 from segfaith.results.statistics import summary as tables
 
 
-def evidence(label: str, group: Sequence[RunData]) -> list[Any]:
+def evidence(label: str, group: Sequence[Run]) -> list[Any]:
     """The trust page: do the metrics rank methods as the planted evidence does?"""
     runs = [one.run for one in group]
     if not tables.has_evidence(runs):

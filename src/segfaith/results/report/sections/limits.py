@@ -6,9 +6,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from segfaith.results.records.identity import own_numbers
-from segfaith.results.records.runs import RunData
-from segfaith.results.records.select import own_methods, with_score
-from segfaith.results.report.blocks import base, count, is_control, join, listed, metric_ref, ref, words
+from segfaith.results.records.runs import Run
+from segfaith.results.records.select import base, enough, is_control, own_methods
+from segfaith.results.report.blocks import count, join, listed, metric_ref, ref, words
 from segfaith.results.report.sections.robust import concordance_words
 from segfaith.results.report.sections.significance import Tested
 from segfaith.results.statistics import curves, rankings
@@ -19,7 +19,7 @@ NAMED = 2
 
 
 def limits(
-    group: Sequence[RunData],
+    group: Sequence[Run],
     results: Mapping[str, Tested],
     min_s: float | None = None,
     *,
@@ -30,7 +30,7 @@ def limits(
     The runs come with all samples, of which those below `min_s` enter no number here either. `single_run`: differences
     were tested within one run alone.
     """
-    kept = [with_score(one, min_s) for one in group]
+    kept = [enough(one, min_s) for one in group]
     said = [
         _few_runs(kept, single_run),
         _ties(results),
@@ -58,7 +58,7 @@ def limits(
     return [one for one in said if one]
 
 
-def _few_runs(group: Sequence[RunData], single_run: bool) -> Markup:
+def _few_runs(group: Sequence[Run], single_run: bool) -> Markup:
     group = [one for one in group if (one.records["status"] == "ok").any()]
     if not group:
         return words("No sample was measured.")
@@ -95,7 +95,7 @@ def _ties(results: Mapping[str, Tested]) -> Markup:
     )
 
 
-def _left_out(group: Sequence[RunData], kept: Sequence[RunData]) -> Markup:
+def _left_out(group: Sequence[Run], kept: Sequence[Run]) -> Markup:
     """Samples skipped or failed among those that could enter, and those that no run has reached yet."""
     bad = sum(one.records.loc[one.records["status"] != "ok", "sample_id"].nunique() for one in kept)
     missing = sum(max(0, len(one.description["data"]["samples"]) - one.records["sample_id"].nunique()) for one in group)
@@ -114,7 +114,7 @@ def _left_out(group: Sequence[RunData], kept: Sequence[RunData]) -> Markup:
     return join(said, " ")
 
 
-def _small(group: Sequence[RunData], min_s: float | None) -> Markup:
+def _small(group: Sequence[Run], min_s: float | None) -> Markup:
     if min_s is not None:
         return words("Only samples with {} ≥ {} entered.", ref("s", "s"), f"{min_s:g}")
     scores = [one.records[one.records["status"] == "ok"].drop_duplicates("sample_id")["s"] for one in group]
@@ -130,7 +130,7 @@ def _small(group: Sequence[RunData], min_s: float | None) -> Markup:
     )
 
 
-def _stability(group: Sequence[RunData]) -> Markup:
+def _stability(group: Sequence[Run]) -> Markup:
     """Where stability was measured on fewer samples than the rest."""
     rows = pd.concat([one.records[one.records["status"] == "ok"] for one in group])
     rows = rows[~rows["method"].map(is_control).astype(bool)]
@@ -144,7 +144,7 @@ def _stability(group: Sequence[RunData]) -> Markup:
     return Markup("")
 
 
-def _circular(group: Sequence[RunData]) -> Markup:
+def _circular(group: Sequence[Run]) -> Markup:
     """RIA and DEA are built with an operator and scored with it."""
     names = {base(name) for one in group for name in one.records["method"]}
     if not names & {"ria", "dea"} or not all(first_setting(one) for one in group):
@@ -174,19 +174,19 @@ def _circular(group: Sequence[RunData]) -> Markup:
     )
 
 
-def _single_operator(group: Sequence[RunData]) -> bool:
+def _single_operator(group: Sequence[Run]) -> bool:
     """Whether no run was scored with several operators."""
     named = [one.description["settings"]["evaluation"]["occlusion"] for one in group]
     return all(isinstance(one, str) or len(one) < 2 for one in named)
 
 
-def model_name(one: RunData) -> str:
+def model_name(one: Run) -> str:
     """A model with its weights, for the same architecture with others is another model."""
     model = one.description["model"]
     return f"{model['name']} with {model.get('weights') or 'no weights'}"
 
 
-def first_setting(one: RunData) -> tuple[str, float] | None:
+def first_setting(one: Run) -> tuple[str, float] | None:
     """The operator and k of the records; None where the run does not say."""
     settings = one.description["settings"].get("evaluation", {})
     return curves.first_setting(one) if {"occlusion", "k"} <= set(settings) else None

@@ -12,10 +12,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.figures.style import method_order
 from segfaith.results.records.identity import slug
-from segfaith.results.records.runs import RunData
-from segfaith.results.records.select import own_methods, without_variants
+from segfaith.results.records.runs import Run
+from segfaith.results.records.select import is_control, method_order, own_methods, without_variants
 from segfaith.results.report.blocks import (
     Cell,
     Charts,
@@ -25,7 +24,6 @@ from segfaith.results.report.blocks import (
     Table,
     count,
     figure,
-    is_control,
     metric_column,
     name_cell,
     number,
@@ -53,7 +51,7 @@ KINDS = {
 METHOD = Column("Method", "method", numeric=False)
 
 
-def curves(label: str, group: Sequence[RunData]) -> list[Any]:
+def curves(label: str, group: Sequence[Run]) -> list[Any]:
     """Curves over k, a panel per kind, and their areas."""
     shown = [without_variants(one) for one in group]
     means = curve_means(shown)
@@ -92,7 +90,7 @@ def curves(label: str, group: Sequence[RunData]) -> list[Any]:
     return [*parts, Table(f"areas-{slug(label)}", words("{}: areas under the curves", label), columns, tuple(rows))]
 
 
-def orders(label: str, group: Sequence[RunData]) -> list[Any]:
+def orders(label: str, group: Sequence[Run]) -> list[Any]:
     """Ranks of the methods under test by each metric under every operator and every k, each with Kendall's W."""
     parts: list[Any] = []
     for metric in CURVE_KINDS:
@@ -103,7 +101,7 @@ def orders(label: str, group: Sequence[RunData]) -> list[Any]:
     return parts
 
 
-def _order(label: str, group: Sequence[RunData], metric: str, over: Literal["occlusion", "k"]) -> list[Any]:
+def _order(label: str, group: Sequence[Run], metric: str, over: Literal["occlusion", "k"]) -> list[Any]:
     """The methods ranked by one metric over operators, or over k; what is left out, and why."""
     own = own_methods(group)
     (agreed,) = rankings.concordance(group, metric, over, methods=own).to_dict("records")
@@ -150,7 +148,7 @@ def _settings(label: str, found: pd.DataFrame, metric: str, over: str) -> Table:
     return Table(f"ranks-{over}-{metric.replace('_', '-')}-{slug(label)}", caption, columns, tuple(rows))
 
 
-def leakage(label: str, group: Sequence[RunData]) -> list[Any]:
+def leakage(label: str, group: Sequence[Run]) -> list[Any]:
     """OT abs beside its area-fair form and the drops by distance."""
     found = strata.leakage([one.run for one in group])
     if found.empty:
@@ -162,7 +160,7 @@ def leakage(label: str, group: Sequence[RunData]) -> list[Any]:
     return [table, Prose(said, "remark")] if "random_cells" in set(found["method"]) else [table]
 
 
-def denominators(label: str, group: Sequence[RunData]) -> list[Any]:
+def denominators(label: str, group: Sequence[Run]) -> list[Any]:
     """Absolute drops, then TDD and OT abs by s, by the target's area and by class."""
     runs = [one.run for one in group]
     found = strata.absolute_drops(runs)
@@ -194,7 +192,7 @@ def denominators(label: str, group: Sequence[RunData]) -> list[Any]:
     return parts
 
 
-def _strata(label: str, runs: Sequence[tables.Run], metric: str, by: Any) -> Any:
+def _strata(label: str, runs: Sequence[tables.Pair], metric: str, by: Any) -> Any:
     found = strata.strata(runs, metric, by)
     if found.empty:
         return _missing(label, found.attrs.get("why", ""))
@@ -218,7 +216,7 @@ def _strata(label: str, runs: Sequence[tables.Run], metric: str, by: Any) -> Any
     return Table(f"strata-{by.replace('_', '-')}-{metric}-{slug(label)}", caption, columns, tuple(rows))
 
 
-def properties(label: str, group: Sequence[RunData]) -> list[Any]:
+def properties(label: str, group: Sequence[Run]) -> list[Any]:
     """What maps look like: energy inside, pointing game, sparseness."""
     found = strata.map_properties([one.run for one in group])
     if found.empty:
@@ -227,7 +225,7 @@ def properties(label: str, group: Sequence[RunData]) -> list[Any]:
     return [_wide(label, found, columns, "properties", "what the maps look like")]
 
 
-def randomisation(label: str, group: Sequence[RunData]) -> list[Any]:
+def randomisation(label: str, group: Sequence[Run]) -> list[Any]:
     """Similarity to the trained model's maps as its weights are drawn anew part after part, a panel a model."""
     found = strata.randomisation([without_variants(one) for one in group])
     if found.empty:
@@ -307,4 +305,4 @@ def _missing(label: str, why: str) -> Prose:
 
 
 N = Column("n", "n", "descending")
-Build = Callable[[str, Sequence[RunData]], list[Any]]
+Build = Callable[[str, Sequence[Run]], list[Any]]

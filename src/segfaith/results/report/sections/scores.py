@@ -11,10 +11,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.figures.style import method_order
 from segfaith.results.records.identity import data_label, slug
-from segfaith.results.records.runs import RunData
-from segfaith.results.records.select import without_variants
+from segfaith.results.records.runs import Run
+from segfaith.results.records.select import is_control, method_order, without_variants
 from segfaith.results.report.blocks import (
     Cell,
     Charts,
@@ -24,7 +23,6 @@ from segfaith.results.report.blocks import (
     Prose,
     Table,
     figure,
-    is_control,
     listed,
     metric_column,
     metric_ref,
@@ -42,7 +40,7 @@ from segfaith.results.statistics import summary as tables
 from segfaith.results.statistics.paper import PAPER_METRICS
 
 
-def scores(label: str, group: Sequence[RunData]) -> list[Any]:
+def scores(label: str, group: Sequence[Run]) -> list[Any]:
     """Run-level dots, the table of means with the paper's numbers, and folded: medians, runs, wins."""
     runs = [one.run for one in group]
     summary = tables.with_paper(tables.summarise(runs))
@@ -68,7 +66,7 @@ def scores(label: str, group: Sequence[RunData]) -> list[Any]:
     ]
 
 
-def claims_check(label: str, group: Sequence[RunData]) -> list[Any]:
+def claims_check(label: str, group: Sequence[Run]) -> list[Any]:
     """The paper's claims with verdict, counts and numbers."""
     found = claims.check_claims([one.run for one in group])
     rows = [
@@ -190,7 +188,7 @@ def _best(summary: pd.DataFrame, statistic: str) -> dict[str, str]:
     return found
 
 
-def _robust(label: str, runs: Sequence[tables.Run]) -> Table:
+def _robust(label: str, runs: Sequence[tables.Pair]) -> Table:
     """All samples count alike here; the counts of small s belong to each value."""
     found = strata.robust(runs)
     rows = [
@@ -239,7 +237,7 @@ def _runs(label: str, values: pd.DataFrame, shown: Sequence[str]) -> Table:
     return Table(f"runs-{slug(label)}", words("{}: run-level means", label), columns, tuple(rows))
 
 
-def _wins(label: str, group: Sequence[RunData]) -> Any:
+def _wins(label: str, group: Sequence[Run]) -> Any:
     """Pairs of methods by metric, "5/6", or in the only run "better"; controls and variants left out."""
     runs = [without_variants(one).run for one in group]
     found: dict[tuple[str, str], dict[str, Any]] = {}
@@ -265,7 +263,7 @@ def _won(row: dict[str, Any] | None) -> Cell:
     return Cell("n/a") if row is None or not row["runs"] else Cell(row["count"], row["wins"] / row["runs"])
 
 
-def provenance(data: Sequence[RunData]) -> list[Any]:
+def provenance(data: Sequence[Run]) -> list[Any]:
     """One row per run: what made it."""
     rows = []
     for label, one in zip(tables.run_labels([each.run for each in data]), data, strict=True):

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.identity import slug
-from segfaith.results.records.runs import RunData
+from segfaith.results.records.runs import Run
 from segfaith.results.report.blocks import (
     Cell,
     Charts,
@@ -45,7 +45,7 @@ class Tested:
     ranked: friedman.Friedman
 
 
-def compare(group: Sequence[RunData], *, methods: Sequence[str] | None = None, single_run: bool) -> dict[str, Tested]:
+def compare(group: Sequence[Run], *, methods: Sequence[str] | None = None, single_run: bool) -> dict[str, Tested]:
     """All pairs and mean ranks by each metric, on the runs of one data set; nothing with fewer than two methods.
 
     `single_run`: tests also where there is one run alone, see `significance.compare`. Of `methods` those that these

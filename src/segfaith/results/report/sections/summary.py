@@ -6,22 +6,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.figures.style import method_order
 from segfaith.results.records.identity import own_numbers
-from segfaith.results.records.runs import RunData
-from segfaith.results.records.select import without_variants
-from segfaith.results.report.blocks import (
-    count,
-    is_control,
-    join,
-    listed,
-    metric_ref,
-    number,
-    p_words,
-    ref,
-    spread,
-    words,
-)
+from segfaith.results.records.runs import Run
+from segfaith.results.records.select import is_control, method_order, without_variants
+from segfaith.results.report.blocks import count, join, listed, metric_ref, number, p_words, ref, spread, words
 from segfaith.results.report.sections.limits import first_setting, model_name
 from segfaith.results.report.sections.significance import Tested, winner
 from segfaith.results.statistics import claims
@@ -39,7 +27,7 @@ PLAIN = {
 """What the summary's metrics say in plain words; it names the best method by each."""
 
 
-def ran(label: str, group: Sequence[RunData]) -> Markup:
+def ran(label: str, group: Sequence[Run]) -> Markup:
     """One sentence on the runs of a data set."""
     models = list(dict.fromkeys(model_name(one) for one in group))
     seeds = sorted({str(one.description["settings"]["seed"]) for one in group})
@@ -72,7 +60,7 @@ def ran(label: str, group: Sequence[RunData]) -> Markup:
     )
 
 
-def _settings(group: Sequence[RunData]) -> Markup:
+def _settings(group: Sequence[Run]) -> Markup:
     firsts = list(dict.fromkeys(first_setting(one) for one in group))
     if not all(firsts):
         return Markup("")
@@ -80,7 +68,7 @@ def _settings(group: Sequence[RunData]) -> Markup:
     return words("Scored with {}.", listed([ref("occlusion", one) for one in said]))
 
 
-def came_out(group: Sequence[RunData], results: Mapping[str, Tested]) -> list[Markup]:
+def came_out(group: Sequence[Run], results: Mapping[str, Tested]) -> list[Markup]:
     """The best method by each metric, how methods stand against chance, the claims, the planted evidence."""
     runs = [one.run for one in group]
     shown = [without_variants(one).run for one in group]
@@ -93,7 +81,7 @@ def came_out(group: Sequence[RunData], results: Mapping[str, Tested]) -> list[Ma
     return [one for one in said if one]
 
 
-def _best(runs: Sequence[tables.Run], values: pd.DataFrame, metric: str, result: Tested | None) -> Markup:
+def _best(runs: Sequence[tables.Pair], values: pd.DataFrame, metric: str, result: Tested | None) -> Markup:
     """The best two by the means over those runs that have a value of all methods, for others would compare runs."""
     lower = METRICS[metric].better == "lower"
     every = values.pivot(index="run", columns="method", values="value").dropna(axis=1, how="all").dropna(how="all")
@@ -152,7 +140,7 @@ def short(why: str) -> str:
     return why.split(";")[0].split(",")[0]
 
 
-def _chance(own: pd.DataFrame, runs: Sequence[tables.Run], result: Tested | None = None) -> Markup:
+def _chance(own: pd.DataFrame, runs: Sequence[tables.Pair], result: Tested | None = None) -> Markup:
     """Which methods have a mean above that of random cells, which of them not in every run, and what the test says."""
     gains = own[own["metric"] == "tdd_gain"].set_index("method")["mean"]
     if gains.empty:
@@ -193,7 +181,7 @@ def _against_chance(pairs: pd.DataFrame) -> Markup:
     return words("By the {} over images: {}.", ref("p", "test"), join(said, "; "))
 
 
-def _claims(runs: Sequence[tables.Run]) -> Markup:
+def _claims(runs: Sequence[tables.Pair]) -> Markup:
     found = claims.check_claims(runs)
     if not found["holds"].isin(("holds", "fails")).any():
         return Markup("")
@@ -204,7 +192,7 @@ def _claims(runs: Sequence[tables.Run]) -> Markup:
     )
 
 
-def _evidence(runs: Sequence[tables.Run]) -> Markup:
+def _evidence(runs: Sequence[tables.Pair]) -> Markup:
     """Which metrics agree with planted evidence."""
     if not tables.has_evidence(runs):
         return Markup("")

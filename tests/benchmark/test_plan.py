@@ -67,7 +67,7 @@ def test_random_cells_is_there_even_where_it_is_not_named(project: Path, tmp_pat
         ({"evaluation": {"stability": False, "k": 0.3}}, r"settings\.evaluation\.k: 0\.2 -> 0\.3"),
         ({"seed": 1}, r"settings\.seed: 0 -> 1"),
         ({"methods": {"ria": {"grid": 5}}}, r"settings\.methods\.ria\.grid: 4 -> 5"),
-        ({"data": {"n": 3}}, r"settings\.data\.n: 2 -> 3"),
+        ({"data": {"n": 3, "size": 24}}, r"settings\.data\.n: 2 -> 3\n *settings\.data\.size: 32 -> 24"),
         ({"execution": {"device": "cpu", "shard_size": 1}}, r"settings\.execution\.shard_size: 8 -> 1"),
     ],
 )

@@ -232,6 +232,9 @@ MISSHAPEN: list[tuple[str, Any, str]] = [
     ("data.name", None, "data.name is missing"),
     ("model", "net", "model.name is missing"),
     ("model.classes", [1], "a list of text"),
+    ("data.classes", "box", "data.classes is str; expected list"),
+    ("data.classes", [1], "a list of text"),
+    ("methods", {"gpa": {"label": 3}}, "the label of each method to be text or null"),
     ("methods", ["gpa"], "methods is list; expected dict"),
     ("methods", {"gpa": 3}, "each of methods a table"),
 ]

@@ -383,7 +383,7 @@ def test_a_named_class_as_target(project: Path, tmp_path: Path) -> None:
     found = by_method(records, "random")
     assert list(found["class_index"].dropna()) == [1] * 6
     assert found.loc["boxless", "status"] == "skipped"
-    assert found.loc["boxless", "reason"] == "class 1 does not occur in the ground truth"
+    assert found.loc["boxless", "reason"] == "class 1 (box) does not occur in the ground truth"
     for index in range(6):
         resized = np.asarray(Image.fromarray(sample_arrays(index)[1]).resize((32, 32), Image.Resampling.NEAREST))
         assert found.loc[f"s{index}", "target_area"] == pytest.approx((resized == 1).mean())

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+import segfaith
+from folder_runs import CLASSES, content, make_project
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark.plan import make_plan, resolve_methods
 from segfaith.benchmark.settings import Settings, make_settings, read_settings
 from segfaith.errors import SettingsError
+from segfaith.results.records.runs import class_name, read_run
 
 MODEL = {"model": {"name": "fcn_resnet50"}}
 
@@ -409,3 +412,92 @@ def test_unknown_words_are_refused() -> None:
     for key in ("curves", "leakage"):
         with pytest.raises(SettingsError, match=f"evaluation.{key} = 'some': Input should be '(all|plain)' or"):
             make_settings({"model": {"name": "x"}, "evaluation": {key: "some"}})
+
+
+# Labels
+
+
+def labelled(project: Path, labels: dict[str, str], **changes: Any) -> Settings:
+    methods = {"names": ["ria", f"{project}/mine.py:explain"], "labels": labels}
+    return make_settings(content(project, data={"n": 1}, methods=methods, **changes))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_project(tmp_path_factory.mktemp("labels"), samples=1)
+    (root / "mine.py").write_text("def explain(model, image, target):\n    return image[0] - image[1]\n")
+    return root
+
+
+@pytest.mark.parametrize("key", ["mine.py:explain", "elsewhere/mine.py:explain"])
+def test_labels_reach_run_json_and_are_no_part_of_what_makes_runs_the_same(
+    project: Path, key: str, tmp_path: Path
+) -> None:
+    directory = segfaith.run(labelled(project, {}), tmp_path / "run")
+    plain, before = (directory / "run.json").read_text(), read_run(directory)
+    assert {about["label"] for about in before[0]["methods"].values()} == {None}
+    files = {file: file.stat().st_mtime_ns for file in directory.rglob("*.parquet")}
+    segfaith.run(labelled(project, {key: "Ours", "ria": "RIA"}), directory)
+    description, records = read_run(directory)
+    labels = {name: about["label"] for name, about in description["methods"].items()}
+    assert labels == {"ria": "RIA", "mine.py:explain": "Ours", "random_cells": None}
+    assert description["settings"]["methods"]["labels"] == {key: "Ours", "ria": "RIA"}
+    assert description["identity_sha256"] == before[0]["identity_sha256"]
+    assert description["created"] == before[0]["created"]
+    assert {file: file.stat().st_mtime_ns for file in files} == files, "nothing is measured for a label"
+    assert records.equals(before[1])
+    segfaith.run(labelled(project, {}), directory)
+    assert (directory / "run.json").read_text() == plain
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"dea": "Ours"}, "methods.labels names 'dea', which does not run; the methods of this run are ria, mine.py"),
+        ({"mine.py:other": "Ours"}, "methods.labels names 'mine.py:other', which does not run"),
+        ({"ria": "Ours", "mine.py:explain": "Ours"}, "'ria' and 'mine.py:explain' would both be shown as 'Ours'"),
+        ({"ria": "random_cells"}, "'ria' and 'random_cells' would both be shown as 'random_cells'"),
+    ],
+)
+def test_labels_that_do_not_fit_are_errors(project: Path, labels: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        make_plan(labelled(project, labels))
+
+
+@pytest.mark.parametrize("label", ["", "  ", "two\nlines"])
+def test_a_label_must_be_text_of_one_line(project: Path, label: str) -> None:
+    with pytest.raises(SettingsError, match=r"methods.labels.*the label of method 'ria' must be text of one line"):
+        labelled(project, {"ria": label})
+
+
+def test_methods_may_swap_names(project: Path) -> None:
+    plan = make_plan(labelled(project, {"ria": "random_cells", "random_cells": "ria"}))
+    assert plan.labels == {"ria": "random_cells", "random_cells": "ria"}
+
+
+def test_labels_are_read_from_a_file_and_name_maps_too(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    table = content(project, data={"n": 1})
+    text = f"""
+[data]
+name = "folder"
+root = "{project}/data"
+[model]
+name = "{table["model"]["name"]}"
+[methods]
+names = ["ria", "maps:theirs"]
+labels = {{ "maps:theirs" = "Theirs", ria = "RIA" }}
+"""
+    assert make_plan(read_settings(written(tmp_path, text))).labels == {"maps:theirs": "Theirs", "ria": "RIA"}
+
+
+def test_class_names_of_the_data_reach_run_json(project: Path, tmp_path: Path) -> None:
+    """`[model] classes` is left out; the folder has a file of names."""
+    description = read_run(segfaith.run(labelled(project, {}), tmp_path / "run"))[0]
+    assert description["model"]["classes"] is None
+    assert description["data"]["classes"] == CLASSES
+    assert class_name(description, 1) == "box"
+    named = labelled(project, {}).model_dump(by_alias=True)
+    named["data"]["classes"] = ["background", "lesion", "vessel"]
+    description = read_run(segfaith.run(make_settings(named), tmp_path / "named"))[0]
+    assert class_name(description, 1) == "lesion"

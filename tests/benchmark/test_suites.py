@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +20,9 @@ import torch
 
 from folder_runs import add_sample, assert_same_records, command, make_project, sample_arrays, write_settings
 from made_runs import edit_description, edit_rows
-from segfaith.benchmark import lock
+from segfaith.benchmark import lock, suite_runs
 from segfaith.benchmark import runner as executors
+from segfaith.benchmark.forecast import Pace
 from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
 from segfaith.benchmark.plan import RESULTS_VERSION
 from segfaith.benchmark.settings import make_settings
@@ -159,6 +162,21 @@ def test_extra_runs_merge_their_sections_into_the_common_ones(project: Path) -> 
     assert (settings.model.layer, Path(settings.model.weights).name) == ("head", "tiny.pth")
     assert suite.runs[0].settings.methods.ria == {"grid": 4}, "the common sections stay as they are"
     assert suite.runs[0].settings.model.layer == "backbone.1"
+
+
+def test_labels_of_methods_hold_for_the_runs_that_have_the_method(project: Path) -> None:
+    """Also where `--set` gives another list of methods; a label that no run can show is an error."""
+    text = SUITE.replace('names = ["ega", "ria"]', 'names = ["ega", "ria"]\nlabels = { ria = "RIA", ega = "XRes" }')
+    more = '[[runs]]\nname = "one"\nmethods = { names = ["ria"], labels = { ria = "Ours" } }\n'
+    suite = read_suite(written(project, text + more))
+    assert [run.settings.methods.labels for run in suite.runs[::2]] == [
+        *[{"ria": "RIA", "ega": "XRes"}] * 2,
+        *[{"ria": "Ours"}] * 2,
+    ]
+    narrowed = read_suite(project / "suite.toml", ['methods.names=["random"]']).runs
+    assert {len(run.settings.methods.labels) for run in narrowed} == {0}
+    with pytest.raises(SettingsError, match=r"methods\.labels names 'dea', which runs in none of the suite's runs"):
+        read_suite(written(project, text.replace("ega = ", "dea = ")))
 
 
 def test_labels_are_names_or_the_names_of_files(project: Path) -> None:
@@ -363,14 +381,48 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
     before = sorted(project.rglob("*"))
     assert command(monkeypatch, "suite", "suite.toml", "--dry-run", "-n", "3", "--models", "b") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["run", "samples", "passes"]
+    assert lines[0].split() == ["run", "samples", "passes", "time"]
     assert [line.split()[:2] for line in lines[1:3]] == [[name, "3"] for name in NAMES[2:]]
     assert lines[3].split()[:3] == ["2", "runs", "6"]
+    assert all(re.search(r" \d+ s$", line) for line in lines[1:4])
     assert sorted(project.rglob("*")) == before
     assert command(monkeypatch, "suite", "paper-voc", "--dry-run") == 0
     output = capsys.readouterr().out
-    assert "6 runs" in output
+    assert re.search(r"6 runs .* \?$", output, flags=re.MULTILINE)
     assert "Download it with: segfaith download voc2012" in output
+    assert "time unknown" not in output, "that the run cannot start is reason enough"
+
+
+def test_a_suites_time_is_that_of_its_runs_and_says_which_are_unknown(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs that differ in seed and samples alone are timed once; b's weights are gone."""
+    monkeypatch.chdir(project)
+    timed: list[str] = []
+
+    def pace(prepared: Any) -> Pace:
+        timed.append(prepared.plan.settings.name)
+        return Pace("s0", {"occlusions": 20.0}, {"occlusions": 100.0})
+
+    monkeypatch.setattr(suite_runs, "pace", pace)
+    stable = ["--set", "evaluation.stability=1"]
+    text = (project / "suite.toml").read_text()
+    assert "weights" in text
+    shutil.copy(project / "suite.toml", project / "other.toml")
+    (project / "other.toml").write_text(text.replace("tiny.pth", "gone.pth"))
+    assert command(monkeypatch, "suite", "other.toml", "--dry-run", "-n", "3", *stable) == 0
+    heard = capsys.readouterr()
+    lines = heard.out.splitlines()
+    assert timed == NAMES[:1]
+    assert [line.split("  ")[-1].strip() for line in lines[1:6]] == [
+        *["2 min 40 s"] * 2,
+        "?",
+        "?",
+        "at least 5 min 20 s",
+    ]
+    assert lines[6].startswith(f"time unknown: {NAMES[2]}, {NAMES[3]}: ")
+    assert "gone.pth" in lines[6]
+    assert f"timing 4/4 {NAMES[3]}" in heard.err
 
 
 # Run and resumed
@@ -406,7 +458,7 @@ def test_a_suite_runs_and_resumes(
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
-        (("-n", "3"), "data.n: 1 -> 3"),
+        (("-n", "1", "--set", "data.size=24"), "data.size: 32 -> 24"),
         (("-n", "1", "--set", "evaluation.k=0.5"), "evaluation.k: 0.2 -> 0.5"),
         (("-n", "1", "--set", 'methods.names=["ega"]'), "methods.names: ['ega', 'ria'] -> ['ega']"),
     ],
@@ -420,7 +472,7 @@ def test_other_settings_are_refused_with_the_difference_also_for_runs_that_were_
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Else the report would pool a's one sample a run with b's three."""
+    """Else the report would pool runs of different settings."""
     arguments = ("suite", project / "suite.toml", "-o", tmp_path / "out", "--models")
     assert command(monkeypatch, *arguments, "a", "-n", "1") == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -430,6 +482,30 @@ def test_other_settings_are_refused_with_the_difference_also_for_runs_that_were_
     assert "holds runs of this suite with other settings, and reports pool them" in error
     assert f"{NAMES[0]}, before -> now:\n  {difference}\n" in error
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_larger_n_extends_the_runs_of_a_suite(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the records of a fresh suite; not where a run that is left out would keep fewer samples, and not back."""
+    arguments = ("suite", project / "suite.toml", "--models", "a", "-o")
+    assert command(monkeypatch, *arguments, tmp_path / "out", "-n", "1") == 0
+    capsys.readouterr()
+    assert (
+        command(monkeypatch, "suite", project / "suite.toml", "--models", "b", "-o", tmp_path / "out", "-n", "3") == 2
+    )
+    assert f"{NAMES[0]}, before -> now:\n  data.n: 1 -> 3\n" in capsys.readouterr().err
+    assert command(monkeypatch, *arguments, tmp_path / "out", "-n", "3") == 0
+    words = f"{NAMES[0]} finished: extends {tmp_path / 'out' / NAMES[0]} from 1 to 3 samples"
+    assert words in capsys.readouterr().err.splitlines()
+    assert command(monkeypatch, *arguments, tmp_path / "fresh", "-n", "3") == 0
+    for name in NAMES[:2]:
+        assert_same_records(read_run(tmp_path / "out" / name)[1], read_run(tmp_path / "fresh" / name)[1])
+    assert [(state.state, state.samples) for state in read_states(tmp_path / "out")] == [("finished", 3)] * 2
+    assert command(monkeypatch, *arguments, tmp_path / "out", "-n", "2") == 2
+    error = capsys.readouterr().err
+    assert "data.n: 3 -> 2" in error
+    assert "or a larger data.n for all runs" in error
 
 
 def test_a_suite_does_not_go_on_with_another_version_of_results(project: Path, tmp_path: Path) -> None:

@@ -34,11 +34,13 @@ def describe(plan: Plan, model: SegmentationModel, path: str) -> dict[str, Any]:
         "data": {
             "name": plan.dataset.name,
             "split": plan.dataset.split,
+            "classes": same["settings"]["data"]["classes"],
             "samples": plan.ids,
             "digest": same["data_digest"],
         },
         "methods": {
             method.name: {
+                "label": plan.labels.get(method.name),
                 "paper": method.method.paper,
                 "parameters": method.parameters.model_dump(mode="json"),
             }

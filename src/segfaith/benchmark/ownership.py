@@ -8,8 +8,9 @@ from typing import Any
 
 from segfaith.benchmark.lock import RunIsBusyError, at_work
 from segfaith.errors import SettingsError
+from segfaith.results.records.files import replace_file
 from segfaith.results.records.runs import read_description
-from segfaith.results.records.seals import DamagedFileError, owner_of
+from segfaith.results.records.seals import DamagedFileError, owner_of, sealed_json
 from segfaith.results.records.shards import planned_files, read_curves, read_randomisation, read_records, record_files
 
 ASIDE = "damaged"
@@ -38,6 +39,27 @@ def check_own(directory: Path, identity: str) -> None:
             f"{directory} {what} while this run worked, which writes nothing more; what it had finished is not here: "
             "give the command again with another directory"
         )
+
+
+def relabel(directory: Path, before: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Writes the methods' labels of `description` into `run.json`, where they changed; nothing else of it changes.
+
+    Args:
+        before: what `run.json` holds.
+
+    Raises:
+        RunIsBusyError: the labels changed, and another process works on the run.
+    """
+    labels = {name: about.get("label") for name, about in description["methods"].items()}
+    if labels == {name: about.get("label") for name, about in before["methods"].items()}:
+        return
+    methods = {name: about | {"label": labels.get(name)} for name, about in before["methods"].items()}
+    chosen = before["settings"].get("methods", {}) | {"labels": description["settings"]["methods"]["labels"]}
+    settings = before["settings"] | {"methods": chosen}
+    text = sealed_json({**before, "methods": methods, "settings": settings})
+    with at_work(directory):
+        check_own(directory, before["identity_sha256"])
+        replace_file(directory / "run.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def whose_records(directory: Path) -> set[str]:

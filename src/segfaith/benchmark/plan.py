@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from segfaith.attribution.explain import evidence_keys
 from segfaith.attribution.methods import MethodInstance, resolve_method
 from segfaith.benchmark.rows import GAIN_CONTROL
-from segfaith.benchmark.settings import EvaluationSettings, Settings
+from segfaith.benchmark.settings import EvaluationSettings, MethodSettings, Settings, record_name
 from segfaith.classes import class_index, read_classes
 from segfaith.data.dataset import Dataset
 from segfaith.data.datasets import DRAWN, open_dataset
@@ -28,13 +28,14 @@ RESULTS_VERSION = 6
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All that is known before the model runs."""
+    """All that is known before the model runs; `labels` has the label of each method that has one, by its name."""
 
     settings: Settings
     dataset: Dataset
     ids: list[str]
     stability_ids: frozenset[str]
     methods: list[MethodInstance]
+    labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def shards(self) -> list[list[str]]:
@@ -71,20 +72,63 @@ def resolve_methods(names: Sequence[Any], tables: dict[str, dict[str, Any]]) -> 
     return methods
 
 
+def method_labels(settings: MethodSettings, methods: Sequence[MethodInstance]) -> dict[str, str]:
+    """The label of each method that has one, by the name under which the records call the method.
+
+    Raises:
+        SettingsError: a label for a method that does not run, or two methods that tables would call alike.
+    """
+    by_name: dict[str, str] = {}
+    names = [method.name for method in methods]
+    for given, label in settings.labels.items():
+        short = record_name(given)
+        if short not in names:
+            raise SettingsError(
+                f"methods.labels names {given!r}, which does not run; the methods of this run are {', '.join(names)}"
+            )
+        by_name[short] = label
+    shown: dict[str, str] = {}
+    for name in names:
+        label = by_name.get(name, name)
+        if label in shown:
+            raise SettingsError(
+                f"methods.labels: {shown[label]!r} and {name!r} would both be shown as {label!r}; give each method a "
+                "label of its own"
+            )
+        shown[label] = name
+    return by_name
+
+
 def make_plan(settings: Settings) -> Plan:
     """Opens the data set, draws the samples and resolves the methods; no model is loaded.
 
     Raises:
-        SettingsError: data that is not there, unknown methods, too many samples asked for.
+        SettingsError: data that is not there, unknown methods, too many samples asked for, labels that do not fit.
     """
     data = settings.data
     dataset = open_dataset(data.name, data.root, data.split, classes=read_classes(data.classes), download=data.download)
-    ids = dataset.choose(data.n, data.ids, settings.seed)
     methods = resolve_methods(settings.methods.names, settings.methods.tables())
+    return _drawn(settings, dataset, methods)
+
+
+def with_samples(plan: Plan, n: int | None) -> Plan:
+    """The plan with another `data.n`, as `make_plan` would make it of such settings.
+
+    Raises:
+        SettingsError: more samples than the data set has.
+    """
+    data = plan.settings.data.model_copy(update={"n": n})
+    return _drawn(plan.settings.model_copy(update={"data": data}), plan.dataset, plan.methods)
+
+
+def _drawn(settings: Settings, dataset: Dataset, methods: list[MethodInstance]) -> Plan:
+    """Draws the samples, and among them the samples on which stability is measured."""
+    ids = dataset.choose(settings.data.n, settings.data.ids, settings.seed)
     stability = settings.evaluation.stability
     count = (len(ids) if stability else 0) if isinstance(stability, bool) else min(stability, len(ids))
     drawn = generator(settings.seed, "", "stability").permutation(len(ids))[:count]
-    return Plan(settings, dataset, ids, frozenset(ids[i] for i in drawn), methods)
+    labels = method_labels(settings.methods, methods)
+    return Plan(settings, dataset, ids, frozenset(ids[i] for i in drawn), methods, labels)
 
 
 def passes_per_sample(
@@ -138,7 +182,7 @@ def check_classes(model: SegmentationModel, dataset: Dataset) -> None:
 
 
 def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
-    """What makes two runs the same: settings without paths and batch size, with digests in place of the paths."""
+    """What makes two runs the same: settings without paths, labels and batch size, with digests in place of paths."""
     settings = plan.settings.model_dump(mode="json", by_alias=True)
     settings.pop("name")
     settings["execution"]["device"] = model.device.type
@@ -146,6 +190,7 @@ def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
     settings["data"].pop("download")
     for key in ("batch_size", "threads", "incremental", "compile"):
         settings["execution"].pop(key)
+    settings["methods"].pop("labels")
     settings["methods"]["names"] = [method.name for method in plan.methods]
     settings["model"] |= {"weights": model.weights, "name": model.name, "classes": model.classes}
     settings["data"]["classes"] = list(plan.dataset.classes or []) or None

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import numpy as np
 import torch
 
 from segfaith.benchmark.description import describe
+from segfaith.benchmark.extension import SMALLER, extend, forget_smaller, kept_results, take_over
 from segfaith.benchmark.lock import at_work
-from segfaith.benchmark.ownership import check_own, set_damaged_aside, whose_records
+from segfaith.benchmark.ownership import check_own, relabel, set_damaged_aside, whose_records
 from segfaith.benchmark.plan import (
     Plan,
     check_classes,
@@ -29,7 +29,6 @@ from segfaith.benchmark.warm_up import warm_up
 from segfaith.benchmark.worker import SampleResult, evaluate_sample, predicted_labels, to_device, unmeasured
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
-from segfaith.evidence.gradient import clock
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import inside, map_name
@@ -91,46 +90,41 @@ def prepare(settings: Settings) -> Prepared:
     return Prepared(plan, model, target_class(settings, model, plan.dataset), path)
 
 
-def seconds_per_pass(prepared: Prepared) -> float:
-    """Measured on one full batch of made-up images, after the warm-up."""
-    settings = prepared.plan.settings
-    size = 224 if settings.data.size == "native" else settings.data.size
-    images = torch.zeros(settings.execution.batch_size, 3, size, size, device=prepared.model.device)
-    start = clock(prepared.model.device)
-    with torch.no_grad():
-        prepared.model.logits(images).softmax(1)
-    return (clock(prepared.model.device) - start) / len(images)
-
-
 def _warn(words: str) -> None:
     warnings.warn(words, stacklevel=4)
 
 
-def open_directory(directory: Path, prepared: Prepared, on_damage: Callable[[str], None] = _warn) -> list[int]:
+def open_directory(
+    directory: Path,
+    prepared: Prepared,
+    on_damage: Callable[[str], None] = _warn,
+    on_extension: Callable[[str], None] = lambda words: None,
+) -> list[int]:
     """Makes the run directory, or checks that it holds this very run; returns the shards that are still to do.
 
+    A directory that holds the same run with a smaller `data.n` becomes this run's, which keeps what is measured there.
     Files in it that are damaged, another run's or not what was planned are set aside, so that their shards are to do.
 
     Args:
-        on_damage: told a sentence about each of those.
+        on_damage: told a sentence about each file that is set aside.
+        on_extension: told a sentence where a smaller run is extended.
 
     Raises:
-        SettingsError: the directory holds a run with other settings, weights or data; the differences are listed. Or a
-            folder that a run writes into is a symbolic link, or a file.
+        SettingsError: the directory holds a run with other settings, weights or data, or with more samples; the
+            message says which. Or a folder that a run writes into is a symbolic link, or a file.
     """
-    for kind in ("records", "curves", "maps", "pictures", "damaged"):
+    for kind in ("records", "curves", "maps", "pictures", "damaged", SMALLER):
         folder = inside(directory, kind, "file").parent
         if folder.exists() and not folder.is_dir():
             raise SettingsError(f"{folder} is a file where a run has a folder; move it away, or choose another")
     file = directory / "run.json"
     if file.is_file():
         before = read_description(directory)
-        changed = differences(before.get("identity") or {}, prepared.description["identity"])
-        if changed:
-            raise SettingsError(
-                f"{directory} holds a run with other settings; choose another directory or remove it.\n"
-                "Before -> now:\n  " + "\n  ".join(changed)
-            )
+        if differences(before.get("identity") or {}, prepared.description["identity"]):
+            on_extension(extend(directory, before, prepared.plan, prepared.model, prepared.description))
+            return open_directory(directory, prepared, on_damage, on_extension)
+        relabel(directory, before, prepared.description)
+        take_over(directory, prepared.identity)
         set_damaged_aside(directory, before, on_damage)
     elif file.is_symlink():
         raise SettingsError(f"{file} is a symbolic link to nothing; remove it, or choose another directory")
@@ -140,9 +134,16 @@ def open_directory(directory: Path, prepared: Prepared, on_damage: Callable[[str
         )
     else:
         create_file(file, sealed_json(prepared.description))
-        return open_directory(directory, prepared, on_damage)  # another process may have been faster
-    shards = range(len(prepared.plan.shards))
-    return [shard for shard in shards if not record_file(directory, shard).is_file()]
+        return open_directory(directory, prepared, on_damage, on_extension)  # another process may have been faster
+    todo = _to_do(directory, prepared.plan)
+    if not todo:
+        forget_smaller(directory)
+    return todo
+
+
+def _to_do(directory: Path, plan: Plan) -> list[int]:
+    """The shards without a file of records."""
+    return [shard for shard in range(len(plan.shards)) if not record_file(directory, shard).is_file()]
 
 
 def run(
@@ -152,8 +153,9 @@ def run(
 ) -> Path:
     """Runs what is still to do of a run, shard by shard, and returns its directory.
 
-    A shard is done if and only if its file in `records/` exists, so the same call resumes a run that was stopped. Files
-    that are damaged are set aside with a warning and measured again.
+    A shard is done if and only if its file in `records/` exists, so the same call resumes a run that was stopped, and a
+    call with a larger `data.n` and otherwise the same settings extends the run. Files that are damaged are set aside
+    with a warning and measured again.
 
     Args:
         prepared: settings, or what `prepare` made of them.
@@ -173,6 +175,8 @@ def run(
 def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sample: Callable[[str], None]) -> None:
     """Runs some shards of a plan; each file of records appears whole, after its curves and maps.
 
+    Samples that a smaller run has measured are not measured again, see `extension.kept_results`.
+
     Raises:
         RunIsBusyError: another process works in the directory, or another run has taken its place.
     """
@@ -180,12 +184,14 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
     batch = BatchSize(plan.settings.execution.batch_size)
     with at_work(directory):
         todo = [shard for shard in shards if not record_file(directory, shard).is_file()]  # others were faster
-        samples = _ahead(plan, [sample_id for shard in todo for sample_id in plan.shards[shard]])
+        kept = kept_results(directory, plan, prepared.model)
+        planned = [sample_id for shard in todo for sample_id in plan.shards[shard]]
+        samples = _ahead(plan, [sample_id for sample_id in planned if sample_id not in kept])
         for shard in todo:
             records: list[dict[str, Any]] = []
             curves: list[dict[str, Any]] = []
-            for sample_id, load in islice(samples, len(plan.shards[shard])):
-                result = run_sample(prepared, sample_id, load, batch, directory)
+            for sample_id in plan.shards[shard]:
+                result = kept.get(sample_id) or run_sample(prepared, *next(samples), batch, directory)
                 records += result.records
                 curves += result.curves
                 on_sample(sample_id)
@@ -194,6 +200,8 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
                 write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS, prepared.identity)
             check_own(directory, prepared.identity)
             write_rows(record_file(directory, shard), records, RECORD_COLUMNS, prepared.identity)
+        if not _to_do(directory, plan):
+            forget_smaller(directory)
 
 
 def _ahead(plan: Plan, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], Sample]]]:
@@ -265,7 +273,8 @@ def find_target(prepared: Prepared, sample: Sample) -> Target:
     source = "ground truth" if from_truth else "prediction"
     if prepared.class_index is None:
         return dominant_target(labels, source)
-    return class_target(labels, prepared.class_index, prepared.model.classes, source)
+    names = prepared.model.classes or prepared.plan.dataset.classes
+    return class_target(labels, prepared.class_index, names, source)
 
 
 def _keep_maps(folder: Path, sample: Sample, target: Target, result: SampleResult) -> None:

@@ -64,9 +64,10 @@ class TargetSettings(_Section):
 
 
 class MethodSettings(_Section):
-    """Which methods, and parameters by method name."""
+    """Which methods, how tables and figures call them (`labels`, by name), and parameters by method name."""
 
     names: list[str] = Field(default=list(DEFAULT_METHODS), min_length=1)
+    labels: dict[str, str] = {}
     gpa: dict[str, Any] = {}
     ega: dict[str, Any] = {}
     ria: dict[str, Any] = {}
@@ -76,6 +77,14 @@ class MethodSettings(_Section):
     def tables(self) -> dict[str, dict[str, Any]]:
         """Parameters by method name."""
         return {name: table for name in METHODS if (table := getattr(self, name, None))}
+
+    @field_validator("labels", mode="after")
+    @classmethod
+    def _plain(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name, label in labels.items():
+            if not label.strip() or not label.isprintable():
+                raise ValueError(f"the label of method {name!r} must be text of one line that is not empty")
+        return labels
 
 
 class EvaluationSettings(_Section):
@@ -300,6 +309,14 @@ def anchored(name: str, base: Path) -> str:
     """The name of a model or method, the path of `path/to/file.py:function` made absolute: relative to `base`."""
     place, colon, function = name.rpartition(":")
     return f"{_absolute(place, base)}:{function}" if colon and place.endswith(".py") else name
+
+
+def record_name(name: str) -> str:
+    """The name by which records call a method of `names`: without folders, as in `my_method.py:explain`, `maps:DIR`."""
+    if name.startswith("maps:"):
+        return f"maps:{Path(name.removeprefix('maps:')).name}"
+    place, _, function = name.rpartition(":")
+    return f"{Path(place).name}:{function}" if place.endswith(".py") else name
 
 
 def _absolute(text: str, base: Path) -> str:

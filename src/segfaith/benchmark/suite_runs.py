@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from segfaith.benchmark import runner as executors
+from segfaith.benchmark.forecast import Pace, pace
 from segfaith.benchmark.lock import RunIsBusyError, alone
 from segfaith.benchmark.plan import RESULTS_VERSION, Plan, differences, make_plan, resolve_methods
 from segfaith.benchmark.settings import Settings
@@ -17,7 +18,7 @@ from segfaith.benchmark.status import FAILURE_FILE, SUITE_FILE, forget_failed, p
 from segfaith.benchmark.suites import PlannedRun, Suite
 from segfaith.data.dataset import Dataset
 from segfaith.errors import SegfaithError, SettingsError
-from segfaith.models import MODELS
+from segfaith.models import MODELS, cached_weights
 from segfaith.models.weights import file_digest
 from segfaith.results.records import identity as distinct
 from segfaith.results.records.files import replace_file
@@ -26,18 +27,23 @@ from segfaith.results.records.runs import read_description
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run costs: its samples and model passes (None: unknown), and why it could not start now, or ""."""
+    """What a run costs: its samples, those with stability, and model passes (None: unknown).
+
+    `problem` says why the run could not start now, or is "".
+    """
 
     samples: int | None
     passes: int | None
     problem: str = ""
+    stable: int | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a run of a suite ended: `busy` where another process works on it.
 
-    The reason of a finished one says what was set aside as damaged and measured again, or why nothing was measured.
+    The reason of a finished run says that it was extended, what was set aside as damaged and measured again, or why
+    nothing was measured.
     """
 
     run: PlannedRun
@@ -94,7 +100,7 @@ def forecast(settings: Settings) -> Forecast:
         plan = make_plan(settings)
     except SettingsError as error:
         return _forecast_without_data(settings, str(error))
-    return Forecast(len(plan.ids), plan.passes)
+    return Forecast(len(plan.ids), plan.passes, stable=len(plan.stability_ids))
 
 
 def _forecast_without_data(settings: Settings, problem: str) -> Forecast:
@@ -109,7 +115,33 @@ def _forecast_without_data(settings: Settings, problem: str) -> Forecast:
     stable = (samples if stability else 0) if isinstance(stability, bool) else min(stability, samples)
     unread: Any = None  # a plan counts its samples and reads none
     dataset = Dataset(settings.data.name, settings.data.split, ids, None, unread, unread)
-    return Forecast(samples, Plan(settings, dataset, ids, frozenset(ids[:stable]), methods).passes, problem)
+    return Forecast(samples, Plan(settings, dataset, ids, frozenset(ids[:stable]), methods).passes, problem, stable)
+
+
+def paces(suite: Suite) -> Iterator[Pace | str]:
+    """How fast each run of a suite will be, in their order, or why nobody can say; nothing is downloaded for it.
+
+    Runs that differ in their seed and their samples alone are timed once.
+    """
+    known: dict[str, Pace | str] = {}
+    for run in suite.runs:
+        table = run.settings.model_dump(mode="json", exclude={"name": True, "seed": True, "data": {"n", "ids"}})
+        alike = json.dumps(table, sort_keys=True)
+        if alike not in known:
+            known[alike] = _pace(run.settings)
+        yield known[alike]
+
+
+def _pace(settings: Settings) -> Pace | str:
+    known = MODELS.get(settings.model.name)
+    url = getattr(known and known.weights, "url", None) if settings.model.weights is None else None
+    if url and not cached_weights(url).is_file():
+        return f"the weights of {settings.model.name} are not downloaded yet"
+    here = settings.data.model_copy(update={"download": False})
+    try:
+        return pace(executors.prepare(settings.model_copy(update={"data": here})))
+    except Exception as error:  # it will stop that run, and the others are timed
+        return str(error) if isinstance(error, SegfaithError) else f"{type(error).__name__}: {error}"
 
 
 def _samples_asked(settings: Settings) -> int | None:
@@ -160,7 +192,7 @@ def _run_one(
         return Outcome(run, "failed", f"{directory} is a symbolic link; a suite writes through none: remove it")
     try:
         prepared = executors.prepare(run.settings)
-        todo = executors.open_directory(directory, prepared, damaged.append)
+        todo = executors.open_directory(directory, prepared, damaged.append, damaged.append)
         if retry_failed and forget_failed(directory):
             todo = executors.open_directory(directory, prepared, damaged.append)
         (directory / FAILURE_FILE).unlink(missing_ok=True)
@@ -191,6 +223,8 @@ def _record_failure(directory: Path, reason: str, trace: str) -> None:
 def _check_same(suite: Suite, directory: Path) -> None:
     """Holds the suite against every run of it that the directory holds, those that this call leaves out among them.
 
+    A run of this call may have fewer samples (`data.n`) in the directory: it is extended.
+
     Raises:
         SettingsError: one has other settings, so that the runs of this call could not be pooled with it.
     """
@@ -200,21 +234,28 @@ def _check_same(suite: Suite, directory: Path) -> None:
             before, version = description["settings"], description["identity"]["results_version"]
         except (SettingsError, KeyError, TypeError):  # not begun, or for `open_directory` to say what is wrong with it
             continue
+        now = run.settings.model_dump(mode="json", by_alias=True)
+        if run in suite.runs and _fewer(before["data"].get("n"), now["data"]["n"]):
+            now["data"]["n"] = before["data"]["n"]  # the run is extended
         changed = differences(
-            _shared(before) | {"results_version": version},
-            _shared(run.settings.model_dump(mode="json", by_alias=True)) | {"results_version": RESULTS_VERSION},
+            _shared(before) | {"results_version": version}, _shared(now) | {"results_version": RESULTS_VERSION}
         )
         if changed:
             raise SettingsError(
                 f"{directory} holds runs of this suite with other settings, and reports pool them; give the same "
-                f"settings again, choose another directory or remove it.\n{run.name}, before -> now:\n  "
-                + "\n  ".join(changed)
+                "settings again (or a larger data.n for all runs), choose another directory or remove it.\n"
+                f"{run.name}, before -> now:\n  " + "\n  ".join(changed)
             )
+
+
+def _fewer(before: int | None, now: int | None) -> bool:
+    """Whether `data.n` asks for more samples now; None asks for all."""
+    return before is not None and (now is None or now > before)
 
 
 def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that move results, without folders: these, devices and the like may differ between calls."""
-    free = {"data": ("root", "download"), "model": ("name", "weights")}
+    free = {"data": ("root", "download"), "model": ("name", "weights"), "methods": ("labels",)}
     kept = {section: table for section, table in settings.items() if section not in ("name", "execution")}
     for section, keys in free.items():
         kept[section] = {key: value for key, value in kept[section].items() if key not in keys}

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from segfaith.attribution.methods import DEFAULT_METHODS
 from segfaith.benchmark.settings import (
     PACKAGED,
     ModelSettings,
@@ -21,6 +22,7 @@ from segfaith.benchmark.settings import (
     anchor,
     make_settings,
     override,
+    record_name,
 )
 from segfaith.errors import SettingsError
 from segfaith.lookup import lookup, nearest
@@ -215,6 +217,7 @@ def _own_runs(file: _File, path: Path, overrides: Sequence[str]) -> list[Planned
         return []
     base = Path.cwd() if path.parent == SUITES.resolve() else path.parent
     runs = []
+    shown: set[str] = set()
     for number, table in enumerate([{}, *file.runs]):
         more = _checked(_Runs, table, f"{path}, [[runs]] {number}")
         for label in models if more.models is None else more.models:
@@ -225,14 +228,31 @@ def _own_runs(file: _File, path: Path, overrides: Sequence[str]) -> list[Planned
                 for part in parts:
                     content = _merged(content, part)
                 anchor(content, base)
+                shown |= set(_running_labels(content))
                 runs.append(_planned(content, label, more.name, overrides, str(path)))
+    labels = file.methods.get("labels", {})
+    unused = [name for name in labels if name not in shown] if isinstance(labels, dict) else []
+    if unused:
+        raise SettingsError(f"{path}: methods.labels names {unused[0]!r}, which runs in none of the suite's runs")
     return runs
+
+
+def _running_labels(content: Table) -> Table:
+    """The labels of the methods that a run has: a suite gives a label once, and some of its runs have other methods."""
+    methods = content.get("methods", {})
+    labels, names = methods.get("labels"), methods.get("names", DEFAULT_METHODS)
+    if not isinstance(labels, dict):
+        return {}
+    running = {record_name(name) for name in names if isinstance(name, str)} | {"random_cells"}  # which always runs
+    return {name: label for name, label in labels.items() if record_name(name) in running}
 
 
 def _planned(content: Table, label: str, extra: str, overrides: Sequence[str], source: str) -> PlannedRun:
     """One run, checked and named."""
     fixed = [_at(content, key) for key in FIXED]
     override(content, overrides)
+    if isinstance(content.get("methods", {}).get("labels"), dict):
+        content["methods"]["labels"] = _running_labels(content)
     for key, value in zip(FIXED, fixed, strict=True):
         if _at(content, key) != value:
             raise SettingsError(f"--set {key}: the suite decides that for each of its runs; copy the suite and edit it")

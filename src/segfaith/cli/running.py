@@ -38,7 +38,7 @@ def run_command(
     if dry_run:
         _print_plan(prepared)
         return
-    todo = executors.open_directory(directory, prepared, on_the_way)
+    todo = executors.open_directory(directory, prepared, on_the_way, on_the_way)
     if retry_failed and forget_failed(directory):
         todo = executors.open_directory(directory, prepared, on_the_way)
     if todo:
@@ -49,10 +49,9 @@ def run_command(
 
 
 def _print_plan(prepared: Any) -> None:
-    from segfaith.benchmark.runner import seconds_per_pass
+    from segfaith.benchmark.forecast import pace
 
     plan, model = prepared.plan, prepared.model
-    each = seconds_per_pass(prepared)
     say(f"data      {plan.dataset.name} {plan.dataset.split}: {len(plan.ids)} samples")
     say(f"          {', '.join(plan.ids[:8])}{', ...' if len(plan.ids) > 8 else ''}")
     say(
@@ -63,9 +62,12 @@ def _print_plan(prepared: Any) -> None:
     say(f"methods   {', '.join(method.name for method in plan.methods)}")
     say(f"stability on {len(plan.stability_ids)} samples")
     say(f"passes    {plan.passes:,} through the model, {len(plan.shards)} shards")
-    say(
-        f"time      about {duration(each * plan.passes)} ({each * 1000:.1f} ms a pass, measured on one batch)",
-    )
+    timed = pace(prepared)
+    if isinstance(timed, str):
+        say(f"time      unknown: {timed}")
+        return
+    counts = len(plan.ids), len(plan.stability_ids)
+    say(f"time      about {duration(timed.seconds(*counts))}: {timed.words(*counts)} (timed on {timed.sample_id})")
 
 
 def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:

@@ -2,21 +2,23 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import COLUMNS, app, err, print_tables, say
+from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, print_tables, say
 
 
 @app.command("suite")
 def suite_command(
     config: Annotated[str, typer.Argument(help="Suite file (TOML), or paper-voc, paper-sbd, paper.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Suite directory; default runs/NAME.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print runs, samples and passes; run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print runs, samples, passes and time; run nothing.")
+    ] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the suite file, to copy and edit; run nothing.")] = False,
     n: Annotated[int | None, typer.Option("-n", "--samples", help="Samples a run (data.n).")] = None,
     models: Annotated[str | None, typer.Option(metavar="A,B", help="Only the runs of these models.")] = None,
@@ -55,18 +57,55 @@ def _print_forecast(suite: Any) -> None:
 
     refuse_repeats(suite)
     forecasts = [forecast(run.settings) for run in suite.runs]
-    rows = [["run", "samples", "passes"]]
+    seconds, unknown = _seconds(suite, forecasts)
+    rows = [["run", "samples", "passes", "time"]]
     rows += [
-        [run.name, *("?" if count is None else f"{count:,}" for count in (one.samples, one.passes))]
-        for run, one in zip(suite.runs, forecasts, strict=True)
+        [
+            run.name,
+            *("?" if count is None else f"{count:,}" for count in (cost.samples, cost.passes)),
+            "?" if run.name not in seconds else duration(seconds[run.name]),
+        ]
+        for run, cost in zip(suite.runs, forecasts, strict=True)
     ]
-    if all(one.passes is not None for one in forecasts):
-        counts = [(one.samples or 0, one.passes or 0) for one in forecasts]
-        rows.append([f"{len(forecasts)} runs", *(f"{sum(column):,}" for column in zip(*counts, strict=True))])
+    if all(cost.passes is not None for cost in forecasts):
+        counts = [(cost.samples or 0, cost.passes or 0) for cost in forecasts]
+        total = duration(sum(seconds.values())) if seconds else "?"
+        if seconds and len(seconds) < len(forecasts):
+            total = f"at least {total}"
+        rows.append([f"{len(forecasts)} runs", *(f"{sum(column):,}" for column in zip(*counts, strict=True)), total])
     _print_columns(rows, left=1)
-    for problem in dict.fromkeys(one.problem for one in forecasts if one.problem):
-        names = [run.name for run, one in zip(suite.runs, forecasts, strict=True) if one.problem == problem]
-        say(f"cannot start: {_few(names)}: {problem}")
+    _say_reasons("cannot start", {run.name: cost.problem for run, cost in zip(suite.runs, forecasts, strict=True)})
+    _say_reasons("time unknown", unknown)
+
+
+def _seconds(suite: Any, forecasts: Sequence[Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """The seconds of each run of a suite that can be timed, and why others cannot, where their forecast does not say.
+
+    What is under way is told on standard error.
+    """
+    from segfaith.benchmark.suite_runs import paces
+
+    seconds: dict[str, float] = {}
+    unknown: dict[str, str] = {}
+    if all(cost.problem for cost in forecasts):
+        return seconds, unknown
+    timed = paces(suite)
+    for number, (run, cost) in enumerate(zip(suite.runs, forecasts, strict=True), 1):
+        on_the_way(f"timing {number}/{len(forecasts)} {run.name}")
+        pace = next(timed)
+        if cost.problem:
+            continue
+        if isinstance(pace, str):
+            unknown[run.name] = pace
+        else:
+            seconds[run.name] = pace.seconds(cost.samples, cost.stable)
+    return seconds, unknown
+
+
+def _say_reasons(what: str, reasons: Mapping[str, str]) -> None:
+    """Each reason once, with the runs that it is about; runs with an empty reason are left out."""
+    for reason in dict.fromkeys(filter(None, reasons.values())):
+        say(f"{what}: {_few([name for name, why in reasons.items() if why == reason])}: {reason}")
 
 
 def _run_with_progress(suite: Any, directory: Path, *, retry_failed: bool) -> int:

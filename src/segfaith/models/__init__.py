@@ -199,7 +199,7 @@ def _download(name: str, weights: Any) -> Mapping[str, torch.Tensor]:
     try:
         state: Mapping[str, torch.Tensor] = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (urllib.error.URLError, OSError, RuntimeError, UnpicklingError, EOFError) as error:
-        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        cached = cached_weights(weights.url)
         if cached.is_file():
             raise SettingsError(f"the weights of {name} in {cached} are damaged ({error}); remove that file") from error
         raise SettingsError(
@@ -207,6 +207,11 @@ def _download(name: str, weights: Any) -> Mapping[str, torch.Tensor]:
             'with a network and give weights = FILE, or use weights = "random" for a trial'
         ) from error
     return state
+
+
+def cached_weights(url: str) -> Path:
+    """Where torch keeps the file of weights that it downloads from an address; the file need not be there."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
 
 
 def _custom_module(

@@ -14,7 +14,11 @@ from segfaith.results.figures.tiles import GAP, HEAD, OVERVIEW, TILE, write_pict
 
 WHITE, BLACK, CYAN = (255, 255, 255), (0, 0, 0), (0, 255, 255)
 METHODS = ["gpa", "dea@alpha=0.8,beta=0.2", "maps:../their/maps", "own.py:build"]
-DESCRIPTION = {"model": {"classes": ["background", "box"]}}
+DESCRIPTION = {
+    "model": {"classes": ["background", "box"]},
+    "data": {},
+    "methods": {name: {"label": None} for name in METHODS},
+}
 
 
 def mask(size: tuple[int, int], rows: slice, columns: slice) -> np.ndarray:
@@ -44,6 +48,20 @@ def records(*samples: str, **columns: Any) -> pd.DataFrame:
             for method in METHODS
         ]
     )
+
+
+@pytest.mark.parametrize(("side", "title"), [("model", "box"), ("data", "box"), ("", "class 1")])
+def test_tiles_bear_class_names_of_either_side_and_labels(
+    side: str, title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words: list[str] = []
+    monkeypatch.setattr("PIL.ImageDraw.ImageDraw.text", lambda self, at, text, *rest: words.append(text))
+    add_maps(tmp_path, "a")
+    named = {key: {"classes": ["background", "box"] if key == side else None} for key in ("model", "data")}
+    methods = DESCRIPTION["methods"] | {"own.py:build": {"label": "Ours"}}
+    write_pictures(tmp_path, named | {"methods": methods}, records("a"))
+    assert words[:2] == ["a", title]
+    assert words[2::2] == [*METHODS[:-1], "Ours"]
 
 
 def test_a_row_of_tiles_for_each_sample_and_an_overview(tmp_path: Path) -> None:
@@ -117,7 +135,7 @@ def test_words_stand_over_the_tiles_and_scores_only_where_they_exist(
     write_pictures(tmp_path, DESCRIPTION, records("a", evidence_ap=0.5))
     assert said == ["a", "box", *(words for name in METHODS for words in (name, "TDD 0.25, AP 0.50"))]
     said.clear()
-    write_pictures(tmp_path, {"model": {"classes": None}}, records("a", evidence_ap=nan))
+    write_pictures(tmp_path, DESCRIPTION | {"model": {"classes": None}}, records("a", evidence_ap=nan))
     assert said[:4] == ["a", "class 1", "gpa", "TDD 0.25"]
     said.clear()
     write_pictures(tmp_path, DESCRIPTION, records("a"))

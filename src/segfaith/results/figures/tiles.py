@@ -1,6 +1,6 @@
 """Pictures of a run that kept its maps: per sample one row, the image and every method's map over it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from segfaith.paths import inside, map_name
 from segfaith.results.figures.overlay import outlined, overlay
 from segfaith.results.records.files import replace_file
+from segfaith.results.records.runs import class_name
 
 TILE, HEAD, GAP = 192, 34, 4
 """Side of a tile, height of the words above it, and space between tiles, in pixels."""
@@ -24,21 +25,21 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
     """Writes `pictures/ID.png` for every sample whose maps were kept, and `pictures.png` with the first ones.
 
     The first tile is the image with the target's outline in white and that of planted evidence in cyan; the others
-    are the methods' maps with their TDD and, where evidence was planted, their average precision ("AP").
+    are the methods' maps, each under its method's label, with their TDD and, where evidence was planted, their average
+    precision ("AP").
 
     Returns:
         The overview and then the samples' pictures; nothing if no maps were kept.
     """
-    names = description["model"].get("classes") or []
+    labels = {name: about.get("label") or name for name, about in description["methods"].items()}
     rows: list[Path] = []
     pictures: list[Image.Image] = []
     for sample_id, group in records[records["status"] == "ok"].groupby("sample_id", sort=False):
         folder = directory / "maps" / str(sample_id)
         if not (folder / "image.png").is_file():
             continue
-        label = int(group["class_index"].iloc[0])
-        title = names[label] if label < len(names) else f"class {label}"
-        picture = _row(folder, str(sample_id), title, group)
+        title = class_name(description, int(group["class_index"].iloc[0]))
+        picture = _row(folder, str(sample_id), title, group, labels)
         rows.append(inside(directory, "pictures", f"{sample_id}.png"))
         _save(picture, rows[-1])
         pictures += [picture] if len(pictures) < OVERVIEW else []
@@ -55,7 +56,7 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
     return [overview, *rows]
 
 
-def _row(folder: Path, sample_id: str, title: str, records: pd.DataFrame) -> Image.Image:
+def _row(folder: Path, sample_id: str, title: str, records: pd.DataFrame, labels: Mapping[str, str]) -> Image.Image:
     image = _read(folder / "image.png").transpose(2, 0, 1) / 255
     region = _read(folder / "target.png")[..., 0] > 127
     evidence = _read(folder / "evidence.png")[..., 0] > 127 if (folder / "evidence.png").is_file() else None
@@ -65,7 +66,7 @@ def _row(folder: Path, sample_id: str, title: str, records: pd.DataFrame) -> Ima
         figures = f"TDD {record['tdd']:.2f}"
         if not isnan(record.get("evidence_ap", float("nan"))):
             figures += f", AP {record['evidence_ap']:.2f}"
-        tiles.append((str(record["method"]), figures, overlay(image, heatmap, region)))
+        tiles.append((labels[record["method"]], figures, overlay(image, heatmap, region)))
     return _tiled(tiles)
 
 

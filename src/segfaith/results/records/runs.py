@@ -33,6 +33,7 @@ _OPTIONAL: dict[str, type] = {
     "settings.model": dict,
     "versions": dict,
     "model.classes": list,
+    "data.classes": list,
 }
 """Keys that are null or left out, or of these types."""
 
@@ -138,13 +139,31 @@ def _misshapen(description: Mapping[str, Any]) -> str:
             value = value.get(part) if isinstance(value, dict) else None
         if not (isinstance(value, kind) and value is not None) and not (key in _OPTIONAL and value is None):
             return f"{key} is {'missing' if value is None else type(value).__name__}; expected {kind.__name__}"
-    size, classes = description["settings"]["execution"]["shard_size"], description["model"].get("classes") or []
+    size = description["settings"]["execution"]["shard_size"]
     if size < 1:
         return f"settings.execution.shard_size is {size}; expected at least 1"
     tables = all(isinstance(one, dict) for one in description["methods"].values())
-    if not all(isinstance(one, str) for one in classes) or not tables:
-        return "expected model.classes to be a list of text, and each of methods a table"
+    classes = [name for side in ("model", "data") for name in description[side].get("classes") or []]
+    if not all(isinstance(name, str) for name in classes) or not tables:
+        return "expected model.classes and data.classes to be a list of text each, and each of methods a table"
+    labels = [about.get("label") for about in description["methods"].values()]
+    if not all(label is None or isinstance(label, str) for label in labels):
+        return "expected the label of each method to be text or null"
     return ""
+
+
+def class_name(description: Mapping[str, Any], index: int) -> str:
+    """The name of a class of a run: as the model calls it, else as the data set does; "class N" where neither names it.
+
+    Args:
+        description: the content of `run.json`.
+        index: the model's channel, which is the label in the masks; at least 0.
+    """
+    for side in ("model", "data"):
+        names = description[side].get("classes") or []
+        if index < len(names):
+            return str(names[index])
+    return f"class {index}"
 
 
 def read_run(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:

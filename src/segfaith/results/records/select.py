@@ -56,6 +56,39 @@ def under_test(methods: Iterable[str]) -> list[str]:
     return [name for name in names if bases[name] not in CONTROLS and (name == bases[name] or bases[name] not in names)]
 
 
+def method_labels(runs: Sequence[Run]) -> dict[str, str]:
+    """How tables, figures and pages call each method of some runs: its label, or its name where it has none.
+
+    Where runs disagree, the first run that gives the method a label wins. A label that is another method's label or
+    name is not used. `label_notes` says both.
+    """
+    return _labels(runs)[0]
+
+
+def label_notes(runs: Sequence[Run]) -> list[str]:
+    """A sentence for each label of some run that `method_labels` does not use."""
+    return _labels(runs)[1]
+
+
+def _labels(runs: Sequence[Run]) -> tuple[dict[str, str], list[str]]:
+    """The labels, and a sentence for each label that is not used."""
+    labels = {name: name for run in runs for name in run.description["methods"]}
+    taken, notes = set(labels), []
+    for run in runs:
+        for name, about in run.description["methods"].items():
+            label = about.get("label") or name
+            if label in (name, labels[name]):
+                continue
+            if labels[name] != name:
+                notes.append(f"{run.label} calls {name} {label!r}; here it is {labels[name]!r}, as in an earlier run.")
+            elif label in taken:
+                notes.append(f"{run.label} calls {name} {label!r}, which is another method here; it keeps its name.")
+            else:
+                labels[name] = label
+                taken.add(label)
+    return labels, notes
+
+
 def enough(run: Run, min_s: float | None = None, min_iou: float | None = None) -> Run:
     """The run without the measured samples whose s, or whose `target_iou`, is lower; rows that are not ok stay.
 
@@ -83,17 +116,3 @@ def without_variants(one: Run) -> Run:
 def _without(one: Run, column: str, gone: set[str]) -> Run:
     records, curves, again = (part[~part[column].isin(gone)] for part in (one.records, one.curves, one.randomisation))
     return replace(one, records=records, curves=curves, randomisation=again)
-
-
-def method_labels(runs: Sequence[Run]) -> dict[str, str]:
-    """The label of each method, by its name: that of `[methods] labels`, or the name itself.
-
-    Where runs give one method several labels, the first counts.
-    """
-    labels: dict[str, str] = {}
-    for run in runs:
-        for name, entry in run.description["methods"].items():
-            label = str(entry.get("label") or name)
-            if labels.get(name, name) == name:
-                labels[name] = label
-    return labels

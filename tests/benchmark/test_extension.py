@@ -1,0 +1,330 @@
+"""A run with a larger n extends the run that is there: to the records of a fresh run, whatever interrupts it."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import segfaith
+from folder_runs import assert_same_records, command, content, make_project, write_settings
+from segfaith.benchmark import extension, runner
+from segfaith.benchmark.lock import RunIsBusyError, at_work
+from segfaith.benchmark.plan import make_plan
+from segfaith.benchmark.randomisation import randomise
+from segfaith.benchmark.settings import Settings, make_settings
+from segfaith.data.dataset import Dataset
+from segfaith.errors import SettingsError
+from segfaith.results.records.runs import load_run, read_run
+from segfaith.results.records.seals import owner_of
+
+STABLE = 2
+SEED = 3
+"""Of the 3 samples that it draws, 2 keep their rows among 7; the third loses its stability."""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("extension"), samples=9)
+
+
+def settings_of(project: Path, n: int | None, **changes: Any) -> Settings:
+    """Shards of two samples, stability on two, curves at two k."""
+    table: dict[str, Any] = {
+        "seed": SEED,
+        "data": {"n": n} if n else {},
+        "methods": {"names": ["ega", "ria", "random"], "ria": {"grid": 2}},
+        "evaluation": {"stability": STABLE, "k": [0.2, 0.5]},
+        "execution": {"device": "cpu", "shard_size": 2},
+    }
+    for key, value in changes.items():
+        table[key] = {**table.get(key, {}), **value}
+    return make_settings(content(project, **table))
+
+
+@pytest.fixture(scope="module")
+def small(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 3 samples: a whole shard and half a shard."""
+    return segfaith.run(settings_of(project, 3), tmp_path_factory.mktemp("small") / "run")
+
+
+@pytest.fixture(scope="module")
+def fresh(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh run of 7 samples."""
+    return segfaith.run(settings_of(project, 7), tmp_path_factory.mktemp("fresh") / "run")
+
+
+@pytest.fixture
+def run(small: Path, tmp_path: Path) -> Path:
+    """A copy of the small run."""
+    return shutil.copytree(small, tmp_path / "run")
+
+
+def assert_same_runs(first: Path, second: Path) -> None:
+    """Both directories hold the same run: the same rows in the same order and the same files, but for runtimes."""
+    left, right = load_run(first), load_run(second)
+    assert left.description["identity_sha256"] == right.description["identity_sha256"]
+    assert_same_records(left.records, right.records)
+    pd.testing.assert_frame_equal(left.curves, right.curves, check_exact=True)
+    names = [sorted(str(path.relative_to(place)) for path in place.rglob("*.parquet")) for place in (first, second)]
+    assert names[0] == names[1]
+    assert not (first / "smaller").exists()
+
+
+def measured_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids that `run_sample` is called with from now on."""
+    ids: list[str] = []
+    once = runner.run_sample
+
+    def watched(prepared: runner.Prepared, sample_id: str, *rest: Any) -> Any:
+        ids.append(sample_id)
+        return once(prepared, sample_id, *rest)
+
+    monkeypatch.setattr(runner, "run_sample", watched)
+    return ids
+
+
+def not_kept(project: Path) -> list[str]:
+    """What a run of 7 must measure after a run of 3: new samples, and samples with stability in only one run."""
+    small, large = (make_plan(settings_of(project, n)) for n in (3, 7))
+    moved = small.stability_ids ^ large.stability_ids
+    return [name for name in large.ids if name not in small.ids or name in moved]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_smaller_draw_is_part_of_a_larger_draw_and_keeps_its_order(seed: int) -> None:
+    ids = [f"s{number:03d}" for number in range(100)]
+    dataset = Dataset("made", "val", ids, None, lambda *_: None, lambda _: b"")  # type: ignore[arg-type, return-value]
+    few, many = dataset.choose(7, None, seed), dataset.choose(60, None, seed)
+    assert [name for name in many if name in few] == few
+    assert many[:7] != few, "new ids come between the old ids"
+
+
+def test_an_extended_run_is_the_fresh_run_row_by_row(
+    project: Path, run: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = json.loads((run / "run.json").read_text())
+    ids = measured_ids(monkeypatch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        segfaith.run(settings_of(project, 7), run)
+    assert ids == not_kept(project)
+    assert len(ids) == 5, "some samples stay, and some are measured again for their stability"
+    assert_same_runs(run, fresh)
+    after = json.loads((run / "run.json").read_text())
+    assert [(entry["samples"], entry["created"], entry["machine"]) for entry in after["extended_from"]] == [
+        (3, before["created"], before["machine"])
+    ]
+    assert "extended_from" not in json.loads((fresh / "run.json").read_text())
+
+
+def test_without_stability_nothing_is_measured_twice(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {"evaluation": {"stability": False}, "output": {"maps": True}}
+    directory = segfaith.run(settings_of(project, 3, **plain), tmp_path / "run")
+    old = read_run(directory)[1].set_index(["sample_id", "method"])
+    maps = {path: path.stat().st_mtime_ns for path in directory.glob("maps/*/*.npy")}
+    ids = measured_ids(monkeypatch)
+    segfaith.run(settings_of(project, None, **plain), directory)
+    records = read_run(directory)[1]
+    assert sorted([*ids, *old.index.unique("sample_id")]) == [f"s{number}" for number in range(9)]
+    pd.testing.assert_frame_equal(records.set_index(["sample_id", "method"]).loc[old.index], old)
+    assert {path: path.stat().st_mtime_ns for path in maps} == maps
+    assert len(list(directory.glob("maps/*/ria.npy"))) == 9
+
+
+@pytest.mark.parametrize("step", ["take_place", "take_over", "second shard", "last shard"])
+def test_a_process_that_dies_on_the_way_loses_nothing(
+    project: Path, run: Path, fresh: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call dies at that step; the next call goes on and measures only what nobody has measured."""
+    ids = measured_ids(monkeypatch)
+    with monkeypatch.context() as dying:
+        if step == "take_place":
+            replace = extension.replace_file
+            dying.setattr(
+                extension, "replace_file", lambda path, write: dies() if path.parent == run else replace(path, write)
+            )
+        elif step == "take_over":
+            move = extension.os.replace
+            moved: list[Path] = []
+
+            def once(source: Path, target: Path) -> None:
+                if source.parent.name in ("records", "curves") and target.parent.parent.parent.name == "smaller":
+                    moved.append(source)
+                    if len(moved) > 1:
+                        dies()
+                move(source, target)
+
+            dying.setattr(extension.os, "replace", once)
+        else:
+            write, number = runner.write_rows, 1 if step == "second shard" else 3
+
+            def crash(path: Path, *rest: Any) -> None:
+                if path == run / "records" / f"{number:05d}.parquet":
+                    dies()
+                write(path, *rest)
+
+            dying.setattr(runner, "write_rows", crash)
+        with pytest.raises(KeyboardInterrupt):
+            segfaith.run(settings_of(project, 7), run)
+    shards = make_plan(settings_of(project, 7)).shards
+    lost = {"second shard": shards[1], "last shard": shards[3]}.get(step, [])
+    segfaith.run(settings_of(project, 7), run)
+    assert sorted(ids) == sorted([*not_kept(project), *(name for name in lost if name in not_kept(project))])
+    assert_same_runs(run, fresh)
+
+
+def dies() -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_smaller_command_still_resumes_before_the_larger_run_took_its_place(
+    project: Path, run: Path, small: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as dying:
+        replace = extension.replace_file
+        dying.setattr(
+            extension, "replace_file", lambda path, write: dies() if path.parent == run else replace(path, write)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            segfaith.run(settings_of(project, 7), run)
+    assert (run / "smaller").is_dir()
+    (run / "records" / "00001.parquet").unlink()
+    segfaith.run(settings_of(project, 3), run)
+    assert_same_runs(run, small)
+    segfaith.run(settings_of(project, 7), run)
+    assert_same_runs(run, fresh)
+
+
+def test_a_stopped_extension_can_be_extended_once_more(
+    project: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 3 to 5 samples, stopped after its first shard, to 9: the rows of both smaller runs are taken."""
+    prepared = runner.prepare(settings_of(project, 5, evaluation={"stability": STABLE}))
+    todo = runner.open_directory(run, prepared)
+    runner.run_shards(prepared, run, todo[:1], lambda sample_id: None)
+    ids = measured_ids(monkeypatch)
+    segfaith.run(settings_of(project, 9), run)
+    assert len(ids) < 9
+    monkeypatch.undo()
+    assert_same_runs(run, segfaith.run(settings_of(project, 9), tmp_path / "nine"))
+    assert [entry["samples"] for entry in json.loads((run / "run.json").read_text())["extended_from"]] == [3, 5]
+
+
+def test_an_unfinished_run_is_extended_too(project: Path, run: Path, fresh: Path) -> None:
+    (run / "records" / "00000.parquet").unlink()
+    segfaith.run(settings_of(project, 7), run)
+    assert_same_runs(run, fresh)
+
+
+def test_a_damaged_shard_of_the_smaller_run_is_set_aside_and_measured_again(
+    project: Path, run: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = run / "records" / "00000.parquet"
+    file.write_bytes(file.read_bytes()[:-20] + bytes(20))
+    ids = measured_ids(monkeypatch)
+    with pytest.warns(UserWarning, match="set aside"):
+        segfaith.run(settings_of(project, 7), run)
+    assert len(ids) > len(not_kept(project))
+    assert_same_runs(run, fresh)
+
+
+def test_a_shard_of_a_stranger_is_not_taken(project: Path, run: Path, fresh: Path, tmp_path: Path) -> None:
+    other = segfaith.run(settings_of(project, 3, evaluation={"strength": 0.1}), tmp_path / "other")
+    shutil.copy(other / "records" / "00000.parquet", run / "records" / "00000.parquet")
+    with pytest.warns(UserWarning, match="is of another run"):
+        segfaith.run(settings_of(project, 7), run)
+    assert_same_runs(run, fresh)
+
+
+def test_a_strangers_run_in_the_folder_of_smaller_runs_is_not_taken(
+    project: Path, run: Path, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = segfaith.run(settings_of(project, 5, evaluation={"strength": 0.1}), tmp_path / "other")
+    name = json.loads((other / "run.json").read_text())["identity_sha256"]
+    shutil.copytree(other, run / "smaller" / name)
+    ids = measured_ids(monkeypatch)
+    segfaith.run(settings_of(project, 7), run)
+    assert ids == not_kept(project)
+    assert_same_runs(run, fresh)
+
+
+def test_changed_data_are_refused_though_n_is_larger(small: Path, tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", samples=9)
+    run = shutil.copytree(small, tmp_path / "run")
+    name = json.loads((run / "run.json").read_text())["data"]["samples"][0]
+    file = project / "data" / "masks" / f"{name}.png"
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(SettingsError, match="holds a run with other settings"):
+        segfaith.run(settings_of(project, 7), run)
+
+
+def test_fewer_samples_are_refused_with_how_many_there_are(project: Path, fresh: Path) -> None:
+    before = {path: path.read_bytes() for path in fresh.rglob("*") if path.is_file()}
+    with pytest.raises(SettingsError, match=r"with more samples, 7, than the 3 that are asked for.*give -n 7"):
+        segfaith.run(settings_of(project, 3), fresh)
+    assert {path: path.read_bytes() for path in fresh.rglob("*") if path.is_file()} == before
+
+
+def test_failed_samples_are_measured_again(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = {"evaluation": {"stability": False}}
+
+    def fails(*_: Any) -> Any:
+        raise OSError("a full disk")
+
+    with monkeypatch.context() as bad:
+        bad.setattr(runner, "find_target", fails)
+        segfaith.run(settings_of(project, 3, **plain), tmp_path / "run")
+    assert (read_run(tmp_path / "run")[1]["status"] == "failed").all()
+    ids = measured_ids(monkeypatch)
+    segfaith.run(settings_of(project, 7, **plain), tmp_path / "run")
+    assert len(ids) == 7
+    assert (read_run(tmp_path / "run")[1]["status"] == "ok").all()
+
+
+def test_the_randomisation_check_stays(project: Path, run: Path) -> None:
+    prepared = runner.prepare(settings_of(project, 3))
+    randomise(prepared, run, 1)
+    before = load_run(run).randomisation
+    assert len(before)
+    segfaith.run(settings_of(project, 7), run)
+    pd.testing.assert_frame_equal(load_run(run).randomisation, before)
+    assert owner_of(run / "randomisation.parquet") == json.loads((run / "run.json").read_text())["identity_sha256"]
+
+
+def test_a_process_at_work_on_the_smaller_run_is_not_disturbed(project: Path, run: Path) -> None:
+    with at_work(run), pytest.raises(RunIsBusyError):
+        segfaith.run(settings_of(project, 7), run)
+    assert not (run / "smaller").exists()
+
+
+def test_a_link_in_place_of_the_folder_of_smaller_runs_is_refused(project: Path, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (run / "smaller").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SettingsError, match="symbolic link"):
+        segfaith.run(settings_of(project, 7), run)
+
+
+def test_the_command_says_that_it_extends(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = write_settings(
+        project,
+        methods={"names": ["random"]},
+        evaluation={"stability": 1},
+        execution={"device": "cpu", "shard_size": 2},
+    )
+    arguments = ("run", settings, "-o", tmp_path / "run")
+    assert command(monkeypatch, *arguments, "-n", "3") == 0
+    capsys.readouterr()
+    assert command(monkeypatch, *arguments, "-n", "7") == 0
+    heard = capsys.readouterr()
+    assert f"extends {tmp_path / 'run'} from 3 to 7 samples" in heard.err
+    assert "7 of 7 samples measured" in heard.out
+    assert command(monkeypatch, *arguments, "-n", "3") == 2
+    assert "samples can be added to a run, not taken away" in capsys.readouterr().err

@@ -18,8 +18,9 @@ from segfaith.attribution.explain import evidence_keys, gather, heatmaps, sample
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance, resolve_method
 from segfaith.benchmark.plan import passes_per_sample
-from segfaith.benchmark.rows import GAIN_CONTROL, to_device
+from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.runner import Prepared, find_target, run_sample
+from segfaith.benchmark.worker import to_device
 from segfaith.data.datasets import DRAWN
 from segfaith.evidence.gradient import clock, forward_pass, gradient_evidence
 from segfaith.evidence.intervention import bounding_boxes, intervention_evidence

@@ -41,7 +41,7 @@ from segfaith.benchmark import runner as executors
 from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
 from segfaith.incremental.graph import Graph
-from segfaith.incremental.graph import Plan as GraphPlan
+from segfaith.incremental.plan import WindowPlan
 from segfaith.results.records.files import replace_file
 from segfaith.results.records.runs import read_run
 
@@ -1148,7 +1148,7 @@ def test_passes_of_a_traced_model_are_those_announced(
     first, second = (prepared.plan.dataset.load(sample_id, 32) for sample_id in prepared.plan.ids)
     executors.run_sample(prepared, first.id, lambda: first, executors.BatchSize(8))
     images = {"module": 0, "clean": 0, "altered": 0}
-    forward, clean, evaluate = type(prepared.model.module).forward, Graph.clean, GraphPlan.evaluate
+    forward, clean, evaluate = type(prepared.model.module).forward, Graph.clean, WindowPlan.evaluate
 
     def count(name: str, images_of: Callable[..., int], function: Callable[..., Any]) -> Callable[..., Any]:
         def counting(*arguments: Any) -> Any:
@@ -1160,7 +1160,7 @@ def test_passes_of_a_traced_model_are_those_announced(
     monkeypatch.setattr(type(prepared.model.module), "forward", count("module", lambda module, x: len(x), forward))
     monkeypatch.setattr(Graph, "clean", count("clean", lambda graph, image: 1, clean))
     monkeypatch.setattr(
-        GraphPlan, "evaluate", count("altered", lambda plan, windows, values: len(windows.data), evaluate)
+        WindowPlan, "evaluate", count("altered", lambda plan, windows, arithmetic: len(windows.data), evaluate)
     )
     result = executors.run_sample(prepared, second.id, lambda: second, executors.BatchSize(8))
     assert {row["status"] for row in result.records} == {"ok"}

@@ -123,19 +123,18 @@ def _verdict(model: SegmentationModel, traced: _Traced, image: Image) -> str:
             with model.evaluating():
                 traced.graph = Graph(model.module, image[None])
         graph, thorough = traced.graph, len(traced.verdicts) < THOROUGH
-        found = _difference(model, graph, image, thorough)
-        if found and graph.row_weights:  # the model may amplify the rounding of `winograd`
-            graph.winograd = False
+        difference = _difference(model, graph, image, thorough)
+        if difference and graph.uses_winograd:  # the model may amplify its rounding
+            graph.allow_winograd(False)
             if _difference(model, graph, image, thorough):
-                graph.winograd = True
+                graph.allow_winograd(True)
             else:
-                graph.row_weights.clear()
-                found = ""
+                difference = ""
     except (Exception, SystemExit) as error:  # tracing can fail in any way that the user's code can, and so can a graph
         if isinstance(error, SampleError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
             raise
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-    return found
+    return difference
 
 
 @torch.inference_mode()

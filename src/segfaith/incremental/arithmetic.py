@@ -1,8 +1,12 @@
-"""What windows hold, and how layers compute with it: the interface of an arithmetic, and the exact arithmetic."""
+"""How operations compute: what a node is a function of, and the exact arithmetic.
+
+An arithmetic says what windows hold, and how operations compute with that. There are two with the same methods: `Exact`
+and `differences.Differences`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch import fx
 
@@ -38,33 +42,9 @@ class Function:
         return self.call({node: value.data if isinstance(value, Windows) else value for node, value in inputs.items()})
 
 
-@runtime_checkable
-class Arithmetic(Protocol):
-    """How the operations of a plan compute; `Exact` and `differences.Differences` are the two arithmetics."""
-
-    @property
-    def clean(self) -> Values | None:
-        """Every node's value for the clean image; None where the windows of the images are whole images."""
-
-    def enter(self, image: fx.Node, images: Windows) -> Windows:
-        """Windows of altered images, as the first layers read them."""
-
-    def view(self, node: fx.Node, windows: Windows, start: Pairs, size: Pairs, fill: float = 0.0) -> Tensor:
-        """What the maps of a node hold at other windows: see `windows.view`."""
-
-    def convolution(self, exact: Convolution) -> Convolution:
-        """The convolution to apply to what windows hold."""
-
-    def apply(self, function: Function, inputs: Values, start: Pairs) -> Any:
-        """The function of what windows hold, as its own windows at `start` hold it; other values stay as they are."""
-
-    def leave(self, output: fx.Node, windows: Windows, box: Box) -> Float[Tensor, "B C h w"]:
-        """The features themselves, in a box of the last map."""
-
-
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """Windows hold the features themselves, in float32.
+    """The arithmetic whose windows hold the features themselves, in float32.
 
     Attributes:
         clean: every node's value for the clean image; None where the windows of the images are whole images.
@@ -73,21 +53,25 @@ class Exact:
     clean: Values | None
 
     def enter(self, image: fx.Node, images: Windows) -> Windows:
-        """The same windows."""
+        """What the first layers read of altered images: here the images."""
         return images
 
     def view(self, node: fx.Node, windows: Windows, start: Pairs, size: Pairs, fill: float = 0.0) -> Tensor:
-        """Outside the windows the clean image's features hold."""
+        """What the maps of a node hold at other windows (see `windows.view`), by the clean features outside `windows`.
+
+        Args:
+            fill: the feature that stands outside the map.
+        """
         return view(windows, None if self.clean is None else self.clean[node], start, size, fill)
 
     def convolution(self, exact: Convolution) -> Convolution:
-        """The same convolution."""
+        """The convolution to apply to what windows hold: here the layer's own."""
         return exact
 
     def apply(self, function: Function, inputs: Values, start: Pairs) -> Any:
-        """The function itself."""
+        """What the node's windows at `start` hold, or its value where that is not a map, from its inputs."""
         return function(inputs)
 
     def leave(self, output: fx.Node, windows: Windows, box: Box) -> Float[Tensor, "B C h w"]:
-        """What the windows hold in the box."""
+        """The features themselves in a box of the last map, float32."""
         return self.view(output, windows, box.starts(len(windows.data)), box.size)

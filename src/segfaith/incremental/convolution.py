@@ -86,7 +86,7 @@ def convolve(
     extent = np.array(part.shape[2:])
     if skip_dead_taps and is_sparse(convolution, extent, before, size):
         return tap_by_tap(convolution, part, before, size)
-    if (kernel.outputs(extent, before) != size).any():  # as much padding after the part would give another size
+    if (before != after).any() and (kernel.outputs(extent, before) != size).any():  # torch pads alike on both sides
         part, before = pad(part, before, after), np.zeros_like(before)
     if convolution.winograd and winograd.pays(kernel, weight, convolution.groups, size):
         if convolution.row_weights is None:

@@ -47,7 +47,7 @@ class Differences:
         return exact.linear(SMALL)
 
     def apply(self, function: Function, inputs: Values, start: Pairs) -> Any:
-        """By the table above; maps in `inputs` are windows of differences."""
+        """By the table above, from windows of differences and values that are not maps."""
         if function.linear:
             return function(inputs)
         if function.limits is not None:

@@ -14,11 +14,14 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from segfaith.incremental.arithmetic import Arithmetic, Function, Values
+from segfaith.incremental.arithmetic import Exact, Function, Values
 from segfaith.incremental.convolution import Convolution, convolve, kernel_of
+from segfaith.incremental.differences import Differences
 from segfaith.incremental.graph import JOINING_FUNCTIONS, POINTWISE_FUNCTIONS, POINTWISE_MODULES, Graph, Shape
 from segfaith.incremental.windows import Box, Kernel, Pairs, Windows, crop, place, whole
 from segfaith.types import Tensor
+
+Arithmetic = Exact | Differences
 
 ADDING_FUNCTIONS: set[Any] = {operator.add, operator.sub, torch.add, torch.cat}
 LINEAR: set[Any] = {nn.AdaptiveAvgPool2d, nn.Dropout, nn.Dropout2d, nn.Identity, F.adaptive_avg_pool2d}
@@ -31,6 +34,7 @@ class Convolve:
     sources: tuple[fx.Node]
     convolution: Convolution
     source_size: Pairs
+    map_size: Pairs
 
     def needs(self, box: Box) -> dict[fx.Node, Box]:
         """What its kernel reads."""
@@ -47,7 +51,7 @@ class Convolve:
             no_padding = np.zeros(2, dtype=np.int64)
             cropped = arithmetic.view(source, windows, first, extent), no_padding, no_padding
         data = convolve(arithmetic.convolution(self.convolution), *cropped, size)
-        return Windows(data, start, kernel.outputs(windows.map_size, kernel.padding))
+        return Windows(data, start, self.map_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,7 @@ class MaxPool:
     sources: tuple[fx.Node]
     kernel: Kernel
     source_size: Pairs
+    map_size: Pairs
 
     def needs(self, box: Box) -> dict[fx.Node, Box]:
         """What its kernel reads."""
@@ -71,7 +76,7 @@ class MaxPool:
         first, extent = kernel.reads(start, size)
         part = arithmetic.view(source, windows, first, extent, self.function.fill)
         data = arithmetic.apply(self.function, {source: Windows(part, first, windows.map_size)}, start)
-        return Windows(data, start, kernel.outputs(windows.map_size, kernel.padding))
+        return Windows(data, start, self.map_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,12 +185,12 @@ def operation_of(graph: Graph, node: fx.Node, shapes: dict[fx.Node, Shape | None
     call = partial(graph.call, node)
     if shape is not None and len(maps) == len(sources) > 0:
         if node.op == "call_module" and len(sources) == 1:
-            size, module = boxes[sources[0]].size, graph.modules[str(node.target)]
+            module, sizes = graph.modules[str(node.target)], (boxes[sources[0]].size, np.array(shape[2:]))
             convolution, kernel = graph.convolutions.get(str(node.target)), kernel_of(module)
             if convolution is not None:
-                return Convolve(sources, convolution, size)
+                return Convolve(sources, convolution, *sizes)
             if kernel is not None:
-                return MaxPool(_max_pooling(node, kernel), sources, kernel, size)
+                return MaxPool(_max_pooling(node, kernel), sources, kernel, *sizes)
             if callee in POINTWISE_MODULES:
                 return Pointwise(Function(node, call, callee in LINEAR, _limits(module)), sources)
         if node.op == "call_function" and {known[2:] for known in maps.values()} == {shape[2:]}:

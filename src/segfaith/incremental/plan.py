@@ -10,9 +10,9 @@ served, and exactly.
 import numpy as np
 from torch import fx
 
-from segfaith.incremental.arithmetic import Arithmetic, Values
+from segfaith.incremental.arithmetic import Values
 from segfaith.incremental.graph import Graph, Shape
-from segfaith.incremental.operations import Operation, operation_of
+from segfaith.incremental.operations import Arithmetic, Operation, operation_of
 from segfaith.incremental.windows import Box, Windows
 from segfaith.types import Float, Tensor
 

@@ -1,4 +1,4 @@
-"""Two scorers of altered copies of one image: by a traced graph, and by the model itself in whole images.
+"""Two scorers of altered copies of an image: by windows through a traced graph, and by whole images through the model.
 
 Either way the logits are resized to the image's size and put through the softmax at the target's pixels only.
 """
@@ -46,7 +46,7 @@ def extent(region: Mask) -> tuple[slice, slice, Int[Tensor, "P"]]:
 
 
 class PlainScorer:
-    """Whole images through the model itself, or through its compiled form; `path` says why not through a graph."""
+    """Scores whole images by the model itself, or by its compiled form; `path` says why not by a graph."""
 
     def __init__(self, model: SegmentationModel, region: Mask, class_index: int, reason: str = "as asked") -> None:
         self.model, self.class_index, self.path = model, class_index, f"plain: {reason}"
@@ -61,7 +61,7 @@ class PlainScorer:
 
 
 class IncrementalScorer:
-    """Altered copies of one image through a traced graph: computes what was altered and what the score reads."""
+    """Scores altered copies of an image by a traced graph, which computes only what was altered and the score reads."""
 
     path = INCREMENTAL
 
@@ -153,7 +153,7 @@ class IncrementalScorer:
 
 
 def _before_upsampling(node: fx.Node, shapes: dict[fx.Node, Shape | None], size: tuple[int, ...]) -> fx.Node:
-    """The logits before a last bilinear resize to the image's size, which is done here at the target only."""
+    """The node before a last bilinear resizing to the image's size, or `node`: scorers resize at the target only."""
     known = {"mode": "bilinear", "align_corners": False, "scale_factor": None, "antialias": False}
     given = {"scale_factor": None, "antialias": False} | dict(node.kwargs)
     if node.target is F.interpolate and len(node.args) == 1 and all(given.get(key) == known[key] for key in known):

@@ -84,9 +84,11 @@ def convolve(
     """
     kernel, weight, bias = convolution.kernel, convolution.weight, convolution.bias
     extent = np.array(part.shape[2:])
-    if skip_dead_taps and is_sparse(convolution, extent, before, size):
+    padded = before.any() or after.any()
+    if padded and skip_dead_taps and is_sparse(convolution, extent, before, size):
         return tap_by_tap(convolution, part, before, size)
-    if (before != after).any() and (kernel.outputs(extent, before) != size).any():  # torch pads alike on both sides
+    if padded and (before != after).any() and (kernel.outputs(extent, before) != size).any():
+        # torch pads alike on both sides
         part, before = pad(part, before, after), np.zeros_like(before)
     if convolution.winograd and winograd.pays(kernel, weight, convolution.groups, size):
         if convolution.row_weights is None:

@@ -43,14 +43,17 @@ class Convolve:
     def apply(self, values: Values, box: Box, arithmetic: Arithmetic) -> Windows:
         """Recomputes the outputs that read the windows; does not copy a part that lies alike in all images."""
         (source,), kernel = self.sources, self.convolution.kernel
-        windows = values[source]
+        windows, exact = values[source], self.convolution
+        everything = windows.is_whole and box.size.tolist() == self.map_size.tolist()
+        if everything and ((padding := kernel.padding) <= kernel.reach).all():  # a short cut
+            return whole(convolve(arithmetic.convolution(exact), windows.data, padding, padding, self.map_size))
         start, size = _changed(kernel, windows, box, arithmetic)
         first, extent = kernel.reads(start, size)
         cropped = crop(windows, first, extent)
         if cropped is None:
             no_padding = np.zeros(2, dtype=np.int64)
             cropped = arithmetic.view(source, windows, first, extent), no_padding, no_padding
-        data = convolve(arithmetic.convolution(self.convolution), *cropped, size)
+        data = convolve(arithmetic.convolution(exact), *cropped, size)
         return Windows(data, start, self.map_size)
 
 
@@ -111,6 +114,9 @@ class Join:
     def apply(self, values: Values, box: Box, arithmetic: Arithmetic) -> Windows:
         """Recomputes windows around those of all its sources."""
         maps: list[Windows] = [values[source] for source in self.sources]
+        if all(windows.is_whole for windows in maps) and box.size.tolist() == maps[0].map_size.tolist():  # a short cut
+            inputs = dict(zip(self.sources, maps, strict=True))
+            return whole(arithmetic.apply(self.function, inputs, maps[0].start))
         start = np.minimum.reduce([windows.start for windows in maps])
         stop = np.maximum.reduce([windows.stop for windows in maps])
         start, size = place(start, stop, box)
@@ -166,8 +172,9 @@ class OnWholeMaps:
         inputs = {source: values[source] for source in self.sources}
         for source, everywhere in self.boxes.items():
             windows = inputs[source]
-            start = everywhere.starts(len(windows.data))
-            inputs[source] = whole(arithmetic.view(source, windows, start, everywhere.size))
+            if not windows.is_whole:
+                start = everywhere.starts(len(windows.data))
+                inputs[source] = whole(arithmetic.view(source, windows, start, everywhere.size))
         result = arithmetic.apply(self.function, inputs, np.zeros((1, 2), dtype=np.int64))
         return whole(result) if self.function.gives_map else result
 

@@ -91,6 +91,11 @@ class Windows:
         """(B, 2), the first row and column after the window."""
         return self.start + self.size
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the windows are whole maps."""
+        return self.data.shape[2:] == tuple(self.map_size.tolist())
+
 
 def whole(data: Float[Tensor, "B C H W"]) -> Windows:
     """Whole maps as windows."""

@@ -1,9 +1,10 @@
-"""Two scorers of altered copies of one image: by a traced graph, and by the model itself in whole images.
+"""Two scorers of altered copies of an image: by windows through a traced graph, and by whole images through the model.
 
 Either way the logits are resized to the image's size and put through the softmax at the target's pixels only.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -13,9 +14,11 @@ from torch import fx
 from torch.nn import functional as F
 
 from segfaith.constants import EPS
+from segfaith.incremental.arithmetic import Exact, Values
 from segfaith.incremental.differences import Differences
-from segfaith.incremental.graph import Graph, Plan, Shape
-from segfaith.incremental.windows import Box, Windows, view, whole
+from segfaith.incremental.graph import Graph, Shape
+from segfaith.incremental.plan import WindowPlan
+from segfaith.incremental.windows import Box, Windows, cut, view, whole
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import Boxes, check_class
 from segfaith.types import Float, Image, Int, Mask, Tensor
@@ -26,7 +29,7 @@ INCREMENTAL = "incremental"
 
 
 def _probability(logits: Float[Tensor, "B C h w"], class_index: int, pixels: Int[Tensor, "P"]) -> Float[Tensor, "B"]:
-    """s_c over the pixels of those numbers."""
+    """s_c over the pixels with the numbers `pixels`."""
     check_class(class_index, logits.shape[1])
     return _mean(logits.softmax(1)[:, class_index], pixels)
 
@@ -43,7 +46,7 @@ def extent(region: Mask) -> tuple[slice, slice, Int[Tensor, "P"]]:
 
 
 class PlainScorer:
-    """Whole images through the model itself, or through its compiled form; `path` says why not through a graph."""
+    """Scores whole images by the model itself, or by its compiled form; `path` says why not by a graph."""
 
     def __init__(self, model: SegmentationModel, region: Mask, class_index: int, reason: str = "as asked") -> None:
         self.model, self.class_index, self.path = model, class_index, f"plain: {reason}"
@@ -58,7 +61,7 @@ class PlainScorer:
 
 
 class IncrementalScorer:
-    """Altered copies of one image through a traced graph: computes what was altered and what the score reads."""
+    """Scores altered copies of an image by a traced graph, which computes only what was altered and the score reads."""
 
     path = INCREMENTAL
 
@@ -73,43 +76,33 @@ class IncrementalScorer:
     ) -> None:
         self.model, self.graph, self.image, self.class_index = model, graph, image, class_index
         self.precision, self.tf32 = precision, precision == "tf32"
-        self.size = np.array(image.shape[1:])
-        self._clean: dict[fx.Node, Any] | None = None
-        if image.shape[1:] not in graph.shapes:
-            graph.shapes[image.shape[1:]] = {
-                node: tuple(value.shape)
-                if isinstance(value, Tensor)
-                and value.ndim == 4
-                and len(value) == 1
-                and value.is_floating_point()
-                and node in graph.dynamic
-                else None
-                for node, value in self.clean.items()
-            }
-        shapes = graph.shapes[image.shape[1:]]
-        output = graph.output
+        size = image.shape[1:]
+        if size not in graph.shapes:
+            graph.shapes[size] = graph.map_shapes(self.clean)
+        shapes, output = graph.shapes[size], graph.output
         if model.head != "probabilities":  # their logarithms do not commute with resizing
-            output = _before_upsampling(output, shapes, tuple(image.shape[1:]))
+            output = _before_upsampling(output, shapes, tuple(size))
         shape = shapes[output]
         assert shape is not None
         check_class(class_index, max(shape[1], 2))
         rows, columns, self.pixels = extent(region)
         matrices = [
-            _upsampling(shape[2 + axis], image.shape[1 + axis], image.device)[part]
-            for axis, part in enumerate((rows, columns))
+            _upsampling(shape[2 + axis], size[axis], image.device)[part] for axis, part in enumerate((rows, columns))
         ]
-        read = [torch.nonzero(one.any(0))[:, 0].tolist() for one in matrices]
-        box = Box(np.array([one[0] for one in read]), np.array([one[-1] + 1 for one in read]))
-        self.upsampling = [one[:, box.start[axis] : box.stop[axis]] for axis, one in enumerate(matrices)]
-        self.plan = (Differences if precision == "bf16" else Plan)(graph, output, shapes, box)
+        read = [torch.nonzero(matrix.any(0))[:, 0].tolist() for matrix in matrices]
+        box = Box(np.array([numbers[0] for numbers in read]), np.array([numbers[-1] + 1 for numbers in read]))
+        self.upsampling = [matrix[:, box.start[axis] : box.stop[axis]] for axis, matrix in enumerate(matrices)]
+        self.plan = WindowPlan(graph, output, shapes, box)
 
-    @property
-    def clean(self) -> dict[fx.Node, Any]:
+    @cached_property
+    def clean(self) -> Values:
         """Every node's value for the clean image: one model pass, on first use."""
-        if self._clean is None:
-            with torch.inference_mode(), self.model.evaluating(tf32=self.tf32):
-                self._clean = self.graph.clean(self._input(self.image[None]))
-        return self._clean
+        with torch.inference_mode(), self.model.evaluating(tf32=self.tf32):
+            return self.graph.clean(self._input(self.image[None]))
+
+    @cached_property
+    def _differences(self) -> Differences:
+        return Differences(self.clean)
 
     @torch.inference_mode()
     def score(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:
@@ -119,8 +112,8 @@ class IncrementalScorer:
     @torch.inference_mode()
     def clean_score(self) -> Float[Tensor, "1"]:
         """s_c of the clean image, for the price of the last resizing."""
-        start, stop = self.plan.box.start, self.plan.box.stop
-        return self._score(self.clean[self.plan.output][:, :, start[0] : stop[0], start[1] : stop[1]])
+        box = self.plan.box
+        return self._score(cut(self.clean[self.plan.output], box.starts(1), box.size))
 
     @torch.inference_mode()
     def logits(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B C h w"]:
@@ -128,17 +121,18 @@ class IncrementalScorer:
         return self._resized(self._of_classes(self._small_logits(images, boxes)))
 
     def _small_logits(self, images: Tensor, boxes: Boxes | None) -> Float[Tensor, "B C r c"]:
-        """The logits before the last resizing, as far as it reads them."""
-        with self.model.evaluating(tf32=self.tf32):
-            if boxes is None:
-                clean = self.clean if self.precision == "bf16" else None
-                return self.plan.evaluate(whole(self._input(images)), clean)
+        """The part of the logits that the last resizing reads, before it."""
+        windows = whole(images.contiguous(memory_format=torch.channels_last))
+        if boxes is not None:
             start, stop = boxes
             size = (stop - start).max(0)
-            start = np.clip(start, 0, self.size - size)
-            windows = whole(images.contiguous(memory_format=torch.channels_last))
-            altered = self._input(view(windows, None, self.size, start, size, 0.0))
-            return self.plan.evaluate(Windows(altered, start), self.clean)
+            start = np.clip(start, 0, windows.map_size - size)
+            windows = Windows(view(windows, None, start, size), start, windows.map_size)
+        with self.model.evaluating(tf32=self.tf32):
+            altered = Windows(self._input(windows.data), windows.start, windows.map_size)
+            if self.precision == "bf16":
+                return self.plan.evaluate(altered, self._differences)
+            return self.plan.evaluate(altered, Exact(None if boxes is None else self.clean))
 
     def _score(self, logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B"]:
         """s_c: the resizing is linear, so the differences from z_c are resized, and p_c = 1 / sum of their exp."""
@@ -159,7 +153,7 @@ class IncrementalScorer:
 
 
 def _before_upsampling(node: fx.Node, shapes: dict[fx.Node, Shape | None], size: tuple[int, ...]) -> fx.Node:
-    """The logits before a last bilinear resize to the image's size, which is done here at the target only."""
+    """The node before a last bilinear resizing to the image's size, or `node`: scorers resize at the target only."""
     known = {"mode": "bilinear", "align_corners": False, "scale_factor": None, "antialias": False}
     given = {"scale_factor": None, "antialias": False} | dict(node.kwargs)
     if node.target is F.interpolate and len(node.args) == 1 and all(given.get(key) == known[key] for key in known):

@@ -1,7 +1,7 @@
-"""s_c of altered copies of one image: incrementally where the model can be traced, else as plain batches.
+"""Chooses how altered copies of an image are scored: by a traced graph where the model has one, else as plain batches.
 
-Either way every score is that of the one-by-one loop to within 1e-5 (float32): a graph is held against the model itself
-for every size of images, and on each image.
+Either way every score equals that of the one-by-one loop to within 1e-5 (float32): a graph is compared with the model
+itself for every size of images, and on each image.
 """
 
 from dataclasses import dataclass, field
@@ -21,17 +21,17 @@ from segfaith.types import Float, Image, Int, Mask, Tensor
 TOLERANCE = 1e-5
 """The most by which an incremental score may differ from the model's own."""
 REPRODUCIBLE = 4
-"""How many times as far from the model's logits a graph's may lie as those of the model itself with channels last."""
+"""A graph's logits may differ from the model's by this many times what the model's own differ by with channels last."""
 SIZES = 64
 """How many sizes of images a graph's verdicts are kept for."""
 THOROUGH = 4
-"""How many sizes get the whole check, before photographs of ever other sizes get a shorter one."""
+"""How many sizes get the whole check; later sizes get a shorter check, since photographs come in ever new sizes."""
 OTHERWISE = "its graph scores {} otherwise than the model itself"
 
 
 @dataclass(eq=False)
 class _Traced:
-    """A model's graph, once it could be traced, and by image size why there is none that serves ("" where it does)."""
+    """A model's graph, None until it could be traced; and for each size of images why it cannot serve, or ""."""
 
     state: Any
     graph: Graph | None = None
@@ -58,7 +58,7 @@ def scorer_for(
     Args:
         precision: "bf16": differences from the clean image go through the convolutions in bfloat16, the rest is
             float32 (`differences`); "tf32" needs a CUDA device.
-        expected: s_c of the clean image by the model itself, to hold the graph's against.
+        expected: s_c of the clean image by the model itself, which the graph's must equal.
 
     Raises:
         SettingsError: a precision that the device or the model cannot do.
@@ -83,10 +83,10 @@ def scorer_for(
 
 
 def graph_of(model: SegmentationModel, image: Image) -> Graph | str:
-    """The model as a graph that is checked for images of this size; or why it cannot be one.
+    """The model as a graph that is checked for images of this size; or why no graph can stand for it.
 
-    It is traced anew where the model has changed. A verdict holds for one size of images. Each of the first four costs
-    20 to 45 model passes, each further one 10 to 22.
+    It is traced anew where the model has changed. A check holds for a single size of images. The checks of the first
+    four sizes cost 20 to 45 model passes each, later checks 10 to 22.
     """
     state = _state(model)
     traced = _TRACED.get(model)
@@ -106,13 +106,13 @@ def graph_of(model: SegmentationModel, image: Image) -> Graph | str:
 
 @torch.inference_mode()
 def _state(model: SegmentationModel) -> Any:
-    """Changes when a weight does (each tensor times 2 + sin i), a module's settings, or its hooks."""
-    tensors = [one.detach().flatten() for one in (*model.module.parameters(), *model.module.buffers())]
-    longest = max((len(one) for one in tensors), default=0)
+    """A value that changes with any weight (by sums of each tensor times 2 + sin i), module setting or hook."""
+    tensors = [tensor.detach().flatten() for tensor in (*model.module.parameters(), *model.module.buffers())]
+    longest = max((len(tensor) for tensor in tensors), default=0)
     factors = torch.arange(longest, dtype=torch.float32, device=model.device).sin_().add_(2)  # neighbours differ
-    products = [one.to(factors) @ factors[: len(one)] for one in tensors]
-    sums = [str(one) for one in torch.stack(products).tolist()] if products else []  # as text NaN equals itself
-    hooks = [(len(one._forward_hooks), len(one._forward_pre_hooks)) for one in model.module.modules()]
+    products = [tensor.to(factors) @ factors[: len(tensor)] for tensor in tensors]
+    sums = [str(total) for total in torch.stack(products).tolist()] if products else []  # as text NaN equals itself
+    hooks = [(len(part._forward_hooks), len(part._forward_pre_hooks)) for part in model.module.modules()]
     return sums, repr(model.module), hooks, model.mean, model.std, model.head, model.device
 
 
@@ -123,28 +123,28 @@ def _verdict(model: SegmentationModel, traced: _Traced, image: Image) -> str:
             with model.evaluating():
                 traced.graph = Graph(model.module, image[None])
         graph, thorough = traced.graph, len(traced.verdicts) < THOROUGH
-        found = _difference(model, graph, image, thorough)
-        if found and graph.row_weights:  # the model may amplify the rounding of `winograd`
-            graph.winograd = False
+        difference = _difference(model, graph, image, thorough)
+        if difference and graph.uses_winograd:  # the model may amplify its rounding
+            graph.allow_winograd(False)
             if _difference(model, graph, image, thorough):
-                graph.winograd = True
+                graph.allow_winograd(True)
             else:
-                graph.row_weights.clear()
-                found = ""
+                difference = ""
     except (Exception, SystemExit) as error:  # tracing can fail in any way that the user's code can, and so can a graph
         if isinstance(error, SampleError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
             raise
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-    return found
+    return difference
 
 
 @torch.inference_mode()
 def _difference(model: SegmentationModel, graph: Graph, image: Image, thorough: bool) -> str:
-    """In which way the graph differs from the model on images of this size; "" where it does not.
+    """How the graph differs from the model on images of this size; "" where it does not.
 
-    Noise, a constant image as baselines are, and a nearly constant one; a part of the image as the target, of which the
-    graph computes what it reads, and all of it. Of each image two copies are altered in a box and go through windows,
-    and the image itself goes through whole. If not `thorough`, the first two images with a part as the target.
+    The images are noise, a constant image (baselines are constant) and a nearly constant image. The target is a part of
+    the image, of which the graph computes only what it reads; then, on noise, all of it. Two copies of each image are
+    altered in a box and scored by windows; the image itself is scored as a whole. The short check, if not `thorough`,
+    is on the first two images.
     """
     height, width = image.shape[1:]
     noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(0)).to(image.device)
@@ -162,37 +162,40 @@ def _difference(model: SegmentationModel, graph: Graph, image: Image, thorough: 
     ]
     for words, base, region in cases if thorough else cases[:2]:
         images = base.repeat(3, 1, 1, 1)
-        for one, (top, left), (bottom, right) in zip(images[:2], start, stop, strict=True):
-            one[:, top:bottom, left:right] = 1 - noise[:, top:bottom, left:right]
-        expected = torch.cat([model.logits(one[None]) for one in images])
+        for copy, (top, left), (bottom, right) in zip(images[:2], start, stop, strict=True):
+            copy[:, top:bottom, left:right] = 1 - noise[:, top:bottom, left:right]
+        expected = torch.cat([model.logits(altered[None]) for altered in images])
         scorer = IncrementalScorer(model, graph, base, region, 0)
-        found = torch.cat([scorer.logits(images[:2], (start, stop)), scorer.logits(images[2:])])
-        differ = _differ(model, images, region, expected, found)
-        if differ:
-            return f"{OTHERWISE.format(words)} at {height} x {width}: {differ}"
+        logits = torch.cat([scorer.logits(images[:2], (start, stop)), scorer.logits(images[2:])])
+        excess = _excess(model, images, region, expected, logits)
+        if excess:
+            return f"{OTHERWISE.format(words)} at {height} x {width}: {excess}"
     return ""
 
 
-def _differ(
+def _excess(
     model: SegmentationModel,
     images: Float[Tensor, "B 3 H W"],
     region: Mask,
     expected: Float[Tensor, "B C H W"],
-    found: Float[Tensor, "B C h w"],
+    logits: Float[Tensor, "B C h w"],
 ) -> str:
-    """What is too far from the model's: the score of a class, or a logit beyond what the memory's order alone does.
+    """Which scores or logits of a graph are too far from the model's; "" where none are.
+
+    Rounding may move logits as far as it moves the model's own when only their order in memory changes.
 
     Args:
-        found: the graph's logits, on the box around the region.
+        expected: the model's logits of whole images.
+        logits: the graph's, on the box around the region.
     """
     rows, columns, pixels = extent(region)
     expected = expected[:, :, rows, columns]
-    score = float((_scores(found, pixels) - _scores(expected, pixels)).abs().max())
+    score = float((_scores(logits, pixels) - _scores(expected, pixels)).abs().max())
     if not score <= TOLERANCE:
         return f"scores differ by {score:.0e}"
-    error, allowed = float((found - expected).abs().max()), TOLERANCE * max(1, float(expected.abs().max()))
+    error, allowed = float((logits - expected).abs().max()), TOLERANCE * max(1, float(expected.abs().max()))
     if error > allowed:
-        ordered = [model.logits(one[None].contiguous(memory_format=torch.channels_last)) for one in images]
+        ordered = [model.logits(image[None].contiguous(memory_format=torch.channels_last)) for image in images]
         own = float((torch.cat(ordered)[:, :, rows, columns] - expected).abs().max())
         if error > REPRODUCIBLE * own:
             return f"logits differ by {error:.0e}, those of the model itself with channels last by {own:.0e}"

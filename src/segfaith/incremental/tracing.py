@@ -1,4 +1,4 @@
-"""A module as a traced graph, past what its `forward` asks of sizes."""
+"""Traces a module. What its `forward` asks of sizes is answered as for the image that it is traced with."""
 
 from collections.abc import Iterator
 from copy import deepcopy
@@ -27,13 +27,14 @@ def trace(module: nn.Module, image: Float[Tensor, "1 3 H W"]) -> nn.Module:
 
 
 def _copy(module: nn.Module) -> nn.Module:
-    """A copy also of a module that keeps maps of an earlier pass together with their graph."""
-    kept = (one for part in module.modules() for one in tree_leaves(list(vars(part).values())))
-    return deepcopy(module, {id(one): one.detach() for one in kept if isinstance(one, Tensor) and not one.is_leaf})
+    """A copy of a module, also where it keeps maps of an earlier pass, which torch does not copy."""
+    kept = (value for part in module.modules() for value in tree_leaves(list(vars(part).values())))
+    maps = [value for value in kept if isinstance(value, Tensor) and not value.is_leaf]
+    return deepcopy(module, {id(value): value.detach() for value in maps})
 
 
 class _Tracer(fx.Tracer):
-    """Knows the sizes of all maps, by running what was traced on tensors without values, once it is asked for one."""
+    """Knows the size of every map. Once a size is asked for, it runs the traced nodes on tensors without values."""
 
     def __init__(self, module: nn.Module, image: Tensor) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ class _Tracer(fx.Tracer):
         self.running = False
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """The truth of what follows from sizes; that of a map's values is refused as ever."""
+        """The truth of a condition on sizes. A condition on a map's values is refused, as by any tracer."""
         value = self._value(obj.node)
         return super().to_bool(obj) if isinstance(value, Tensor) else bool(value)
 
@@ -61,7 +62,7 @@ class _Tracer(fx.Tracer):
         return forward(*args, **kwargs) if self.running else super().call_module(m, forward, args, kwargs)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        """As above."""
+        """Nor are parameters."""
         return attr_val if self.running else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def _value(self, node: fx.Node) -> Any:
@@ -69,9 +70,9 @@ class _Tracer(fx.Tracer):
         try:
             if self.sizes is None:
                 self.sizes = fx.Interpreter(deepcopy(self.module).to("meta"), graph=node.graph)
-            for one in node.graph.nodes:
-                if one not in self.known:
-                    self.known[one] = self.image if one.op == "placeholder" else self._run(self.sizes, one)
+            for each in node.graph.nodes:
+                if each not in self.known:
+                    self.known[each] = self.image if each.op == "placeholder" else self._run(self.sizes, each)
         finally:
             self.running = False
         return self.known[node]

@@ -7,7 +7,6 @@ Rows of a dilated kernel fall into as many separate images as its dilation.
 """
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from segfaith.incremental.windows import Kernel, Pairs
@@ -20,44 +19,45 @@ FILTERS = torch.tensor(
 CHANNELS = 256
 """Fewer channels, in or out, do not pay for the sums before and after the products."""
 MOST = 0.6
-"""Nor does a share of the products above this, where rows do not fill blocks of four."""
+"""Nor do they pay where more than this share of the products is left, since rows do not fill blocks of four."""
 
 
-def pays(module: nn.Conv2d, kernel: Kernel, size: Pairs) -> bool:
-    """Whether a convolution with `size` outputs is faster this way on a CPU."""
-    if module.groups > 1 or kernel.stride.max() > 1 or kernel.size.tolist() != [3, 3]:
+def pays(kernel: Kernel, weight: Tensor, groups: int, size: Pairs) -> bool:
+    """Whether a convolution with `size` outputs is faster by these products than by the plain sum."""
+    if groups > 1 or kernel.stride.max() > 1 or kernel.size.tolist() != [3, 3]:
         return False
-    if min(module.in_channels, module.out_channels) < CHANNELS or module.weight.device.type != "cpu":
+    if min(weight.shape[:2]) < CHANNELS or weight.device.type != "cpu":
         return False
     dilation, rows = int(kernel.dilation[0]), int(size[0])
     return 2 * dilation * _blocks(rows, dilation) <= MOST * rows
 
 
 def _blocks(rows: int, dilation: int) -> int:
-    """Blocks of four outputs in each of the images into which `rows` outputs fall."""
+    """How many blocks of four outputs each image has; `rows` outputs fall into as many images as the dilation."""
     return -(-rows // (4 * dilation))
 
 
 def transformed(weight: Tensor) -> list[Tensor]:
     """The six kernels (K, C, 1, 3) of weights (K, C, 3, 3)."""
-    kernels = torch.einsum("ir,kcrs->ikcs", FILTERS, weight.double()).to(weight.dtype)
-    return [one[:, :, None].contiguous(memory_format=torch.channels_last) for one in kernels]
+    products = torch.einsum("ir,kcrs->ikcs", FILTERS, weight.double()).to(weight.dtype)
+    return [factors[:, :, None].contiguous(memory_format=torch.channels_last) for factors in products]
 
 
 def convolve_rows(
-    kernel: Kernel, kernels: list[Tensor], bias: Tensor | None, data: Tensor, padding: tuple[int, int], size: Pairs
+    kernel: Kernel, row_weights: list[Tensor], bias: Tensor | None, data: Tensor, padding: Pairs, size: Pairs
 ) -> Tensor:
     """The convolution with stride 1 and `size` outputs.
 
     Args:
-        kernels: from `transformed`.
+        row_weights: from `transformed`.
         data: (B, C, H, W); without a copy where channels are last in memory.
         padding: rows and columns of zeros on each side.
     """
     dilation, (images, channels, height, width) = int(kernel.dilation[0]), data.shape
+    above, beside = padding.tolist()
     blocks = _blocks(int(size[0]), dilation)
-    below = (4 * blocks + 2) * dilation - padding[0] - height
-    padded = F.pad(data.permute(0, 2, 3, 1), (0, 0, 0, 0, padding[0], below))
+    below = (4 * blocks + 2) * dilation - above - height
+    padded = F.pad(data.permute(0, 2, 3, 1), (0, 0, 0, 0, above, below))
     rows = padded.reshape(images, 4 * blocks + 2, dilation, width, channels)
     x = [rows[:, first : first + 4 * blocks - 3 : 4] for first in range(6)]
     even, odd = torch.add(x[4], x[2], alpha=-4), torch.add(x[3], x[1], alpha=-4)
@@ -72,14 +72,14 @@ def convolve_rows(
     ]
     products = [
         F.conv2d(
-            one.reshape(images, blocks * dilation, width, channels).permute(0, 3, 1, 2),
+            block_rows.reshape(images, blocks * dilation, width, channels).permute(0, 3, 1, 2),
             weight,
-            padding=(0, padding[1]),
+            padding=(0, beside),
             dilation=(1, int(kernel.dilation[1])),
         ).permute(0, 2, 3, 1)
-        for one, weight in zip(inputs, kernels, strict=True)
+        for block_rows, weight in zip(inputs, row_weights, strict=True)
     ]
-    m = [one.reshape(images, blocks, dilation, *one.shape[2:]) for one in products]
+    m = [product.reshape(images, blocks, dilation, *product.shape[2:]) for product in products]
     inner, inner_odd, outer, outer_odd = m[1] + m[2], m[1] - m[2], m[3] + m[4], m[3] - m[4]
     result = data.new_empty(images, blocks, 4, *m[0].shape[2:])
     torch.add(m[0] + inner, outer, out=result[:, :, 0])

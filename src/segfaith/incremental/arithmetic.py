@@ -1,0 +1,77 @@
+"""How operations compute: what a node is a function of, and the exact arithmetic.
+
+An arithmetic says what windows hold, and how operations compute with that. There are two with the same methods: `Exact`
+and `differences.Differences`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from segfaith.incremental.convolution import Convolution
+from segfaith.incremental.windows import Box, Pairs, Windows, view
+from segfaith.types import Float, Tensor
+
+Values = dict[fx.Node, Any]
+"""A value for each node: maps as `Windows` or tensors, and whatever else nodes give."""
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """What a node computes, on the features themselves.
+
+    Attributes:
+        call: from plain values of the nodes that it reads, maps as tensors.
+        linear: whether it does to differences of maps what it does to maps.
+        limits: between which values it clamps its input, if it does that; the upper limit may be None.
+        fill: what stands outside the maps that it reads.
+        gives_map: whether its result is a map.
+    """
+
+    node: fx.Node
+    call: Callable[[Values], Any]
+    linear: bool = False
+    limits: tuple[float, float | None] | None = None
+    fill: float = 0.0
+    gives_map: bool = True
+
+    def __call__(self, inputs: Values) -> Any:
+        """The result for these inputs; of windows, what they hold."""
+        return self.call({node: value.data if isinstance(value, Windows) else value for node, value in inputs.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """The arithmetic whose windows hold the features themselves, in float32.
+
+    Attributes:
+        clean: every node's value for the clean image; None where the windows of the images are whole images.
+    """
+
+    clean: Values | None
+
+    def enter(self, image: fx.Node, images: Windows) -> Windows:
+        """What the first layers read of altered images: here the images."""
+        return images
+
+    def view(self, node: fx.Node, windows: Windows, start: Pairs, size: Pairs, fill: float = 0.0) -> Tensor:
+        """What the maps of a node hold at other windows (see `windows.view`), by the clean features outside `windows`.
+
+        Args:
+            fill: the feature that stands outside the map.
+        """
+        return view(windows, None if self.clean is None else self.clean[node], start, size, fill)
+
+    def convolution(self, exact: Convolution) -> Convolution:
+        """The convolution to apply to what windows hold: here the layer's own."""
+        return exact
+
+    def apply(self, function: Function, inputs: Values, start: Pairs) -> Any:
+        """What the node's windows at `start` hold, or its value where that is not a map, from its inputs."""
+        return function(inputs)
+
+    def leave(self, output: fx.Node, windows: Windows, box: Box) -> Float[Tensor, "B C h w"]:
+        """The features themselves in a box of the last map, float32."""
+        return self.view(output, windows, box.starts(len(windows.data)), box.size)

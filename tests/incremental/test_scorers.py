@@ -1,0 +1,146 @@
+"""Incremental and plain scores against the one-by-one loop, over a zoo of models."""
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from exactness import SIZES, TIGHT, check_exact, check_exact_on, photograph, target
+from torch import nn
+
+import zoo
+from drops import evidence, loop, single
+from segfaith.data.images import load_image
+from segfaith.evidence.regions import Regions
+from segfaith.incremental.graph import Graph
+from segfaith.incremental.scorers import IncrementalScorer, PlainScorer
+from segfaith.incremental.scoring import graph_of, scorer_for
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.scores import BatchSize, score_images
+from toys import plain
+
+
+@pytest.mark.parametrize("name", zoo.TRACED)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_traced_models_score_as_the_loop(name: str, size: tuple[int, int]) -> None:
+    model = plain(zoo.randomised(zoo.TRACED[name]()))
+    largest = [check_exact(model, size, kind, IncrementalScorer) for kind in ("patch", "scattered")]
+    assert max(largest) > 1e-3
+
+
+@pytest.mark.parametrize("name", zoo.UNTRACED | zoo.EITHER)
+def test_models_that_a_graph_cannot_follow_score_as_the_loop(name: str) -> None:
+    """What cannot be traced, and what a trace would get wrong, goes through the module itself."""
+    model = plain(zoo.randomised({**zoo.UNTRACED, **zoo.EITHER}[name]()))
+    expected = PlainScorer if name in zoo.UNTRACED else None
+    if name == "Counting":
+        image, region = photograph((37, 53)), target((37, 53), "patch")
+        assert type(scorer_for(model, image, region, 2)) is PlainScorer, "its first call is the traced one"
+    assert max(check_exact(model, (37, 53), kind, expected) for kind in ("patch", "scattered")) > 1e-3
+
+
+def test_switches_choose_the_plain_path() -> None:
+    model = plain(zoo.randomised(zoo.plain_cnn()))
+    image, region = photograph((16, 16)), target((16, 16), "patch")
+    assert type(scorer_for(model, image, region, 1)) is IncrementalScorer
+    model.incremental = False
+    assert type(scorer_for(model, image, region, 1)) is PlainScorer
+    assert check_exact(model, (16, 16), "patch", PlainScorer) > 1e-3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_graph_serves_images_of_all_sizes_and_regions_of_all_shapes(seed: int) -> None:
+    """Which size came first does not matter; regions of one pixel and of the whole image."""
+    model = plain(zoo.randomised(zoo.aspp(), seed))
+    largest = 0.0
+    for size in [(24, 40), (53, 31), (24, 40)]:
+        image = photograph(size, seed)
+        for rows, columns in [((0, 1), (0, 1)), ((size[0] - 1, size[0]), (3, 4)), ((0, size[0]), (0, size[1]))]:
+            region = torch.zeros(size, dtype=torch.bool)
+            region[slice(*rows), slice(*columns)] = True
+            assert type(scorer_for(model, image, region, 1)) is IncrementalScorer
+            drops = loop(model, image, region, 1, 4)
+            np.testing.assert_allclose(evidence(model, image, region, 1, Regions(4)), drops, rtol=0, atol=TIGHT)
+            largest = max(largest, np.abs(drops).max())
+    assert largest > 1e-3
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)])
+def test_a_target_that_reads_only_padding_has_a_constant_score(corner: tuple[int, int]) -> None:
+    """And one at the border between padding and image does not."""
+    model, size = plain(zoo.randomised(zoo.overpadded())), (16, 20)
+    image, region = photograph(size), torch.zeros(size, dtype=torch.bool)
+    region[corner] = True
+    assert type(scorer_for(model, image, region, 1)) is IncrementalScorer
+    assert check_exact_on(model, image, region, 1, 4) < 1e-6
+    region[5, 5] = True
+    assert check_exact_on(model, image, region, 1, 4) > 1e-3
+
+
+@pytest.mark.parametrize("operator", ["zero", "blur", "noise"])
+def test_other_operators_alter_no_more_than_their_cell(operator: str) -> None:
+    model = plain(zoo.randomised(zoo.residual()))
+    image, region = photograph((32, 32)), target((32, 32), "patch")
+    asked = Regions(4, operator)
+    fast = evidence(model, image, region, 1, asked)
+    model.incremental = False
+    slow = evidence(model, image, region, 1, asked)
+    np.testing.assert_allclose(fast, slow, rtol=0, atol=TIGHT)
+    assert np.abs(slow).max() > 1e-3
+
+
+def test_boxes_may_be_larger_than_what_was_altered() -> None:
+    """And of different sizes in one batch, at every border."""
+    model, size = plain(zoo.randomised(zoo.odd_kernels())), (30, 26)
+    image, region = photograph(size), target(size, "scattered")
+    rng = np.random.default_rng(4)
+    start = np.stack([rng.integers(0, n - 1, 12) for n in size], 1)
+    stop = np.stack([rng.integers(start[:, axis] + 1, n + 1) for axis, n in enumerate(size)], 1)
+    start[0], stop[0] = (0, 0), size
+    start[1], stop[1] = (size[0] - 1, size[1] - 1), size
+    images = image.repeat(12, 1, 1, 1)
+    for one, (top, left), (bottom, right) in zip(images, start, stop, strict=True):
+        one[:, top : (top + bottom + 1) // 2, left:right] = 0.9
+    scorer = scorer_for(model, image, region, 3)
+    assert isinstance(scorer, IncrementalScorer)
+    expected = np.array([single(model, one, region, 3) for one in images])
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(scorer.score(images, (start, stop)).numpy(), expected, rtol=0, atol=TIGHT)
+    for batch in (1, 5):
+        got = score_images(scorer.score, lambda numbers: images[numbers], 12, BatchSize(batch), (start, stop))
+        np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=TIGHT)
+
+
+@pytest.mark.realdata
+def test_a_trained_model_scores_as_the_loop(trained_model: SegmentationModel, shared: Any) -> None:
+    """With its one large 3 x 3 convolution by Winograd."""
+    for file in sorted((shared / "voc").rglob("JPEGImages/*.jpg")):
+        image = load_image(file, 112)
+        labels = trained_model.logits(image[None])[0].argmax(0)
+        if 500 < int((labels > 0).sum()) < 6000:
+            break
+    class_index = int(torch.bincount(labels[labels > 0]).argmax())
+    region = labels == class_index
+    drops = loop(trained_model, image, region, class_index, 7)
+    score = single(trained_model, image, region, class_index)
+    assert type(scorer_for(trained_model, image, region, class_index, expected=score)) is IncrementalScorer
+    graph = graph_of(trained_model, image)
+    assert isinstance(graph, Graph)
+    assert sum(convolution.row_weights is not None for convolution in graph.convolutions.values()) == 1
+    assert np.abs(drops).max() > 0.01
+    got = evidence(trained_model, image, region, class_index, Regions(7))
+    np.testing.assert_allclose(got, drops, rtol=0, atol=TIGHT)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_scores_as_the_loop() -> None:
+    model, size = plain(zoo.randomised(nn.Sequential(zoo.unit(3, 8, stride=2), zoo.head()))), (24, 24)
+    model.compile = True
+    image, region = photograph(size), target(size, "patch")
+    assert type(scorer_for(model, image, region, 1)) is PlainScorer
+    got = evidence(model, image, region, 1, Regions(3), batch=9)
+    model.compile = False
+    drops = loop(model, image, region, 1, 3)
+    assert np.abs(drops).max() > 1e-3
+    np.testing.assert_allclose(got, drops, rtol=0, atol=1e-5)

@@ -13,7 +13,7 @@ from segfaith.benchmark.forecast import Pace, pace
 from segfaith.benchmark.settings import make_settings
 from segfaith.evidence import gradient
 from segfaith.incremental.graph import Graph
-from segfaith.incremental.graph import Plan as GraphPlan
+from segfaith.incremental.plan import WindowPlan
 
 FOUR = ["gpa", "ega", "ria", "dea"]
 OWN = """
@@ -41,7 +41,7 @@ class Counter:
         self.module = self.graph = 0
         self._count(monkeypatch, model, "forward", "module", lambda module, images: len(images))
         self._count(monkeypatch, Graph, "clean", "graph", lambda graph, image: 1)
-        self._count(monkeypatch, GraphPlan, "evaluate", "graph", lambda plan, windows, values: len(windows.data))
+        self._count(monkeypatch, WindowPlan, "evaluate", "graph", lambda plan, windows, arithmetic: len(windows.data))
         for place in (forecast, gradient):
             monkeypatch.setattr(place, "clock", lambda device: float(self.module + self.graph))
 

@@ -28,7 +28,7 @@ from segfaith.benchmark.plan import passes_per_sample
 from segfaith.benchmark.settings import EvaluationSettings, make_settings
 from segfaith.errors import SettingsError
 from segfaith.incremental.graph import Graph
-from segfaith.incremental.graph import Plan as GraphPlan
+from segfaith.incremental.plan import WindowPlan
 from segfaith.results.records.runs import read_run
 from segfaith.scores import BatchSize
 
@@ -315,7 +315,7 @@ def test_passes_of_a_traced_model_are_those_announced(
     first, second = (prepared.plan.dataset.load(sample_id, 32) for sample_id in prepared.plan.ids)
     executors.run_sample(prepared, first.id, lambda: first, BatchSize(8))
     images = {"module": 0, "clean": 0, "altered": 0}
-    forward, clean, evaluate = type(prepared.model.module).forward, Graph.clean, GraphPlan.evaluate
+    forward, clean, evaluate = type(prepared.model.module).forward, Graph.clean, WindowPlan.evaluate
 
     def count(name: str, images_of: Callable[..., int], function: Callable[..., Any]) -> Callable[..., Any]:
         def counting(*arguments: Any) -> Any:
@@ -327,7 +327,7 @@ def test_passes_of_a_traced_model_are_those_announced(
     monkeypatch.setattr(type(prepared.model.module), "forward", count("module", lambda module, x: len(x), forward))
     monkeypatch.setattr(Graph, "clean", count("clean", lambda graph, image: 1, clean))
     monkeypatch.setattr(
-        GraphPlan, "evaluate", count("altered", lambda plan, windows, values: len(windows.data), evaluate)
+        WindowPlan, "evaluate", count("altered", lambda plan, windows, arithmetic: len(windows.data), evaluate)
     )
     result = executors.run_sample(prepared, second.id, lambda: second, BatchSize(8))
     assert {row["status"] for row in result.records} == {"ok"}

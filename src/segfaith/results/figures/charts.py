@@ -101,6 +101,8 @@ def tradeoff(values: pd.DataFrame, faithfulness: str = "tdd_gain", labels: Mappi
     return figure
 
 
+BESIDE = 0.012
+"""Between intervals of neighbouring methods, in k."""
 KINDS = {"target_deletion": "TDD", "off_deletion": "ODD", "insertion": "insertion gain"}
 
 
@@ -108,8 +110,8 @@ KINDS = {"target_deletion": "TDD", "off_deletion": "ODD", "insertion": "insertio
 def curves(means: pd.DataFrame, labels: Mapping[str, str] = NAMES) -> Figure:
     """Deletion and insertion over k, a panel per kind: see `curves.curve_means`.
 
-    The 95 % intervals of methods under test are bands with edges; controls have none. A band is cut where it leaves
-    the range of the means by more than a third.
+    The 95 % intervals of methods under test are upright bars, moved a little sideways so that they stand beside each
+    other; controls have none. Bars are cut where they leave the range of the means by more than a third.
 
     Args:
         means: as `curves.curve_means` gives them, of one data set.
@@ -127,10 +129,11 @@ def curves(means: pd.DataFrame, labels: Mapping[str, str] = NAMES) -> Figure:
     look = looks(method_order(means["method"]))
     figure = canvas(FULL_WIDTH, 2.3)
     for panel, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        own = [name for name in look if not is_control(name)]
         for name, mark in look.items():
             part = means[(means["kind"] == kind) & (means["method"] == name)].sort_values("k")
-            if not is_control(name):
-                _band(panel, part, mark.colour)
+            if name in own:
+                _intervals(panel, part, mark.colour, own.index(name) - (len(own) - 1) / 2)
             panel.plot(
                 part["k"], part["value"], color=mark.colour, marker=mark.marker, linestyle=mark.line, markersize=3.5
             )
@@ -198,13 +201,10 @@ def randomisation(
     return figure
 
 
-def _band(axes: Axes, part: pd.DataFrame, colour: str) -> None:
-    """The intervals of one curve as a faint area with edges."""
+def _intervals(axes: Axes, part: pd.DataFrame, colour: str, place: float) -> None:
+    """The intervals of one curve as bars; `place` is how many bars they stand to the right of k."""
     known = part.dropna(subset=["low", "high"])
-    if len(known) > 1:
-        axes.fill_between(known["k"], known["low"], known["high"], color=colour, alpha=0.1, linewidth=0)
-        for end in ("low", "high"):
-            axes.plot(known["k"], known[end], color=colour, linewidth=0.5, alpha=0.7)
+    axes.vlines(known["k"] + BESIDE * place, known["low"], known["high"], colors=colour, linewidth=0.9, alpha=0.75)
 
 
 def _heights(part: pd.DataFrame) -> tuple[float, float]:

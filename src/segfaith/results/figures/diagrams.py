@@ -139,8 +139,9 @@ def ranks(
             _bump(panel, tables[over], methods, labels)
             sentence = (agreement or {}).get(metric, {}).get(over, "")
             name = {"occlusion": "occlusion operator"}.get(over, over)
-            panel.set_xlabel(f"{name}\nKendall's {sentence}" if sentence else name)
-            panel.set_ylabel(f"rank by {METRICS[metric].label} (1 = best)")
+            panel.set_xlabel(name)
+            panel.set_title(f"Kendall's {sentence}" if sentence else "", fontsize=7)
+            panel.set_ylabel(f"rank by {METRICS[metric].label}")
     return figure
 
 

@@ -114,8 +114,8 @@ def _curves(part: DataAnalysis) -> Drawing:
     means = _of(part.curve_means, shown_methods(part))
     caption = (
         "Deletion and insertion over k, under the first occlusion operator: drops are pooled over images (sum of drops "
-        f"over sum of s), insertion gains are means; {_span(means['n'])} images entered a point. Bands with edges are "
-        f"95 % intervals of the methods under test; there are none below {LEAST_IMAGES} images."
+        f"over sum of s), insertion gains are means; {_span(means['n'])} images entered a point. Upright bars "
+        f"are 95 % intervals of the methods under test, side by side; there are none below {LEAST_IMAGES} images."
     )
     labels = cases.method_labels(part.runs)
     return _drawing(part, "curves", caption, lambda: charts.curves(means, labels), [VARIANTS])

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,10 @@ from segfaith.results.statistics.cases import Case, Choice
 
 MOST_MAPS = 6
 """Maps in a row of a gallery: with the image, seven columns."""
-OUTLINES = "The target is outlined in white, planted evidence in cyan, what the model predicts in dashes of yellow"
+OUTLINES = (
+    "The target is outlined in white; where they were kept, planted evidence is outlined in cyan and the model's "
+    "prediction in dashes of yellow"
+)
 
 Array = NDArray[np.float64]
 
@@ -97,11 +101,16 @@ def gallery(choice: Choice, methods: Sequence[str], labels: Mapping[str, str] = 
     images = [_read(case.folder / "image.png") for case in choice.cases]
     columns, aspects = 1 + len(shown), [image.shape[1] / image.shape[2] for image in images]
     side = min((FULL_WIDTH - 0.7) / columns, 1.5)
-    figure = canvas(FULL_WIDTH, sum(side * aspect + 0.28 for aspect in aspects) + 0.2)
+    figure = canvas(FULL_WIDTH, sum(side * aspect + 0.32 for aspect in aspects) + 0.2)
     grid = figure.subplots(len(images), columns, squeeze=False, gridspec_kw={"height_ratios": aspects})
     for axes, case, image in zip(grid, choice.cases, images, strict=True):
         region = _mask(case, "target.png")
-        _tile(axes[0], _outlined(case, image), f"s = {float(case.record['s'].dropna().iloc[0]):.2f}\n{case.why}")
+        score = f"s = {float(case.record['s'].dropna().iloc[0]):.2f}"
+        _tile(
+            axes[0],
+            _outlined(case, image),
+            "\n".join([score, *wrap(case.why.replace("$", r"\$"), max(12, int(side * 18)))]),
+        )
         axes[0].set_ylabel(literal(case.title), fontsize=7)
         for panel, name in zip(axes[1:], shown, strict=True):
             _map_tile(panel, case, name, image, region)

@@ -97,8 +97,15 @@ def _differences(axes: Axes, test: Friedman, inches: float, labels: Mapping[str,
         axes.plot([rank, rank, edge], [0, depth, depth], color=mark.colour, linewidth=0.9)
         axes.plot([rank], [depth], marker=mark.marker, color=mark.colour, markersize=4.5, clip_on=False)
         label = literal(labels.get(name, name))
-        words = f" {label}  {rank:.2f} " if left else f" {rank:.2f}  {label} "
-        axes.text(edge, depth, words, ha="right" if left else "left", va="center", fontsize=7)
+        axes.annotate(
+            f"{label} {rank:.2f}" if left else f"{rank:.2f} {label}",
+            (edge, depth),
+            (-3 if left else 3, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+            fontsize=7,
+        )
 
 
 @rc_context(STYLE)

@@ -29,8 +29,9 @@ from segfaith.results.statistics.summary import TABLE_METRICS
 
 LOGARITHMIC = 30
 """An axis is logarithmic where its positive values span more than this factor."""
-FAR = 3.0
-"""A value further than this many interquartile ranges from the quartiles is beyond the axis."""
+FAR, FEW = 3.0, 0.1
+"""Values further than `FAR` interquartile ranges from the quartiles are beyond the axis, if they are one or `FEW`, as
+a share of all."""
 Span = tuple[float, float]
 
 
@@ -75,21 +76,18 @@ def run_dots(
     return figure
 
 
-def reach(values: Sequence[float], *, log: bool = False) -> Span:
-    """The range that a panel shows: of all values, but for those further than 3 interquartile ranges from the
-    quartiles, where leaving them out halves the range at least.
+def reach(values: Sequence[float]) -> Span:
+    """The range that a panel shows: that of all values, or without the few that lie far beyond the others where this
+    halves it at least.
 
     Args:
         values: at least one; NaN are left out.
-        log: whether distances are those of logarithms.
     """
     known = np.array([value for value in values if not isnan(value)])
-    scaled = np.log(known) if log else known
-    low, high = np.percentile(scaled, (25, 75))
-    near = known[(scaled >= low - FAR * (high - low)) & (scaled <= high + FAR * (high - low))]
-    kept = scaled[np.isin(known, near)]
-    cut = len(near) > 1 and 0 < np.ptp(kept) <= np.ptp(scaled) / 2
-    chosen = near if cut else known
+    low, high = np.percentile(known, (25, 75))
+    near = known[(known >= low - FAR * (high - low)) & (known <= high + FAR * (high - low))]
+    few = len(known) - len(near) <= max(1, FEW * len(known))
+    chosen = near if few and 0 < np.ptp(near) <= np.ptp(known) / 2 else known
     return float(chosen.min()), float(chosen.max())
 
 
@@ -98,8 +96,7 @@ def _panel(panel: Axes, part: pd.DataFrame, paper: Mapping[str, float], marks: M
     means = {name: float(part.loc[part["method"] == name, "value"].mean()) for name in paper}
     shown = [*part["value"], *paper.values()]
     known = [value for value in shown if not isnan(value)]
-    log = min(known) > 0 and max(known) > LOGARITHMIC * min(known)
-    low, high = reach(shown, log=log)
+    low, high = reach(shown)
     runs = list(marks)
     offsets = np.linspace(-0.22, 0.22, len(runs)) if len(runs) > 1 else np.zeros(1)
     for place, name in enumerate(paper):
@@ -111,23 +108,24 @@ def _panel(panel: Axes, part: pd.DataFrame, paper: Mapping[str, float], marks: M
                 if low <= value <= high:
                     panel.plot([value], [place + offset], ls="", marker=mark.marker, color=mark.colour, markersize=3)
                 else:
-                    beyond[value > high].append(f"{value:.3g}")
+                    beyond[value > high].append(_number(value))
         if low <= means[name] <= high:
             panel.plot([means[name]] * 2, [place - 0.36, place + 0.36], color="black", linewidth=1.1)
         elif not isnan(means[name]) and len(own) > 1:
-            beyond[means[name] > high].append(f"mean {means[name]:.3g}")
+            beyond[means[name] > high].append(f"mean {_number(means[name])}")
         if low <= paper[name] <= high:
             panel.add_line(_diamond([paper[name]], [place]))
         elif not isnan(paper[name]):
-            beyond[paper[name] > high].append(f"paper {paper[name]:.3g}")
+            beyond[paper[name] > high].append(f"paper {_number(paper[name])}")
         for up, words in beyond.items():
             if words:
                 _arrow(panel, place, words, up=up)
-    _scale(panel, known, (low, high), log=log)
+    _scale(panel, known, (low, high))
 
 
-def _scale(panel: Axes, known: Sequence[float], shown: Span, *, log: bool) -> None:
+def _scale(panel: Axes, known: Sequence[float], shown: Span) -> None:
     """The axis of one metric, with room for arrows on the sides where it is cut."""
+    log = shown[0] > 0 and shown[1] > LOGARITHMIC * shown[0]
     low, high = np.log(shown) if log else np.array(shown)
     air = (high - low) * 0.12 or 0.05 * abs(high) or 0.05
     left = low - air * (1 if min(known) >= shown[0] else 5)
@@ -142,8 +140,10 @@ def _scale(panel: Axes, known: Sequence[float], shown: Span, *, log: bool) -> No
 
 
 def _arrow(panel: Axes, place: int, words: Sequence[str], *, up: bool) -> None:
-    """An arrow at the edge of a panel, and beside it the values that lie beyond: at most two, then their number."""
-    text = ", ".join(words) if len(words) <= 2 else f"{len(words)} beyond, {words[-1]}"
+    """An arrow at the edge of a panel, and beside it the values that lie beyond; more than two are counted."""
+    values = [word for word in words if not word.startswith(("mean", "paper"))]
+    runs = values if len(values) <= 2 else [f"{len(values)} runs"]
+    text = ", ".join([*runs, *words[len(values) :]])
     panel.annotate(
         text,
         (1.0 if up else 0.0, place),
@@ -155,6 +155,10 @@ def _arrow(panel: Axes, place: int, words: Sequence[str], *, up: bool) -> None:
         fontsize=5.5,
         arrowprops={"arrowstyle": "->", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "color": "black"},
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:.2g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _diamond(across: Sequence[float], up: Sequence[float], label: str = "") -> Line2D:

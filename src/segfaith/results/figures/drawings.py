@@ -173,8 +173,9 @@ def _rankings(part: DataAnalysis) -> Drawing:
             if row["why"]:
                 remarks.append(f"Kendall's W of {what}: {row['why']}.")
             else:
-                sentence = f"W = {row['w']:.2f}, beyond chance {row['beyond_chance']:.2f}"
-                agreement.setdefault(metric, {})[over] = f"{sentence}, {_p(row['p'])}"
+                beyond = f"{row['beyond_chance']:.2f}".replace("-", "\N{MINUS SIGN}")
+                sentence = f"W = {row['w']:.2f}, beyond chance {beyond}, {_p(row['p'])}"
+                agreement.setdefault(metric, {})[over] = sentence
     caption = (
         "Ranks of the methods (1 = best) under every operator and every k of the evaluation, on the images that have "
         "all of them. Kendall's W is 1 where all settings rank alike; random rankings under m settings give 1 / m, "

@@ -63,9 +63,8 @@ def outlined(image: Any, target: Any, evidence: Any = None, predicted: Any = Non
             pixels[_ring(region, 1)] = colour
     if predicted is not None:
         ring = _ring(_array(predicted).astype(bool), 1)
-        dash = max(2, max(ring.shape) // 40)
-        rows, columns = np.indices(ring.shape)
-        pixels[ring & ((rows + columns) // dash % 2 == 0)] = PREDICTED
+        rows, columns = np.indices(ring.shape) // max(2, max(ring.shape) // 32)
+        pixels[ring & ((rows + columns) % 2 == 0)] = PREDICTED
     return Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
 
 

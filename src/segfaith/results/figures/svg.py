@@ -1,4 +1,4 @@
-"""A figure as SVG that a page inlines: no style sheet, no styles of elements, no ids that clash, and the page's colours.
+"""A figure as SVG that a page inlines: without a style sheet and clashing ids, and in the page's colours.
 
 matplotlib's SVG is parsed and written anew. Styles become presentation attributes, which a strict Content Security
 Policy allows. Text stays text in the page's font. Greys become the page's, so that they follow its colour scheme:

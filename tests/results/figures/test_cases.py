@@ -86,12 +86,10 @@ def test_a_gallery_has_a_row_a_case_and_a_tile_a_method(part: DataAnalysis) -> N
 
 def missing_nothing(part: DataAnalysis) -> DataAnalysis:
     """The analysis with OT abs of DEA so high that every image is a failure."""
-    runs = [
-        replace(
-            run, records=run.records.assign(odd_abs=run.records["odd_abs"].where(run.records["method"] != "dea", 2))
-        )
-        for run in part.runs
-    ]
+    runs = []
+    for run in part.runs:
+        leaks = run.records["odd_abs"].where(run.records["method"] != "dea", 2.0)
+        runs.append(replace(run, records=run.records.assign(odd_abs=leaks)))
     return analyse(runs).parts[0]
 
 

@@ -108,7 +108,8 @@ def test_curves_have_a_panel_a_kind_and_intervals_side_by_side() -> None:
         assert [list(line.get_xdata()) for line in lines] == [[0.2, 0.4]] * 3
         bars = [[path.vertices.round(6).tolist() for path in bars.get_paths()] for bars in axes.collections]
         aside = charts.BESIDE / 2
-        assert bars == [[[[k + move, k - 0.1], [k + move, k + 0.1]] for k in (0.2, 0.4)] for move in (-aside, aside)]
+        expected = [[[[k + move, k - 0.1], [k + move, k + 0.1]] for k in (0.2, 0.4)] for move in (-aside, aside)]
+        np.testing.assert_allclose(bars, expected)
     with pytest.raises(SettingsError, match=r"expected curves over at least two values of k; got 1; measure them with"):
         charts.curves(curve_means((0.2,)))
 

@@ -166,12 +166,14 @@ def test_methods_that_were_asked_for_and_single_runs_reach_the_diagrams(tmp_path
 
 
 def test_own_methods_and_their_labels_are_in_every_gallery(tmp_path: Path) -> None:
-    directory = make_run(tmp_path / "run", maps=24, size=8, methods=("own.py:build", "lime", "random_cells", "mask"))
-    edit_description(directory, lambda about: about["methods"]["own.py:build"].update(label="Ours"))
-    for file in (directory / "maps").glob("*/own.py:build.npy"):
-        assert file.is_file()
+    names = {"gpa": "own.py:build", "ria": "lime"}
+    directory = make_run(tmp_path / "run", maps=24, size=8, methods=(*names, "random_cells", "mask"))
+    edit_description(directory, lambda about: about["methods"].update({"own.py:build": {"label": "Ours"}}))
+    for file in sorted((directory / "maps").glob("*/*.npy")):
+        file.rename(file.with_name(f"{names.get(file.stem, file.stem)}.npy"))
     run = load_run(directory)
-    run = replace(run, records=run.records.assign(odd_abs=0.1))
+    tables = [table.replace({"method": names}) for table in (run.records, run.curves, run.randomisation)]
+    run = replace(run, records=tables[0].assign(odd_abs=0.1), curves=tables[1], randomisation=tables[2])
     part = analyse([run]).parts[0]
     shown = [axes.get_title() for axes in figure(DRAWINGS["success"](part)).axes]
     assert shown[:3] == ["image", "Ours", "lime"]

@@ -70,7 +70,7 @@ def test_the_tradeoff_draws_means_fronts_and_controls() -> None:
         levels = [line.get_ydata() for line in panel.lines if list(line.get_xdata()) == [0, 1]]
         np.testing.assert_allclose(levels, [[0.05, 0.05]])
     assert runtime.get_xscale() == "log"
-    assert [text.get_text() for text in runtime.get_xticklabels()] == ["0.05", "0.1", "0.2", "0.5", "1", "2"]
+    assert [text.get_text() for text in runtime.get_xticklabels()] == ["0.02", "0.05", "0.1", "0.2", "0.5", "1", "2"]
     assert runtime.get_xticks(minor=True).size == 0
     assert runtime.get_ylabel() == "TDD gain \N{UPWARDS ARROW}"
 

@@ -168,12 +168,12 @@ def test_methods_that_were_asked_for_and_single_runs_reach_the_diagrams(tmp_path
 def test_own_methods_and_their_labels_are_in_every_gallery(tmp_path: Path) -> None:
     names = {"gpa": "own.py:build", "ria": "lime"}
     directory = make_run(tmp_path / "run", maps=24, size=8, methods=(*names, "random_cells", "mask"))
-    edit_description(directory, lambda about: about["methods"].update({"own.py:build": {"label": "Ours"}}))
     for file in sorted((directory / "maps").glob("*/*.npy")):
         file.rename(file.with_name(f"{names.get(file.stem, file.stem)}.npy"))
     run = load_run(directory)
     tables = [table.replace({"method": names}) for table in (run.records, run.curves, run.randomisation)]
     run = replace(run, records=tables[0].assign(odd_abs=0.1), curves=tables[1], randomisation=tables[2])
+    run = replace(run, description=run.description | {"methods": {"own.py:build": {"label": "Ours"}}})
     part = analyse([run]).parts[0]
     shown = [axes.get_title() for axes in figure(DRAWINGS["success"](part)).axes]
     assert shown[:3] == ["image", "Ours", "lime"]

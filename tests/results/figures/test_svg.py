@@ -1,6 +1,9 @@
 """Figures inlined in a page: well-formed, without styles, ids of their own, the page's colours, the same bytes."""
 
+from base64 import b64encode
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from browser import browser, opened
 from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.figures.style import COLUMN_WIDTH, FULL_WIDTH, canvas
 from segfaith.results.figures.svg import inline_svg
@@ -70,6 +74,28 @@ def test_the_same_figure_gives_the_same_bytes_and_few_of_them(part: DataAnalysis
         assert inline_svg(drawing.figure, drawing.name, "what it shows") == text
         assert len(text.encode()) < 80_000
     assert sum(len(text.encode()) for text in inlined.values()) < 300_000
+
+
+@pytest.mark.browser
+def test_a_browser_draws_them_under_a_strict_policy(inlined: dict[str, str], tmp_path: Path) -> None:
+    """Nothing is refused, the ink is the page's in either scheme, and clip paths and markers are drawn."""
+    style = ":root { --plot-rule: #888 } @media (prefers-color-scheme: dark) { body { color: #eee; background: #111 } }"
+    digest = b64encode(sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'"
+    head = f'<!doctype html><meta http-equiv="Content-Security-Policy" content="{policy}"><style>{style}</style>'
+    file = tmp_path / "page.html"
+    file.write_text(f"{head}{''.join(inlined.values())}", encoding="utf-8")
+    ink = {"light": "rgb(0, 0, 0)", "dark": "rgb(238, 238, 238)"}
+    with browser() as running:
+        for scheme, colour in ink.items():
+            with opened(running, file, 390, color_scheme=scheme) as seen:
+                assert seen.complaints == []
+                assert seen.requests == [file.resolve().as_uri()]
+                fill = "e => getComputedStyle(e).fill"
+                assert set(seen.page.eval_on_selector_all("svg text", f"all => all.map({fill})")) == {colour}
+                widths = seen.page.eval_on_selector_all("use", "all => all.map(e => e.getBoundingClientRect().width)")
+                assert len(widths) > 100
+                assert max(widths) > 0
 
 
 def test_text_stays_text_at_the_place_of_its_anchor(inlined: dict[str, str]) -> None:

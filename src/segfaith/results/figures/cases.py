@@ -102,7 +102,7 @@ def gallery(choice: Choice, methods: Sequence[str], labels: Mapping[str, str] = 
     columns, aspects = 1 + len(shown), [image.shape[1] / image.shape[2] for image in images]
     side = min((FULL_WIDTH - 0.7) / columns, 1.5)
     notes = [_note(case, max(12, int(side * 18))) for case in choice.cases]
-    below = 0.16 + 0.11 * max(2, *(note.count("\n") + 1 for note in notes))
+    below = 0.1 + 0.11 * max(2, *(note.count("\n") + 1 for note in notes))
     figure = canvas(FULL_WIDTH, sum(side * aspect + below for aspect in aspects) + 0.25)
     grid = figure.subplots(len(images), columns, squeeze=False, gridspec_kw={"height_ratios": aspects})
     for axes, case, image, note in zip(grid, choice.cases, images, notes, strict=True):

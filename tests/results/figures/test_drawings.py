@@ -17,6 +17,7 @@ from segfaith.results.figures.drawing import Drawing
 from segfaith.results.figures.drawings import DRAWINGS, shown_methods
 from segfaith.results.figures.style import LOOKS
 from segfaith.results.records.runs import load_run
+from segfaith.results.records.select import method_labels
 from segfaith.results.statistics import cases
 from segfaith.results.statistics.analysis import DataAnalysis, Options, analyse
 from segfaith.results.statistics.friedman import friedman
@@ -173,7 +174,8 @@ def test_own_methods_and_their_labels_are_in_every_gallery(tmp_path: Path) -> No
     run = load_run(directory)
     tables = [table.replace({"method": names}) for table in (run.records, run.curves, run.randomisation)]
     run = replace(run, records=tables[0].assign(odd_abs=0.1), curves=tables[1], randomisation=tables[2])
-    run = replace(run, description=run.description | {"methods": {"own.py:build": {"label": "Ours"}}})
+    methods = {name: {} for name in ("lime", "random_cells", "mask")} | {"own.py:build": {"label": "Ours"}}
+    run = replace(run, description=run.description | {"methods": methods})
     part = analyse([run]).parts[0]
     shown = [axes.get_title() for axes in figure(DRAWINGS["success"](part)).axes]
     assert shown[:3] == ["image", "Ours", "lime"]
@@ -199,7 +201,7 @@ def test_pyplot_is_neither_imported_nor_left_with_figures(part: DataAnalysis) ->
 
 
 def test_labels_of_the_made_runs_are_their_names(part: DataAnalysis) -> None:
-    assert set(cases.method_labels(part.runs)) == set(pd.concat([run.records for run in part.runs])["method"])
+    assert set(method_labels(part.runs)) == set(pd.concat([run.records for run in part.runs])["method"])
 
 
 @pytest.mark.parametrize("name", ["tradeoff", "runs"])

@@ -11,6 +11,7 @@ from PIL import Image
 
 from made_runs import edit_description, make_run
 from segfaith.results.records.runs import Run, load_run
+from segfaith.results.records.select import method_labels
 from segfaith.results.statistics import cases
 from segfaith.results.statistics.analysis import DataAnalysis, Options, analyse
 
@@ -34,7 +35,7 @@ def by_hand(directory: Path, samples: dict[str, tuple[float, float, Values]]) ->
         "model": {"name": "net", "weights": "w", "classes": ["background", "bird"]},
         "data": {"name": "hand", "split": "val", "samples": list(samples)},
         "settings": {"seed": 0},
-        "methods": {"ours": {"label": "Ours"}},
+        "methods": {row["method"]: {"label": "Ours"} if row["method"] == "ours" else {} for row in records},
     }
     return analyse([Run(directory, about, pd.DataFrame(records), pd.DataFrame(), pd.DataFrame())]).parts[0]
 
@@ -232,7 +233,7 @@ def test_cases_follow_the_filter_of_images(tmp_path: Path) -> None:
 def test_labels_and_class_names(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run", maps=1, size=8)
     edit_description(directory, lambda about: about["methods"]["dea"].update(label="Ours"))
-    labels = cases.method_labels([load_run(directory)])
+    labels = method_labels([load_run(directory)])
     assert labels["dea"] == "Ours"
     assert labels["ega"] == "ega"
     assert cases.class_name({"model": {"classes": ["a", "b"]}}, 1) == "b"

@@ -25,7 +25,7 @@ from segfaith.results.figures import charts, diagrams, dots
 from segfaith.results.figures.drawing import Drawing
 from segfaith.results.figures.style import STYLE
 from segfaith.results.records.identity import slug
-from segfaith.results.records.select import base, under_test
+from segfaith.results.records.select import base, method_labels, under_test
 from segfaith.results.statistics import cases, rankings
 from segfaith.results.statistics.analysis import OVERS, DataAnalysis
 from segfaith.results.statistics.curves import CURVE_KINDS
@@ -59,7 +59,7 @@ def _gallery(part: DataAnalysis, name: str, choice: cases.Choice, title: str) ->
         f"{title}: the image, and the maps of the methods under test over it in grey; brighter is more. "
         f"{galleries.OUTLINES}. Below each map stand its TDD and OT abs."
     )
-    methods, labels = under_test(part.methods), cases.method_labels(part.runs)
+    methods, labels = under_test(part.methods), method_labels(part.runs)
     gone = galleries.with_maps(choice, methods)[galleries.MOST_MAPS :]
     left = [f"Left out, for want of room: {', '.join(labels[method] for method in gone)}."] if gone else []
     return _drawing(
@@ -89,7 +89,7 @@ def _tradeoff(part: DataAnalysis) -> Drawing:
         "standard deviation. Grey steps are the Pareto front of each panel; filled markers are on the front of all "
         "three together. The controls explain nothing: only their TDD gain is drawn, as lines of reference."
     )
-    labels = cases.method_labels(part.runs)
+    labels = method_labels(part.runs)
     remarks = _unmeasured(part.values, ("tdd_gain", "stability", "runtime_s"), labels)
     return _drawing(part, "tradeoff", caption, lambda: charts.tradeoff(part.values, labels=labels), remarks)
 
@@ -106,7 +106,7 @@ def _runs(part: DataAnalysis) -> Drawing:
         + ". Arrows in the titles point towards better. Axes whose positive values span more than a factor of "
         f"{dots.LOGARITHMIC} are logarithmic. Values that lie far beyond the others stand beside an arrow at the edge."
     )
-    labels = cases.method_labels(part.runs)
+    labels = method_labels(part.runs)
     return _drawing(part, "runs", caption, lambda: dots.run_dots(values, paper, labels), [VARIANTS])
 
 
@@ -117,13 +117,13 @@ def _curves(part: DataAnalysis) -> Drawing:
         f"over sum of s), insertion gains are means; {_span(means['n'])} images entered a point. Upright bars "
         f"are 95 % intervals of the methods under test, side by side; there are none below {LEAST_IMAGES} images."
     )
-    labels = cases.method_labels(part.runs)
+    labels = method_labels(part.runs)
     return _drawing(part, "curves", caption, lambda: charts.curves(means, labels), [VARIANTS])
 
 
 def _differences(part: DataAnalysis) -> Drawing:
     tests, rare = _ranked(part)
-    labels = cases.method_labels(part.runs)
+    labels = method_labels(part.runs)
     good = [test for test in tests if not test.why]
     left = [f"No diagram of {METRICS[test.metric].label}: {test.why}." for test in tests if test.why]
     caption = (
@@ -182,7 +182,7 @@ def _rankings(part: DataAnalysis) -> Drawing:
         "which `beyond chance` sets to 0, and p is the share of them that agree as much. Controls are left out: they "
         "lie far from the methods whatever the setting, and so raise W."
     )
-    labels = cases.method_labels(part.runs)
+    labels = method_labels(part.runs)
     return _drawing(
         part,
         "rankings",
@@ -206,7 +206,7 @@ def _randomisation(part: DataAnalysis) -> Drawing:
     )
     without = [run.label for run in part.runs if run.randomisation.empty]
     remarks = [f"Not checked in {', '.join(without)}."] if without else []
-    labels = cases.method_labels(part.runs)
+    labels = method_labels(part.runs)
     models = {str(model): rows for model, rows in table.groupby("model", sort=False)}
     return _drawing(
         part, "randomisation", caption, lambda: charts.randomisation(models, labels=labels), [*remarks, VARIANTS]

@@ -15,7 +15,7 @@ import pandas as pd
 
 from segfaith.paths import map_name
 from segfaith.results.records.runs import Run
-from segfaith.results.records.select import under_test
+from segfaith.results.records.select import method_labels, under_test
 from segfaith.results.statistics.analysis import DataAnalysis
 
 MIN_S, MIN_IOU = 0.3, 0.1
@@ -127,15 +127,6 @@ def class_name(description: Mapping[str, Any], index: int) -> str:
     """The name of a class of a run's model, "class 3" where the model names none."""
     names = description["model"].get("classes") or []
     return str(names[index]) if index < len(names) else f"class {index}"
-
-
-def method_labels(runs: Sequence[Run]) -> dict[str, str]:
-    """Each method's label: that of the settings, or else its name."""
-    return {
-        str(name): str(run.description["methods"].get(name, {}).get("label", name))
-        for run in reversed(runs)
-        for name in run.records["method"].unique()
-    }
 
 
 @lru_cache(maxsize=32)

@@ -19,13 +19,14 @@ from segfaith.benchmark.randomisation import cascade, in_order, parts, randomise
 from segfaith.benchmark.settings import make_settings
 from segfaith.cli import app
 from segfaith.errors import SettingsError
-from segfaith.results.figures import save as figures
+from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.figures.style import literal
 from segfaith.results.records.runs import load_run, load_runs
 from segfaith.results.report import blocks as page_model
 from segfaith.results.report import conclusions
 from segfaith.results.report.sections import robust as page_robust
 from segfaith.results.statistics import distributions as strata
+from segfaith.results.statistics.analysis import analyse
 
 
 class Headed(nn.Module):
@@ -325,7 +326,9 @@ def test_a_suite_is_checked_run_by_run_and_told_apart_by_model(
     assert len(page[0].panels) == 2
     assert ["tiny.py:build, tiny.pth" in panel for panel in page[0].panels] == [False, True]
     assert {row[1].text for row in page[1].parts[0].rows} == set(counts)
-    assert [axes.get_title() for axes in figures._randomisation(data).figure.axes] == [literal(one) for one in counts]
+    figure = DRAWINGS["randomisation"](analyse(data).parts[0]).figure
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == [literal(one) for one in counts]
 
     (root / "tiny.pth").unlink()
     assert command(monkeypatch, "randomise", root / "suite", "-n", "1", "--allow-code", f"{root}/tiny.py:build") == 1

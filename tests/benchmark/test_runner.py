@@ -322,7 +322,7 @@ def test_kept_maps_are_float32_at_the_images_size_beside_their_pictures(project:
     assert samples == read_run(kept)[0]["data"]["samples"]
     for sample in samples:
         files = {file.name for file in (kept / "maps" / sample).iterdir()}
-        assert files == {f"{name}.npy" for name in ALL} | {"image.png", "target.png"}
+        assert files == {f"{name}.npy" for name in ALL} | {"image.png", "target.png", "prediction.png"}
         for name in ALL:
             array = np.load(kept / "maps" / sample / f"{name}.npy")
             assert (array.dtype, array.shape) == (np.float32, SIZE)
@@ -334,6 +334,10 @@ def test_kept_maps_are_float32_at_the_images_size_beside_their_pictures(project:
         picture = np.asarray(Image.open(kept / "maps" / sample / "target.png").convert("L"))
         assert np.array_equal(picture, region * np.uint8(255))
         assert np.array_equal(np.load(kept / "maps" / sample / "mask.npy"), region.astype(np.float32))
+        predicted = np.asarray(Image.open(kept / "maps" / sample / "prediction.png").convert("L")) == 255
+        records = read_run(kept)[1]
+        overlap = float(records.loc[records["sample_id"] == sample, "target_iou"].iloc[0])
+        assert (predicted & region).sum() / (predicted | region).sum() == pytest.approx(overlap)
 
 
 def test_kept_dea_map_is_the_fusion_of_the_kept_ega_and_ria_maps(kept: Path) -> None:

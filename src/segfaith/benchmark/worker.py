@@ -25,18 +25,20 @@ from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.perturbation import PERTURBATIONS, clean_variant, perturbed_variants
 from segfaith.targets import intersection_over_union, majority_class
-from segfaith.types import Float, Image, Labels, Target, Tensor
+from segfaith.types import Float, Image, Labels, Mask, Target, Tensor
 
 ELSEWHERE = "the maps were computed elsewhere"
 
 
 @dataclass(frozen=True, eq=False)
 class SampleResult:
-    """A sample's rows for `records/` (one per method), for `curves/`, and its heatmaps by method."""
+    """A sample's rows for `records/` (one per method), for `curves/`, its heatmaps by method, and the model's
+    prediction of the target class, (H, W); None where nothing was measured."""
 
     records: list[dict[str, Any]]
     curves: list[dict[str, Any]] = field(default_factory=list)
     maps: dict[str, np.ndarray] = field(default_factory=dict)
+    predicted: Mask | None = None
 
 
 def unmeasured(
@@ -83,6 +85,7 @@ def evaluate_sample(
         [rows.get(method.name) or failed(sample, method, explained[method.name]) for method in methods],
         curves,
         {name: method.draws[0].cpu().numpy() for name, method in maps.items()},
+        forward.prediction[0] == subject.target.class_index,
     )
 
 

@@ -24,9 +24,9 @@ OVERVIEW = 40
 def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> list[Path]:
     """Writes `pictures/ID.png` for every sample whose maps were kept, and `pictures.png` with the first ones.
 
-    The first tile is the image with the target's outline in white and that of planted evidence in cyan; the others
-    are the methods' maps, each under its method's label, with their TDD and, where evidence was planted, their average
-    precision ("AP").
+    The first tile is the image with the target's outline in white, that of planted evidence in cyan and that of the
+    model's prediction in dashes of yellow. The others are the methods' maps, each under its method's label, with their
+    TDD and, where evidence was planted, their average precision ("AP").
 
     Returns:
         The overview and then the samples' pictures; nothing if no maps were kept.
@@ -58,9 +58,13 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
 
 def _row(folder: Path, sample_id: str, title: str, records: pd.DataFrame, labels: Mapping[str, str]) -> Image.Image:
     image = _read(folder / "image.png").transpose(2, 0, 1) / 255
-    region = _read(folder / "target.png")[..., 0] > 127
-    evidence = _read(folder / "evidence.png")[..., 0] > 127 if (folder / "evidence.png").is_file() else None
-    tiles = [(sample_id, title, outlined(image, region, evidence))]
+    masks = {
+        name: _read(folder / f"{name}.png")[..., 0] > 127
+        for name in ("target", "evidence", "prediction")
+        if (folder / f"{name}.png").is_file()
+    }
+    region = masks["target"]
+    tiles = [(sample_id, title, outlined(image, region, masks.get("evidence"), masks.get("prediction")))]
     for record in records.to_dict("records"):
         heatmap = np.load(folder / map_name(str(record["method"])), allow_pickle=False)
         figures = f"TDD {record['tdd']:.2f}"

@@ -11,7 +11,7 @@ import pytest
 from browser import Opened, browser, opened
 from made_runs import make_run
 from segfaith.results.records.runs import Run, load_run
-from segfaith.results.report.html import write_report
+from segfaith.results.report.topics import write_report
 
 pytestmark = pytest.mark.browser
 SHOWN = "details.sample:not([hidden])"

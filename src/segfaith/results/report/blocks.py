@@ -42,13 +42,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that sorts; its first column heads the rows."""
+    """A table that sorts; its first column heads the rows.
+
+    Attributes:
+        tail: how many rows at the end stay below a rule, tinted, whatever the rest is sorted by: the controls.
+        tail_title: what stands above them.
+        switch: words of a switch that shows the small words under the cells; without them they are always shown.
+    """
 
     name: str
     caption: Markup
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     kind: str = "table"
+    tail: int = 0
+    tail_title: str = ""
+    switch: str = ""
 
 
 @dataclass(frozen=True)

@@ -42,18 +42,15 @@ def overlay(
     return Image.fromarray((blended.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-def outlined(image: Any, target: Any, evidence: Any = None, prediction: Any = None) -> Image.Image:
-    """The image in its own colours under outlines, each with a black rim: white, cyan and magenta.
+def outlined(image: Any, target: Any, evidence: Any = None) -> Image.Image:
+    """The image in its own colours with the target's outline in white and black, and that of evidence in cyan.
 
     Args:
         image: RGB in [0, 1], (3, H, W).
-        target: mask (H, W), outlined in white.
-        evidence: mask (H, W) of planted evidence, outlined in cyan.
-        prediction: mask (H, W) of the pixels where the model predicts the target's class, outlined in magenta.
+        target, evidence: masks (H, W).
     """
     pixels = _array(image).astype(np.float64).transpose(1, 2, 0).copy()
-    coloured = ((prediction, (1.0, 0.25, 1.0)), (target, (1.0, 1.0, 1.0)), (evidence, (0.0, 1.0, 1.0)))
-    for mask, colour in coloured:
+    for mask, colour in ((target, (1.0, 1.0, 1.0)), (evidence, (0.0, 1.0, 1.0))):
         if mask is not None:
             region = _array(mask).astype(bool)
             pixels[_ring(region, 2)] = 0.0

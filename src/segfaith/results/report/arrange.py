@@ -74,7 +74,7 @@ def _tidied(parts: Sequence[Any], said: set[str]) -> Iterator[Any]:
                 if all(isinstance(one, Prose) and one.kind == "missing" for one in inner):
                     if inner:
                         reasons = join(dict.fromkeys(one.text for one in inner), " ")
-                        yield Prose(words("{}. {}", part.title, reasons), "missing")
+                        yield Prose(words("{}: not measured. {}", part.title, reasons), "remark")
                 else:
                     yield replace(part, parts=inner)
             case Table(rows=()) | Points(items=()) | Cards(cards=()):

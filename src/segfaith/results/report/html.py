@@ -27,8 +27,9 @@ from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.figures.svg import inline_svg
 from segfaith.results.records.files import replace_file
+from segfaith.results.records.select import method_labels
 from segfaith.results.report.arrange import anchors, arranged, drawings, tidy
-from segfaith.results.report.blocks import Section, count, metric_column, number
+from segfaith.results.report.blocks import MARK_WORDS, Section, count, metric_column, number
 from segfaith.results.report.gallery import SHOWN, Gallery, Sample, gallery, methods_of, scores_of
 from segfaith.results.report.glossary import glossary
 from segfaith.results.report.pictures import LARGE, Pictures, colour_bar, pictures
@@ -40,13 +41,16 @@ LIMIT, PICTURES, LARGE_PICTURES = 15_000_000, 8_000_000, 3_000_000
 """Bytes of the page and, at first, of the gallery's pictures and of those that are shown large."""
 FEW = 4
 """Up to so many cards stand with all their checks in sight; of more, the checks unfold."""
-MARKS = {
-    "pass": ("\N{CHECK MARK}", "Passes"),
-    "warn": ("!", "With care"),
-    "fail": ("\N{BALLOT X}", "Fails"),
-    "unknown": ("?", "Not known"),
+OUTLINES = {
+    "target": "target in white",
+    "prediction": "prediction in yellow dashes",
+    "evidence": "planted evidence in cyan",
 }
-"""Each mark's sign and word."""
+"""What is outlined in images, by the stem of its file, and how."""
+SIGNS = {"pass": "\N{CHECK MARK}", "warn": "!", "fail": "\N{BALLOT X}", "unknown": "?"}
+"""The sign of each mark, which does not rest on colour."""
+CHECK_WORDS = {"pass": "passed", "warn": "with care", "fail": "failed", "unknown": "not tested"}
+"""What a check's mark says to those who hear the page."""
 FILES = {
     "Tables (CSV)": (".csv",),
     "Tables (LaTeX)": (".tex",),
@@ -147,7 +151,7 @@ def render(contents: Contents, large_pictures: Pictures, small_pictures: Picture
     style, script = (_asset(name) for name in ("report.css", "report.js"))
     samples = contents.gallery.samples
     measured = [name for name in SHOWN if any(name in one.rows and one.rows[name].notna().any() for one in samples)]
-    names = _method_labels(contents.analysis)
+    names = method_labels(contents.analysis.read)
     lead, rest, last = arranged(contents.sections)
     return environment.get_template("report.html.j2").render(
         **_head(contents),
@@ -159,12 +163,15 @@ def render(contents: Contents, large_pictures: Pictures, small_pictures: Picture
         last=last,
         anchors=anchors(contents.sections),
         few=FEW,
-        marks=MARKS,
+        signs=SIGNS,
+        words=CHECK_WORDS,
+        verdict_words=MARK_WORDS,
         drawn=contents.drawn,
         links=contents.links,
         named=lambda method: names.get(method, method),
         glossary=glossary(),
         bar=colour_bar(),
+        outlines=[(name, text) for name, text in OUTLINES.items() if any(name in _outlines(one) for one in samples)],
         style=Markup(style),
         script=Markup(script),
         style_digest=_digest(style),
@@ -243,7 +250,7 @@ def _sample(sample: Sample, uris: Mapping[str, str], measured: Sequence[str]) ->
         "area": number(_real(first.get("target_area")) * 100, 1),
         "iou": number(_real(first.get("target_iou")), 2),
         "uri": uris.get("", ""),
-        "outlines": _outlines(sample),
+        "outlines": ", ".join(OUTLINES[name] for name in _outlines(sample)),
         "rows": [
             {
                 "method": str(row["method"]),
@@ -257,21 +264,9 @@ def _sample(sample: Sample, uris: Mapping[str, str], measured: Sequence[str]) ->
     }
 
 
-def _outlines(sample: Sample) -> str:
-    """Which outlines the sample's image has, in words."""
-    files = (("prediction.png", "prediction in magenta"), ("evidence.png", "planted evidence in cyan"))
-    others = [name for file, name in files if sample.folder and (sample.folder / file).is_file()]
-    return ", ".join(["target outlined in white", *others])
-
-
-def _method_labels(analysis: Analysis) -> dict[str, str]:
-    """How the runs' settings call their methods, by name."""
-    return {
-        name: str(about["label"])
-        for run in analysis.read
-        for name, about in run.description["methods"].items()
-        if about.get("label")
-    }
+def _outlines(sample: Sample) -> list[str]:
+    """Which outlines the sample's image has: keys of `OUTLINES`."""
+    return [name for name in OUTLINES if sample.folder and (sample.folder / f"{name}.png").is_file()]
 
 
 def _links(files: Iterable[Path], folder: Path) -> dict[str, str]:

@@ -53,7 +53,7 @@ def pictures(samples: Sequence[Sample], budget: int, sizes: Sequence[tuple[int, 
         uris = tuple(_encoded(sample, kept, side, quality) if sample.folder else {} for sample in samples)
         total = sum(map(_size, uris))
         if total <= budget:
-            return Pictures(uris, _words(methods, kept, side), total)
+            return Pictures(uris, _words(methods, kept, side, sizes[0][0]), total)
     return gone
 
 
@@ -71,10 +71,12 @@ def _plans(methods: Sequence[str], sizes: Sequence[tuple[int, int]]) -> list[tup
     return plans + [(plain[:number], sizes[-1]) for number in range(len(plain) - 1, -1, -1)]
 
 
-def _words(methods: Sequence[str], kept: Sequence[str], side: int) -> str:
+def _words(methods: Sequence[str], kept: Sequence[str], side: int, best: int) -> str:
     gone = [name for name in methods if name not in kept]
-    size = f"Pictures are at most {side} pixels wide"
-    return f"{size}, and maps of {', '.join(gone)} are left out, so that the page stays small." if gone else f"{size}."
+    if gone:
+        maps = f"maps of {', '.join(gone)} are left out"
+        return f"Pictures are at most {side} pixels wide, and {maps}, so that the page stays small."
+    return f"Pictures are at most {side} pixels wide, so that the page stays small." if side < best else ""
 
 
 def _encoded(sample: Sample, methods: Sequence[str], side: int, quality: int) -> dict[str, str]:

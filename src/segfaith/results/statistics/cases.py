@@ -7,15 +7,12 @@ and how many met it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from segfaith.paths import map_name
 from segfaith.results.records.runs import Run
-
-if TYPE_CHECKING:
-    from segfaith.results.statistics.analysis import DataAnalysis
 
 MIN_S = 0.3
 """Only samples with at least this s are cases: below it, relative drops tell more of s than of the map."""
@@ -169,25 +166,3 @@ def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
     """By the column `key` (to 1e-9), ascending; each image once, in its best place."""
     ordered = rows.assign(key=rows["key"].round(9)).sort_values(["key", "sample_id", "label"])
     return ordered.drop_duplicates("sample_id")
-
-
-KINDS = ("best", "typical", "worst", "missed")
-
-
-def choose(part: "DataAnalysis") -> dict[str, Choice]:
-    """The cases of a data set by kind: best, typical, worst, missed (a stand-in until the merge)."""
-    runs = part.runs
-    rows = candidates(runs)
-    missed = [
-        Case(run, str(sample), f"s = {group['s'].iloc[0]:.2f}")
-        for run in runs
-        for sample, group in run.records[run.records["status"] == "ok"].groupby("sample_id")
-        if group["target_iou"].iloc[0] < 0.1 and (run.directory / "maps" / str(sample) / "image.png").is_file()
-    ][:3]
-    none = "" if missed else "the model predicts every target (IoU at least 0.1)"
-    return {
-        "best": successes(runs, 3),
-        "typical": typical(runs),
-        "worst": failures(runs, 3),
-        "missed": Choice("Missed: IoU of the prediction below 0.1.", tuple(missed), len(rows), len(missed), none),
-    }

@@ -856,7 +856,7 @@ def test_kept_maps_are_float32_at_the_images_size_beside_their_pictures(project:
     assert samples == read_run(kept)[0]["data"]["samples"]
     for sample in samples:
         files = {file.name for file in (kept / "maps" / sample).iterdir()}
-        assert files == {f"{name}.npy" for name in ALL} | {"image.png", "target.png"}
+        assert files == {f"{name}.npy" for name in ALL} | {"image.png", "target.png", "prediction.png"}
         for name in ALL:
             array = np.load(kept / "maps" / sample / f"{name}.npy")
             assert (array.dtype, array.shape) == (np.float32, SIZE)

@@ -278,6 +278,8 @@ def _keep_maps(folder: Path, sample: Sample, target: Target, result: SampleResul
         np.save(inside(folder, map_name(name)), heatmap)
     picture(sample.image).save(folder / "image.png")
     picture(target.region.float().expand(3, -1, -1)).save(folder / "target.png")
+    if result.predicted is not None:
+        picture(result.predicted.float().expand(3, -1, -1)).save(folder / "prediction.png")
     planted = _planted(sample, target)
     if planted and planted.alternatives:
         evidence = torch.stack(planted.alternatives).any(0)

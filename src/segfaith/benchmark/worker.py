@@ -35,11 +35,13 @@ ELSEWHERE = "the maps were computed elsewhere"
 
 @dataclass(frozen=True, eq=False)
 class SampleResult:
-    """A sample's rows for `records/` (one per method), for `curves/`, and its heatmaps by method."""
+    """A sample's rows for `records/` (one per method), for `curves/`, its heatmaps by method, and the model's
+    prediction of the target class, (H, W); None where nothing was measured."""
 
     records: list[dict[str, Any]]
     curves: list[dict[str, Any]] = field(default_factory=list)
     maps: dict[str, np.ndarray] = field(default_factory=dict)
+    predicted: Mask | None = None
 
 
 def unmeasured(
@@ -147,7 +149,8 @@ def evaluate_sample(
     curves = []
     if len(settings.pairs) > 1:
         curves = [row for name, one in measured.items() for row in curve_rows(sample, name, one, scores)]
-    return SampleResult(records, curves, {name: one.draws[0].cpu().numpy() for name, one in maps.items()})
+    heatmaps_of = {name: one.draws[0].cpu().numpy() for name, one in maps.items()}
+    return SampleResult(records, curves, heatmaps_of, clean.forward.prediction[0] == target.class_index)
 
 
 def _explain(

@@ -27,13 +27,15 @@ def report(
 ) -> None:
     """Print the tables of one or several runs and the claims that hold; write tables, tests and conclusions."""
     from segfaith.benchmark.status import absent_runs
-    from segfaith.results.figures.save import write_figures
+    from segfaith.results.figures.drawings import DRAWINGS
+    from segfaith.results.figures.save import save_figures
     from segfaith.results.records import runs as records
     from segfaith.results.report.conclusions import write_conclusions
     from segfaith.results.report.topics import write_report
     from segfaith.results.report.significance_page import write_significance
     from segfaith.results.statistics import evidence as trust
     from segfaith.results.statistics import summary as tables
+    from segfaith.results.statistics.analysis import Options, analyse
     from segfaith.results.statistics.claims import check_claims, interval_words
 
     data = records.load_runs(runs)
@@ -52,7 +54,8 @@ def report(
         written += write_significance(loaded, directory, min_s=min_s, methods=methods, single_run=single_run)
         if figures:
             err.print("drawing figures", style="dim")
-            written += write_figures(data, directory, min_s)
+            asked = Options(min_s=min_s, methods=tuple(methods) if methods else None, single_run=single_run)
+            written += save_figures(analyse(data, asked, absent), DRAWINGS, directory)
         if html:
             err.print("writing the page", style="dim")
             page = directory / "report.html"

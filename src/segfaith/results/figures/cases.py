@@ -1,4 +1,4 @@
-r"""Figures of cases: success and failure (paper, Figs. 2 and 4) and the mechanism of DEA (Fig. 3).
+r"""Figures of cases: success, failure and missed targets (paper, Figs. 2 and 4), and the mechanism of DEA (Fig. 3).
 
 With A_g the EGA map and A_r the RIA map, both in [0, 1], and * elementwise, equation 2 of the paper is the sum of three
 parts, of which the second is the interaction:
@@ -6,14 +6,18 @@ parts, of which the second is the interaction:
     A_f = minmax(alpha A_g + alpha beta A_g * A_r + (1 - alpha) A_r)
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,11 +25,15 @@ from PIL import Image
 from segfaith.errors import SettingsError
 from segfaith.paths import map_name
 from segfaith.results.figures.overlay import outlined, overlay
-from segfaith.results.figures.style import FULL_WIDTH, STYLE, canvas, literal
-from segfaith.results.statistics.cases import COMPARED, Case, Choice
+from segfaith.results.figures.style import FULL_WIDTH, NAMES, STYLE, canvas, literal
+from segfaith.results.statistics.cases import Case, Choice
 
-SHOWN = ("gpa", *COMPARED)
-"""The methods of a gallery; GPA's map is shown where it was kept."""
+MOST_MAPS = 6
+"""Maps in a row of a gallery: with the image, seven columns."""
+OUTLINES = (
+    "The target is outlined in white; where they were kept, planted evidence is outlined in cyan and the model's "
+    "prediction in dashes of yellow"
+)
 
 Array = NDArray[np.float64]
 
@@ -68,32 +76,49 @@ def dea_parts(gradient_map: Any, region_map: Any, alpha: float, beta: float) -> 
     return Parts(agreement, weighted, corrected)
 
 
+def with_maps(choice: Choice, methods: Sequence[str]) -> list[str]:
+    """Which of the methods have a map of at least one of the cases, in their order."""
+    return [name for name in methods if any((case.folder / map_name(name)).is_file() for case in choice.cases)]
+
+
 @rc_context(STYLE)
-def gallery(choice: Choice) -> Figure:
-    """Figs. 2 and 4: a row per case, the image with the target's outline, then the methods' maps over it.
+def gallery(choice: Choice, methods: Sequence[str], labels: Mapping[str, str] = NAMES) -> Figure:
+    """Figs. 2 and 4: a row per case, the image with its outlines, then the methods' maps over it, and their scale.
 
     Below each map stand its TDD and OT abs, below the image why the case was chosen.
 
+    Args:
+        choice: the cases.
+        methods: the first `MOST_MAPS` of them that have a map are shown.
+        labels: of methods.
+
     Raises:
-        SettingsError: a choice without cases.
+        SettingsError: a choice without cases, or a picture that cannot be read.
     """
     if not choice.cases:
         raise SettingsError(f"expected at least one case; got none: {choice.why}")
-    methods = [name for name in SHOWN if any((case.folder / map_name(name)).is_file() for case in choice.cases)]
+    shown = with_maps(choice, methods)[:MOST_MAPS]
     images = [_read(case.folder / "image.png") for case in choice.cases]
-    columns, aspects = 1 + len(methods), [image.shape[1] / image.shape[2] for image in images]
-    width = (FULL_WIDTH - 0.25) / columns
-    figure = canvas(FULL_WIDTH, sum(width * aspect + 0.17 for aspect in aspects) + 0.2)
+    columns, aspects = 1 + len(shown), [image.shape[1] / image.shape[2] for image in images]
+    side = min((FULL_WIDTH - 0.7) / columns, 1.5)
+    figure = canvas(FULL_WIDTH, sum(side * aspect + 0.32 for aspect in aspects) + 0.2)
     grid = figure.subplots(len(images), columns, squeeze=False, gridspec_kw={"height_ratios": aspects})
     for axes, case, image in zip(grid, choice.cases, images, strict=True):
-        region = _read(case.folder / "target.png")[0] > 0.5
-        _tile(axes[0], outlined(image, region), case.why)
-        score = float(case.record["s"].dropna().iloc[0])
-        axes[0].set_ylabel(literal(f"{case.title}, s = {score:.2f}"), fontsize=7)
-        for panel, name in zip(axes[1:], methods, strict=True):
+        region = _mask(case, "target.png")
+        score = f"s = {float(case.record['s'].dropna().iloc[0]):.2f}"
+        _tile(
+            axes[0],
+            _outlined(case, image),
+            "\n".join([score, *wrap(case.why.replace("$", r"\$"), max(12, int(side * 18)))]),
+        )
+        axes[0].set_ylabel(literal(case.title), fontsize=7)
+        for panel, name in zip(axes[1:], shown, strict=True):
             _map_tile(panel, case, name, image, region)
-    for panel, title in zip(grid[0], ("image, target", *(name.upper() for name in methods)), strict=True):
-        panel.set_title(title)
+    for panel, title in zip(grid[0], ("image", *(labels.get(name, name) for name in shown)), strict=True):
+        panel.set_title(literal(title, 16), fontsize=7)
+    scale = ScalarMappable(Normalize(0, 1), "inferno")
+    bar = figure.colorbar(scale, ax=grid, shrink=min(1.0, 2 / len(images)), pad=0.01, aspect=18, ticks=[0, 0.5, 1])
+    bar.ax.tick_params(labelsize=6)
     return figure
 
 
@@ -108,7 +133,7 @@ def mechanism(case: Case) -> Figure:
     """
     parts = parts_of(case)
     alpha, beta = parameters(case)
-    image, region = _read(case.folder / "image.png"), _read(case.folder / "target.png")[0] > 0.5
+    image, region = _read(case.folder / "image.png"), _mask(case, "target.png")
     panels = (
         ("EGA", "$A_g$", _load(case, "ega")),
         ("RIA", "$A_r$", _load(case, "ria")),
@@ -118,8 +143,8 @@ def mechanism(case: Case) -> Figure:
     width = (FULL_WIDTH - 0.5) / 5
     figure = canvas(FULL_WIDTH, width * image.shape[1] / image.shape[2] + 0.68)
     axes = figure.subplots(1, 5)
-    _tile(axes[0], outlined(image, region), literal(f"{case.title}, {case.sample_id}"))
-    axes[0].set_title("image, target")
+    _tile(axes[0], _outlined(case, image), literal(f"{case.title}, {case.sample_id}"))
+    axes[0].set_title("image")
     for panel, (title, symbol, heatmap) in zip(axes[1:], panels, strict=True):
         drawn = panel.imshow(heatmap, cmap="inferno", vmin=0, vmax=1)
         for colour, line in (("black", 1.2), ("white", 0.6)):
@@ -177,7 +202,7 @@ def _map_tile(axes: Axes, case: Case, method: str, image: Array, region: NDArray
         return
     values = case.record.loc[method, ["tdd", "odd_abs"]]
     words = [f"{label} {value:.2f}" for label, value in zip(("TDD", "OT"), values, strict=True) if isfinite(value)]
-    _tile(axes, overlay(image, _load(case, method), region), "  ".join(words))
+    _tile(axes, overlay(image, _load(case, method), region), "\n".join(words))
 
 
 def _tile(axes: Axes, picture: Image.Image, words: str) -> None:
@@ -188,9 +213,22 @@ def _tile(axes: Axes, picture: Image.Image, words: str) -> None:
 def _frame(axes: Axes, words: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_xlabel(words, fontsize=7, labelpad=2)
+    axes.set_xlabel(words, fontsize=6.5, labelpad=2)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _outlined(case: Case, image: Array) -> Image.Image:
+    """The image of a case with the outlines of the target, of planted evidence and of the prediction, where kept."""
+    masks = [
+        _mask(case, name) if (case.folder / name).is_file() else None for name in ("evidence.png", "prediction.png")
+    ]
+    return outlined(image, _mask(case, "target.png"), *masks)
+
+
+def _mask(case: Case, name: str) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = _read(case.folder / name)[0] > 0.5
+    return mask
 
 
 def _load(case: Case, method: str) -> Array:

@@ -1,10 +1,9 @@
-"""Charts of one data set from tables of results: the trade-off, runs, curves over k, randomisation.
+"""Charts of one data set from tables of results: the trade-off, curves over k, randomisation.
 
 Every chart is a function from a table to a `Figure` on an Agg canvas; none touches pyplot.
 """
 
 from collections.abc import Mapping, Sequence
-from math import isnan
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.results.figures.style import (
     COLUMN_WIDTH,
     FULL_WIDTH,
+    NAMES,
     STYLE,
     Look,
     axis_label,
@@ -28,11 +28,10 @@ from segfaith.results.figures.style import (
     handle,
     legend,
     literal,
+    log_ticks,
     looks,
-    run_looks,
 )
-from segfaith.results.records.select import method_order
-from segfaith.results.statistics.summary import TABLE_METRICS
+from segfaith.results.records.select import is_control, method_order
 
 
 def pareto(points: Any, better: Sequence[Literal["higher", "lower"]]) -> list[bool]:
@@ -51,15 +50,16 @@ def pareto(points: Any, better: Sequence[Literal["higher", "lower"]]) -> list[bo
 
 
 @rc_context(STYLE)
-def tradeoff(values: pd.DataFrame, faithfulness: str = "tdd_gain") -> Figure:
+def tradeoff(values: pd.DataFrame, faithfulness: str = "tdd_gain", labels: Mapping[str, str] = NAMES) -> Figure:
     """Faithfulness against runtime (log) and against stability, with the Pareto front of each panel.
 
     Points are means over runs, bars one standard deviation (n - 1). A filled marker is on the front of all three
     objectives together. Controls explain nothing: their faithfulness alone is drawn, as lines of reference.
 
     Args:
-        values: run-level means as `tables.run_values` gives them, of one data set.
+        values: run-level means as `summary.run_values` gives them, of one data set.
         faithfulness: the metric of the vertical axis.
+        labels: of methods.
 
     Raises:
         SettingsError: no method has all three metrics.
@@ -91,72 +91,31 @@ def tradeoff(values: pd.DataFrame, faithfulness: str = "tdd_gain") -> Figure:
         panel.margins(x=0.1)
         panel.set_xlabel(axis_label(metric))
         panel.grid(True)
-    handles = [handle(name, mark, filled=best[name]) for name, mark in look.items()]
+    log_ticks(axes[0])
+    handles = [handle(labels.get(name, name), mark, filled=best[name]) for name, mark in look.items()]
     handles.append(Line2D([], [], color="0.5", linewidth=0.9, label="Pareto front"))
     for name, one in lines.items():
-        handles.append(Line2D([], [], color=one.colour, linestyle=one.line, label=literal(name)))
+        words = literal(labels.get(name, name))
+        handles.append(Line2D([], [], color=one.colour, linestyle=one.line, label=words))
     legend(figure, handles)
     return figure
 
 
-@rc_context(STYLE)
-def run_dots(values: pd.DataFrame) -> Figure:
-    """Per metric one panel, per method one line of dots: a dot for each run's mean, a bar for their mean.
-
-    Args:
-        values: run-level means as `tables.run_values` gives them, of one data set.
-
-    Raises:
-        SettingsError: no value is defined.
-    """
-    metrics = [name for name in TABLE_METRICS if name in set(values.loc[values["value"].notna(), "metric"])]
-    if not metrics:
-        raise SettingsError(f"expected run-level means of {', '.join(TABLE_METRICS)}; got none that is defined")
-    methods, marks = method_order(values["method"]), run_looks([str(run) for run in values["run"]])
-    runs = list(marks)
-    columns = min(4, len(metrics))
-    rows = -(-len(metrics) // columns)
-    figure = canvas(FULL_WIDTH, rows * (0.17 * len(methods) + 0.62))
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for panel, metric in zip(grid, metrics, strict=False):
-        part = values[values["metric"] == metric]
-        for place, method in enumerate(methods):
-            mine = part[part["method"] == method]
-            offsets = np.linspace(-0.22, 0.22, len(runs)) if len(runs) > 1 else [0.0]
-            for run, offset in zip(runs, offsets, strict=True):
-                mark = marks[run]
-                dots = mine.loc[mine["run"] == run, "value"]
-                panel.plot(
-                    dots,
-                    [place + offset] * len(dots),
-                    linestyle="",
-                    marker=mark.marker,
-                    color=mark.colour,
-                    markersize=3,
-                )
-            panel.plot([mine["value"].mean()] * 2, [place - 0.36, place + 0.36], color="black", linewidth=1.1)
-        _spread(panel, part["value"])
-        panel.set_title(axis_label(metric))
-        panel.set_yticks(range(len(methods)), [literal(name) for name in methods])
-        panel.set_ylim(len(methods) - 0.5, -0.5)
-        panel.grid(True)
-    for panel in grid[len(metrics) :]:
-        panel.axis("off")
-    handles = [handle(run, mark) for run, mark in marks.items()]
-    handles.append(Line2D([], [], color="black", linewidth=0, marker="|", markersize=8, label="mean over runs"))
-    legend(figure, handles)
-    return figure
-
-
+BESIDE = 0.012
+"""Between intervals of neighbouring methods, in k."""
 KINDS = {"target_deletion": "TDD", "off_deletion": "ODD", "insertion": "insertion gain"}
 
 
 @rc_context(STYLE)
-def curves(means: pd.DataFrame) -> Figure:
-    """Deletion and insertion over k, a panel per kind, with 95 % intervals as bands: see `curves.curve_means`.
+def curves(means: pd.DataFrame, labels: Mapping[str, str] = NAMES) -> Figure:
+    """Deletion and insertion over k, a panel per kind: see `curves.curve_means`.
+
+    The 95 % intervals of methods under test are upright bars, moved a little sideways so that they stand beside each
+    other; controls have none. Bars are cut where they leave the range of the means by more than a third.
 
     Args:
         means: as `curves.curve_means` gives them, of one data set.
+        labels: of methods.
 
     Raises:
         SettingsError: fewer than two values of k.
@@ -170,34 +129,39 @@ def curves(means: pd.DataFrame) -> Figure:
     look = looks(method_order(means["method"]))
     figure = canvas(FULL_WIDTH, 2.3)
     for panel, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        own = [name for name in look if not is_control(name)]
         for name, mark in look.items():
             part = means[(means["kind"] == kind) & (means["method"] == name)].sort_values("k")
-            panel.fill_between(part["k"], part["low"], part["high"], color=mark.colour, alpha=0.14, linewidth=0)
+            if name in own:
+                _intervals(panel, part, mark.colour, own.index(name) - (len(own) - 1) / 2)
             panel.plot(
                 part["k"], part["value"], color=mark.colour, marker=mark.marker, linestyle=mark.line, markersize=3.5
             )
+        panel.set_ylim(*_heights(means[means["kind"] == kind]))
         where = "outside" if kind == "off_deletion" else "in"
         panel.set_title(KINDS[kind])
         panel.set_xlabel(f"k, of the pixels {where} the target")
         panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         panel.axhline(0, color="0.6", linewidth=0.6)
         panel.grid(True)
-    handles = [handle(name, mark, line=True) for name, mark in look.items()]
-    legend(figure, handles)
+    legend(figure, [handle(labels.get(name, name), mark, line=True) for name, mark in look.items()])
     return figure
 
 
 @rc_context(STYLE)
 def randomisation(
-    similarity: Mapping[str, pd.DataFrame], measure: Literal["spearman", "pearson"] = "spearman"
+    similarity: Mapping[str, pd.DataFrame],
+    measure: Literal["spearman", "pearson"] = "spearman",
+    labels: Mapping[str, str] = NAMES,
 ) -> Figure:
     """Sanity check (Adebayo et al. 2018): similarity of maps with those of the trained model, as more and more of
     its weights are drawn anew, head first. A method that reads the model falls towards 0; one that stays up reads the
     image.
 
     Args:
-        similarity: panel's title to the part of the table of `strata.randomisation` that is of one model.
+        similarity: panel's title to the part of the table of `distributions.randomisation` that is of one model.
         measure: the correlation that is shown.
+        labels: of methods.
 
     Raises:
         SettingsError: fewer than two stages everywhere.
@@ -209,24 +173,48 @@ def randomisation(
             "expected similarities at two stages or more; got none; make the check with: segfaith randomise DIR"
         )
     look = looks(method_order(name for table in panels.values() for name in table["method"]))
-    figure = canvas(COLUMN_WIDTH if len(panels) == 1 else FULL_WIDTH, 2.4)
-    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for axes, (title, table) in zip(grid, panels.items(), strict=True):
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = canvas(COLUMN_WIDTH if columns == 1 else FULL_WIDTH, 2.6 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes, (title, table) in zip(grid.ravel(), panels.items(), strict=False):
         for name, mark in look.items():
             part = table[table["method"] == name].sort_values("stage")
             axes.plot(part["stage"], part[measure], color=mark.colour, marker=mark.marker, linestyle=mark.line)
         stages = table.drop_duplicates("stage").sort_values("stage")
-        names = [literal(str(part)) if part else "none" for part in stages["part"].fillna("")]
+        names = [literal(str(part), 18) if part else "none" for part in stages["part"].fillna("")]
         axes.set_xticks(stages["stage"].to_list(), names)
-        if len(names) * len(panels) > 5:
+        room = figure.get_figwidth() / columns - 0.5
+        if max(map(len, names)) * 0.07 * len(names) > room:
             axes.tick_params("x", rotation=35)
+            for word in axes.get_xticklabels():
+                word.set(ha="right", rotation_mode="anchor")
         axes.set_title(literal(title))
         axes.set_xlabel("parts drawn anew, from the head down to")
         axes.axhline(0, color="0.6", linewidth=0.6)
         axes.grid(True)
-    grid[0].set_ylabel(f"{measure.capitalize()} correlation of maps")
-    legend(figure, [handle(name, mark, line=True) for name, mark in look.items()])
+    for row in grid:
+        row[0].set_ylabel(f"{measure.capitalize()} correlation of maps")
+    for axes in grid.ravel()[len(panels) :]:
+        axes.axis("off")
+    legend(figure, [handle(labels.get(name, name), mark, line=True) for name, mark in look.items()])
     return figure
+
+
+def _intervals(axes: Axes, part: pd.DataFrame, colour: str, place: float) -> None:
+    """The intervals of one curve as bars; `place` is how many bars they stand to the right of k."""
+    known = part.dropna(subset=["low", "high"])
+    axes.vlines(known["k"] + BESIDE * place, known["low"], known["high"], colors=colour, linewidth=0.9, alpha=0.75)
+
+
+def _heights(part: pd.DataFrame) -> tuple[float, float]:
+    """What a panel of curves shows: all means and 0, and their intervals as far as these do not dwarf them."""
+    low, high = min(float(part["value"].min()), 0.0), max(float(part["value"].max()), 0.0)
+    air = 0.35 * (high - low) or 0.1
+    own = part[[not is_control(name) for name in part["method"]]]
+    least = max(min(low, float(own["low"].min())), low - air) if own["low"].notna().any() else low
+    most = min(max(high, float(own["high"].max())), high + air) if own["high"].notna().any() else high
+    return least - 0.04 * (high - low or 1), most + 0.04 * (high - low or 1)
 
 
 def _point(axes: Axes, mean: Any, spread: Any, metrics: tuple[str, str], look: Look, best: bool) -> None:
@@ -264,13 +252,3 @@ def _better(metric: str) -> Literal["higher", "lower"]:
     if better is None:
         raise SettingsError(f"{metric} ranks nothing; expected a metric with a direction, such as tdd_gain")
     return better
-
-
-def _spread(axes: Axes, values: pd.Series) -> None:
-    """A logarithmic axis where positive values span more than a factor of 30."""
-    defined = values.dropna()
-    if len(defined) and float(defined.min()) > 0 and float(defined.max()) > 30 * float(defined.min()):
-        axes.set_xscale("log")
-    elif not isnan(values.min()):
-        axes.margins(x=0.12)
-        axes.locator_params(axis="x", nbins=4)

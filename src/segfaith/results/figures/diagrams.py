@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.figures.style import COLUMN_WIDTH, FULL_WIDTH, STYLE, canvas, literal, looks
+from segfaith.results.figures.style import COLUMN_WIDTH, FULL_WIDTH, NAMES, STYLE, canvas, literal, looks, spread_out
 from segfaith.results.records.select import method_order
 from segfaith.results.statistics.friedman import Friedman
 from segfaith.results.statistics.paired import ALPHA
@@ -36,12 +37,13 @@ def cliques(test: Friedman, level: float = ALPHA) -> list[list[str]]:
 
 
 @rc_context(STYLE)
-def critical_differences(tests: Sequence[Friedman]) -> Figure:
+def critical_differences(tests: Sequence[Friedman], labels: Mapping[str, str] = NAMES) -> Figure:
     """Critical-difference diagrams (Demsar 2006): mean ranks, 1 = best; bars join methods that Nemenyi's test does not
     tell apart at 5 %. Where Friedman's p is not below .05, one bar joins all, and no critical difference is drawn.
 
     Args:
         tests: Friedman's tests of one data set, a diagram for each.
+        labels: of methods.
 
     Raises:
         SettingsError: no test, or one that says why it could not be made.
@@ -51,21 +53,22 @@ def critical_differences(tests: Sequence[Friedman]) -> Figure:
             raise SettingsError(f"expected Friedman tests that could be made; {test.metric}: {test.why}")
     if not tests:
         raise SettingsError("expected at least one Friedman test; got none")
-    short = all(len(name) <= 16 for test in tests for name in test.ranks)
+    short = all(len(labels.get(name, name)) <= 16 for test in tests for name in test.ranks)
     columns = min(2 if short else 1, len(tests))
     lines = -(-len(tests) // columns)
-    tall = max(0.55 + 0.15 * -(-len(test.ranks) // 2) + 0.08 * len(cliques(test)) for test in tests)
+    tall = max(0.62 + 0.17 * -(-len(test.ranks) // 2) + 0.08 * len(cliques(test)) for test in tests)
     figure = canvas(FULL_WIDTH if columns > 1 or not short else COLUMN_WIDTH, lines * (tall + 0.1))
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     for panel, test in zip(grid, tests, strict=False):
-        _differences(panel, test, tall)
+        _differences(panel, test, tall, labels)
     for panel in grid[len(tests) :]:
         panel.axis("off")
     return figure
 
 
-def _differences(axes: Axes, test: Friedman, inches: float) -> None:
-    """One diagram; heights are inches below the axis of ranks."""
+def _differences(axes: Axes, test: Friedman, inches: float, labels: Mapping[str, str]) -> None:
+    """One diagram; heights are inches below the axis of ranks. A method's marker stands where the line from its rank
+    turns to its name, so that markers of equal ranks don't hide each other."""
     order = sorted(test.ranks, key=lambda name: (test.ranks[name], name))
     count, look, groups = len(order), looks(order), cliques(test)
     axes.axis("off")
@@ -87,18 +90,29 @@ def _differences(axes: Axes, test: Friedman, inches: float) -> None:
         axes.plot(ends, [-0.07 - 0.08 * place] * 2, color="0.35", linewidth=2.4, solid_capstyle="butt")
     for place, name in enumerate(order):
         left = place < -(-count // 2)
-        depth = -0.07 - 0.08 * len(groups) - 0.15 * (place if left else count - 1 - place) - 0.06
+        step = 0.17 * (place if left else count - 1 - place) + (0 if left else 0.085)
+        depth = -0.07 - 0.08 * len(groups) - step - 0.06
         edge = 1 - 0.1 * (count - 1) if left else count + 0.1 * (count - 1)
         rank, mark = test.ranks[name], look[name]
         axes.plot([rank, rank, edge], [0, depth, depth], color=mark.colour, linewidth=0.9)
-        axes.plot([rank], [0], marker=mark.marker, color=mark.colour, markersize=4, clip_on=False)
-        words = f" {literal(name)}  {rank:.2f} " if left else f" {rank:.2f}  {literal(name)} "
-        axes.text(edge, depth, words, ha="right" if left else "left", va="center", fontsize=7)
+        axes.plot([rank], [depth], marker=mark.marker, color=mark.colour, markersize=4.5, clip_on=False)
+        label = literal(labels.get(name, name))
+        axes.annotate(
+            f"{label} {rank:.2f}" if left else f"{rank:.2f} {label}",
+            (edge, depth),
+            (-3 if left else 3, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+            fontsize=7,
+        )
 
 
 @rc_context(STYLE)
 def ranks(
-    settings: Mapping[str, Mapping[str, pd.DataFrame]], agreement: Mapping[str, Mapping[str, str]] | None = None
+    settings: Mapping[str, Mapping[str, pd.DataFrame]],
+    agreement: Mapping[str, Mapping[str, str]] | None = None,
+    labels: Mapping[str, str] = NAMES,
 ) -> Figure:
     """Ranks of the methods (1 = best) under every setting of the evaluation: a row of panels for each metric, a column
     for each thing that was varied.
@@ -106,6 +120,7 @@ def ranks(
     Args:
         settings: metric to what was varied ("occlusion", "k") to the table of `rankings.by_setting`, of one data set.
         agreement: the same to Kendall's W of these rankings, in words; missing: not shown.
+        labels: of methods.
 
     Raises:
         SettingsError: nothing was varied.
@@ -128,25 +143,34 @@ def ranks(
             if over not in tables:
                 panel.axis("off")
                 continue
-            _bump(panel, tables[over], methods)
-            said = (agreement or {}).get(metric, {}).get(over, "")
+            _bump(panel, tables[over], methods, labels)
+            sentence = (agreement or {}).get(metric, {}).get(over, "")
             name = {"occlusion": "occlusion operator"}.get(over, over)
-            panel.set_xlabel(f"{name}\nKendall's {said}" if said else name)
-            panel.set_ylabel(f"rank by {METRICS[metric].label} (1 = best)")
+            panel.set_xlabel(name)
+            panel.set_title(f"Kendall's {sentence}" if sentence else "", fontsize=7)
+            panel.set_ylabel(f"rank by {METRICS[metric].label}")
     return figure
 
 
-def _bump(axes: Axes, table: pd.DataFrame, methods: Sequence[str]) -> None:
+def _bump(axes: Axes, table: pd.DataFrame, methods: Sequence[str], labels: Mapping[str, str]) -> None:
+    """One panel. Methods that share a rank stand side by side, and their names at the right end one below the other."""
     names = list(dict.fromkeys(table["setting"]))
     numeric = all(isinstance(name, int | float) for name in names)
     names = sorted(names) if numeric else names
-    for name, mark in looks(methods).items():
-        part = table[table["method"] == name].set_index("setting")["rank"].reindex(names)
-        if part.notna().any():
-            axes.plot(range(len(names)), part, color=mark.colour, marker=mark.marker, markersize=6, linestyle=mark.line)
-            last = part.dropna().index[-1]
-            where = (names.index(last), part[last])
-            axes.annotate(literal(name), where, (6, 0), textcoords="offset points", va="center", fontsize=7)
+    rows = {name: table[table["method"] == name].set_index("setting")["rank"].reindex(names) for name in methods}
+    rows = {name: row for name, row in rows.items() if row.notna().any()}
+    look = looks(methods)
+    for number, (name, row) in enumerate(rows.items()):
+        sharing = pd.DataFrame({other: rows[other] == row for other in rows}).reindex(columns=list(rows))
+        before, every = sharing.iloc[:, :number].sum(axis=1), sharing.sum(axis=1)
+        across = np.arange(len(names)) + 0.11 * (before - (every - 1) / 2).to_numpy(float)
+        mark = look[name]
+        axes.plot(across, row, color=mark.colour, marker=mark.marker, markersize=6, linestyle=mark.line)
+    ends = {name: (names.index(row.dropna().index[-1]), float(row.dropna().iloc[-1])) for name, row in rows.items()}
+    heights = spread_out([height for _, height in ends.values()], 0.55)
+    for (name, (place, _)), height in zip(ends.items(), heights, strict=True):
+        words = literal(labels.get(name, name), 20)
+        axes.annotate(words, (place, height), (10, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set_xticks(range(len(names)), [f"{name:g}" if numeric else literal(str(name)) for name in names])
     axes.set_xlim(-0.25, len(names) - 0.1)
     axes.set_ylim(len(methods) + 0.5, 0.5)

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
+PREDICTED = (1.0, 0.86, 0.0)
+"""Yellow, the colour of the predicted outline."""
+
 
 def overlay(
     image: Any, heatmap: Any, target: Any = None, *, opacity: float = 0.55, colormap: str = "inferno"
@@ -42,12 +45,15 @@ def overlay(
     return Image.fromarray((blended.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-def outlined(image: Any, target: Any, evidence: Any = None) -> Image.Image:
-    """The image in its own colours with the target's outline in white and black, and that of evidence in cyan.
+def outlined(image: Any, target: Any, evidence: Any = None, predicted: Any = None) -> Image.Image:
+    """The image in its own colours with the target's outline in white and black.
 
     Args:
         image: RGB in [0, 1], (3, H, W).
-        target, evidence: masks (H, W).
+        target: a mask (H, W).
+        evidence: the planted evidence, a mask (H, W), outlined in cyan; None for no outline.
+        predicted: what the model predicts as the target's class, a mask (H, W), outlined in dashes of yellow; None for
+            no outline.
     """
     pixels = _array(image).astype(np.float64).transpose(1, 2, 0).copy()
     for mask, colour in ((target, (1.0, 1.0, 1.0)), (evidence, (0.0, 1.0, 1.0))):
@@ -55,6 +61,10 @@ def outlined(image: Any, target: Any, evidence: Any = None) -> Image.Image:
             region = _array(mask).astype(bool)
             pixels[_ring(region, 2)] = 0.0
             pixels[_ring(region, 1)] = colour
+    if predicted is not None:
+        ring = _ring(_array(predicted).astype(bool), 1)
+        rows, columns = np.indices(ring.shape) // max(2, max(ring.shape) // 32)
+        pixels[ring & ((rows + columns) % 2 == 0)] = PREDICTED
     return Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
 
 

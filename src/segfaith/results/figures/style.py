@@ -4,14 +4,18 @@ Colours are those of Okabe and Ito (2008), which people with any kind of colour 
 tell methods apart in grey print too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, floor, log10
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from segfaith.evaluation.metrics import METRICS
 
@@ -36,9 +40,14 @@ STYLE: Any = {
     "lines.linewidth": 1.2,
     "lines.markersize": 4.5,
     "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "segfaith",
     "savefig.dpi": 220,
 }
 ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+
+NAMES: Mapping[str, str] = MappingProxyType({})
+"""Labels where none are given: methods are shown under their names."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +108,48 @@ def canvas(width: float, height: float) -> Figure:
     return figure
 
 
-def literal(text: str) -> str:
-    """Words that matplotlib must not read as a formula; long ones keep their two ends."""
-    short = text if len(text) <= 30 else f"{text[:12]}...{text[-15:]}"
+def literal(text: str, most: int = 30) -> str:
+    """Words that matplotlib must not read as a formula; those longer than `most` characters keep their two ends."""
+    left = (most - 3) * 4 // 9
+    short = text if len(text) <= most else f"{text[:left]}...{text[left + 3 - most :]}"
     return short.replace("$", r"\$")
+
+
+def log_ticks(axes: Axes, most: int = 6) -> None:
+    """Gives a logarithmic horizontal axis at most `most` ticks, so that they don't overprint: call it after drawing.
+
+    Ticks are round numbers: as many as are few enough, and only powers of ten where the axis spans several.
+    """
+    low, high = axes.get_xlim()
+    powers = range(floor(log10(low)), ceil(log10(high)) + 1)
+    steps = ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5))
+    ladders = [[step * 10.0**power for power in powers for step in each] for each in steps]
+    ladders += [[10.0**power for power in powers[::apart]] for apart in range(1, len(powers) + 1)]
+    inside = [[tick for tick in ticks if low <= tick <= high] for ticks in ladders]
+    axes.xaxis.set_major_locator(FixedLocator(next(ticks for ticks in inside if len(ticks) <= most) or [low, high]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def spread_out(places: Sequence[float], least: float) -> list[float]:
+    """Places moved as little as needed so that neighbours, in order of size, are at least so far apart."""
+    order = sorted(range(len(places)), key=lambda index: (places[index], index))
+    moved = [places[index] for index in order]
+    groups: list[list[float]] = []
+    for place in moved:
+        groups.append([place])
+        while len(groups) > 1 and _start(groups[-1], least) < _start(groups[-2], least) + len(groups[-2]) * least:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    result = [0.0] * len(places)
+    spaced = [_start(group, least) + least * number for group in groups for number in range(len(group))]
+    for index, place in zip(order, spaced, strict=True):
+        result[index] = place
+    return result
+
+
+def _start(group: Sequence[float], least: float) -> float:
+    """Where the first of a group's members stands when they are spaced evenly around their mean."""
+    return sum(group) / len(group) - least * (len(group) - 1) / 2
 
 
 def axis_label(metric: str) -> str:

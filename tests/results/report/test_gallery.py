@@ -115,7 +115,7 @@ def test_classes_have_names_also_where_the_data_alone_name_them(tmp_path: Path) 
     directory = make_run(tmp_path / "run", samples=("a", "b"), maps=0, skipped=0, failed=0, curves=False)
     edit_description(directory, lambda about: about["model"].update(classes=None))
     assert {one.class_name for one in shown(directory).samples} == {"class 1", "class 2"}
-    edit_description(directory, lambda about: about["settings"]["data"].update(classes=["ground", "sky", "lesion"]))
+    edit_description(directory, lambda about: about["data"].update(classes=["ground", "sky", "lesion"]))
     assert {one.class_name for one in shown(directory).samples} == {"sky", "lesion"}
 
 

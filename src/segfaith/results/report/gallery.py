@@ -27,6 +27,7 @@ from segfaith.results.records.runs import Run
 from segfaith.results.records.select import base, is_control, method_order
 from segfaith.results.report.blocks import count, ref, words
 from segfaith.results.statistics.analysis import DataAnalysis
+from segfaith.results.statistics.cases import class_name
 from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS
 
 MOST, MOST_BAD = 200, 40
@@ -79,9 +80,7 @@ class Sample:
         known = self.rows["class_index"].dropna()
         if not len(known):
             return "no class"
-        about, index = self.run.description, int(known.iloc[0])
-        names = about["model"].get("classes") or about["settings"].get("data", {}).get("classes") or []
-        return str(names[index]) if index < len(names) else f"class {index}"
+        return class_name(self.run.description, int(known.iloc[0]))
 
     @property
     def folder(self) -> Path | None:

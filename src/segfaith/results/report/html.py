@@ -39,6 +39,8 @@ from segfaith.results.statistics.cases import choose
 
 LIMIT, PICTURES, LARGE_PICTURES = 15_000_000, 8_000_000, 3_000_000
 """Bytes of the page and, at first, of the gallery's pictures and of those that are shown large."""
+CASES = 3
+"""So many cases of each kind are shown large."""
 FEW = 4
 """Up to so many cards stand with all their checks in sight; of more, the checks unfold."""
 OUTLINES = {
@@ -104,7 +106,7 @@ def write_page(
     Raises:
         SettingsError: a page that does not fit even without pictures.
     """
-    choices = [choose(part) for part in analysis.parts]
+    choices = [choose(part, CASES) for part in analysis.parts]
     shown = gallery(analysis.parts, always=keys(choices))
     kept_sections = tidy(sections)
     contents = Contents(
@@ -112,7 +114,11 @@ def write_page(
         kept_sections,
         showcase(analysis.parts, choices, shown.samples, sections),
         shown,
-        {drawing.name: inline_svg(drawing.figure, drawing.name) for drawing in drawings(kept_sections) if drawing.figure},
+        {
+            drawing.name: inline_svg(drawing.figure, drawing.name, drawing.caption)
+            for drawing in drawings(kept_sections)
+            if drawing.figure
+        },
         _links(files, path.parent),
         title or "Faithfulness of attribution maps",
         author or "",

@@ -124,8 +124,8 @@ class Choice:
 
 
 def class_name(description: Mapping[str, Any], index: int) -> str:
-    """The name of a class of a run's model, "class 3" where the model names none."""
-    names = description["model"].get("classes") or []
+    """The name of a class of a run's model, or else of its data; "class 3" where neither names it."""
+    names = description["model"].get("classes") or description["data"].get("classes") or []
     return str(names[index]) if index < len(names) else f"class {index}"
 
 

@@ -2,6 +2,7 @@
 
 from html.parser import HTMLParser
 
+
 class Page(HTMLParser):
     """A page that was read.
 
@@ -22,9 +23,7 @@ class Page(HTMLParser):
 
     def values(self, attribute: str, tag: str = "") -> list[str]:
         """The values of an attribute in the page's order, of all tags or of those with that name."""
-        return [
-            str(own[attribute]) for name, own in self.tags if own.get(attribute) is not None and tag in ("", name)
-        ]
+        return [str(own[attribute]) for name, own in self.tags if own.get(attribute) is not None and tag in ("", name)]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         own = dict(attrs)

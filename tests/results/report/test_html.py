@@ -214,7 +214,13 @@ def test_files_beside_the_page_are_linked_relative_to_it(analysis: Analysis, tmp
     path = html.write_page(analysis, made_sections(analysis), tmp_path / "page.html", files=files)
     text = path.read_text(encoding="utf-8")
     links = [link for link in Page(text).values("href", "a") if not link.startswith("#")]
-    assert Counter(links) == {"table.csv": 1, "table.tex": 1, "a%20b.md": 1, "figures/dots.png": 2, "figures/dots.pdf": 2}
+    assert Counter(links) == {
+        "table.csv": 1,
+        "table.tex": 1,
+        "a%20b.md": 1,
+        "figures/dots.png": 2,
+        "figures/dots.pdf": 2,
+    }
     drawn = text[text.index('<figure class="drawn" id="dots">') :]
     assert "figures/dots.pdf" in drawn[: drawn.index("</figure>")]
 
@@ -222,7 +228,12 @@ def test_files_beside_the_page_are_linked_relative_to_it(analysis: Analysis, tmp
 def test_cases_stand_beside_the_best_methods_map_and_lead_to_their_sample(analysis: Analysis, text: str) -> None:
     (block,) = [block for block in made_sections(analysis)[0].parts if isinstance(block, Cards)]
     part = text[text.index('<section id="pictures"') : text.index('<section id="parts"')]
-    assert [title for title in re.findall(r"<h3>(.*?)</h3>", part)] == ["Best", "Typical", "Worst", "Missed by the model"]
+    assert re.findall(r"<h3>(.*?)</h3>", part) == [
+        "Best",
+        "Typical",
+        "Worst",
+        "Missed by the model",
+    ]
     cases = re.findall(r'<article class="case".*?</article>', part, re.S)
     assert len(cases) == 6, "an image is in one kind only"
     label = block.cards[0].label

@@ -18,8 +18,8 @@ from made_runs import description, make_run
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.runs import Run, load_run
 from segfaith.results.records.select import enough
-from segfaith.results.report import topics as report
 from segfaith.results.report import page_charts
+from segfaith.results.report import topics as report
 from segfaith.results.report.blocks import number, p_value, p_words, spread, words
 from segfaith.results.report.sections import evidence as page_evidence
 from segfaith.results.report.sections import scores as page_results

@@ -246,7 +246,15 @@ def test_an_address_with_a_sample_opens_it(running: Any, path: Path, runs: list[
         assert page.locator(f"#{last}").is_hidden()
         page.evaluate(f"location.hash = '{last}'")
         page.locator(f"#{last}[open]").wait_for()
+        page.wait_for_timeout(100)
         assert page.locator(f"#{last}").is_visible()
+        assert len(shown(page)) == 32
+        page.select_option("[name=class]", "bird")
+        assert page.locator(f"#{last}").is_hidden(), "it has no class"
+        page.evaluate("location.hash = ''")
+        page.evaluate(f"location.hash = '{last}'")
+        page.locator(f"#{last}").wait_for()
+        assert page.locator("[name=class]").input_value() == ""
         assert window.complaints == []
 
 
@@ -443,7 +451,9 @@ def test_everything_has_a_name(desk: Opened) -> None:
     page = desk.page
     assert page.eval_on_selector_all("img", "all => all.filter(one => !one.alt.trim()).length") == 0
     assert page.eval_on_selector_all("img", "all => all.length") > 40
-    unnamed = "all => all.filter(one => !(one.ariaLabel || one.textContent || one.querySelector('img')?.alt || '').trim())"
+    unnamed = (
+        "all => all.filter(one => !(one.ariaLabel || one.textContent || one.querySelector('img')?.alt || '').trim())"
+    )
     assert page.eval_on_selector_all("button:not([hidden]), a, summary", f"{unnamed}.map(one => one.outerHTML)") == []
     unlabelled = "all => all.filter(one => !one.labels.length && !one.getAttribute('aria-label')).map(one => one.name)"
     assert page.eval_on_selector_all("select, input", unlabelled) == []

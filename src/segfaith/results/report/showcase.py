@@ -41,9 +41,7 @@ class ShownKind:
 
 def keys(choices: Sequence[Mapping[str, Choice]]) -> set[tuple[Path, str]]:
     """The samples of all cases, by `Sample.key`."""
-    return {
-        (case.run.directory, case.sample_id) for kinds in choices for kind in kinds.values() for case in kind.cases
-    }
+    return {(case.run.directory, case.sample_id) for kinds in choices for kind in kinds.values() for case in kind.cases}
 
 
 def showcase(
@@ -80,4 +78,4 @@ def best_method(part: DataAnalysis, sections: Sequence[Section]) -> str:
                 return block.cards[0].method
     table = part.summary
     means = table[(table["metric"] == "tdd") & table["method"].isin(part.own)].dropna(subset="mean")
-    return str(means.loc[means["mean"].idxmax(), "method"]) if len(means) else ""
+    return str(means.sort_values("mean")["method"].iloc[-1]) if len(means) else ""

@@ -183,7 +183,7 @@
     const target = location.hash && by(decodeURIComponent(location.hash.slice(1)));
     if (!target) return;
     if (target.matches("details.sample") && target.hidden) {
-      form.reset();
+      for (const field of form.elements) if (field.name) field.value = field.name === "metric" ? "s" : "";
       room = samples.length;
       show();
     }

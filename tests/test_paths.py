@@ -17,10 +17,12 @@ from segfaith.data.dataset import Dataset
 from segfaith.data.datasets import open_dataset
 from segfaith.errors import SettingsError
 from segfaith.paths import LONGEST, inside, map_name, refusal
-from segfaith.results.figures.save import write_figures
+from segfaith.results.figures.drawings import DRAWINGS
+from segfaith.results.figures.save import save_figures
 from segfaith.results.figures.tiles import write_pictures
 from segfaith.results.records.files import create_file, replace_file
 from segfaith.results.records.runs import load_run
+from segfaith.results.statistics.analysis import analyse
 from segfaith.scores import BatchSize
 
 REFUSED = {
@@ -279,7 +281,7 @@ def test_figures_and_pictures_are_not_drawn_through_a_link(project: Path) -> Non
     for name in ("figures", "pictures"):
         (run.directory / name).symlink_to(project / "foreign")
     with pytest.raises(SettingsError, match="figures is a symbolic link"):
-        write_figures([run], run.directory)
+        save_figures(analyse([run]), DRAWINGS, run.directory)
     with pytest.raises(SettingsError, match="pictures is a symbolic link"):
         write_pictures(run.directory, run.description, run.records)
     assert files(project / "foreign") == before

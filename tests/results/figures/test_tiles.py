@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from segfaith.results.figures.overlay import outlined, picture
+from segfaith.results.figures.overlay import picture
 from segfaith.results.figures.tiles import GAP, HEAD, OVERVIEW, TILE, write_pictures
 
-WHITE, BLACK, CYAN = (255, 255, 255), (0, 0, 0), (0, 255, 255)
 METHODS = ["gpa", "dea@alpha=0.8,beta=0.2", "maps:../their/maps", "own.py:build"]
 DESCRIPTION = {"model": {"classes": ["background", "box"]}}
 
@@ -56,6 +55,18 @@ def test_a_row_of_tiles_for_each_sample_and_an_overview(tmp_path: Path) -> None:
     sheets = [np.asarray(Image.open(path)) for path in paths]
     assert [sheet.shape for sheet in sheets] == [(2 * height, width, 3), (height, width, 3), (height, width, 3)]
     np.testing.assert_array_equal(sheets[0], np.concatenate(sheets[1:]))
+
+
+def test_the_first_tile_shows_the_prediction_in_yellow_where_it_was_kept(tmp_path: Path) -> None:
+    for name in ("with", "without"):
+        add_maps(tmp_path, name)
+    predicted = mask((48, 48), slice(8, 30), slice(16, 40))
+    picture(np.repeat(predicted[None].astype(float), 3, 0)).save(tmp_path / "maps/with/prediction.png")
+    write_pictures(tmp_path, DESCRIPTION, records("with", "without"))
+    for name, expected in (("with", True), ("without", False)):
+        tile = np.asarray(Image.open(tmp_path / "pictures" / f"{name}.png"))[HEAD : HEAD + TILE, :TILE].astype(int)
+        yellow = (tile[..., 0] > 200) & (tile[..., 1] > 170) & (tile[..., 2] < 80)
+        assert bool(yellow.any()) == expected, name
 
 
 def test_the_first_tile_shows_the_evidence_in_cyan_where_there_is_some(tmp_path: Path) -> None:
@@ -122,23 +133,3 @@ def test_words_stand_over_the_tiles_and_scores_only_where_they_exist(
     said.clear()
     write_pictures(tmp_path, DESCRIPTION, records("a"))
     assert said[3] == "TDD 0.25", "records from before there was an evidence score"
-
-
-def test_outlines_pixel_by_pixel() -> None:
-    """One ring in colour around each region, a black one around that, and the image's own colours elsewhere."""
-    size = (20, 24)
-    image = np.random.default_rng(0).uniform(0.2, 0.8, (3, *size))
-    target, evidence = mask(size, slice(4, 9), slice(3, 8)), mask(size, slice(12, 15), slice(16, 19))
-    pixels = np.asarray(outlined(image, target, evidence))
-
-    def away(region: np.ndarray, y: int, x: int) -> int:
-        return min(abs(y - v) + abs(x - u) for v, u in np.argwhere(region))
-
-    for y, x in np.ndindex(size):
-        expected = tuple((image[:, y, x] * 255).round().astype(int))
-        for region, colour in ((target, WHITE), (evidence, CYAN)):
-            expected = {1: colour, 2: BLACK}.get(away(region, y, x), expected)
-        assert tuple(pixels[y, x]) == expected, (y, x)
-    bare = np.asarray(outlined(image, target))
-    assert not (bare == CYAN).all(-1).any()
-    np.testing.assert_array_equal(bare[:, :12], pixels[:, :12])

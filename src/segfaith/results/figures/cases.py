@@ -101,16 +101,13 @@ def gallery(choice: Choice, methods: Sequence[str], labels: Mapping[str, str] = 
     images = [_read(case.folder / "image.png") for case in choice.cases]
     columns, aspects = 1 + len(shown), [image.shape[1] / image.shape[2] for image in images]
     side = min((FULL_WIDTH - 0.7) / columns, 1.5)
-    figure = canvas(FULL_WIDTH, sum(side * aspect + 0.32 for aspect in aspects) + 0.2)
+    notes = [_note(case, max(12, int(side * 18))) for case in choice.cases]
+    below = 0.16 + 0.11 * max(2, *(note.count("\n") + 1 for note in notes))
+    figure = canvas(FULL_WIDTH, sum(side * aspect + below for aspect in aspects) + 0.25)
     grid = figure.subplots(len(images), columns, squeeze=False, gridspec_kw={"height_ratios": aspects})
-    for axes, case, image in zip(grid, choice.cases, images, strict=True):
+    for axes, case, image, note in zip(grid, choice.cases, images, notes, strict=True):
         region = _mask(case, "target.png")
-        score = f"s = {float(case.record['s'].dropna().iloc[0]):.2f}"
-        _tile(
-            axes[0],
-            _outlined(case, image),
-            "\n".join([score, *wrap(case.why.replace("$", r"\$"), max(12, int(side * 18)))]),
-        )
+        _tile(axes[0], _outlined(case, image), note)
         axes[0].set_ylabel(literal(case.title), fontsize=7)
         for panel, name in zip(axes[1:], shown, strict=True):
             _map_tile(panel, case, name, image, region)
@@ -192,6 +189,12 @@ def mechanism_words(case: Case) -> str:
         f"EGA and RIA maps; it differs from the kept DEA map by at most {off:.1e}."
         + ("" if off < 1e-3 else " So DEA was made from other evidence than these two maps (see its parameters).")
     )
+
+
+def _note(case: Case, most: int) -> str:
+    """The words below an image, in lines of at most so many characters: its s, and why the case was chosen."""
+    score = float(case.record["s"].dropna().iloc[0])
+    return "\n".join([f"s = {score:.2f}", *wrap(case.why.replace("$", r"\$"), most)])
 
 
 def _map_tile(axes: Axes, case: Case, method: str, image: Array, region: NDArray[np.bool_]) -> None:

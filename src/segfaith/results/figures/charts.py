@@ -91,7 +91,7 @@ def tradeoff(values: pd.DataFrame, faithfulness: str = "tdd_gain", labels: Mappi
         panel.margins(x=0.1)
         panel.set_xlabel(axis_label(metric))
         panel.grid(True)
-    log_ticks(axes[0])
+    log_ticks(axes[0], 8)
     handles = [handle(labels.get(name, name), mark, filled=best[name]) for name, mark in look.items()]
     handles.append(Line2D([], [], color="0.5", linewidth=0.9, label="Pareto front"))
     for name, one in lines.items():

@@ -131,7 +131,7 @@ def _rewritten(element: Element, names: Mapping[str, str], style: Mapping[str, s
         elif short := _value(key, value, names):
             new.set(key, short)
     if _kind(element) in ("text", "tspan"):
-        new.text = element.text
+        new.text = (element.text or "").strip() if len(element) else element.text
     new.extend(_children(element, names))
     if _kind(element) == "text":
         for child, other in zip(new, element, strict=True):

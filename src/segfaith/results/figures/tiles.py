@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from segfaith.paths import inside, map_name
 from segfaith.results.figures.overlay import outlined, overlay
 from segfaith.results.records.files import replace_file
+from segfaith.results.statistics.cases import class_name
 
 TILE, HEAD, GAP = 192, 34, 4
 """Side of a tile, height of the words above it, and space between tiles, in pixels."""
@@ -23,13 +24,13 @@ OVERVIEW = 40
 def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> list[Path]:
     """Writes `pictures/ID.png` for every sample whose maps were kept, and `pictures.png` with the first ones.
 
-    The first tile is the image with the target's outline in white and that of planted evidence in cyan; the others
-    are the methods' maps with their TDD and, where evidence was planted, their average precision ("AP").
+    The first tile is the image with the target's outline in white, that of planted evidence in cyan and that of the
+    model's prediction in dashes of yellow. The others are the methods' maps with their TDD and, where evidence was
+    planted, their average precision ("AP").
 
     Returns:
         The overview and then the samples' pictures; nothing if no maps were kept.
     """
-    names = description["model"].get("classes") or []
     rows: list[Path] = []
     pictures: list[Image.Image] = []
     for sample_id, group in records[records["status"] == "ok"].groupby("sample_id", sort=False):
@@ -37,8 +38,7 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
         if not (folder / "image.png").is_file():
             continue
         label = int(group["class_index"].iloc[0])
-        title = names[label] if label < len(names) else f"class {label}"
-        picture = _row(folder, str(sample_id), title, group)
+        picture = _row(folder, str(sample_id), class_name(description, label), group)
         rows.append(inside(directory, "pictures", f"{sample_id}.png"))
         _save(picture, rows[-1])
         pictures += [picture] if len(pictures) < OVERVIEW else []
@@ -57,9 +57,13 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
 
 def _row(folder: Path, sample_id: str, title: str, records: pd.DataFrame) -> Image.Image:
     image = _read(folder / "image.png").transpose(2, 0, 1) / 255
-    region = _read(folder / "target.png")[..., 0] > 127
-    evidence = _read(folder / "evidence.png")[..., 0] > 127 if (folder / "evidence.png").is_file() else None
-    tiles = [(sample_id, title, outlined(image, region, evidence))]
+    masks = {
+        name: _read(folder / f"{name}.png")[..., 0] > 127
+        for name in ("target", "evidence", "prediction")
+        if (folder / f"{name}.png").is_file()
+    }
+    region = masks["target"]
+    tiles = [(sample_id, title, outlined(image, region, masks.get("evidence"), masks.get("prediction")))]
     for record in records.to_dict("records"):
         heatmap = np.load(folder / map_name(str(record["method"])), allow_pickle=False)
         figures = f"TDD {record['tdd']:.2f}"

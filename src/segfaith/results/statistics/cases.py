@@ -199,8 +199,8 @@ def failures(part: DataAnalysis, n: int = 4) -> Choice:
         rule = ANY_FAILURE_RULE
         gains, leaks = (_by_method(rows, part, "tdd_gain").max(axis=1), _by_method(rows, part, "odd_abs").min(axis=1))
     met = rows.assign(gain=gains, leak=leaks)[_failed(gains, leaks)]
-    blind = _ordered(met[met["gain"] <= 0].assign(key=met["gain"]))
-    leaking = _ordered(met[met["leak"] > MOST_OT].assign(key=-met["leak"]))
+    blind = _ordered(met.assign(key=met["gain"])[met["gain"] <= 0])
+    leaking = _ordered(met.assign(key=-met["leak"])[met["leak"] > MOST_OT])
     others = leaking[~leaking["sample_id"].isin(blind["sample_id"][: (n + 1) // 2])]
     first = blind[: max((n + 1) // 2, n - len(others))]
     second = leaking[~leaking["sample_id"].isin(first["sample_id"])][: n - len(first)]

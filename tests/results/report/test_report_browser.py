@@ -1,6 +1,8 @@
 """The report page in headless Chromium: the first screen, sorting, pictures, filters, keyboard, phones, silence."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from PIL import Image
 
 from browser import Opened, browser, opened
-from made_runs import make_run
+from made_runs import VARIANTS, make_run
 from made_sections import made_sections
 from segfaith.results.records.runs import Run, load_run
 from segfaith.results.report.html import write_page
@@ -98,6 +100,38 @@ def test_the_first_screen_holds_every_verdict(desk: Opened) -> None:
     checks = page.locator(".verdict-card").first.locator(".check")
     assert checks.count() == 5
     assert all(checks.nth(place).is_visible() for place in range(5))
+
+
+def planted(run: Run) -> Run:
+    """The run as if evidence had been planted."""
+    records = run.records.assign(kind="marker", evidence_mass=0.5, evidence_top=0.5, odd_beyond_abs=0.5)
+    records["evidence_ap"] = records["tdd"].abs()
+    model = run.description["model"] | {"proven_kinds": "marker"}
+    return replace(run, records=records, description=run.description | {"model": model})
+
+
+def test_seven_methods_fit_the_first_screen_and_the_leaderboard(
+    running: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their checks are folded; the widest leaderboard, with planted evidence and several runs, is not cut."""
+    monkeypatch.setattr(paired, "RESAMPLES", 199)
+    ids, seven = tuple(f"img{i:02d}" for i in range(12)), ("gpa", "ega", "ria", *VARIANTS, *CONTROLS)
+    made = [make_run(tmp_path / f"run{seed}", seed=seed, samples=ids, maps=1, methods=seven) for seed in (0, 1)]
+    analysis = analyse([planted(load_run(directory)) for directory in made])
+    page_path = write_page(analysis, made_sections(analysis), tmp_path / "page.html")
+    with opened(running, page_path, height=800) as window:
+        page = window.page
+        assert page.locator(".verdict-card").count() == 7
+        bottoms = page.eval_on_selector_all(".headline", "all => all.map(one => one.getBoundingClientRect().bottom)")
+        assert max(bottoms) < 800
+        assert not page.locator(".check").first.is_visible()
+        page.locator(".checks > summary").first.click()
+        assert page.locator(".check").first.is_visible()
+        page.get_by_label("Show the paper’s numbers").check()
+        assert "Evid. AP" in page.locator(f"{BOARD} thead th").nth(1).text_content(), "the truth comes first"
+        sizes = page.eval_on_selector(BOARD, "table => [table.scrollWidth, table.parentElement.clientWidth]")
+        assert sizes[0] <= sizes[1]
+        assert window.complaints == []
 
 
 def test_a_rule_unfolds_where_it_is_asked_for(desk: Opened) -> None:
@@ -405,8 +439,9 @@ def test_a_phone_scrolls_in_one_direction(running: Any, path: Path, width: int) 
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance of "rgb(r, g, b)" by WCAG 2."""
-    parts = [float(one) / 255 for one in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    """Relative luminance of "rgb(r, g, b)" or "color(srgb r g b)" by WCAG 2."""
+    most = 1 if colour.startswith("color(srgb") else 255
+    parts = [float(one) / most for one in re.findall(r"\d[\d.]*", colour)[:3]]
     linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

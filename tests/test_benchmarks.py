@@ -23,7 +23,9 @@ from toys import SmallCNN, plain
 def case() -> Workload:
     """Noise instead of the photograph, of which hardly two pixels are alike."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("workload.read_image", lambda: torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)))
+        patch.setattr(
+            "workload.read_image", lambda: torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        )
         return make_case(plain(SmallCNN(), layer="backbone"), 0.2)
 
 

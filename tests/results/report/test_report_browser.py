@@ -512,6 +512,16 @@ def test_print_unfolds_and_hides_the_controls(desk: Opened) -> None:
     assert page.locator("details.fold:not([open])").count() == 2
 
 
+def test_paper_is_light_and_wide_enough(running: Any, path: Path) -> None:
+    """On A4 (some 720 px between margins), whatever the screen's colours."""
+    with opened(running, path, 720, color_scheme="dark") as window:
+        page = window.page
+        page.emulate_media(media="print")
+        assert luminance(page.evaluate("getComputedStyle(document.body).backgroundColor")) > 0.9
+        box = page.locator(BOARD).bounding_box()
+        assert box["x"] + box["width"] <= 720
+
+
 def test_without_scripts_everything_is_still_there(running: Any, path: Path) -> None:
     with opened(running, path, java_script_enabled=False) as window:
         page = window.page

@@ -34,7 +34,6 @@ SEVEN = ("gpa", "ega", "ria", "dea", "dea@alpha=0.5", "random_cells", "mask")
 METHODS = ("gpa", "ega", "dea", "dea@alpha=0.5", "mask")
 COLUMNS = ("sample_id", "method", "status", "s", *tables.TABLE_METRICS)
 EVIL = """<img src=x onerror="alert('id')">"""
-EVIL_REASON = '"><img src=x onerror=alert(1)>'
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,7 +49,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     folder = tmp_path_factory.mktemp("made")
     ids = tuple(f"img{i:02d}" for i in range(16))
     runs = [make_run(folder / f"run{seed}", seed=seed, samples=ids, maps=2, methods=SEVEN) for seed in (0, 1)]
-    poison(runs[0])
     return [load_run(run) for run in runs]
 
 

@@ -329,7 +329,7 @@ def test_kept_maps_and_weights_that_are_pickles_are_not_unpickled(tmp_path: Path
     case = type("Case", (), {"folder": tmp_path})()
     with pytest.raises(SettingsError, match=r"gpa\.npy cannot be read"):
         galleries._load(case, "gpa")
-    assert page_gallery.read_map(tmp_path, "gpa") is None
+    assert page_gallery.kept_map(tmp_path, "gpa") is None
     with pytest.raises(SegfaithError):
         read_map(tmp_path, "gpa", (8, 8))
     with pytest.raises(SettingsError):

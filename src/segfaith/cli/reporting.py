@@ -31,8 +31,8 @@ def report(
     from segfaith.results.figures.save import save_figures
     from segfaith.results.records import runs as records
     from segfaith.results.report.conclusions import write_conclusions
-    from segfaith.results.report.html import write_report
     from segfaith.results.report.significance_page import write_significance
+    from segfaith.results.report.topics import write_report
     from segfaith.results.statistics import evidence as trust
     from segfaith.results.statistics import summary as tables
     from segfaith.results.statistics.analysis import Options, analyse

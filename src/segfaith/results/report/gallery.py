@@ -3,11 +3,13 @@
     chosen     at most 200: failures and skipped ones, those whose maps differ most, and a spread over the others
     ordered    by disagreement of the methods, the largest first
 
-Both rules stand on the page. A sample is a pair of run and image.
+Both rules stand on the page. A `Sample` is a pair of run and image; a `cases.Case` is a choice among them, with its
+reason.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import isfinite, isnan, nan
 from pathlib import Path
@@ -21,10 +23,11 @@ from PIL import Image
 from scipy.stats import rankdata
 
 from segfaith.paths import map_name
-from segfaith.results.records.runs import Run
-from segfaith.results.records.select import base, grouped, is_control, method_order
+from segfaith.results.records.runs import Run, class_name
+from segfaith.results.records.select import base, is_control, method_order
 from segfaith.results.report.blocks import count, ref, words
-from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS, run_labels
+from segfaith.results.statistics.analysis import DataAnalysis
+from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS
 
 MOST, MOST_BAD = 200, 40
 """Samples in the gallery; at most so many of them are failures or skipped."""
@@ -36,15 +39,27 @@ REASON = 400
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
-    """A sample of a run; `disagreement` is NaN where it is undefined."""
+class Sample:
+    """An image of a run.
+
+    Attributes:
+        label: the run's name.
+        rows: its records, a row per method.
+        disagreement: how far the methods differ on it; NaN where that is undefined.
+        anchor: its place on the page, different for different samples.
+    """
 
     run: Run
     label: str
-    data: str
     sample_id: str
     rows: pd.DataFrame
     disagreement: float = nan
+    anchor: str = ""
+
+    @property
+    def key(self) -> tuple[Path, str]:
+        """What tells it from all others: the run's directory and its id."""
+        return self.run.directory, self.sample_id
 
     @property
     def status(self) -> str:
@@ -64,8 +79,7 @@ class Item:
         known = self.rows["class_index"].dropna()
         if not len(known):
             return "no class"
-        names, index = self.run.description["model"].get("classes") or [], int(known.iloc[0])
-        return str(names[index]) if index < len(names) else f"class {index}"
+        return class_name(self.run.description, int(known.iloc[0]))
 
     @property
     def folder(self) -> Path | None:
@@ -91,57 +105,53 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """The chosen items in their order, and the rules in words."""
+    """The chosen samples in their order, and the rules in words."""
 
-    items: tuple[Item, ...]
+    samples: tuple[Sample, ...]
     rule: Markup
     measure: str
 
 
-def gallery(data: Sequence[Run], most: int = MOST) -> Gallery:
+def gallery(parts: Sequence[DataAnalysis], most: int = MOST, always: Collection[tuple[Path, str]] = ()) -> Gallery:
     """The samples for the page, those where methods disagree most first.
 
-    Up to `MOST_BAD` samples that failed (in part, too) or were skipped enter, failed ones first, as the runs list them.
-    Half of the rest are those with the largest disagreement, the others are spread evenly over the remaining ones in
-    the order of disagreement. If all fit, all are there.
+    The samples of `always` enter, by `Sample.key`. Up to `MOST_BAD` samples that failed (in part, too) or were skipped
+    enter, failed ones first, as the runs list them. Half of the rest are those with the largest disagreement, the
+    others are spread evenly over the remaining ones in the order of disagreement. If all fit, all are there.
     """
-    items = [item for group in grouped(data).items() for item in _items(*group)]
-    maps = all(item.folder for item in items if (item.rows["status"] == "ok").any()) and any(
-        item.folder for item in items
+    samples = [sample for part in parts for sample in _samples(part)]
+    maps = all(one.folder for one in samples if (one.rows["status"] == "ok").any()) and any(
+        one.folder for one in samples
     )
     measure = "disagreement" if maps else "spread"
-    items = [
-        Item(one.run, one.label, one.data, one.sample_id, one.rows, disagreement(one) if maps else spread(one.rows))
-        for one in items
-    ]
-    chosen = choose(items, most)
-    ordered = sorted(chosen, key=lambda one: (isnan(one.disagreement), -one.disagreement, one.label, one.sample_id))
-    return Gallery(tuple(ordered), _rule(items, chosen, most, measure), measure)
+    samples = [replace(one, disagreement=disagreement(one) if maps else spread(one.rows)) for one in samples]
+    chosen = choose(samples, most, always)
+    ordered = sorted(chosen, key=_by_disagreement)
+    return Gallery(tuple(_anchored(ordered)), _rule(samples, chosen, most, measure, len(always)), measure)
 
 
-def choose(items: Sequence[Item], most: int = MOST) -> list[Item]:
-    """At most `most` of the items by the rules of `gallery`."""
-    if len(items) <= most:
-        return list(items)
-    bad = sorted((one for one in items if one.status != "ok"), key=lambda one: one.status)[: min(MOST_BAD, most)]
-    good = sorted(
-        (one for one in items if one.status == "ok"),
-        key=lambda one: (isnan(one.disagreement), -one.disagreement, one.label, one.sample_id),
-    )
-    room = min(most - len(bad), len(good))
+def choose(samples: Sequence[Sample], most: int = MOST, always: Collection[tuple[Path, str]] = ()) -> list[Sample]:
+    """At most `most` of the samples by the rules of `gallery`, or as many as `always` names."""
+    if len(samples) <= most:
+        return list(samples)
+    first = [sample for sample in samples if sample.key in always] if always else []
+    others = [sample for sample in samples if sample.key not in always] if always else list(samples)
+    room = max(0, most - len(first))
+    bad = sorted((one for one in others if one.status != "ok"), key=lambda one: one.status)[: min(MOST_BAD, room)]
+    good = sorted((one for one in others if one.status == "ok"), key=_by_disagreement)
+    room = min(room - len(bad), len(good))
     top, rest = good[: room - room // 2], good[room - room // 2 :]
-    places = [round(float(one)) for one in np.linspace(0, len(rest) - 1, room // 2)]
-    return [*bad, *top, *(rest[place] for place in dict.fromkeys(places))]
+    places = [round(float(place)) for place in np.linspace(0, len(rest) - 1, room // 2)]
+    return [*first, *bad, *top, *(rest[place] for place in dict.fromkeys(places))]
 
 
-def disagreement(item: Item) -> float:
+def disagreement(sample: Sample) -> float:
     """Mean over pairs of methods of 1 - Spearman correlation of their maps, at most 28 x 28; controls and variants
     are left out, and pairs with a constant map. NaN without two maps."""
-    if item.folder is None:
+    if sample.folder is None:
         return nan
-    compared = [name for name in item.rows.loc[item.rows["status"] == "ok", "method"] if _compared(name)]
-    found = [heatmap for name in compared if (heatmap := read_map(item.folder, name)) is not None]
-    return mean_disagreement(found)
+    compared = [name for name in sample.rows.loc[sample.rows["status"] == "ok", "method"] if _compared(name)]
+    return mean_disagreement([kept for name in compared if (kept := kept_map(sample.folder, name)) is not None])
 
 
 def mean_disagreement(maps: Sequence[NDArray[Any]]) -> float:
@@ -158,7 +168,7 @@ def spread(rows: pd.DataFrame) -> float:
     return float(values.max() - values.min()) if len(values) > 1 else nan
 
 
-def read_map(folder: Path, method: str) -> NDArray[np.float32] | None:
+def kept_map(folder: Path, method: str) -> NDArray[np.float32] | None:
     """A method's map (H, W), or None where it was not kept or can't be read."""
     try:
         heatmap = np.load(folder / map_name(method), allow_pickle=False).astype(np.float32)
@@ -175,47 +185,69 @@ def shrunk(heatmap: NDArray[Any], side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.BOX)
 
 
-def methods_of(items: Sequence[Item]) -> list[str]:
-    """All methods of the items in the paper's order."""
-    return method_order(name for one in items for name in one.rows["method"])
+def methods_of(samples: Sequence[Sample]) -> list[str]:
+    """All methods of the samples in the paper's order."""
+    return method_order(name for one in samples for name in one.rows["method"])
 
 
-def scores_of(item: Item, measure: str) -> dict[str, Any]:
+def scores_of(sample: Sample, measure: str) -> dict[str, Any]:
     """What the page filters by: plain values without NaN."""
     by_method: dict[str, dict[str, float]] = {}
-    for row in item.rows.to_dict("records"):
+    for row in sample.rows.to_dict("records"):
         values = {name: _plain(row.get(name)) for name in SHOWN}
         by_method[str(row["method"])] = {name: value for name, value in values.items() if value is not None}
     return {
-        "class": item.class_name,
-        "run": item.label,
-        "status": item.status,
-        "undefined": bool(item.reasons) and item.status == "ok",
-        "s": _plain(item.s),
-        measure: _plain(item.disagreement),
+        "class": sample.class_name,
+        "run": sample.label,
+        "status": sample.status,
+        "undefined": bool(sample.reasons) and sample.status == "ok",
+        "s": _plain(sample.s),
+        measure: _plain(sample.disagreement),
         "methods": by_method,
     }
 
 
-def _items(data: str, group: Sequence[Run]) -> list[Item]:
-    labels = run_labels([one.run for one in group])
+def _samples(part: DataAnalysis) -> list[Sample]:
     return [
-        Item(run, label, data, str(sample_id), rows)
-        for label, run in zip(labels, group, strict=True)
+        Sample(run, label, str(sample_id), rows)
+        for label, run in zip(part.names, part.read, strict=True)
         for sample_id, rows in run.records.groupby("sample_id", sort=False)
     ]
 
 
-def _rule(items: Sequence[Item], chosen: Sequence[Item], most: int, measure: str) -> Markup:
-    bad = sum(one.status != "ok" for one in items)
-    kept = sum(one.status != "ok" for one in chosen)
-    if len(chosen) == len(items):
-        which = f"All {count(len(items), 'sample')} of these runs."
+def _by_disagreement(sample: Sample) -> tuple[bool, float, str, str]:
+    return isnan(sample.disagreement), -sample.disagreement, sample.label, sample.sample_id
+
+
+def _anchored(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with their anchors: "sample-ID", or "sample-RUN-ID" where there are several runs."""
+    several = len({sample.label for sample in samples}) > 1
+    used: set[str] = set()
+    result = []
+    for sample in samples:
+        named = f"{sample.label}-{sample.sample_id}" if several else sample.sample_id
+        plain = "sample-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", named)
+        anchor, place = plain, 1
+        while anchor in used:
+            place += 1
+            anchor = f"{plain}-{place}"
+        used.add(anchor)
+        result.append(replace(sample, anchor=anchor))
+    return result
+
+
+def _rule(samples: Sequence[Sample], chosen: Sequence[Sample], most: int, measure: str, always: int) -> Markup:
+    bad = sum(sample.status != "ok" for sample in samples)
+    kept = sum(sample.status != "ok" for sample in chosen)
+    if len(chosen) == len(samples):
+        which = f"All {count(len(samples), 'sample')} of these runs."
     else:
-        first = f"{kept} of the {bad} that failed or were skipped; of the others " if bad else ""
+        first = "the samples shown above; " if always else ""
+        first += f"{kept} of the {bad} that failed or were skipped; " if bad else ""
         which = (
-            f"{len(chosen)} of {count(len(items), 'sample')}, at most {most}: {first}one half where the methods "
-            "disagree most, one half spread evenly over the rest."
+            f"{len(chosen)} of {count(len(samples), 'sample')}, at most {most}: {first}"
+            f"{'of the others ' if first else ''}one half where the methods disagree most, one half spread evenly over "
+            "the rest."
         )
     return words(
         "{} A sample is a pair of run and image. First come those with the largest {}.",

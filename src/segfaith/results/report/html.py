@@ -1,166 +1,151 @@
 """The report: one HTML page that holds everything it needs, and asks for nothing from any network.
 
-    page_model      sections, tables and charts as data       page_words      the summary
-    page_results    scores and claims                         page_limits     what can't be concluded
-    page_tests      significance                              page_gallery    which samples are shown
-    page_robust     how far to trust results                  page_pictures   their pictures, to a budget
-    page_evidence   do the metrics themselves pass            page_glossary   what every number means
-    page_charts     inline SVG
+    sections     what the page says, as blocks (`blocks`); this module only arranges and draws them
+    showcase     the pictures that are shown large          gallery     which samples are shown small
+    pictures     their pictures, within a budget            glossary    what every number means
 
-`page/` holds the template, the style and the script. The template escapes every name, path and reason, and the page's
+`page/` holds the templates, the style and the script. The templates escape every name, path and reason, and the page's
 content security policy allows its own script and style only, by their digests.
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from importlib.resources import files
+from importlib.resources import files as package_files
 from math import isnan
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.figures.svg import inline_svg
 from segfaith.results.records.files import replace_file
-from segfaith.results.records.identity import data_label
-from segfaith.results.records.runs import Run
-from segfaith.results.records.select import enough, grouped
-from segfaith.results.report.blocks import Points, Prose, Section, count, join, metric_column, number, ref, words
-from segfaith.results.report.gallery import SHOWN, Gallery, Item, gallery, methods_of, scores_of
+from segfaith.results.records.select import method_labels
+from segfaith.results.report.arrange import anchors, arranged, drawings, tidy
+from segfaith.results.report.blocks import MARK_WORDS, Section, count, metric_column, number
+from segfaith.results.report.gallery import SHOWN, Gallery, Sample, gallery, methods_of, scores_of
 from segfaith.results.report.glossary import glossary
-from segfaith.results.report.pictures import Pictures, pictures
-from segfaith.results.report.sections import evidence as page_evidence
-from segfaith.results.report.sections import limits as page_limits
-from segfaith.results.report.sections import robust as page_robust
-from segfaith.results.report.sections import scores as page_results
-from segfaith.results.report.sections import significance as page_tests
-from segfaith.results.report.sections import summary as page_words
-from segfaith.results.statistics.paired import family
+from segfaith.results.report.pictures import LARGE, Pictures, colour_bar, pictures
+from segfaith.results.report.showcase import ShownKind, keys, showcase
+from segfaith.results.statistics.analysis import Analysis
+from segfaith.results.statistics.cases import choose
 
-LIMIT, PICTURES = 15_000_000, 10_000_000
-"""Bytes of the page and, at first, of its pictures."""
+LIMIT, PICTURES, LARGE_PICTURES = 15_000_000, 8_000_000, 3_000_000
+"""Bytes of the page and, at first, of the gallery's pictures and of those that are shown large."""
+CASES = 3
+"""So many cases of each kind are shown large."""
+FEW = 4
+"""Up to so many cards stand with all their checks in sight; of more, the checks unfold."""
+OUTLINES = {
+    "target": "target in white",
+    "prediction": "prediction in yellow dashes",
+    "evidence": "planted evidence in cyan",
+}
+"""What is outlined in images, by the stem of its file, and how."""
+SIGNS = {"pass": "\N{CHECK MARK}", "warn": "!", "fail": "\N{BALLOT X}", "unknown": "?"}
+"""The sign of each mark, which does not rest on colour."""
+CHECK_WORDS = {"pass": "passed", "warn": "with care", "fail": "failed", "unknown": "not tested"}
+"""What a check's mark says to those who hear the page."""
+FILES = {
+    "Tables (CSV)": (".csv",),
+    "Tables (LaTeX)": (".tex",),
+    "Text": (".md",),
+    "Figures": (".pdf", ".png"),
+}
+"""Which files the page offers, by ending."""
 
 
-@dataclass(frozen=True)
-class _Topic:
-    """A section that is built for each data set."""
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """All that the page shows but for the size of its pictures.
 
-    name: str
+    Attributes:
+        sections: as they were given, tidied.
+        links: the address of each file beside the page, relative to it, by the file's name.
+    """
+
+    analysis: Analysis
+    sections: Sequence[Section]
+    kinds: Sequence[ShownKind]
+    gallery: Gallery
+    drawn: Mapping[str, Markup]
+    links: Mapping[str, str]
     title: str
-    introduction: Markup
-    build: Callable[[str, Sequence[Run]], list[Any]]
+    author: str
+    date: str
 
 
-def write_report(
-    data: Sequence[Run],
+def write_page(
+    analysis: Analysis,
+    sections: Sequence[Section],
     path: Path,
-    min_s: float | None = None,
     *,
-    methods: Sequence[str] | None = None,
-    single_run: bool = False,
-    absent: Sequence[str] = (),
+    title: str | None = None,
+    author: str | None = None,
+    files: Iterable[Path] = (),
 ) -> Path:
-    """Writes the report of the runs as one HTML file of less than 15 MB.
+    """Writes the report as one HTML file of less than 15 MB.
 
     Args:
-        data: runs, as `records.load_run` gives them; several of one data set are averaged run by run.
+        sections: what the page says; those with cards and leaderboards stand above the pictures.
         path: the file to write.
-        min_s: leaves out samples with a lower s from all numbers; the gallery shows them still.
-        methods: whose pairs are tested, see `significance.family`, which is what stands for them by default.
-        single_run: also tests differences within one run alone, see `significance.compare`.
-        absent: sentences on what was planned and is not here, for the summary.
+        title: the page's heading.
+        author: who made the report.
+        files: tables, texts and figures that were written with the page; it links those in its folder.
 
     Returns:
         The path.
 
     Raises:
-        SettingsError: no runs, methods that no run holds, or a page that does not fit even without pictures.
+        SettingsError: a page that does not fit even without pictures.
     """
-    if not data:
-        raise SettingsError("expected at least one run to report on; got none")
-    sections = build_sections(data, min_s, methods=methods, single_run=single_run, absent=absent)
-    shown = gallery(data)
-    budget = PICTURES
+    choices = [choose(part, CASES) for part in analysis.parts]
+    shown = gallery(analysis.parts, always=keys(choices))
+    kept_sections = tidy(sections)
+    contents = Contents(
+        analysis,
+        kept_sections,
+        showcase(analysis.parts, choices, shown.samples, sections),
+        shown,
+        {
+            drawing.name: inline_svg(drawing.figure, drawing.name, drawing.caption)
+            for drawing in drawings(kept_sections)
+            if drawing.figure
+        },
+        _links(files, path.parent),
+        title or "Faithfulness of attribution maps",
+        author or "",
+        datetime.now(UTC).date().isoformat(),
+    )
+    cases = [case.sample for kind in contents.kinds for case in kind.cases]
+    budget, large_pictures = PICTURES, pictures(cases, LARGE_PICTURES, LARGE)
     while True:
-        kept = pictures(shown.items, budget)
-        page = render(data, sections, shown, kept, min_s)
+        small_pictures = pictures(shown.samples, budget)
+        page = render(contents, large_pictures, small_pictures)
         size = len(page.encode("utf-8"))
         if size < LIMIT:
             replace_file(path, partial(Path.write_text, data=page, encoding="utf-8"))
             return path
-        if not kept.bytes:
+        excess = size - LIMIT + LIMIT // 100
+        if small_pictures.bytes:
+            budget = max(0, small_pictures.bytes - excess)
+        elif large_pictures.bytes:
+            large_pictures = pictures(cases, max(0, large_pictures.bytes - excess), LARGE)
+        else:
             raise SettingsError(
                 f"expected a page below {LIMIT:,} bytes; got {size:,} even without pictures: report on fewer runs at "
                 "once"
             )
-        budget = max(0, kept.bytes - (size - LIMIT) - LIMIT // 100)
 
 
-def build_sections(
-    data: Sequence[Run],
-    min_s: float | None = None,
-    *,
-    methods: Sequence[str] | None = None,
-    single_run: bool = False,
-    absent: Sequence[str] = (),
-) -> list[Section]:
-    """The page's sections but for gallery and glossary; data sets under headings of their own if there are several."""
-    kept = [enough(one, min_s) for one in data]
-    groups, originals = grouped(kept), grouped(data)
-    chosen = None if methods is None else family([one.run for one in data], methods)
-    results = {
-        label: page_tests.compare(group, single_run=single_run, methods=chosen) for label, group in groups.items()
-    }
-    several = len(groups) > 1
-    summary: list[Any] = [
-        Prose(Markup("What was run"), "heading"),
-        Points(tuple(page_words.ran(label, group) for label, group in originals.items())),
-    ]
-    tellers: dict[str, tuple[Sequence[str], Callable[[str], list[Markup]]]] = {
-        "What came out": ((), lambda label: page_words.came_out(groups[label], results[label])),
-        "What can’t be concluded": (
-            absent,
-            lambda label: page_limits.limits(originals[label], results[label], min_s, single_run=single_run),
-        ),
-    }
-    for title, (first, told) in tellers.items():
-        points = [words("{}", one) for one in first]
-        if several and points:
-            summary += [Prose(Markup(title), "heading"), Points(tuple(points))]
-            points = []
-        for label in groups:
-            heading = words("{}: {}", title, label) if several else Markup(title)
-            summary += [Prose(heading, "heading"), Points((*points, *told(label)))]
-    sections = [Section("summary", "Summary", tuple(summary))]
-    unmeasured = []
-    for topic in (*TOPICS[:2], _significance(results), *TOPICS[2:]):
-        parts = {label: topic.build(label, group) for label, group in groups.items()}
-        missing = [
-            words("{}: {}", label, one.text) if several else one.text
-            for label, found in parts.items()
-            for one in found
-            if one.kind == "missing"
-        ]
-        if len(missing) == sum(map(len, parts.values())):
-            unmeasured.append(words("<strong>{}</strong>: {}", topic.title, join(dict.fromkeys(missing), " ")))
-            continue
-        blocks: list[Any] = [Prose(topic.introduction)]
-        for label, found in parts.items():
-            blocks += [*([Prose(words("{}", label), "heading")] if several else []), *found]
-        sections.append(Section(topic.name, topic.title, tuple(blocks)))
-    if unmeasured:
-        sections.append(Section("unmeasured", "What was not measured", (Points(tuple(unmeasured)),)))
-    return [*sections, Section("runs", "Runs", tuple(page_results.provenance(data)))]
-
-
-def render(
-    data: Sequence[Run], sections: Sequence[Section], shown: Gallery, kept: Pictures, min_s: float | None
-) -> str:
+def render(contents: Contents, large_pictures: Pictures, small_pictures: Pictures) -> str:
     """The page."""
     environment = Environment(
         loader=PackageLoader("segfaith.results.report", "page"),
@@ -170,161 +155,141 @@ def render(
         lstrip_blocks=True,
     )
     style, script = (_asset(name) for name in ("report.css", "report.js"))
-    methods = methods_of(shown.items)
-    measured = [name for name in SHOWN if any(name in one.rows and one.rows[name].notna().any() for one in shown.items)]
-    images = {(data_label(one.description), name) for one in data for name in one.records["sample_id"]}
-    labels = list(dict.fromkeys(data_label(one.description) for one in data))
+    samples = contents.gallery.samples
+    measured = [name for name in SHOWN if any(name in one.rows and one.rows[name].notna().any() for one in samples)]
+    names = method_labels(contents.analysis.read)
+    lead, rest, last = arranged(contents.sections)
     return environment.get_template("report.html.j2").render(
-        title=f"Faithfulness report: {', '.join(labels)}",
-        labels=labels,
-        extent=f"{count(len(data), 'run')} · {count(len(images), 'image')}",
-        sections=sections,
+        **_head(contents),
+        **_small(contents.gallery, small_pictures, measured),
+        kinds=_large(contents.kinds, large_pictures, measured),
+        large_words=large_pictures.words,
+        lead=lead,
+        rest=rest,
+        last=last,
+        anchors=anchors(contents.sections),
+        few=FEW,
+        signs=SIGNS,
+        words=CHECK_WORDS,
+        verdict_words=MARK_WORDS,
+        drawn=contents.drawn,
+        links=contents.links,
+        named=lambda method: names.get(method, method),
         glossary=glossary(),
+        bar=colour_bar(),
+        outlines=[(name, text) for name, text in OUTLINES.items() if any(name in _outlines(one) for one in samples)],
         style=Markup(style),
         script=Markup(script),
         style_digest=_digest(style),
         script_digest=_digest(script),
-        cards=[_card(place, item, kept, shown.measure, measured) for place, item in enumerate(shown.items)],
-        gallery=shown,
-        picture_words=kept.words,
-        methods=methods,
-        metrics=[(name, METRICS[name].label) for name in measured],
-        classes=sorted({one.class_name for one in shown.items}),
-        runs=list(dict.fromkeys(one.label for one in shown.items)),
-        scores=[scores_of(item, shown.measure) for item in shown.items],
-        columns=[metric_column(name) for name in measured],
-        min_s=min_s,
-        version=str(data[0].description.get("versions", {}).get("segfaith", "")),
     )
 
 
-def _card(place: int, item: Item, kept: Pictures, measure: str, metrics: Sequence[str]) -> dict[str, Any]:
-    """What the template shows of one sample."""
-    uris = kept.uris[place]
-    rows = []
-    for row in item.rows.to_dict("records"):
-        method = str(row["method"])
-        rows.append(
-            {
-                "method": method,
-                "status": row["status"],
-                "uri": uris.get(method, ""),
-                "tdd": number(_real(row.get("tdd")), 2),
-                "cells": [(name, number(_real(row.get(name)))) for name in metrics],
-            }
-        )
-    first = item.rows.iloc[0]
+def _head(contents: Contents) -> dict[str, Any]:
+    """What stands above all sections: who, when, on what, and the files beside the page."""
+    analysis = contents.analysis
+    options, runs = analysis.options, analysis.read
+    images = {(part.label, name) for part in analysis.parts for run in part.read for name in run.records["sample_id"]}
+    chosen = [("s", options.min_s), ("IoU of the prediction", options.min_iou)]
     return {
-        "place": place,
-        "sample": item.sample_id,
-        "run": item.label,
-        "class": item.class_name,
-        "status": item.status,
-        "s": number(item.s, 2),
-        "measure": measure,
-        "disagreement": number(item.disagreement, 2),
+        "title": contents.title,
+        "author": contents.author,
+        "date": contents.date,
+        "labels": [part.label for part in analysis.parts],
+        "extent": f"{count(len(runs), 'run')} · {count(len(images), 'image')}",
+        "chosen": [f"{name} ≥ {least:g}" for name, least in chosen if least is not None],
+        "downloads": [
+            (title, [(name, address) for name, address in contents.links.items() if name.endswith(endings)])
+            for title, endings in FILES.items()
+        ],
+        "version": str(runs[0].description.get("versions", {}).get("segfaith", "")),
+    }
+
+
+def _small(shown: Gallery, kept: Pictures, measured: Sequence[str]) -> dict[str, Any]:
+    """What the template shows of the gallery."""
+    return {
+        "gallery": shown,
+        "samples": [
+            _sample(sample, uris, measured) | {"measure": shown.measure}
+            for sample, uris in zip(shown.samples, kept.uris, strict=True)
+        ],
+        "small_words": kept.words,
+        "methods": methods_of(shown.samples),
+        "metrics": [(name, METRICS[name].label) for name in measured],
+        "columns": [metric_column(name) for name in measured],
+        "classes": sorted({sample.class_name for sample in shown.samples}),
+        "runs": list(dict.fromkeys(sample.label for sample in shown.samples)),
+        "scores": [scores_of(sample, shown.measure) for sample in shown.samples],
+    }
+
+
+def _large(kinds: Sequence[ShownKind], kept: Pictures, measured: Sequence[str]) -> list[dict[str, Any]]:
+    """What the template shows of the cases; `kept` holds their pictures one after the other."""
+    uris = iter(kept.uris)
+    return [
+        {
+            "data": kind.data,
+            "title": kind.title,
+            "rule": kind.rule,
+            "why": kind.why,
+            "cases": [
+                _sample(case.sample, next(uris), measured) | {"why": case.why, "method": case.method}
+                for case in kind.cases
+            ],
+        }
+        for kind in kinds
+    ]
+
+
+def _sample(sample: Sample, uris: Mapping[str, str], measured: Sequence[str]) -> dict[str, Any]:
+    """What the template shows of a sample."""
+    first = sample.rows.iloc[0]
+    return {
+        "anchor": sample.anchor,
+        "sample": sample.sample_id,
+        "run": sample.label,
+        "class": sample.class_name,
+        "status": sample.status,
+        "s": number(sample.s, 2),
+        "disagreement": number(sample.disagreement, 2),
         "area": number(_real(first.get("target_area")) * 100, 1),
         "iou": number(_real(first.get("target_iou")), 2),
         "uri": uris.get("", ""),
-        "rows": rows,
-        "reasons": item.reasons,
+        "outlines": ", ".join(OUTLINES[name] for name in _outlines(sample)),
+        "rows": [
+            {
+                "method": str(row["method"]),
+                "uri": uris.get(str(row["method"]), ""),
+                "tdd": number(_real(row.get("tdd")), 2),
+                "cells": [number(_real(row.get(name))) for name in measured],
+            }
+            for row in sample.rows.to_dict("records")
+        ],
+        "reasons": sample.reasons,
     }
+
+
+def _outlines(sample: Sample) -> list[str]:
+    """Which outlines the sample's image has: keys of `OUTLINES`."""
+    return [name for name in OUTLINES if sample.folder and (sample.folder / f"{name}.png").is_file()]
+
+
+def _links(files: Iterable[Path], folder: Path) -> dict[str, str]:
+    """The addresses of files within the page's folder, relative to the page, by their names."""
+    root = folder.resolve()
+    inside = [file.resolve() for file in files if file.resolve().is_relative_to(root)]
+    return {file.name: quote(file.relative_to(root).as_posix()) for file in inside}
 
 
 def _real(value: Any) -> float:
     return float("nan") if value is None or isnan(value) else float(value)
 
 
-def _significance(results: Any) -> _Topic:
-    introduction = words(
-        "Methods are paired over {}, each averaged over its runs first. {} after correction for all pairs of a metric; "
-        "the {} say how large the difference is. Unless others are named, each method is also held against {}.",
-        ref("images", "images"),
-        ref("p", "Significant"),
-        ref("difference", "difference and its interval"),
-        ref("control", "random cells"),
-    )
-    return _Topic(
-        "significance", "Significance", introduction, lambda label, _: page_tests.tests(label, results[label])
-    )
-
-
 def _asset(name: str) -> str:
-    return (files("segfaith.results.report") / "page" / name).read_text(encoding="utf-8")
+    return (package_files("segfaith.results.report") / "page" / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:
     """The source of a content security policy that allows exactly this text."""
     return f"'sha256-{b64encode(sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
-
-
-TOPICS = (
-    _Topic(
-        "scores",
-        "Scores",
-        words(
-            "{} over runs. {} stands beside TDD, for a random map of the same coarseness is no zero.",
-            ref("mean", "Means"),
-            ref("tdd_gain", "TDD gain"),
-        ),
-        page_results.scores,
-    ),
-    _Topic(
-        "claims",
-        "Claims check",
-        words("What the paper says of its four methods, put to these runs. {} says in how many.", ref("run", "“Runs”")),
-        page_results.claims_check,
-    ),
-    _Topic(
-        "curves",
-        "Curves",
-        words("One {} is a choice. These are the same maps at other fractions of the region.", ref("deleted", "k")),
-        page_robust.curves,
-    ),
-    _Topic(
-        "rankings",
-        "Rankings under other settings",
-        words(
-            "RIA and DEA are built by {}, and scored by it. If a ranking rests on that, it changes with the operator. "
-            "At k = 1 all maps delete the same, which ranks nothing.",
-            ref("occlusion", "occlusion"),
-        ),
-        page_robust.orders,
-    ),
-    _Topic(
-        "leakage",
-        "Leakage",
-        words(
-            "{} deletes more pixels than TDD where the target is small. Here as many, and by distance to the target.",
-            ref("odd_abs", "OT abs"),
-        ),
-        page_robust.leakage,
-    ),
-    _Topic(
-        "denominators",
-        "Small scores and strata",
-        words(
-            "TDD and OT abs divide by {}. What they say must hold without that, and in every part of the data.",
-            ref("s", "s"),
-        ),
-        page_robust.denominators,
-    ),
-    _Topic(
-        "properties",
-        "What the maps look like",
-        words("Where maps lie and how sparse they are; none of this says that a map is true."),
-        page_robust.properties,
-    ),
-    _Topic(
-        "randomisation",
-        "Randomised models",
-        words("A map that stays the same when the model’s weights are drawn anew does not explain the model."),
-        page_robust.randomisation,
-    ),
-    _Topic(
-        "evidence",
-        "How far to trust the metrics",
-        words("{} tells which metrics rank methods by the truth of their maps.", ref("evidence", "Planted evidence")),
-        page_evidence.evidence,
-    ),
-)

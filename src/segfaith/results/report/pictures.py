@@ -1,4 +1,4 @@
-"""Pictures of the gallery as data URIs, at the largest size and quality at which the page stays within its limit."""
+"""Pictures of samples as data URIs, at the largest size and quality at which the page stays within its limit."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -12,74 +12,90 @@ from PIL import Image
 
 from segfaith.results.figures.overlay import outlined, overlay
 from segfaith.results.records.select import base
-from segfaith.results.report.gallery import Item, methods_of, read_map, shrunk
+from segfaith.results.report.gallery import Sample, kept_map, methods_of, shrunk
 
 SIZES = ((192, 72), (160, 66), (160, 50), (128, 50), (112, 42), (96, 36))
 """Longer side in pixels and WebP quality, tried in this order."""
+LARGE = ((448, 80), (320, 76), (256, 72), *SIZES)
+"""The same for the few samples that are shown large."""
 PROBES = 6
 """So many samples are encoded to foretell the size of all."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Data URIs by item (its place) and then by method; "" is the image itself. `words` says what was given up."""
+    """Data URIs by sample (its place) and then by method; "" is the image itself. `words` says what was given up."""
 
     uris: tuple[dict[str, str], ...]
     words: str
     bytes: int
 
 
-def pictures(items: Sequence[Item], budget: int) -> Pictures:
-    """Every item's image and maps as WebP, within `budget` bytes in all.
+def pictures(samples: Sequence[Sample], budget: int, sizes: Sequence[tuple[int, int]] = SIZES) -> Pictures:
+    """Every sample's image and maps as WebP, within `budget` bytes in all.
 
     Size and quality fall first; then variants (names with @), then the last methods in the paper's order are left out.
     """
-    methods = methods_of(items)
-    places = [place for place, one in enumerate(items) if one.folder]
-    if not places or budget <= 0:
-        return Pictures(tuple({} for _ in items), "", 0)
-    probed = [items[places[place]] for place in dict.fromkeys(np.linspace(0, len(places) - 1, PROBES).astype(int))]
+    methods = methods_of(samples)
+    places = [place for place, sample in enumerate(samples) if sample.folder]
+    if not places:
+        return Pictures(tuple({} for _ in samples), "", 0)
+    gone = Pictures(tuple({} for _ in samples), "Pictures are left out: they would not fit into the page’s limit.", 0)
+    if budget <= 0:
+        return gone
+    probed = [samples[places[place]] for place in dict.fromkeys(np.linspace(0, len(places) - 1, PROBES).astype(int))]
     lengths: dict[tuple[int, int], dict[str, float]] = {}
-    for kept, (side, quality) in _plans(methods):
+    for kept, (side, quality) in _plans(methods, sizes):
         if (side, quality) not in lengths:
-            lengths[(side, quality)] = _lengths([_encoded(one, methods, side, quality) for one in probed])
+            lengths[(side, quality)] = _lengths([_encoded(sample, methods, side, quality) for sample in probed])
         if sum(lengths[(side, quality)].get(name, 0) for name in ("", *kept)) * len(places) > budget * 0.97:
             continue
-        uris = tuple(_encoded(one, kept, side, quality) if one.folder else {} for one in items)
+        uris = tuple(_encoded(sample, kept, side, quality) if sample.folder else {} for sample in samples)
         total = sum(map(_size, uris))
         if total <= budget:
-            return Pictures(uris, _words(methods, kept, side), total)
-    return Pictures(tuple({} for _ in items), "Pictures are left out: they would not fit into the page’s limit.", 0)
+            return Pictures(uris, _words(methods, kept, side, sizes[0][0]), total)
+    return gone
 
 
-def _plans(methods: Sequence[str]) -> list[tuple[list[str], tuple[int, int]]]:
+def colour_bar() -> str:
+    """The scale of all maps as a data URI: from 0 on the left to 1 on the right, over a photograph of middle grey."""
+    ramp = np.tile(np.linspace(0, 1, 192), (12, 1))
+    return _uri(overlay(np.full((3, *ramp.shape), 0.5), ramp), 90)
+
+
+def _plans(methods: Sequence[str], sizes: Sequence[tuple[int, int]]) -> list[tuple[list[str], tuple[int, int]]]:
     """What to try, best first."""
     plain = [name for name in methods if base(name) == name] or list(methods)
-    plans = [(list(methods), size) for size in SIZES]
-    plans += [(plain, size) for size in SIZES[-2:] if len(plain) < len(methods)]
-    return plans + [(plain[:number], SIZES[-1]) for number in range(len(plain) - 1, -1, -1)]
+    plans = [(list(methods), size) for size in sizes]
+    plans += [(plain, size) for size in sizes[-2:] if len(plain) < len(methods)]
+    return plans + [(plain[:number], sizes[-1]) for number in range(len(plain) - 1, -1, -1)]
 
 
-def _words(methods: Sequence[str], kept: Sequence[str], side: int) -> str:
+def _words(methods: Sequence[str], kept: Sequence[str], side: int, best: int) -> str:
     gone = [name for name in methods if name not in kept]
-    said = f"Pictures are at most {side} pixels wide"
-    return f"{said}, and maps of {', '.join(gone)} are left out, so that the page stays small." if gone else f"{said}."
+    if gone:
+        maps = f"maps of {', '.join(gone)} are left out"
+        return f"Pictures are at most {side} pixels wide, and {maps}, so that the page stays small."
+    return f"Pictures are at most {side} pixels wide, so that the page stays small." if side < best else ""
 
 
-def _encoded(item: Item, methods: Sequence[str], side: int, quality: int) -> dict[str, str]:
-    """The data URIs of one item; a file that can't be read is left out."""
-    folder = item.folder
+def _encoded(sample: Sample, methods: Sequence[str], side: int, quality: int) -> dict[str, str]:
+    """The data URIs of one sample; a file that can't be read is left out."""
+    folder = sample.folder
     if folder is None:
         return {}
     try:
         image = _scaled(folder / "image.png", side, Image.Resampling.LANCZOS)
         region = _mask(folder / "target.png", image)
-        planted = _mask(folder / "evidence.png", image) if (folder / "evidence.png").is_file() else None
+        planted, predicted = (
+            _mask(folder / name, image) if (folder / name).is_file() else None
+            for name in ("evidence.png", "prediction.png")
+        )
     except (OSError, ValueError):
         return {}
-    uris = {"": _uri(outlined(image, region, planted), quality)}
+    uris = {"": _uri(outlined(image, region, planted, predicted), quality)}
     for method in methods:
-        heatmap = read_map(folder, method) if method in set(item.rows["method"]) else None
+        heatmap = kept_map(folder, method) if method in set(sample.rows["method"]) else None
         if heatmap is not None:
             small = np.asarray(shrunk(heatmap, side)).clip(0, 1)
             if small.shape == image.shape[1:]:
@@ -108,8 +124,8 @@ def _uri(picture: Image.Image, quality: int) -> str:
 
 def _lengths(probes: Sequence[dict[str, str]]) -> dict[str, float]:
     """The mean length of a sample's data URI, by method."""
-    names = {name for one in probes for name in one}
-    return {name: sum(len(one.get(name, "")) for one in probes) / len(probes) for name in names}
+    names = {name for probe in probes for name in probe}
+    return {name: sum(len(probe.get(name, "")) for probe in probes) / len(probes) for name in names}
 
 
 def _size(uris: dict[str, str]) -> int:

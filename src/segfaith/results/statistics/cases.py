@@ -6,6 +6,7 @@ and how many met it. Only the methods under test count, and only images whose ma
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,7 @@ class Choice:
         )
 
 
+@lru_cache(maxsize=4)
 def candidates(part: DataAnalysis) -> pd.DataFrame:
     """One row per run and measured image whose picture, target and at least one map of a method under test were kept.
 

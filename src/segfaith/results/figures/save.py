@@ -30,11 +30,13 @@ from segfaith.results.records.identity import slug
 from segfaith.results.records.runs import Run
 from segfaith.results.records.select import enough, grouped, method_order, own_methods, without_variants
 from segfaith.results.statistics import cases, rankings
-from segfaith.results.statistics import distributions as strata
 from segfaith.results.statistics import summary as tables
-from segfaith.results.statistics.curves import CURVE_KINDS, curve_means
+from segfaith.results.statistics.analysis import analyse
+from segfaith.results.statistics.curves import CURVE_KINDS
 from segfaith.results.statistics.friedman import friedman
 from segfaith.results.statistics.intervals import LEAST_IMAGES
+from segfaith.results.statistics.paired import paired
+from segfaith.results.statistics.randomisation import randomisation
 
 TESTED = ("tdd", "odd_abs", "insertion_gain", "stability")
 """Metrics of the critical-difference diagrams: those of the paper's Table 1."""
@@ -128,12 +130,12 @@ def _tradeoff(data: Sequence[Run]) -> Drawing:
         "deviation. Grey steps: the Pareto front of each panel; filled markers: on the front of all three together. "
         "The controls explain nothing, so that their TDD gain alone is drawn, as lines of reference."
     )
-    values = tables.run_values([one.run for one in data])
+    values = tables.run_values(data)
     return Drawing(charts.tradeoff(values), caption, _unmeasured(values, ("tdd_gain", "stability", "runtime_s")))
 
 
 def _runs(data: Sequence[Run]) -> Drawing:
-    values = tables.run_values([one.run for one in map(without_variants, data)])
+    values = tables.run_values(list(map(without_variants, data)))
     caption = (
         f"Run-level means, a marker for each run (of {values['run'].nunique()}); the bar is their mean. Arrows point "
         "towards better. Axes whose positive values span more than a factor of 30 are logarithmic."
@@ -142,7 +144,7 @@ def _runs(data: Sequence[Run]) -> Drawing:
 
 
 def _curves(data: Sequence[Run]) -> Drawing:
-    means = curve_means(list(map(without_variants, data)))
+    means = analyse(list(map(without_variants, data))).parts[0].curve_means
     count = _span(means["n"])
     caption = (
         "Deletion and insertion over k, under the first occlusion operator: drops pooled over images (sum of drops "
@@ -157,8 +159,7 @@ def _differences(data: Sequence[Run]) -> Drawing:
     counts = Counter(name for one in shown for name in set(one.records["method"]))
     own = own_methods(shown)
     common = method_order(name for name in own if 2 * counts[name] >= len(shown))
-    runs = [one.run for one in shown]
-    tests = [test for metric in TESTED for test in friedman(runs, metric, methods=common)]
+    tests = [friedman(paired(shown, metric), common) for metric in TESTED]
     good = [test for test in tests if not test.why]
     left = [f"No diagram of {METRICS[test.metric].label}: {test.why}." for test in tests if test.why]
     if not good:
@@ -184,14 +185,15 @@ def _rankings(data: Sequence[Run]) -> Drawing:
     overs: tuple[Literal["occlusion", "k"], ...] = ("occlusion", "k")
     for metric, over in product(CURVE_KINDS, overs):
         what = f"{METRICS[metric].label} over {rankings.OVER[over]}"
-        table = rankings.by_setting(shown, metric, over, methods=own)
+        values = rankings.complete(shown, metric, over, methods=own)
+        table = rankings.by_setting(values)
         settings.setdefault(metric, {})[over] = table
         if table["setting"].nunique() < 2:
             why = table.attrs.get("why") or "the evaluation has fewer than two settings of it"
             remarks.append(f"No panel for {what}: {why}.")
         elif table.attrs["why"]:
             remarks.append(f"{what}: {table.attrs['why']}.")
-        for row in rankings.concordance(shown, metric, over, methods=own).to_dict("records"):
+        for row in rankings.concordance(values).to_dict("records"):
             if row["why"]:
                 remarks.append(f"Kendall's W of {what}: {row['why']}.")
             else:
@@ -207,7 +209,7 @@ def _rankings(data: Sequence[Run]) -> Drawing:
 
 
 def _randomisation(data: Sequence[Run]) -> Drawing:
-    table = strata.randomisation(list(map(without_variants, data)))
+    table = randomisation(list(map(without_variants, data)))
     figure = charts.randomisation({str(model): part for model, part in table.groupby("model", sort=False)})
     constant, failed = int(table["constant"].sum()), int(table["failed"].sum())
     caption = (

@@ -198,7 +198,7 @@ def scores_of(item: Item, measure: str) -> dict[str, Any]:
 
 
 def _items(data: str, group: Sequence[Run]) -> list[Item]:
-    labels = run_labels([one.run for one in group])
+    labels = run_labels(group)
     return [
         Item(run, label, data, str(sample_id), rows)
         for label, run in zip(labels, group, strict=True)

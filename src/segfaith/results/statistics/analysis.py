@@ -7,22 +7,37 @@
 Samples are chosen here, by `Options.min_s` and `Options.min_iou`, and nowhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.records.identity import data_label
 from segfaith.results.records.runs import Run
-from segfaith.results.records.select import enough, is_control, method_order, under_test
-from segfaith.results.statistics import claims, curves, distributions, evidence, friedman, paired, rankings, summary
-from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS, Pair
+from segfaith.results.records.select import enough, grouped, is_control, method_order, methods_of, own_methods
+from segfaith.results.statistics import (
+    claims,
+    curves,
+    distributions,
+    evidence,
+    friedman,
+    leakage,
+    maps,
+    paired,
+    randomisation,
+    rankings,
+    samples,
+    summary,
+)
+from segfaith.results.statistics.friedman import Friedman
+from segfaith.results.statistics.paired import Paired
+from segfaith.results.statistics.rankings import Over
+from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS
 
-Over = Literal["occlusion", "k"]
+T = TypeVar("T")
 By = Literal["s", "target_area", "class_index"]
 OVERS: tuple[Over, ...] = ("occlusion", "k")
 BYS: tuple[By, ...] = ("s", "target_area", "class_index")
@@ -71,7 +86,7 @@ class DataAnalysis:
     @cached_property
     def methods(self) -> list[str]:
         """All methods in the paper's order: gpa, ega, ria, dea, others, controls."""
-        return method_order(name for run in self.runs for name in run.records["method"])
+        return method_order(methods_of(self.runs))
 
     @cached_property
     def controls(self) -> list[str]:
@@ -81,7 +96,7 @@ class DataAnalysis:
     @cached_property
     def has_evidence(self) -> bool:
         """Whether evidence was planted in any of the runs."""
-        return summary.has_evidence(self._pairs)
+        return summary.has_evidence(self.runs)
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -91,106 +106,145 @@ class DataAnalysis:
     @cached_property
     def summary(self) -> pd.DataFrame:
         """`summary.summarise`, with the paper's numbers: a row per method and metric."""
-        return summary.with_paper(summary.summarise(self._pairs))
+        return summary.with_paper(summary.summarise(self.runs))
 
     @cached_property
     def values(self) -> pd.DataFrame:
         """`summary.run_values`: a row per run, method and metric."""
-        return summary.run_values(self._pairs)
+        return summary.run_values(self.runs, self.names)
 
     @cached_property
     def wins(self) -> pd.DataFrame:
         """`summary.wins` by every metric of the table."""
-        return summary.all_wins(self._pairs)
+        return pd.concat(
+            [summary.wins(self.values, self.paired(metric)) for metric in TABLE_METRICS], ignore_index=True
+        )
 
     @cached_property
     def claims(self) -> pd.DataFrame:
         """`claims.check_claims`: the paper's claims."""
-        return claims.check_claims(self._pairs)
+        return claims.check_claims(self.values, {metric: self.paired(metric) for metric in claims.CLAIMED})
+
+    def paired(self, metric: str) -> Paired:
+        """`paired.paired`: the metric's values by image, from which wins, claims, pairs and ranks are computed."""
+        return self._once(("paired", metric), lambda: paired.paired(self.runs, metric))
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        """`paired.compare` by every metric of `paired.TESTED`: a row per metric and pair of methods."""
-        names = self._held(self.compared)
-        tables = [
-            paired.compare(self._pairs, metric, methods=names, single_run=self.options.single_run)
-            for metric in (paired.TESTED if len(names) > 1 else ())
-        ]
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(paired.COLUMNS))
+        """`paired.compare` by every metric of `paired.TESTED`: a row per metric and pair of methods.
+
+        The pairs are those of all data sets; a pair whose method no run of this one holds is not testable.
+        """
+        return pd.concat(
+            [
+                paired.compare(self.paired(metric), self.compared, single_run=self.options.single_run)
+                for metric in paired.TESTED
+            ],
+            ignore_index=True,
+        )
 
     @cached_property
-    def ranked(self) -> dict[str, friedman.Friedman]:
-        """Friedman's test by every metric of `paired.TESTED` that ranks methods."""
+    def ranked(self) -> dict[str, Friedman]:
+        """`friedman.friedman` by every metric of `paired.TESTED` that ranks methods."""
         asked = self.own if self.options.methods is None else self.compared
+        held = [name for name in asked if name in self.methods]
         return {
-            metric: friedman.friedman(
-                self._pairs, metric, methods=self._held(asked), single_run=self.options.single_run
-            )[0]
+            metric: friedman.friedman(self.paired(metric), held, single_run=self.options.single_run)
             for metric in paired.TESTED
-            if METRICS[metric].better and len(self._held(asked)) > 1
+            if METRICS[metric].better and len(held) > 1
         }
 
     @cached_property
     def areas(self) -> pd.DataFrame:
         """`curves.areas`."""
-        return curves.areas(self.runs)
+        return curves.areas(self.runs, self._points)
 
     @cached_property
     def curve_means(self) -> pd.DataFrame:
         """`curves.curve_means`."""
-        return curves.curve_means(self.runs)
+        return curves.curve_means(self.runs, self._points)
 
-    @cache  # noqa: B019
     def ranking(self, metric: str, over: Over) -> pd.DataFrame:
         """`rankings.by_setting` of the methods under test."""
-        return rankings.by_setting(self.runs, metric, over, methods=self.own)
+        return self._once(("ranking", metric, over), lambda: rankings.by_setting(self._complete(metric, over, "own")))
 
-    @cache  # noqa: B019
     def concordance(self, metric: str, over: Over, among: Literal["all", "own"] = "own") -> pd.DataFrame:
         """`rankings.concordance`, among all methods or those under test."""
-        return rankings.concordance(self.runs, metric, over, methods=self.own if among == "own" else None)
+        key = ("concordance", metric, over, among)
+        return self._once(key, lambda: rankings.concordance(self._complete(metric, over, among)))
 
     @cached_property
     def robust(self) -> pd.DataFrame:
         """`distributions.robust`: mean, median and trimmed mean over samples."""
-        return distributions.robust(self._pairs)
+        return distributions.robust(self._samples)
 
     @cached_property
     def drops(self) -> pd.DataFrame:
         """`distributions.absolute_drops`."""
-        return distributions.absolute_drops(self._pairs)
+        return distributions.absolute_drops(self._samples)
 
-    @cache  # noqa: B019
     def strata(self, metric: str, by: By) -> pd.DataFrame:
         """`distributions.strata`."""
-        return distributions.strata(self._pairs, metric, by)
+        return self._once(("strata", metric, by), lambda: distributions.strata(self._samples, metric, by))
 
     @cached_property
     def leakage(self) -> pd.DataFrame:
-        """`distributions.leakage`."""
-        return distributions.leakage(self._pairs)
+        """`leakage.leakage`."""
+        return leakage.leakage(self._samples)
 
     @cached_property
     def map_properties(self) -> pd.DataFrame:
-        """`distributions.map_properties`."""
-        return distributions.map_properties(self._pairs)
+        """`maps.map_properties`."""
+        return maps.map_properties(self._samples)
 
     @cached_property
     def randomisation(self) -> pd.DataFrame:
-        """`distributions.randomisation`."""
-        return distributions.randomisation(self.runs)
+        """`randomisation.randomisation`."""
+        return randomisation.randomisation(self.runs)
 
     @cached_property
     def evidence(self) -> tuple[pd.DataFrame, dict[str, str]]:
         """`evidence.usable`: the rows with planted evidence that conclusions are drawn from, and what is left out."""
-        return evidence.usable(self._pairs)
-
-    def _held(self, methods: Sequence[str]) -> list[str]:
-        return [name for name in methods if name in self.methods]
+        return evidence.usable(self.runs)
 
     @cached_property
-    def _pairs(self) -> list[Pair]:
-        return [run.run for run in self.runs]
+    def evidence_scores(self) -> pd.DataFrame:
+        """`evidence.scores`: a row per kind and method."""
+        return evidence.scores(self.evidence[0])
+
+    @cached_property
+    def evidence_agreements(self) -> pd.DataFrame:
+        """`evidence.agreements`: two rows per metric and kind, among all methods and without controls."""
+        return evidence.agreements(self.evidence[0])
+
+    @cached_property
+    def evidence_leakage(self) -> pd.DataFrame:
+        """`evidence.leakage`: a row per kind and method."""
+        return evidence.leakage(self.evidence[0])
+
+    @cached_property
+    def _points(self) -> pd.DataFrame:
+        return curves.points(self.runs)
+
+    @cached_property
+    def _samples(self) -> pd.DataFrame:
+        return samples.samples(self.runs)
+
+    def _complete(self, metric: str, over: Over, among: Literal["all", "own"]) -> rankings.Complete:
+        methods = self.own if among == "own" else None
+        key = ("complete", metric, over, among)
+        return self._once(key, lambda: rankings.complete(self.runs, metric, over, methods=methods))
+
+    @cached_property
+    def _kept(self) -> dict[tuple[str, ...], Any]:
+        return {}
+
+    def _once(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
+        """What `make` gives, made at the first call with this key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        result: T = self._kept[key]
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,29 +269,38 @@ class Analysis:
         """The runs of all data sets, with all samples."""
         return [run for part in self.parts for run in part.read]
 
+    @cached_property
+    def notes(self) -> list[str]:
+        """What a reader must know of the runs, see `summary.notes`, and by which filters samples were left out."""
+        lines = summary.notes(self.read, [name for part in self.parts for name in part.names])
+        filters = (("s", self.options.min_s), ("target_iou", self.options.min_iou))
+        return [
+            *lines,
+            *(f"Only samples with {name} >= {least:g} entered." for name, least in filters if least is not None),
+        ]
+
     def table(self, name: str) -> pd.DataFrame:
         """The table of that attribute's name, of all data sets."""
         tables: list[pd.DataFrame] = [getattr(part, name) for part in self.parts]
-        return pd.concat(tables, ignore_index=True)
+        return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def analyse(runs: Sequence[Run], options: Options | None = None, absent: Sequence[str] = ()) -> Analysis:
     """The analysis of runs, as `records.runs.load_runs` reads them. Nothing is computed yet.
 
     Raises:
-        SettingsError: no runs, or `options.methods` names methods that no run holds.
+        SettingsError: no runs, or `options.methods` names methods that no run holds, or fewer than two different ones.
     """
     if not runs:
         raise SettingsError("expected at least one run to report on; got none")
     options = options or Options()
-    pairs = [run.run for run in runs]
-    compared = tuple(paired.family(pairs, options.methods))
-    own = tuple(under_test(name for run in runs for name in run.records["method"]))
-    named = list(zip(runs, summary.run_labels(pairs), strict=True))
+    compared = tuple(paired.family(methods_of(runs), options.methods))
+    own = tuple(own_methods(runs))
+    names: dict[str, list[str]] = {}
+    for run, name in zip(runs, summary.run_labels(runs), strict=True):
+        names.setdefault(run.data, []).append(name)
     parts = []
-    for label in dict.fromkeys(data_label(run.description) for run in runs):
-        group = [(run, name) for run, name in named if data_label(run.description) == label]
-        read = tuple(run for run, _ in group)
+    for label, read in grouped(runs).items():
         kept = tuple(enough(run, options.min_s, options.min_iou) for run in read)
-        parts.append(DataAnalysis(label, read, kept, tuple(name for _, name in group), compared, own, options))
+        parts.append(DataAnalysis(label, tuple(read), kept, tuple(names[label]), compared, own, options))
     return Analysis(tuple(parts), options, tuple(absent))

@@ -68,7 +68,7 @@ class Corner(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class Question:
     """A question with a known answer.
 
     Attributes:
@@ -89,7 +89,7 @@ class Case:
     suspicion: str
 
 
-def block_cases() -> list[Case]:
+def block_cases() -> list[Question]:
     """Targets of `Blocks` on a square image and on one of 97 x 131 whose blocks touch the border.
 
     The square image also has the red and the green block as one target, whose answer depends on the class alone. The
@@ -100,7 +100,7 @@ def block_cases() -> list[Case]:
     return _cases("square", (96, 96), inner, both=True) + _cases("odd", (97, 131), border, both=False)
 
 
-def corner_case() -> Case:
+def corner_case() -> Question:
     """The target of `Corner`, a green block far from the red corner that decides; 72 x 120."""
     image, blocks, targets = _scene("corner", (72, 120), {"green": (40, 70)})
     corner = torch.zeros_like(blocks["green"])
@@ -109,10 +109,10 @@ def corner_case() -> Case:
     words = "a green block, which is of class 1 if the corner is red (72 x 120)"
     target = Target(1, targets["green"])
     suspicion = "as if the map were cut to the target"
-    return Case("corner", words, _model(Corner(), "Corner"), image, target, corner, targets["green"], suspicion)
+    return Question("corner", words, _model(Corner(), "Corner"), image, target, corner, targets["green"], suspicion)
 
 
-def told_apart(one: Case, other: Case) -> str:
+def told_apart(one: Question, other: Question) -> str:
     """What tells two questions about one image apart if only one thing does and the answer differs by it.
 
     "classes", "regions", or an empty text.
@@ -125,7 +125,7 @@ def told_apart(one: Case, other: Case) -> str:
     return "regions" if same_class else "classes"
 
 
-def misplaced(case: Case, heatmap: Map) -> str:
+def misplaced(case: Question, heatmap: Map) -> str:
     """What is wrong with where a map in [0, 1] is high, in words; empty where nothing is.
 
     Right is a mean over what decides above the middle between the rest's mean and the others' (or the rest's alone).
@@ -140,7 +140,7 @@ def misplaced(case: Case, heatmap: Map) -> str:
     return f"{decides:.2f} on average on what decides, {others:.2f} on other objects, {rest:.2f} elsewhere, {looks}"
 
 
-def _cases(image_id: str, size: tuple[int, int], corners: dict[str, tuple[int, int]], *, both: bool) -> list[Case]:
+def _cases(image_id: str, size: tuple[int, int], corners: dict[str, tuple[int, int]], *, both: bool) -> list[Question]:
     image, blocks, targets = _scene(image_id, size, corners)
     model = _model(Blocks(), "Blocks")
     anything = torch.stack(list(blocks.values())).any(0)
@@ -149,7 +149,7 @@ def _cases(image_id: str, size: tuple[int, int], corners: dict[str, tuple[int, i
         either = targets["red"] | targets["green"]
         asked += [(f"the red and the green block as class {CLASS_OF[one]}", one, either) for one in ("red", "green")]
     return [
-        Case(
+        Question(
             image_id,
             f"{words} ({size[0]} x {size[1]})",
             model,

@@ -26,7 +26,7 @@ from segfaith.evaluation.evidence_score import evidence_scores
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
-from segfaith.planted.closed_form import Case, block_cases, corner_case, misplaced, told_apart
+from segfaith.planted.closed_form import Question, block_cases, corner_case, misplaced, told_apart
 from segfaith.planted.traces import edited, left_behind, listed
 from segfaith.randomness import generator
 from segfaith.scores import BatchSize
@@ -232,7 +232,7 @@ def _real(came: Any) -> Tensor:
 def _try_closed_forms(trial: _Trial) -> None:
     """The checks of segmenters whose right answer is known: constancy, repetition, dependence on the target, place."""
 
-    def ask(case: Case) -> Map | None:
+    def ask(case: Question) -> Map | None:
         return _ask(trial, case.words, case.model, case.image, case.target, case.image_id)
 
     blocks, corner = block_cases(), corner_case()

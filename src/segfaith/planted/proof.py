@@ -41,7 +41,7 @@ AT_LEAST, AT_MOST = f"at least {LEAST:.0%}", f"at most {MOST:.0%}"
 
 
 @dataclass(frozen=True)
-class Claim:
+class Trial:
     """One line of the proof: in which share of the cases a change of the scene changes the predicted class."""
 
     kind: str
@@ -63,7 +63,7 @@ class Proof:
     size: int
     regions: int
     right: int
-    claims: list[Claim]
+    claims: list[Trial]
     iou: dict[str, float]
 
     @property
@@ -145,7 +145,7 @@ def _words(name: str, decides: bool) -> str:
     return SWAPPED
 
 
-def _claims(rows: pd.DataFrame) -> Iterator[Claim]:
+def _claims(rows: pd.DataFrame) -> Iterator[Trial]:
     order = [*FAMILIES, COUNTERPART]
     for kind in order:
         of_kind = rows[rows["kind"] == kind] if len(rows) else rows
@@ -154,7 +154,7 @@ def _claims(rows: pd.DataFrame) -> Iterator[Claim]:
             share = float(changed.mean())
             holds = share >= LEAST if decides else share <= MOST
             bound = AT_LEAST if decides else AT_MOST
-            yield Claim(kind, str(change), len(group), share, bound, bool(holds))
+            yield Trial(kind, str(change), len(group), share, bound, bool(holds))
 
 
 @torch.inference_mode()

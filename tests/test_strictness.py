@@ -15,7 +15,8 @@ from segfaith.classes import class_index
 from segfaith.errors import SampleError, SettingsError
 from segfaith.occlusion import gaussian_blur
 from segfaith.perturbation import PERTURBATIONS
-from segfaith.results.statistics.summary import layout, summarise
+from segfaith.results.report.tables_text import layout
+from segfaith.results.statistics.summary import summarise
 from toys import SmallCNN, plain
 
 

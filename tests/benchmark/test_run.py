@@ -43,7 +43,7 @@ from segfaith.errors import SettingsError
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.graph import Plan as GraphPlan
 from segfaith.results.records.files import replace_file
-from segfaith.results.records.runs import read_run
+from segfaith.results.records.runs import load_run
 
 ALL = ["gpa", "ega", "ria", "dea", "random", "random_cells", "mask"]
 
@@ -98,7 +98,7 @@ def full_run(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def full_records(full_run: Path) -> pd.DataFrame:
-    return read_run(full_run)[1]
+    return load_run(full_run).records
 
 
 # What a run leaves behind
@@ -182,7 +182,8 @@ def test_target_area_and_iou_are_those_of_the_mask(project: Path, full_records: 
 
 
 def test_run_json_describes_the_run(project: Path, full_run: Path) -> None:
-    description, records = read_run(full_run)
+    loaded = load_run(full_run)
+    description, records = loaded.description, loaded.records
     assert description["settings"]["evaluation"]["k"] == 0.2
     assert description["settings"]["methods"]["ria"] == {"grid": 4}
     assert description["settings"]["seed"] == 0
@@ -208,7 +209,7 @@ def test_run_json_describes_the_run(project: Path, full_run: Path) -> None:
 def test_random_weights_are_said(project: Path, tmp_path: Path) -> None:
     model = {"name": "lraspp_mobilenet_v3_large", "weights": "random", "layer": None, "classes": "voc"}
     run_records(project, tmp_path, data={"n": 1, "classes": "voc"}, model=model, methods={"names": ["random"]})
-    assert read_run(tmp_path)[0]["model"]["weights"] == "random (seed 0)"
+    assert load_run(tmp_path).description["model"]["weights"] == "random (seed 0)"
 
 
 # The same records whatever the batch, the shard, the order
@@ -249,7 +250,7 @@ def test_the_next_sample_is_read_while_the_model_is_at_work(
     segfaith.run(dataclasses.replace(prepared, plan=plan), tmp_path)
     assert waited == ids[1:]
     assert loads == ids
-    assert set(read_run(tmp_path)[1]["status"]) == {"ok"}
+    assert set(load_run(tmp_path).records["status"]) == {"ok"}
 
 
 def test_the_batch_size_changes_raw_scores_by_at_most_1e_5(
@@ -386,7 +387,7 @@ def test_a_run_that_was_stopped_resumes_to_the_same_records(
     assert "1 of 6 samples are done" in errors
     assert "6 of 6 samples measured" in output
     assert {file: file.stat().st_mtime_ns for file in done} == done, "finished shards are left alone"
-    assert_same_records(full_records, read_run(run.directory)[1])
+    assert_same_records(full_records, load_run(run.directory).records)
 
 
 @contextmanager
@@ -717,7 +718,7 @@ def test_a_bad_sample_becomes_rows_and_the_run_goes_on(
     settings = write_settings(damaged, methods={"names": ["gpa", "ria"], "ria": {"grid": 4}})
     assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 0
     output = capsys.readouterr().out
-    records = read_run(tmp_path / "run")[1]
+    records = load_run(tmp_path / "run").records
     assert sorted(records["sample_id"].unique()) == sorted([*BAD, "s0", "s1"])
     figures = [name for name in SPEC_COLUMNS[4:27] if name != "degenerate"]
     for sample, (status, reason) in BAD.items():
@@ -839,7 +840,7 @@ def test_records_call_methods_of_others_by_their_last_part(
     names = ["code/own.py:red", "maps:code/theirs", "dea@alpha=0.8"]
     settings = write_settings(root, data={"n": 1}, methods={"names": names, "ria": {"grid": 4}})
     assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 0
-    records = read_run(tmp_path / "run")[1]
+    records = load_run(tmp_path / "run").records
     assert list(records["method"]) == ["own.py:red", "maps:theirs", "dea@alpha=0.8", "random_cells"]
 
 
@@ -853,7 +854,7 @@ def kept(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_kept_maps_are_float32_at_the_images_size_beside_their_pictures(project: Path, kept: Path) -> None:
     samples = sorted(folder.name for folder in (kept / "maps").iterdir())
-    assert samples == read_run(kept)[0]["data"]["samples"]
+    assert samples == load_run(kept).description["data"]["samples"]
     for sample in samples:
         files = {file.name for file in (kept / "maps" / sample).iterdir()}
         assert files == {f"{name}.npy" for name in ALL} | {"image.png", "target.png"}
@@ -881,7 +882,7 @@ def test_maps_computed_elsewhere_score_as_the_same_maps_computed_inside(
     project: Path, kept: Path, tmp_path: Path
 ) -> None:
     """As .npy, as .npy on another scale, and as a grey PNG."""
-    inside = read_run(kept)[1]
+    inside = load_run(kept).records
     samples = list(inside["sample_id"].unique())
     for folder in ("ega", "scaled", "mask"):
         (tmp_path / folder).mkdir()
@@ -1073,7 +1074,7 @@ def passes_of_run(project: Path, directory: Path, **changes: Any) -> tuple[int, 
     prepared = executors.prepare(make_settings(content(project, **changes)))
     with counted(prepared.model.module) as total:
         segfaith.run(prepared, directory)
-    assert set(read_run(directory)[1]["status"]) == {"ok"}
+    assert set(load_run(directory).records["status"]) == {"ok"}
     return total[0], prepared.plan.passes
 
 
@@ -1231,7 +1232,7 @@ def test_passes_on_scenes_are_at_most_those_announced(tmp_path: Path) -> None:
         lambda module, inputs: images.__setitem__(0, images[0] + len(inputs[0]))
     )
     executors.run(prepared, tmp_path / "run")
-    records = read_run(tmp_path / "run")[1]
+    records = load_run(tmp_path / "run").records
     assert set(records["status"]) == {"ok"}
     assert set(records["kind"]) == {"plain", "marker", "context", "conjunction", "redundancy"}
     bare = 8 * (1 + 3 * (1 + 3) + 2)

@@ -17,7 +17,8 @@ COLUMNS = [*JUDGED, "evidence_ap", "evidence_mass", "evidence_top"]
 
 def planted_run(rows: list[dict[str, Any]], proven: str | None = KINDS) -> Run:
     model = {"name": "scenes", "weights": "w"} | ({} if proven is None else {"proven_kinds": proven})
-    return run_of({"model": model, "data": {"name": "scenes", "split": "val"}}, pd.DataFrame(rows))
+    about = {"model": model, "data": {"name": "scenes", "split": "val", "samples": []}, "settings": {"seed": 0}}
+    return run_of(about, pd.DataFrame(rows))
 
 
 def rows_of(

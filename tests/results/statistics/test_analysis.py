@@ -177,8 +177,8 @@ def test_tables_of_all_data_sets_stand_one_below_the_other() -> None:
     table = analysis.table("summary")
     assert len(table) == sum(len(part.summary) for part in analysis.parts)
     assert table["data"].unique().tolist() == ["voc2012 val", "sbd val"]
-    assert len(analysis.table("areas")) == 0
-    assert "area" in analysis.table("areas")
+    assert len(analysis.table("leakage")) == 0
+    assert "odd_fair_abs" in analysis.table("leakage")
     assert [run.label for run in analysis.runs] == ["net"] * 4 == [run.label for run in analysis.read]
 
 

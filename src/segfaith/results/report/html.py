@@ -30,7 +30,6 @@ from segfaith.results.records.files import replace_file
 from segfaith.results.records.identity import data_label
 from segfaith.results.records.runs import Run
 from segfaith.results.records.select import enough, grouped
-from segfaith.results.records.select import methods_of as run_methods
 from segfaith.results.report.blocks import Points, Prose, Section, count, join, metric_column, number, ref, words
 from segfaith.results.report.gallery import SHOWN, Gallery, Item, gallery, methods_of, scores_of
 from segfaith.results.report.glossary import glossary
@@ -113,7 +112,7 @@ def build_sections(
     """The page's sections but for gallery and glossary; data sets under headings of their own if there are several."""
     kept = [enough(one, min_s) for one in data]
     groups, originals = grouped(kept), grouped(data)
-    chosen = None if methods is None else family(run_methods(data), methods)
+    chosen = None if methods is None else family([name for run in data for name in run.records["method"]], methods)
     results = {
         label: page_tests.compare(group, single_run=single_run, methods=chosen) for label, group in groups.items()
     }

@@ -16,7 +16,7 @@ import segfaith
 from segfaith.benchmark.runner import Prepared, prepare
 from segfaith.benchmark.settings import make_settings
 from segfaith.cli import main
-from segfaith.results.records.runs import read_run
+from segfaith.results.records.runs import load_run
 
 CLASSES = ["background", "box", "disc"]
 SIZE = (40, 56)
@@ -202,7 +202,7 @@ def write_settings(root: Path, **changes: Any) -> Path:
 def run_records(root: Path, directory: Path, **changes: Any) -> pd.DataFrame:
     """Runs in this process and returns the records."""
     segfaith.run(make_settings(content(root, **changes)), directory)
-    return read_run(directory)[1]
+    return load_run(directory).records
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:

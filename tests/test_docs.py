@@ -22,7 +22,7 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.planted.card import card_text
 from segfaith.planted.training import Recipe
-from segfaith.results.records.runs import read_run
+from segfaith.results.records.runs import load_run
 from segfaith.results.records.schema import RECORD_COLUMNS
 from segfaith.results.report.glossary import glossary
 
@@ -176,7 +176,7 @@ def test_metric_example_of_the_docs_reaches_records_schema_and_glossary(
     gained = (rows["s_lowest_deleted"] - rows["s_target_deleted"]) / (rows["s"] + 1e-6)
     pd.testing.assert_series_equal(rows["order_gain"], gained, check_names=False, rtol=1e-12)
     assert (rows["s_lowest_deleted"] != rows["s_target_deleted"]).any()
-    run = read_run(tmp_path / "runs/mine")[0]
+    run = load_run(tmp_path / "runs/mine").description
     assert run["data"]["samples"] == ["val-0004", "val-0005"]
 
 

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 import segfaith
 from folder_runs import content, make_project, run_records
+from made_runs import run_of
 from segfaith.benchmark.settings import make_settings
 from segfaith.classes import class_index
 from segfaith.errors import SampleError, SettingsError
 from segfaith.occlusion import gaussian_blur
 from segfaith.perturbation import PERTURBATIONS
-from segfaith.results.statistics.summary import layout, summarise
+from segfaith.results.report.tables_text import layout
+from segfaith.results.statistics.summary import summarise
 from toys import SmallCNN, plain
 
 
@@ -151,7 +153,7 @@ def test_the_table_says_how_many_entered_each_value_and_whose_weights() -> None:
         "model": {"name": "m", "weights": "random (seed 0)"},
         "settings": {"seed": 0},
     }
-    summary = summarise([(description, records)])
+    summary = summarise([run_of(description, records)])
     assert set(summary["weights"]) == {"random (seed 0)"}
     header, row = layout(summary)
     cells = dict(zip(header, row, strict=True))

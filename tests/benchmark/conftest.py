@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from folder_runs import add_sample, make_project, run_records, sample_arrays
-from segfaith.results.records.runs import read_run
+from segfaith.results.records.runs import load_run
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def full_run(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def full_records(full_run: Path) -> pd.DataFrame:
     """Its records."""
-    return read_run(full_run)[1]
+    return load_run(full_run).records
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,12 @@ from folder_runs import (
     ALL,
     run_records,
 )
-from segfaith.results.records.runs import read_run
+from segfaith.results.records.runs import load_run
 
 
 def test_run_json_describes_the_run(project: Path, full_run: Path) -> None:
-    description, records = read_run(full_run)
+    loaded = load_run(full_run)
+    description, records = loaded.description, loaded.records
     assert description["settings"]["evaluation"]["k"] == 0.2
     assert description["settings"]["methods"]["ria"] == {"grid": 4}
     assert description["settings"]["seed"] == 0
@@ -40,4 +41,4 @@ def test_run_json_describes_the_run(project: Path, full_run: Path) -> None:
 def test_random_weights_are_said(project: Path, tmp_path: Path) -> None:
     model = {"name": "lraspp_mobilenet_v3_large", "weights": "random", "layer": None, "classes": "voc"}
     run_records(project, tmp_path, data={"n": 1, "classes": "voc"}, model=model, methods={"names": ["random"]})
-    assert read_run(tmp_path)[0]["model"]["weights"] == "random (seed 0)"
+    assert load_run(tmp_path).description["model"]["weights"] == "random (seed 0)"

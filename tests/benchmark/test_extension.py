@@ -18,7 +18,7 @@ from segfaith.benchmark.randomisation import randomise
 from segfaith.benchmark.settings import Settings, make_settings
 from segfaith.data.dataset import Dataset
 from segfaith.errors import SettingsError
-from segfaith.results.records.runs import load_run, read_run
+from segfaith.results.records.runs import load_run
 from segfaith.results.records.seals import owner_of
 
 STABLE = 2
@@ -126,11 +126,11 @@ def test_without_stability_nothing_is_measured_twice(
 ) -> None:
     plain = {"evaluation": {"stability": False}, "output": {"maps": True}}
     directory = segfaith.run(settings_of(project, 3, **plain), tmp_path / "run")
-    old = read_run(directory)[1].set_index(["sample_id", "method"])
+    old = load_run(directory).records.set_index(["sample_id", "method"])
     maps = {path: path.stat().st_mtime_ns for path in directory.glob("maps/*/*.npy")}
     ids = measured_ids(monkeypatch)
     segfaith.run(settings_of(project, None, **plain), directory)
-    records = read_run(directory)[1]
+    records = load_run(directory).records
     assert sorted([*ids, *old.index.unique("sample_id")]) == [f"s{number}" for number in range(9)]
     pd.testing.assert_frame_equal(records.set_index(["sample_id", "method"]).loc[old.index], old)
     assert {path: path.stat().st_mtime_ns for path in maps} == maps
@@ -280,11 +280,11 @@ def test_failed_samples_are_measured_again(project: Path, tmp_path: Path, monkey
     with monkeypatch.context() as bad:
         bad.setattr(runner, "find_target", fails)
         segfaith.run(settings_of(project, 3, **plain), tmp_path / "run")
-    assert (read_run(tmp_path / "run")[1]["status"] == "failed").all()
+    assert (load_run(tmp_path / "run").records["status"] == "failed").all()
     ids = measured_ids(monkeypatch)
     segfaith.run(settings_of(project, 7, **plain), tmp_path / "run")
     assert len(ids) == 7
-    assert (read_run(tmp_path / "run")[1]["status"] == "ok").all()
+    assert (load_run(tmp_path / "run").records["status"] == "ok").all()
 
 
 def test_the_randomisation_check_stays(project: Path, run: Path) -> None:

@@ -31,7 +31,7 @@ from segfaith.data.images import load_image, load_labels
 from segfaith.errors import SegfaithError, SettingsError
 from segfaith.results.figures import cases as galleries
 from segfaith.results.figures import tiles as pictures
-from segfaith.results.records.runs import read_run
+from segfaith.results.records.runs import load_run
 from segfaith.results.records.seals import owner_of, sealed_table
 from segfaith.results.report import gallery as page_gallery
 from segfaith.results.report import pictures as page_pictures
@@ -350,7 +350,7 @@ def test_a_pickled_type_in_a_shard_is_not_unpickled(finished: Path, tmp_path: Pa
     fields = [one.with_metadata(kind) if one.name == "s" else one for one in table.schema]
     changed = pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
     shard.write_bytes(sealed_table(changed, owner_of(shard) or ""))
-    read_run(directory)
+    load_run(directory)
     assert not marker.exists()
 
 
@@ -360,7 +360,7 @@ def test_postscript_among_the_photographs_is_a_failed_sample(tmp_path: Path, mon
     image, labels = sample_arrays(1)
     add_sample(root / "data", "s1", image, labels)
     PillowImage.fromarray(image).save(root / "data/images/s1.png", format="EPS")
-    records = read_run(executors.run(make_settings(content(root, methods={"names": ["mask"]})), root / "run"))[1]
+    records = load_run(executors.run(make_settings(content(root, methods={"names": ["mask"]})), root / "run")).records
     bad = records[records["sample_id"] == "s1"]
     assert set(bad["status"]) == {"failed"}
     assert bad["reason"].str.contains("it is PostScript, a program that would be run; convert it to PNG first").all()

@@ -29,7 +29,7 @@ from segfaith.benchmark.settings import EvaluationSettings, make_settings
 from segfaith.errors import SettingsError
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.plan import WindowPlan
-from segfaith.results.records.runs import read_run
+from segfaith.results.records.runs import load_run
 from segfaith.scores import BatchSize
 
 # Samples and methods
@@ -240,7 +240,7 @@ def passes_of_run(project: Path, directory: Path, **changes: Any) -> tuple[int, 
     prepared = executors.prepare(make_settings(content(project, **changes)))
     with counted(prepared.model.module) as total:
         segfaith.run(prepared, directory)
-    assert set(read_run(directory)[1]["status"]) == {"ok"}
+    assert set(load_run(directory).records["status"]) == {"ok"}
     return total[0], prepared.plan.passes
 
 
@@ -374,7 +374,7 @@ def test_passes_on_scenes_are_at_most_those_announced(tmp_path: Path) -> None:
         lambda module, inputs: images.__setitem__(0, images[0] + len(inputs[0]))
     )
     executors.run(prepared, tmp_path / "run")
-    records = read_run(tmp_path / "run")[1]
+    records = load_run(tmp_path / "run").records
     assert set(records["status"]) == {"ok"}
     assert set(records["kind"]) == {"plain", "marker", "context", "conjunction", "redundancy"}
     bare = 8 * (1 + 3 * (1 + 3) + 2)

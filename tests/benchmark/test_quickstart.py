@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from segfaith.benchmark.settings import PACKAGED, find_settings, read_settings
 from segfaith.cli import app
-from segfaith.results.records.runs import read_run
-from segfaith.results.statistics.summary import layout, summarise
+from segfaith.results.records.runs import load_run
+from segfaith.results.report.tables_text import layout
+from segfaith.results.statistics.summary import summarise
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 METHODS = ["gpa", "ega", "ria", "dea", "random", "random_cells", "mask"]
@@ -55,7 +56,8 @@ def test_the_settings_are_those_of_the_issue() -> None:
 
 
 def test_every_sample_is_measured(finished: tuple[Path, str]) -> None:
-    description, records = read_run(finished[0])
+    loaded = load_run(finished[0])
+    description, records = loaded.description, loaded.records
     assert len(records) == 16 * len(METHODS)
     assert (records["status"] == "ok").all()
     assert (records["majority_class"] == records["class_index"]).all()
@@ -65,7 +67,7 @@ def test_every_sample_is_measured(finished: tuple[Path, str]) -> None:
 
 def test_the_numbers_are_those_of_the_readme(finished: tuple[Path, str]) -> None:
     """Runtimes aside, within 0.002."""
-    header, *body = [line[1:] for line in layout(summarise([read_run(finished[0])]))]
+    header, *body = [line[1:] for line in layout(summarise([load_run(finished[0])]))]
     shown, *expected = table_of(README)
     assert shown == header
     assert [line[0] for line in expected] == METHODS
@@ -83,7 +85,7 @@ def test_it_ends_with_the_table_and_the_path_of_the_pictures(finished: tuple[Pat
     overview, folder = directory / "pictures.png", directory / "pictures"
     assert lines[-2] == f"pictures: {overview}, and one for each sample in {folder}"
     assert all(any(line.split()[:1] == [name] for line in lines) for name in ("gpa", "ega", "ria", "dea"))
-    ids = pd.unique(read_run(directory)[1]["sample_id"])
+    ids = pd.unique(load_run(directory).records["sample_id"])
     assert {path.stem for path in folder.glob("*.png")} == set(ids)
     rows = [Image.open(folder / f"{name}.png") for name in ids]
     assert Image.open(overview).size == (rows[0].width, sum(row.height for row in rows))

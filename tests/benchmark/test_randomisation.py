@@ -25,7 +25,7 @@ from segfaith.results.records.runs import load_run, load_runs
 from segfaith.results.report import blocks as page_model
 from segfaith.results.report import conclusions
 from segfaith.results.report.sections import robust as page_robust
-from segfaith.results.statistics import distributions as strata
+from segfaith.results.statistics import randomisation as checks
 from segfaith.results.statistics.analysis import analyse
 
 
@@ -263,10 +263,10 @@ def test_constant_maps_are_rows_that_say_so_and_are_counted(tmp_path: Path) -> N
     assert set(flat["status"]) == {"ok"}
     assert flat["spearman"].isna().all()
     assert set(flat["reason"]) == {"this map or the trained model's is constant"}
-    table = strata.randomisation([load_run(directory)]).set_index("method")
+    table = checks.randomisation([load_run(directory)]).set_index("method")
     assert (table.loc[flat["method"].iloc[0], ["n", "constant"]] == [0, 2]).all(axis=None)
     assert (table.loc["mask", ["n", "constant"]] == [2, 0]).all(axis=None)
-    text = "\n".join(conclusions._randomisation([load_run(directory)]).lines)
+    text = "\n".join(conclusions._randomisation(analyse([load_run(directory)])).lines)
     stages = rows["stage"].nunique()
     assert f"Constant maps, which have no correlation and enter nothing: flat.py:flat {2 * stages}." in text
 
@@ -295,7 +295,7 @@ def test_the_stages_that_were_done_outlive_ctrl_c_and_reports_say_that_others_ar
     assert before["finished"].all()
     assert not data.randomisation["finished"].any()
     sentence = "run: the randomisation check was stopped after stage 1; the later parts were not drawn anew"
-    assert sentence in "\n".join(conclusions._randomisation([data]).lines)
+    assert sentence in "\n".join(conclusions._randomisation(analyse([data])).lines)
     page = page_robust.randomisation("folder val", [data])
     assert isinstance(page[0], page_model.Prose)
     assert sentence in page[0].text
@@ -316,7 +316,7 @@ def test_a_suite_is_checked_run_by_run_and_told_apart_by_model(
     assert command(monkeypatch, "randomise", root / "suite", "-n", "1", "--allow-code", f"{root}/tiny.py:build") == 0
     assert "3 of 3 runs were checked" in capsys.readouterr().out
     data = load_runs([root / "suite"])
-    table = strata.randomisation(data)
+    table = checks.randomisation(data)
     counts = table[(table["stage"] == 0) & (table["method"] == "mask")].set_index("model")["n"].to_dict()
     assert counts == {"tiny.py:build, as built by build": 2, "tiny.py:build, tiny.pth": 1}
     assert table["s"].between(0, 1).all()

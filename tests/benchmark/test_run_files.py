@@ -26,7 +26,7 @@ from segfaith.benchmark.status import forget_failed, read_states, run_state
 from segfaith.benchmark.suite_runs import _run_one
 from segfaith.benchmark.suites import PlannedRun
 from segfaith.errors import SettingsError
-from segfaith.results.records.runs import load_run, read_run
+from segfaith.results.records.runs import load_run
 from segfaith.results.records.schema import CURVE_COLUMNS, RECORD_COLUMNS
 from segfaith.results.records.seals import DamagedFileError, owner_of, read_table, sealed_table
 
@@ -67,7 +67,7 @@ def flipped(whole: bytes, bit: int) -> bytes:
 def test_a_flipped_bit_anywhere_in_a_file_is_found_before_it_is_read(kind: str, tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run", **SMALL)
     file = directory / kind / "00000.parquet"
-    whole, identity = file.read_bytes(), read_run(directory)[0]["identity_sha256"]
+    whole, identity = file.read_bytes(), load_run(directory).description["identity_sha256"]
     for bit in np.linspace(0, 8 * len(whole) - 1, 300, dtype=int):
         file.write_bytes(flipped(whole, int(bit)))
         with pytest.raises(DamagedFileError, match=r"00000\.parquet (is damaged|carries no SHA-256)"):
@@ -81,12 +81,12 @@ def test_a_flipped_bit_in_run_json_changes_nothing_or_is_found(tmp_path: Path) -
     """Among spaces a flip may change nothing that is read."""
     directory = make_run(tmp_path / "run", **SMALL, curves=False, randomisation=False)
     file = directory / "run.json"
-    whole, before = file.read_bytes(), read_run(directory)[0]
+    whole, before = file.read_bytes(), load_run(directory).description
     refused = 0
     for bit in np.linspace(0, 8 * len(whole) - 1, 300, dtype=int):
         file.write_bytes(flipped(whole, int(bit)))
         try:
-            assert read_run(directory)[0] == before
+            assert load_run(directory).description == before
         except DamagedFileError:
             refused += 1
     assert refused > 150
@@ -101,7 +101,7 @@ def test_an_edited_run_json_is_refused_by_every_reader(place: tuple[str, ...], t
         inner = inner[key]
     inner[place[-1]] = "0.05"
     (directory / "run.json").write_text(json.dumps(about))
-    readers: list[Callable[[Path], object]] = [read_run, load_run, read_states]
+    readers: list[Callable[[Path], object]] = [load_run, read_states]
     for reader in readers:
         with pytest.raises(SettingsError, match=r"run\.json is damaged or was edited: its content does not match"):
             reader(directory)
@@ -212,7 +212,7 @@ def test_what_is_no_file_of_a_run_is_said_by_every_reader(case: str, tmp_path: P
         os.mkfifo(file)
     else:
         file.write_bytes(content)
-    readers: list[Callable[[Path], object]] = [read_run, load_run]
+    readers: list[Callable[[Path], object]] = [load_run]
     for reader in readers if "run.json" not in case or content else []:
         if reader is load_run or "curves" not in case:
             with pytest.raises(SettingsError):
@@ -251,7 +251,7 @@ def test_a_sealed_description_of_another_shape_is_said(key: str, value: Any, wor
         about[last] = value
 
     edit_description(directory, change)
-    for reader in (read_run, load_run, read_states, forget_failed):
+    for reader in (load_run, read_states, forget_failed):
         with pytest.raises(DamagedFileError, match=rf"run\.json is no description of a run: .*{words}"):
             reader(directory)  # type: ignore[operator]
 
@@ -308,7 +308,7 @@ def test_rows_are_held_against_the_plan(
     kind: str, change: Callable[..., Any], words: str, project: Path, run: Path
 ) -> None:
     """As files that are whole and of this run, so that only their rows tell. The second shard holds s2 alone."""
-    before = read_run(run)[1]
+    before = load_run(run).records
     edit_rows(run / kind / "00001.parquet", change)
     for reader in (load_run, run_state) if kind == "records" else (load_run,):
         with pytest.raises(DamagedFileError, match=rf"{kind}.00001\.parquet has .*{words}"):
@@ -316,7 +316,7 @@ def test_rows_are_held_against_the_plan(
     with pytest.warns(UserWarning, match=r"00001\.parquet has "):
         segfaith.run(make_settings(content(project, **SHARDS)), run)
     assert run_state(run).state == "finished"
-    assert_same_records(before, read_run(run)[1])
+    assert_same_records(before, load_run(run).records)
 
 
 def test_a_run_with_a_sample_too_few_is_not_called_finished(
@@ -400,16 +400,16 @@ def other(project: Path) -> executors.Prepared:
 def test_the_shard_of_another_run_is_refused_and_measured_again(
     project: Path, run: Path, other: executors.Prepared, tmp_path: Path
 ) -> None:
-    before = read_run(run)[1]
+    before = load_run(run).records
     theirs = segfaith.run(other, tmp_path / "theirs")
-    assert read_run(theirs)[1]["tdd"].tolist() != before["tdd"].tolist()
+    assert load_run(theirs).records["tdd"].tolist() != before["tdd"].tolist()
     shutil.copy(theirs / "records" / "00000.parquet", run / "records")
     for reader in (load_run, run_state):
         with pytest.raises(DamagedFileError, match=r"00000\.parquet is of another run: it carries the identity "):
             reader(run)
     with pytest.warns(UserWarning, match=r"00000\.parquet is of another run.*its samples are measured again"):
         segfaith.run(make_settings(content(project, **SHARDS)), run)
-    assert_same_records(before, read_run(run)[1])
+    assert_same_records(before, load_run(run).records)
     (theirs / "run.json").unlink()
     with pytest.raises(SettingsError, match=r"has records but no run\.json, and they are another run's"):
         segfaith.run(make_settings(content(project, **SHARDS)), theirs)

@@ -39,7 +39,7 @@ from segfaith.benchmark import runner as executors
 from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
-from segfaith.results.records.runs import read_run
+from segfaith.results.records.runs import load_run
 from segfaith.scores import BatchSize
 from segfaith.targets import dominant_target
 
@@ -81,7 +81,7 @@ def test_the_next_sample_is_read_while_the_model_is_at_work(
     segfaith.run(dataclasses.replace(prepared, plan=plan), tmp_path)
     assert waited == ids[1:]
     assert loads == ids
-    assert set(read_run(tmp_path)[1]["status"]) == {"ok"}
+    assert set(load_run(tmp_path).records["status"]) == {"ok"}
 
 
 def test_the_batch_size_changes_raw_scores_by_at_most_1e_5(
@@ -204,7 +204,7 @@ def test_a_run_that_was_stopped_resumes_to_the_same_records(
     assert "1 of 6 samples are done" in errors
     assert "6 of 6 samples measured" in output
     assert {file: file.stat().st_mtime_ns for file in done} == done, "finished shards are left alone"
-    assert_same_records(full_records, read_run(run.directory)[1])
+    assert_same_records(full_records, load_run(run.directory).records)
 
 
 def test_a_finished_run_says_so_and_measures_nothing(
@@ -319,7 +319,7 @@ def test_what_a_killed_writer_left_is_no_shard(project: Path, tmp_path: Path) ->
 
 def test_kept_maps_are_float32_at_the_images_size_beside_their_pictures(project: Path, kept: Path) -> None:
     samples = sorted(folder.name for folder in (kept / "maps").iterdir())
-    assert samples == read_run(kept)[0]["data"]["samples"]
+    assert samples == load_run(kept).description["data"]["samples"]
     for sample in samples:
         files = {file.name for file in (kept / "maps" / sample).iterdir()}
         assert files == {f"{name}.npy" for name in ALL} | {"image.png", "target.png", "prediction.png"}
@@ -335,7 +335,7 @@ def test_kept_maps_are_float32_at_the_images_size_beside_their_pictures(project:
         assert np.array_equal(picture, region * np.uint8(255))
         assert np.array_equal(np.load(kept / "maps" / sample / "mask.npy"), region.astype(np.float32))
         predicted = np.asarray(Image.open(kept / "maps" / sample / "prediction.png").convert("L")) == 255
-        records = read_run(kept)[1]
+        records = load_run(kept).records
         overlap = float(records.loc[records["sample_id"] == sample, "target_iou"].iloc[0])
         assert (predicted & region).sum() / (predicted | region).sum() == pytest.approx(overlap)
 
@@ -359,7 +359,7 @@ def test_records_call_methods_of_others_by_their_last_part(
     names = ["code/own.py:red", "maps:code/theirs", "dea@alpha=0.8"]
     settings = write_settings(root, data={"n": 1}, methods={"names": names, "ria": {"grid": 4}})
     assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 0
-    records = read_run(tmp_path / "run")[1]
+    records = load_run(tmp_path / "run").records
     assert list(records["method"]) == ["own.py:red", "maps:theirs", "dea@alpha=0.8", "random_cells"]
 
 

@@ -13,7 +13,7 @@ from folder_runs import command, content, make_project, write_settings
 from segfaith.benchmark import runner as executors
 from segfaith.benchmark.fast_modes import verify_precision
 from segfaith.benchmark.settings import make_settings
-from segfaith.results.records.runs import read_run
+from segfaith.results.records.runs import load_run
 
 DECIDES = "symbolically traced variables cannot be used as inputs to control flow"
 
@@ -58,7 +58,7 @@ def test_a_run_says_which_path_scored_it_and_why(
     assert f"scored    {path}" in heard.err.splitlines()
     assert (f"scored {path}: 3 sample(s)" in lines) == (how != "as it is")
     assert json.loads((project / "run" / "run.json").read_text())["path"] == path
-    records = read_run(project / "run")[1]
+    records = load_run(project / "run").records
     assert list(records["path"]) == [path] * len(records)
 
 
@@ -80,7 +80,7 @@ def test_samples_of_native_sizes_have_paths_of_their_own(
     settings = write_settings(project, **quick(data=data))
     assert command(monkeypatch, "run", settings, "-o", project / "run") == 0
     lines = capsys.readouterr().out.splitlines()
-    records = read_run(project / "run")[1].drop_duplicates("sample_id").set_index("sample_id")
+    records = load_run(project / "run").records.drop_duplicates("sample_id").set_index("sample_id")
     words = "plain: its graph scores noise otherwise than the model itself at 24 x 40: scores differ by "
     assert records["path"]["s0"] == "incremental"
     assert records["path"]["s1"].startswith(words)

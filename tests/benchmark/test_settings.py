@@ -12,7 +12,7 @@ from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark.plan import make_plan, resolve_methods
 from segfaith.benchmark.settings import Settings, make_settings, read_settings
 from segfaith.errors import SettingsError
-from segfaith.results.records.runs import class_name, read_run
+from segfaith.results.records.runs import class_name, load_run
 
 MODEL = {"model": {"name": "fcn_resnet50"}}
 
@@ -434,18 +434,19 @@ def test_labels_reach_run_json_and_are_no_part_of_what_makes_runs_the_same(
     project: Path, key: str, tmp_path: Path
 ) -> None:
     directory = segfaith.run(labelled(project, {}), tmp_path / "run")
-    plain, before = (directory / "run.json").read_text(), read_run(directory)
-    assert {about["label"] for about in before[0]["methods"].values()} == {None}
+    plain, before = (directory / "run.json").read_text(), load_run(directory)
+    assert {about["label"] for about in before.description["methods"].values()} == {None}
     files = {file: file.stat().st_mtime_ns for file in directory.rglob("*.parquet")}
     segfaith.run(labelled(project, {key: "Ours", "ria": "RIA"}), directory)
-    description, records = read_run(directory)
+    loaded = load_run(directory)
+    description, records = loaded.description, loaded.records
     labels = {name: about["label"] for name, about in description["methods"].items()}
     assert labels == {"ria": "RIA", "mine.py:explain": "Ours", "random_cells": None}
     assert description["settings"]["methods"]["labels"] == {key: "Ours", "ria": "RIA"}
-    assert description["identity_sha256"] == before[0]["identity_sha256"]
-    assert description["created"] == before[0]["created"]
+    assert description["identity_sha256"] == before.description["identity_sha256"]
+    assert description["created"] == before.description["created"]
     assert {file: file.stat().st_mtime_ns for file in files} == files, "nothing is measured for a label"
-    assert records.equals(before[1])
+    assert records.equals(before.records)
     segfaith.run(labelled(project, {}), directory)
     assert (directory / "run.json").read_text() == plain
 
@@ -493,11 +494,11 @@ labels = {{ "maps:theirs" = "Theirs", ria = "RIA" }}
 
 def test_class_names_of_the_data_reach_run_json(project: Path, tmp_path: Path) -> None:
     """`[model] classes` is left out; the folder has a file of names."""
-    description = read_run(segfaith.run(labelled(project, {}), tmp_path / "run"))[0]
+    description = load_run(segfaith.run(labelled(project, {}), tmp_path / "run")).description
     assert description["model"]["classes"] is None
     assert description["data"]["classes"] == CLASSES
     assert class_name(description, 1) == "box"
     named = labelled(project, {}).model_dump(by_alias=True)
     named["data"]["classes"] = ["background", "lesion", "vessel"]
-    description = read_run(segfaith.run(make_settings(named), tmp_path / "named"))[0]
+    description = load_run(segfaith.run(make_settings(named), tmp_path / "named")).description
     assert class_name(description, 1) == "lesion"

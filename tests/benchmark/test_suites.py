@@ -30,7 +30,7 @@ from segfaith.benchmark.status import RunState, forget_failed, planned_runs, rea
 from segfaith.benchmark.suite_runs import Outcome, _remember, forecast, refuse_repeats, run_suite
 from segfaith.benchmark.suites import Suite, find_suite, narrow, read_suite, with_weights
 from segfaith.errors import SettingsError
-from segfaith.results.records.runs import find_runs, read_run
+from segfaith.results.records.runs import find_runs, load_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER_METHODS = [
@@ -446,9 +446,9 @@ def test_a_suite_runs_and_resumes(
     assert "4 of 4 runs are in the table" in capsys.readouterr().out
     assert {file: file.stat().st_mtime_ns for file in first} == first, "finished runs are left alone"
     assert [(one.name, one.state, one.ok) for one in read_states(directory)] == [(n, "finished", 2) for n in NAMES]
-    drawn = [read_run(directory / name)[0]["data"]["samples"] for name in NAMES]
+    drawn = [load_run(directory / name).description["data"]["samples"] for name in NAMES]
     assert drawn[0] == drawn[2]
-    assert [read_run(directory / name)[0]["model"]["weights"] for name in (NAMES[0], NAMES[2])] == [
+    assert [load_run(directory / name).description["model"]["weights"] for name in (NAMES[0], NAMES[2])] == [
         "as built by build",
         "tiny.pth",
     ]
@@ -500,7 +500,7 @@ def test_a_larger_n_extends_the_runs_of_a_suite(
     assert words in capsys.readouterr().err.splitlines()
     assert command(monkeypatch, *arguments, tmp_path / "fresh", "-n", "3") == 0
     for name in NAMES[:2]:
-        assert_same_records(read_run(tmp_path / "out" / name)[1], read_run(tmp_path / "fresh" / name)[1])
+        assert_same_records(load_run(tmp_path / "out" / name).records, load_run(tmp_path / "fresh" / name).records)
     assert [(state.state, state.samples) for state in read_states(tmp_path / "out")] == [("finished", 3)] * 2
     assert command(monkeypatch, *arguments, tmp_path / "out", "-n", "2") == 2
     error = capsys.readouterr().err
@@ -851,7 +851,7 @@ def test_status_tells_what_runs_and_a_stopped_suite_resumes_to_the_same_records(
     assert {file: file.stat().st_mtime_ns for file in done} == done
     ended(plan, suite.project / "whole")
     for name in NAMES[:2]:
-        assert_same_records(read_run(suite.project / "whole" / name)[1], read_run(suite.directory / name)[1])
+        assert_same_records(load_run(suite.project / "whole" / name).records, load_run(suite.directory / name).records)
 
 
 # Status
@@ -956,7 +956,8 @@ def test_the_documented_suite_runs_as_it_stands(
     assert [(one.name, one.ok) for one in states] == [
         (f"folder-{label}-seed{seed}", 1) for label in ("unet", "unet-augmented") for seed in (0, 1)
     ]
-    description, records = read_run(Path("runs/lesions/folder-unet-seed1"))
+    loaded = load_run(Path("runs/lesions/folder-unet-seed1"))
+    description, records = loaded.description, loaded.records
     assert description["model"]["weights"] == "plain.pth"
     assert set(records["class_index"]) == {1}
     assert records["stability"].notna().any()

@@ -42,7 +42,7 @@ from segfaith.evaluation import ranking
 from segfaith.evaluation.metrics import METRICS
 from segfaith.evaluation.subject import Subject
 from segfaith.randomness import generator
-from segfaith.results.records.runs import read_run
+from segfaith.results.records.runs import load_run
 from segfaith.scores import BatchSize
 from toys import SmallCNN, plain
 
@@ -377,7 +377,7 @@ def test_a_bad_sample_becomes_rows_and_the_run_goes_on(
     settings = write_settings(damaged, methods={"names": ["gpa", "ria"], "ria": {"grid": 4}})
     assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 0
     output = capsys.readouterr().out
-    records = read_run(tmp_path / "run")[1]
+    records = load_run(tmp_path / "run").records
     assert sorted(records["sample_id"].unique()) == sorted([*BAD, "s0", "s1"])
     figures = [name for name in SPEC_COLUMNS[4:27] if name != "degenerate"]
     for sample, (status, reason) in BAD.items():
@@ -453,7 +453,7 @@ def test_maps_computed_elsewhere_score_as_the_same_maps_computed_inside(
     project: Path, kept: Path, tmp_path: Path
 ) -> None:
     """As .npy, as .npy on another scale, and as a grey PNG."""
-    inside = read_run(kept)[1]
+    inside = load_run(kept).records
     samples = list(inside["sample_id"].unique())
     for folder in ("ega", "scaled", "mask"):
         (tmp_path / folder).mkdir()

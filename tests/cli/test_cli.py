@@ -29,7 +29,7 @@ from segfaith.models import MODELS
 from segfaith.occlusion import OPERATORS
 from segfaith.planted import card, conformance
 from segfaith.planted.proof import REQUIRED
-from segfaith.results.records.runs import read_run
+from segfaith.results.records.runs import load_run
 
 VERBS = [
     "run",
@@ -162,7 +162,7 @@ def test_run_writes_a_run_and_names_the_next_command(
     assert "folder data val, 32 px: mean" in output
     assert "median" not in output, "that table is for the report"
     assert "3/3" in errors, "the progress bar counts samples"
-    assert len(read_run(tmp_path / "run")[1]) == 3 * 7
+    assert len(load_run(tmp_path / "run").records) == 3 * 7
 
 
 def test_run_without_an_output_goes_to_runs_and_the_name(
@@ -179,7 +179,8 @@ def test_flags_and_set_reach_the_settings(project: Path, tmp_path: Path, monkeyp
     flags = ["-n", "2", "--seed", "3", "--device", "cpu", "--batch-size", "5"]
     overrides = ["--set", "evaluation.k=0.3", "--set", 'methods.names=["random"]', "--set", "name=other"]
     assert command(monkeypatch, "run", settings, "-o", tmp_path, *flags, *overrides) == 0
-    description, records = read_run(tmp_path)
+    loaded = load_run(tmp_path)
+    description, records = loaded.description, loaded.records
     chosen = description["settings"]
     assert (chosen["data"]["n"], chosen["seed"], chosen["name"]) == (2, 3, "other")
     assert (chosen["execution"]["device"], chosen["execution"]["batch_size"]) == ("cpu", 5)
@@ -294,7 +295,7 @@ def test_report_prints_the_table_and_writes_it(
     monkeypatch.setenv("COLUMNS", "200")
     assert command(monkeypatch, "report", finished, "-o", tmp_path / "tables") == 0
     output = capsys.readouterr().out
-    records = read_run(finished)[1]
+    records = load_run(finished).records
     for method, rows in records.groupby("method"):
         (line,) = [line for line in output.splitlines() if line.split()[:1] == [method]][:1]
         cells = [cell for cell in line.split() if not cell.startswith("(")]  # how many entered, where fewer did
@@ -346,7 +347,7 @@ def test_report_over_several_runs_counts_each_run_once(
     other = segfaith.run(make_settings(content(project, data={"n": 1}, seed=1)), tmp_path / "other")
     assert command(monkeypatch, "report", finished, other, "-o", tmp_path) == 0
     output = capsys.readouterr().out
-    means = [read_run(one)[1].query("method == 'ria'")["tdd"].mean() for one in (finished, other)]
+    means = [load_run(one).records.query("method == 'ria'")["tdd"].mean() for one in (finished, other)]
     mean, spread = sum(means) / 2, abs(means[0] - means[1]) / 2**0.5
     assert f"{mean:.3f} ± {spread:.3f}" in output
     assert output.count("weights tiny.pth") == 2
@@ -355,7 +356,7 @@ def test_report_over_several_runs_counts_each_run_once(
 def test_report_with_a_lowest_score_says_so(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scores = sorted(read_run(finished)[1].query("method == 'gpa'")["s"])
+    scores = sorted(load_run(finished).records.query("method == 'gpa'")["s"])
     limit = (scores[0] + scores[1]) / 2
     assert command(monkeypatch, "report", finished, "-o", tmp_path, "--min-s", f"{limit}") == 0
     assert f"Only samples with s >= {limit:g} entered." in capsys.readouterr().out
@@ -477,7 +478,7 @@ def test_run_quickstart_ends_with_the_table_and_the_pictures(scenes_run: tuple[P
 
 def test_records_of_scenes_say_what_was_planted(scenes_run: tuple[Path, str]) -> None:
     """Scene 2 is a marker's and scene 4 a context's; what was kept as a picture is what was measured."""
-    records = read_run(scenes_run[0])[1]
+    records = load_run(scenes_run[0]).records
     assert len(records) == 2 * 7
     assert dict(zip(records["sample_id"], records["kind"], strict=True)) == {
         "val-0002": "marker",
@@ -500,7 +501,7 @@ def test_a_stopped_run_of_scenes_is_resumed(
     scenes_run: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = shutil.copytree(scenes_run[0], tmp_path / "run")
-    before = read_run(directory)[1]
+    before = load_run(directory).records
     (directory / "records" / "00001.parquet").unlink()
     shutil.rmtree(directory / "pictures")
     arguments = [one for override in SMALL + ONE_SHARD_EACH for one in ("--set", override)]
@@ -508,7 +509,7 @@ def test_a_stopped_run_of_scenes_is_resumed(
     output, errors = capsys.readouterr()
     assert f"Resuming {directory}: 1 of 2 samples are done." in errors
     assert "2 of 2 samples measured" in output
-    assert_same_records(before, read_run(directory)[1], 1e-4)
+    assert_same_records(before, load_run(directory).records, 1e-4)
     assert (directory / "pictures" / "val-0002.png").is_file()
 
 

@@ -21,6 +21,7 @@ from segfaith.models.weights import file_digest
 from segfaith.paths import inside
 from segfaith.perturbation import PERTURBATIONS
 from segfaith.randomness import generator
+from segfaith.results.records.identity import that_matter
 
 RESULTS_VERSION = 6
 """Raised whenever a change moves a number; part of what makes two runs the same."""
@@ -182,15 +183,9 @@ def check_classes(model: SegmentationModel, dataset: Dataset) -> None:
 
 
 def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
-    """What makes two runs the same: settings without paths, labels and batch size, with digests in place of paths."""
-    settings = plan.settings.model_dump(mode="json", by_alias=True)
-    settings.pop("name")
+    """What a run must share to go on in a directory: the settings that matter there, with digests for the paths."""
+    settings = that_matter(plan.settings.model_dump(mode="json", by_alias=True), "directory")
     settings["execution"]["device"] = model.device.type
-    settings["data"].pop("root")
-    settings["data"].pop("download")
-    for key in ("batch_size", "threads", "incremental", "compile"):
-        settings["execution"].pop(key)
-    settings["methods"].pop("labels")
     settings["methods"]["names"] = [method.name for method in plan.methods]
     settings["model"] |= {"weights": model.weights, "name": model.name, "classes": model.classes}
     settings["data"]["classes"] = list(plan.dataset.classes or []) or None

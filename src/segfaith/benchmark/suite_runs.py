@@ -20,8 +20,9 @@ from segfaith.data.dataset import Dataset
 from segfaith.errors import SegfaithError, SettingsError
 from segfaith.models import MODELS, cached_weights
 from segfaith.models.weights import file_digest
-from segfaith.results.records import identity as distinct
+from segfaith.results.records import identity
 from segfaith.results.records.files import replace_file
+from segfaith.results.records.identity import that_matter
 from segfaith.results.records.runs import read_description
 
 
@@ -66,7 +67,7 @@ def refuse_repeats(suite: Suite) -> None:
             about = _described(run.settings)
             described.setdefault(data.root if data.name == "folder" else None, []).append((run.name, about))
     for of_one_folder in described.values():
-        distinct.refuse_repeats(of_one_folder, REMEDY)
+        identity.refuse_repeats(of_one_folder, REMEDY)
 
 
 REMEDY = (
@@ -76,7 +77,7 @@ REMEDY = (
 
 
 def _described(settings: Settings) -> dict[str, Any]:
-    """What `distinct` reads of a `run.json`, from the settings alone: no model, no data set."""
+    """What `identity` reads of a `run.json`, from the settings alone: no model, no data set."""
     model, names = settings.model, settings.methods.names
     methods = resolve_methods(names, settings.methods.tables())
     known, file = MODELS.get(model.name), Path(model.weights or "")
@@ -238,7 +239,7 @@ def _check_same(suite: Suite, directory: Path) -> None:
         if run in suite.runs and _fewer(before["data"].get("n"), now["data"]["n"]):
             now["data"]["n"] = before["data"]["n"]  # the run is extended
         changed = differences(
-            _shared(before) | {"results_version": version}, _shared(now) | {"results_version": RESULTS_VERSION}
+            _of_suite(before) | {"results_version": version}, _of_suite(now) | {"results_version": RESULTS_VERSION}
         )
         if changed:
             raise SettingsError(
@@ -253,13 +254,9 @@ def _fewer(before: int | None, now: int | None) -> bool:
     return before is not None and (now is None or now > before)
 
 
-def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that move results, without folders: these, devices and the like may differ between calls."""
-    free = {"data": ("root", "download"), "model": ("name", "weights"), "methods": ("labels",)}
-    kept = {section: table for section, table in settings.items() if section not in ("name", "execution")}
-    for section, keys in free.items():
-        kept[section] = {key: value for key, value in kept[section].items() if key not in keys}
-    return {section: _without_folders(table) for section, table in kept.items()}
+def _of_suite(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that runs of one suite share, without folders, which may differ between calls."""
+    return {name: _without_folders(value) for name, value in that_matter(settings, "suite").items()}
 
 
 def _without_folders(value: Any) -> Any:

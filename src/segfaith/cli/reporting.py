@@ -30,28 +30,29 @@ def report(
     from segfaith.results.figures.drawings import DRAWINGS
     from segfaith.results.figures.save import save_figures
     from segfaith.results.records import runs as records
+    from segfaith.results.report import trust_page as trust
     from segfaith.results.report.conclusions import write_conclusions
     from segfaith.results.report.significance_page import write_significance
+    from segfaith.results.report.tables_text import STATISTICS, write_tables
     from segfaith.results.report.topics import write_report
-    from segfaith.results.statistics import evidence as trust
-    from segfaith.results.statistics import summary as tables
     from segfaith.results.statistics.analysis import Options, analyse
-    from segfaith.results.statistics.claims import check_claims, interval_words
+    from segfaith.results.statistics.claims import interval_words
 
     data = records.load_runs(runs)
     absent = [sentence for directory in runs for sentence in absent_runs(directory)]
-    loaded = [one.run for one in data]
     directory = output or runs[0]
-    evidence = tables.has_evidence(loaded)
     methods = re.split(r"\s*,\s*(?![^,@]*=)", compare.strip()) if compare else None  # dea@alpha=0.8,grid=7 is one
+    chosen = None if methods is None else tuple(methods)
+    analysis = analyse(data, Options(min_s=min_s, methods=chosen, single_run=single_run), absent)
+    evidence = any(part.has_evidence for part in analysis.parts)
     written: list[Path] = []
     refused = ""
     try:  # all files first: a reader of the words may go away
-        written += tables.write_tables(loaded, directory, min_s)
+        written += write_tables(analysis.table("summary"), analysis.notes, directory)
         if evidence:
-            written.append(trust.write_trust(loaded, directory, min_s))
-        written += write_conclusions(data, directory, min_s, absent)
-        written += write_significance(loaded, directory, min_s=min_s, methods=methods, single_run=single_run)
+            written.append(trust.write_trust(analysis.runs, directory))
+        written += write_conclusions(analysis, directory)
+        written += write_significance(analysis, directory)
         if figures:
             err.print("drawing figures", style="dim")
             asked = Options(min_s=min_s, methods=tuple(methods) if methods else None, single_run=single_run)
@@ -62,15 +63,15 @@ def report(
             written.append(write_report(data, page, min_s, methods=methods, single_run=single_run, absent=absent))
     except OSError as error:  # the words are said all the same
         refused = f"cannot write into {directory} ({error}); choose another place with -o DIR"
-    print_tables(tables.summarise(loaded, min_s), list(tables.STATISTICS))
-    for note in (*absent, *tables.notes(loaded, min_s)):
+    print_tables(analysis.table("summary"), list(STATISTICS))
+    for note in (*absent, *analysis.notes):
         say(note)
-    for claim in check_claims(loaded, min_s).to_dict("records"):
+    for claim in analysis.table("claims").to_dict("records"):
         if claim["holds"] != "not testable":
             beside = "; ".join([claim["count"], interval_words(claim), claim["numbers"]])
             say(f"{claim['holds']:6}{claim['data']}: {claim['claim']} ({beside})")
     if evidence:
-        out.print(Markdown(CONTROL.sub("\ufffd", trust.trust_page(loaded, min_s))))
+        out.print(Markdown(CONTROL.sub("\ufffd", trust.trust_page(analysis.runs))))
     for path in written:
         say(f"written: {path}")
     if refused:

@@ -101,10 +101,11 @@ def _summarise(directory: Path, first: str = "") -> int:
         1 if nothing was measured or samples are still to go, else 0.
     """
     from segfaith.results.figures.tiles import write_pictures
-    from segfaith.results.records.runs import read_run
-    from segfaith.results.statistics import summary as tables
+    from segfaith.results.records.runs import load_run
+    from segfaith.results.statistics.summary import summarise
 
-    description, records = read_run(directory)
+    run = load_run(directory)
+    description, records = run.description, run.records
     pictures = write_pictures(directory, description, records)  # before a reader of what is printed may go away
     if first:
         say(first)
@@ -125,7 +126,7 @@ def _summarise(directory: Path, first: str = "") -> int:
     if not len(ok):
         say(f"0 of {planned} samples measured, {len(bad)} rows not ok.")
         return 1
-    print_tables(tables.summarise([(description, records)]), ["Mean"])
+    print_tables(summarise([run]), ["Mean"])
     say(f"{ok['sample_id'].nunique()} of {planned} samples measured, {len(bad)} rows not ok.")
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")

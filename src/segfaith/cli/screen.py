@@ -76,8 +76,8 @@ def on_the_way(text: str) -> None:
 
 
 def print_tables(summary: Any, titles: Sequence[str]) -> None:
-    """Prints a summary (of `summarise`): a table for each data set and each title (of `STATISTICS`)."""
-    from segfaith.results.statistics import summary as tables
+    """Prints a summary of `summary.summarise`, a table for each data set and title of `tables_text.STATISTICS`."""
+    from segfaith.results.report import tables_text as tables
 
     for title in titles:
         for data, group in summary.groupby("data", sort=False):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segfaith.results.records.files import replace_file
+from segfaith.results.records.files import create_file, replace_file
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -28,3 +28,11 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def fail_over(temporary: Path) -> None:
     temporary.write_text("ha")
     raise OSError("disk full")
+
+
+def test_a_file_is_created_once(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "run.json"
+    assert create_file(file, "first")
+    assert not create_file(file, "second")
+    assert file.read_text() == "first"
+    assert [path.name for path in file.parent.iterdir()] == ["run.json"]

@@ -26,6 +26,7 @@ from segfaith.results.report.sections import scores as page_results
 from segfaith.results.report.sections import significance as page_tests
 from segfaith.results.report.sections import summary as page_words
 from segfaith.results.report.sections.limits import limits
+from segfaith.results.report.trust_page import trust_page
 from segfaith.results.statistics import evidence as trust
 from segfaith.results.statistics import paired as significance
 from segfaith.results.statistics import summary as tables
@@ -216,7 +217,8 @@ def test_the_summary_calls_means_that_hardly_differ_a_draw(gpa: float, words_: s
         {"sample_id": "x", "method": name, "status": "ok", "s": 0.5, "runtime_s": seconds}
         for name, seconds in (("ega", 0.184), ("gpa", gpa))
     ]
-    runs = [(description(0, ["x"], "voc2012", "netA", ["ega", "gpa"]), pd.DataFrame(rows).reindex(columns=COLUMNS))]
+    about = description(0, ["x"], "voc2012", "netA", ["ega", "gpa"])
+    runs = [run_of(about, pd.DataFrame(rows).reindex(columns=COLUMNS))]
     values = tables.run_values(runs)
     said = page_words._best(runs, values[values["metric"] == "runtime_s"], "runtime_s", None).striptags()
     assert words_ in said.replace("\xa0", " ")
@@ -402,7 +404,7 @@ def test_the_trust_page_becomes_tables(made: list[Run], monkeypatch: pytest.Monk
     monkeypatch.setattr(trust, "LEAST_SCENES", 10)  # these runs have fifteen
     runs = [planted(one) for one in made]
     parts = page_evidence.evidence("voc2012 val", runs)
-    text = trust.trust_page([one.run for one in runs])
+    text = trust_page(runs)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     body = [line for line in lines if set("".join(line)) != {"-"}]
     found = []
@@ -431,7 +433,7 @@ def test_numbers_are_written_plainly() -> None:
 
 
 def test_wins_and_claims_are_the_tables_own(made: list[Run], page: Page) -> None:
-    won = tables.wins([one.run for one in made], "tdd")
+    won = tables.wins(tables.run_values(made), significance.paired(made, "tdd"))
     header, *body = page.rows["wins-voc2012-val"]
     assert "TDD ↑" in header[1]
     shown = {row[0]: row[1] for row in body}

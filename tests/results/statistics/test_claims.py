@@ -1,6 +1,7 @@
 """The paper's claims on hand-made runs, whose every figure is known."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import nan
 from typing import Any
 
@@ -8,15 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from made_runs import run_of
+from segfaith.results.records.runs import Run
+from segfaith.results.statistics.analysis import Options, analyse
 from segfaith.results.statistics.claims import (
     CLAIM_COLUMNS,
     OTHER_WAY,
     alpha_claims,
-    check_claims,
     interval_words,
     verdict_words,
 )
-from segfaith.results.statistics.paired import compare
+from segfaith.results.statistics.paired import compare, paired
 from segfaith.results.statistics.paper import PAPER_METHODS, PAPER_METRICS, TABLE_1
 from segfaith.results.statistics.summary import TABLE_METRICS
 
@@ -50,7 +53,7 @@ def run(
     drop: tuple[str, ...] = (),
     data: str = "sbd",
     images: int = 12,
-) -> tuple[dict[str, Any], pd.DataFrame]:
+) -> Run:
     """A run whose means are the paper's order but for `changes` (metric to method to mean), without methods `drop`.
 
     Half of the images lie .01 above the mean, the others as much below.
@@ -70,7 +73,12 @@ def run(
         "model": {"name": "net", "weights": "net.pth"},
         "settings": {"seed": name, "name": name},
     }
-    return description, pd.DataFrame(rows)
+    return run_of(description, pd.DataFrame(rows))
+
+
+def claims_of(runs: Sequence[Run], **options: Any) -> pd.DataFrame:
+    """`check_claims` on each data set, with the tables that an analysis makes for it."""
+    return analyse(runs, Options(**options)).table("claims")
 
 
 def claim(found: pd.DataFrame, words: str) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def claim(found: pd.DataFrame, words: str) -> dict[str, Any]:
 
 
 def test_the_claims_are_those_of_the_specification_and_hold_where_the_order_is_the_papers() -> None:
-    found = check_claims([run("one"), run("two")])
+    found = claims_of([run("one"), run("two")])
     assert list(found.columns) == CLAIM_COLUMNS
     assert list(found["claim"]) == ALL
     assert set(found["holds"]) == {"holds"}
@@ -110,7 +118,7 @@ def test_the_claims_are_those_of_the_specification_and_hold_where_the_order_is_t
     ],
 )
 def test_each_claim_fails_where_its_own_figures_say_so(words: str, change: dict[str, dict[str, float]]) -> None:
-    one = claim(check_claims([run("one", change), run("two", change)]), words)
+    one = claim(claims_of([run("one", change), run("two", change)]), words)
     assert (one["holds"], one["count"]) == ("fails", "0/2 runs")
     assert one["numbers"].endswith("; not in one, two")
 
@@ -118,7 +126,7 @@ def test_each_claim_fails_where_its_own_figures_say_so(words: str, change: dict[
 def test_claims_of_every_run_fail_by_one_run_and_the_others_by_the_mean() -> None:
     """DEA .24 in one of three runs, where EGA has .25: its mean .38 is above, yet not in every run."""
     runs = [run("one"), run("two", {"tdd": {"dea": 0.24, "dea@alpha=0.5": 0.1}}), run("three")]
-    found = check_claims(runs)
+    found = claims_of(runs)
     every, between = claim(found, ALL[0]), claim(found, ALL[7])
     assert (every["holds"], every["count"]) == ("fails", "2/3 runs")
     mean = (0.45 + 0.24 + 0.45) / 3
@@ -133,7 +141,7 @@ def test_a_method_that_some_runs_lack_is_compared_over_the_runs_that_have_it() -
     """As GPA in the ablations. Over its two runs RIA has .3 to its .35; over all, RIA's mean .4 would be above it."""
     shared = {"tdd": {"ria": 0.3, "gpa": 0.35, "ega": 0.1, "dea": 0.2}}
     runs = [run("one", shared), run("two", shared), *(run(f"ablation {i}", drop=("gpa",)) for i in range(2))]
-    found = check_claims(runs)
+    found = claims_of(runs)
     highest = claim(found, "RIA has the highest TDD")
     assert (highest["holds"], highest["count"]) == ("fails", "2/4 runs")
     assert "GPA 0.350 ± 0.000 (over the 2 runs that have it, where RIA has 0.300 ± 0.000)" in highest["numbers"]
@@ -146,17 +154,17 @@ def test_a_method_that_some_runs_lack_is_compared_over_the_runs_that_have_it() -
 def test_a_claim_of_every_run_does_not_hold_while_one_of_them_cannot_tell() -> None:
     """Unless another one fails already."""
     lacking = run("two", {"tdd": {"ega": nan}})
-    unknown = claim(check_claims([run("one"), lacking]), ALL[0])
+    unknown = claim(claims_of([run("one"), lacking]), ALL[0])
     assert (unknown["holds"], unknown["count"]) == ("not testable", "1/2 runs"), "two were to tell"
     assert unknown["numbers"].endswith("; no value of one of them in two")
-    failed = claim(check_claims([run("one", {"tdd": {"dea": 0.24}}), lacking]), ALL[0])
+    failed = claim(claims_of([run("one", {"tdd": {"dea": 0.24}}), lacking]), ALL[0])
     assert (failed["holds"], failed["count"]) == ("fails", "0/2 runs")
     assert failed["numbers"].endswith("; not in one; no value of one of them in two")
 
 
 def test_a_claim_of_every_run_is_about_those_that_were_to_measure_both() -> None:
     """As GPA's on SBD, where the ablations leave it out."""
-    found = claim(check_claims([run("one"), run("two"), run("ablation", drop=("gpa",))]), ALL[1])
+    found = claim(claims_of([run("one"), run("two"), run("ablation", drop=("gpa",))]), ALL[1])
     assert (found["holds"], found["count"]) == ("holds", "2/2 runs")
     assert found["numbers"].endswith("; not all of them were run in ablation")
 
@@ -165,7 +173,7 @@ def test_a_claim_of_every_run_is_about_those_that_were_to_measure_both() -> None
 def test_a_difference_below_a_ten_thousandth_is_a_draw(above: float) -> None:
     """Equal means too, also where floating point has 0.1 + 0.2 on one side and 0.3 on the other."""
     level = {"tdd": {"dea": 0.1 + 0.2 + above, "ega": 0.3}, "odd_abs": {"ria": 0.3 - above, "dea": 0.3}}
-    found = check_claims([run("one", level), run("two", level)])
+    found = claims_of([run("one", level), run("two", level)])
     for words in (ALL[0], "DEA lies between EGA and RIA in TDD", "RIA has the lowest OT abs"):
         one = claim(found, words)
         assert (one["holds"], one["count"]) == ("draw", "0/2 runs, 2 draws"), words
@@ -174,15 +182,15 @@ def test_a_difference_below_a_ten_thousandth_is_a_draw(above: float) -> None:
 
 @pytest.mark.parametrize(("above", "verdict"), [(1.01e-4, "holds"), (1e-4, "holds"), (-1.01e-4, "fails")])
 def test_a_difference_of_a_ten_thousandth_decides(above: float, verdict: str) -> None:
-    found = check_claims([run("one", {"tdd": {"dea": 0.25 + above}}), run("two", {"tdd": {"dea": 0.25 + above}})])
+    found = claims_of([run("one", {"tdd": {"dea": 0.25 + above}}), run("two", {"tdd": {"dea": 0.25 + above}})])
     assert claim(found, ALL[0])["holds"] == verdict
 
 
 def test_one_run_with_a_draw_draws_a_claim_of_every_run_and_a_failing_one_fails_it() -> None:
     draw, fail = run("two", {"tdd": {"dea": 0.25}}), run("three", {"tdd": {"dea": 0.2}})
-    one = claim(check_claims([run("one"), draw]), ALL[0])
+    one = claim(claims_of([run("one"), draw]), ALL[0])
     assert (one["holds"], one["count"]) == ("draw", "1/2 runs, 1 draw")
-    one = claim(check_claims([run("one"), draw, fail]), ALL[0])
+    one = claim(claims_of([run("one"), draw, fail]), ALL[0])
     assert (one["holds"], one["count"]) == ("fails", "1/3 runs, 1 draw")
     assert one["numbers"].endswith("; not in three; a draw in two")
 
@@ -193,30 +201,28 @@ def test_one_run_with_a_draw_draws_a_claim_of_every_run_and_a_failing_one_fails_
 def test_runtimes_within_five_in_a_hundred_are_a_draw(ega: float, verdict: str) -> None:
     """Of the longer one, against GPA's .188 s."""
     change = {"runtime_s": {"ega": ega, "gpa": 0.188}}
-    assert (
-        claim(check_claims([run("one", change), run("two", change)]), "EGA has the lowest runtime")["holds"] == verdict
-    )
+    assert claim(claims_of([run("one", change), run("two", change)]), "EGA has the lowest runtime")["holds"] == verdict
 
 
 def test_a_single_run_is_called_the_only_one() -> None:
-    found = check_claims([run("one")])
+    found = claims_of([run("one")])
     one = claim(found, ONLY)
     assert (one["holds"], one["count"]) == ("holds", "the only run")
     assert not found["claim"].str.contains("every run").any()
     assert set(found["count"]) == {"the only run"}
-    assert claim(check_claims([run("one", {"tdd": {"dea": 0.2}})]), ONLY)["holds"] == "fails"
+    assert claim(claims_of([run("one", {"tdd": {"dea": 0.2}})]), ONLY)["holds"] == "fails"
 
 
 def test_below_ten_images_no_claim_is_tested() -> None:
-    found = check_claims([run("one", images=9), run("two", images=9)])
+    found = claims_of([run("one", images=9), run("two", images=9)])
     assert set(found["holds"]) == {"not testable"}
     one = claim(found, ALL[0])
     assert one["numbers"].startswith("9 images have TDD of dea and ega, at least 10 needed; TDD: DEA 0.4")
     assert interval_words(one) == ""
-    assert set(check_claims([run("one", images=10), run("two", images=10)])["holds"]) == {"holds"}
+    assert set(claims_of([run("one", images=10), run("two", images=10)])["holds"]) == {"holds"}
     few = run("one", {}, images=12)
-    few[1].loc[(few[1]["method"] == "gpa") & (few[1]["sample_id"] > "i2"), "tdd"] = nan
-    highest = claim(check_claims([few]), "RIA has the highest TDD")
+    few.records.loc[(few.records["method"] == "gpa") & (few.records["sample_id"] > "i2"), "tdd"] = nan
+    highest = claim(claims_of([few]), "RIA has the highest TDD")
     assert highest["holds"] == "not testable", "the fewest images of any pair count"
     assert highest["numbers"].startswith("5 images have TDD of ria and gpa, at least 10 needed")
 
@@ -226,19 +232,20 @@ def test_beside_a_verdict_stands_the_difference_to_the_rival_with_its_interval()
     noise = np.random.default_rng(0).normal(0, 0.05, 24)
     runs = []
     for name in ("one", "two"):
-        description, records = run(name, images=24)
+        made = run(name, images=24)
+        records = made.records
         own = records["method"] == "dea"
         records.loc[own, "tdd"] += noise
         records["s"] = np.tile(np.linspace(0.1, 0.9, 24), len(records) // 24)
-        runs.append((description, records))
-    found = check_claims(runs)
+        runs.append(made)
+    found = claims_of(runs)
     weights = np.linspace(0.1, 0.9, 24)
     pooled = 0.2 + (noise * weights).sum() / weights.sum()
     one = claim(found, ALL[0])
     assert (one["rival"], one["of"], one["images"]) == ("ega", "pooled drop", 24)
     assert one["difference"] == pytest.approx(pooled, abs=1e-6)
     assert one["low"] < pooled < one["high"]
-    (pair,) = compare(runs, "tdd", methods=["dea", "ega"]).to_dict("records")
+    (pair,) = compare(paired(runs, "tdd"), ["dea", "ega"]).to_dict("records")
     assert (one["low"], one["high"]) == (pair["low"], pair["high"]), "the interval of the tests"
     assert (
         interval_words(one) == f"to ega, pooled drop: {pooled:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}], 24 images"
@@ -248,7 +255,7 @@ def test_beside_a_verdict_stands_the_difference_to_the_rival_with_its_interval()
     assert rivals["EGA has the lowest runtime"] == "gpa"
     assert rivals["DEA lies between EGA and RIA in TDD"] == "ria", ".45 is nearer to .52 than to .25"
     assert rivals["DEA lies between EGA and RIA in stability"] == "ega", ".96 is nearer to .98 than to .82"
-    few = claim(check_claims([run("one", images=12)]), ONLY)
+    few = claim(claims_of([run("one", images=12)]), ONLY)
     assert interval_words(few) == "to ega, pooled drop: +0.200 no interval below 20 images, 12 images"
 
 
@@ -256,24 +263,23 @@ def test_a_difference_that_points_the_other_way_than_the_means_says_so() -> None
     """One image with s = .0001 and a TDD of 5 more makes DEA's mean the higher one; in the others EGA's is, by .1."""
     runs = []
     for name in ("one", "two"):
-        description, records = run(name, {"tdd": {"dea": 0.15}}, images=24)
+        made = run(name, {"tdd": {"dea": 0.15}}, images=24)
+        records = made.records
         records.loc[records["sample_id"] == "i0", "s"] = 1e-4
         records.loc[(records["sample_id"] == "i0") & (records["method"] == "dea"), "tdd"] = 5.25
-        runs.append((description, records))
-    found = check_claims(runs)
+        runs.append(made)
+    found = claims_of(runs)
     one = claim(found, ALL[0])
     assert (one["holds"], one["count"]) == ("holds", "2/2 runs")
     assert one["difference"] == pytest.approx(-0.1, abs=1e-3)
     assert interval_words(one).endswith("], 24 images; points the other way: few images rule the mean")
     rest = found[found["claim"] != ALL[0]]
     assert not rest.loc[rest["metric"] != "tdd", "note"].any(), "where both agree, nothing is said"
-    assert not check_claims([run("one", images=24), run("two", images=24)])["note"].any()
+    assert not claims_of([run("one", images=24), run("two", images=24)])["note"].any()
     level = [run(name, {"tdd": {"dea": 0.25}}, images=24) for name in ("one", "two")]
-    assert claim(check_claims(level), ALL[0])["note"] == "", "a draw points nowhere"
-    (few,) = [
-        claim(check_claims([(about, rows[rows["sample_id"].isin([f"i{i}" for i in range(12)])])]), ONLY)
-        for about, rows in runs[:1]
-    ]
+    assert claim(claims_of(level), ALL[0])["note"] == "", "a draw points nowhere"
+    first = runs[0].records["sample_id"].isin([f"i{i}" for i in range(12)])
+    few = claim(claims_of([replace(runs[0], records=runs[0].records[first])]), ONLY)
     assert few["note"] == OTHER_WAY, "without an interval too"
 
 
@@ -284,7 +290,7 @@ def test_verdicts_are_counted_in_words() -> None:
 
 
 def test_what_was_not_measured_is_not_testable_with_the_reason() -> None:
-    found = check_claims([run("one", {"stability": {"gpa": nan}}, drop=("ria", "dea@alpha=0.7"))])
+    found = claims_of([run("one", {"stability": {"gpa": nan}}, drop=("ria", "dea@alpha=0.7"))])
     highest = claim(found, "RIA has the highest TDD")
     assert (highest["holds"], highest["count"], highest["numbers"]) == (
         "not testable",
@@ -299,26 +305,27 @@ def test_what_was_not_measured_is_not_testable_with_the_reason() -> None:
 
 def test_methods_that_never_meet_in_a_run_are_not_compared() -> None:
     runs = [run("one", drop=("dea",)), run("two", drop=("ega",))]
-    one = claim(check_claims(runs), ALL[0])
+    one = claim(claims_of(runs), ALL[0])
     assert (one["holds"], one["count"]) == ("not testable", "0/0 runs")
     assert one["numbers"] == "no run has TDD of all that are compared: dea, ega"
 
 
 def test_data_sets_do_not_mix() -> None:
-    found = check_claims([run("one"), run("two", {"tdd": {"dea": 0.1}}, data="voc2012")])
+    found = claims_of([run("one"), run("two", {"tdd": {"dea": 0.1}}, data="voc2012")])
     assert len(found) == 2 * len(ALL)
     verdicts = found[found["claim"] == ONLY].set_index("data")["holds"].to_dict()
     assert verdicts == {"sbd val": "holds", "voc2012 val": "fails"}
 
 
 def test_the_filter_on_s_reaches_the_claims() -> None:
-    description, records = run("one")
+    made = run("one")
+    records = made.records
     low = records.assign(
         s=0.01, tdd=records["tdd"].where(records["method"] != "dea", 0.0), sample_id="low " + records["sample_id"]
     )
-    runs = [(description, pd.concat([records, low], ignore_index=True))]
-    assert claim(check_claims(runs), ONLY)["holds"] == "fails", "DEA's mean is .225 to EGA's .25"
-    assert claim(check_claims(runs, min_s=0.05), ONLY)["holds"] == "holds"
+    runs = [replace(made, records=pd.concat([records, low], ignore_index=True))]
+    assert claim(claims_of(runs), ONLY)["holds"] == "fails", "DEA's mean is .225 to EGA's .25"
+    assert claim(claims_of(runs, min_s=0.05), ONLY)["holds"] == "holds"
 
 
 def test_variants_between_the_ends_are_claimed_too_and_others_not() -> None:

@@ -1,9 +1,9 @@
-"""Significance: against scipy and loops on hand-made values, refusals in words, and the false-positive rate."""
+"""Paired tests: against scipy and loops on hand-made values, refusals in words, and the false-positive rate."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from math import comb, inf, nan, sqrt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,59 +11,36 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from made_runs import make_run
+from hand_runs import by_chance, by_image, drawn, repeated, twice
+from made_runs import run_of
 from segfaith.errors import SettingsError
-from segfaith.results.records.runs import load_run
-from segfaith.results.report.significance_page import page, write_significance
+from segfaith.results.records.runs import Run
+from segfaith.results.records.select import enough, grouped, methods_of
 from segfaith.results.statistics import paired as significance
-from segfaith.results.statistics.friedman import friedman
-from segfaith.results.statistics.paired import compare, rank_biserial
+from segfaith.results.statistics.friedman import Friedman, friedman
+from segfaith.results.statistics.paired import compare, family, paired, rank_biserial
 
-Pair = tuple[dict[str, Any], pd.DataFrame]
-Values = Mapping[str, Sequence[float]]
 WORDS = "not testable: "
 
 
-def run_of(
-    values: Values, ids: Sequence[str] | None = None, *, data: str = "voc2012", metric: str = "tdd", seed: int = 0
-) -> Pair:
-    """A run in which method m has values[m][i] on image ids[i]."""
-    count = len(next(iter(values.values())))
-    ids = [f"img{i:02d}" for i in range(count)] if ids is None else ids
-    rows = [
-        {"sample_id": ids[i], "method": name, metric: one, "s": 0.5, "status": "ok"}
-        for name, column in values.items()
-        for i, one in enumerate(column)
-    ]
-    about = {
-        "data": {"name": data, "split": "val", "samples": list(ids)},
-        "model": {"name": "net", "weights": "net.pth"},
-        "settings": {"seed": seed},
-    }
-    return about, pd.DataFrame(rows)
+def compared(runs: Sequence[Run], metric: str, methods: Sequence[str] | None = None, **options: Any) -> pd.DataFrame:
+    """`compare` on each data set, with the family of all of them."""
+    names = family(methods_of(runs), methods)
+    tables = [compare(paired(group, metric), names, **options) for group in grouped(runs).values()]
+    return pd.concat(tables, ignore_index=True)
 
 
-def repeated(run: Pair, count: int = 2) -> list[Pair]:
-    """The same records under several seeds."""
-    return [(run[0] | {"settings": {"seed": seed}}, run[1]) for seed in range(count)]
+def friedman_of(runs: Sequence[Run], metric: str, **options: Any) -> Friedman:
+    return friedman(paired(runs, metric), **options)
 
 
-def twice(values: Values, **options: Any) -> list[Pair]:
-    """Two runs on the same images, whose averages are the values."""
-    shift = {name: 0.01 * (1 + place) for place, name in enumerate(values)}
-    return [
-        run_of(
-            {name: [one + sign * shift[name] for one in column] for name, column in values.items()},
-            seed=sign,
-            **options,
-        )
-        for sign in (1, -1)
-    ]
-
-
-def drawn(count: int, seed: int = 0, **means: float) -> dict[str, list[float]]:
-    rng = np.random.default_rng(seed)
-    return {name: (mean + rng.normal(0, 0.1, count)).tolist() for name, mean in means.items()}
+def ablation_of(run: Run, parameters: Mapping[str, Any], **changes: Sequence[float]) -> Run:
+    """The same data, model, weights and seed with other parameters; `changes`: values of a method."""
+    about = run.description | {"methods": {name: {"parameters": values} for name, values in parameters.items()}}
+    records = run.records
+    for name, column in changes.items():
+        records = records.assign(tdd=records["tdd"].mask(records["method"] == name, pd.Series(np.tile(column, 3))))
+    return run_of(about, records)
 
 
 def only(table: pd.DataFrame) -> dict[str, Any]:
@@ -79,23 +56,9 @@ def refused(row: Mapping[str, Any], why: str) -> None:
     assert row["p_method"] == ""
 
 
-# --- numbers
-
-
-def test_of_leakages_the_difference_is_not_that_of_the_two_trimmed_means_and_the_page_says_so() -> None:
-    """The trimmed mean of d_i; by hand over ten images, of which the lowest and the highest are cut."""
-    values = {"a": [*[0.0] * 9, 9.0], "b": [*[0.1] * 8, 4.0, 9.0]}
-    row = only(compare(twice(values, metric="leak_abs"), "leak_abs"))
-    assert row["difference"] == pytest.approx(-0.1)
-    assert row["value_first"] - row["value_second"] == pytest.approx(0 - (0.7 + 4) / 8)
-    said = page(twice(values, metric="leak_abs"), ("leak_abs",))
-    assert "of leakages the trimmed mean (without the lowest and the highest tenth) of the differences image by" in said
-    assert "which is not the first's trimmed mean minus the second's" in said
-
-
 def test_the_exact_p_value_effect_and_interval_are_scipys() -> None:
     values = drawn(20, a=0.5, b=0.43)
-    row = only(compare(twice(values), "tdd"))
+    row = only(compared(twice(values), "tdd"))
     differences = np.subtract(values["a"], values["b"])
     expected = stats.wilcoxon(values["a"], values["b"], method="exact")
     interval = stats.ttest_1samp(differences, 0).confidence_interval()  # where all s are equal, drops pool as means
@@ -110,7 +73,7 @@ def test_the_exact_p_value_effect_and_interval_are_scipys() -> None:
 
 def test_the_exact_p_value_is_the_share_of_signs_at_least_as_extreme() -> None:
     differences = np.array([0.1, -0.2, 0.3, 0.4, 0.5, -0.6, 0.7, 0.8])
-    row = only(compare(twice({"a": differences, "b": np.zeros(8)}), "tdd"))
+    row = only(compared(twice({"a": differences, "b": np.zeros(8)}), "tdd"))
     # all 2^8 signs of the ranks 1 ... 8; the smaller sum of ranks is 2 + 6
     sums = [sum(rank for rank in range(1, 9) if choice >> (rank - 1) & 1) for choice in range(2**8)]
     assert row["statistic"] == 8
@@ -120,7 +83,7 @@ def test_the_exact_p_value_is_the_share_of_signs_at_least_as_extreme() -> None:
 @pytest.mark.parametrize("count", [8, 13])
 def test_with_zeros_and_ties_all_signs_are_counted_with_pratts_ranks(count: int) -> None:
     differences = np.array([0.0, 0.0, *[0.1, 0.1, -0.1, 0.2, 0.3, 0.4, -0.1, 0.5, 0.6, 0.2, 0.2][: count - 2]])
-    row = only(compare(twice({"a": differences, "b": np.zeros(count)}), "tdd"))
+    row = only(compared(twice({"a": differences, "b": np.zeros(count)}), "tdd"))
     ranks = stats.rankdata(np.abs(differences))
     assert ranks[0] == 1.5, "zeros are ranked"
     signed, observed = ranks[differences != 0], ranks[differences > 0].sum()
@@ -134,7 +97,7 @@ def test_with_zeros_and_ties_all_signs_are_counted_with_pratts_ranks(count: int)
 def test_few_differences_among_many_zeros_are_not_left_to_the_normal_approximation() -> None:
     differences = np.zeros(200)
     differences[:6] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
-    row = only(compare(twice({"a": differences, "b": np.zeros(200)}), "tdd"))
+    row = only(compared(twice({"a": differences, "b": np.zeros(200)}), "tdd"))
     normal = stats.wilcoxon(differences, zero_method="pratt", method="approx").pvalue
     assert row["p_method"] == "permutation"
     assert row["p"] == pytest.approx(2 / 2**6, abs=0.008)
@@ -144,7 +107,7 @@ def test_few_differences_among_many_zeros_are_not_left_to_the_normal_approximati
 def test_many_images_take_the_normal_approximation_with_pratts_zeros() -> None:
     values = drawn(70, a=0.5, b=0.46)
     values["b"][:9] = values["a"][:9]
-    row = only(compare(twice(values), "tdd"))
+    row = only(compared(twice(values), "tdd"))
     expected = stats.wilcoxon(np.round(np.subtract(values["a"], values["b"]), 12), zero_method="pratt", method="approx")
     assert row["p_method"] == "asymptotic"
     assert (row["statistic"], row["p"]) == pytest.approx((expected.statistic, expected.pvalue))
@@ -172,7 +135,7 @@ def test_the_effect_by_a_loop() -> None:
 
 def test_holms_correction_by_a_loop_within_each_data_set() -> None:
     voc, sbd = drawn(20, 3, a=0.5, b=0.44, c=0.42, d=0.49), drawn(20, 4, a=0.5, b=0.48, c=0.4, d=0.5)
-    table = compare([*twice(voc), *twice(sbd, data="sbd")], "tdd")
+    table = compared([*twice(voc), *twice(sbd, data="sbd")], "tdd")
     assert len(table) == 12
     for data, values in (("voc2012 val", voc), ("sbd val", sbd)):
         part = table[table["data"] == data]
@@ -193,26 +156,23 @@ def test_holms_correction_by_a_loop_within_each_data_set() -> None:
 
 def test_pairs_that_are_not_testable_do_not_enter_holms_family() -> None:
     values = drawn(20, a=0.5, b=0.42) | {"c": [nan] * 20}
-    table = compare(twice(values), "tdd").set_index(["first", "second"])
+    table = compared(twice(values), "tdd").set_index(["first", "second"])
     assert table.loc[("a", "b"), "p_holm"] == table.loc[("a", "b"), "p"]
     for pair in (("a", "c"), ("b", "c")):
         refused(table.loc[pair].to_dict(), "c has no defined value here")
-
-
-# --- images are the unit
 
 
 def test_an_image_counts_once_however_many_runs_hold_it() -> None:
     rng = np.random.default_rng(5)
     values = drawn(24, a=0.5, b=0.4)
     noisy = [
-        run_of(
+        by_image(
             {name: (np.array(column) + rng.normal(0, 0.01, 24)).tolist() for name, column in values.items()}, seed=seed
         )
         for seed in range(6)
     ]
-    distinct = [run_of(values, [f"run{n}-img{i:02d}" for i in range(24)], seed=n) for n in range(6)]
-    row, independent = only(compare(noisy, "tdd")), only(compare(distinct, "tdd"))
+    distinct = [by_image(values, [f"run{n}-img{i:02d}" for i in range(24)], seed=n) for n in range(6)]
+    row, independent = only(compared(noisy, "tdd")), only(compared(distinct, "tdd"))
     assert (row["images"], row["runs"]) == (24, 6)
     assert (independent["images"], independent["runs"]) == (144, 6)
     # six times as many images: an interval about sqrt(6) times narrower, which the same images must not give
@@ -223,9 +183,9 @@ def test_an_image_counts_once_however_many_runs_hold_it() -> None:
 
 def test_an_image_is_averaged_over_the_runs_that_have_both_values() -> None:
     # run 0 is easy, and b failed there on img00; the difference of img00 is that of run 1 alone
-    easy = run_of({"a": [0.9] * 8, "b": [nan, *[0.8] * 7]})
-    hard = run_of({"a": np.arange(8) / 100 + 0.3, "b": [0.28] * 8}, seed=1)
-    row = only(compare([easy, hard], "tdd"))
+    easy = by_image({"a": [0.9] * 8, "b": [nan, *[0.8] * 7]})
+    hard = by_image({"a": np.arange(8) / 100 + 0.3, "b": [0.28] * 8}, seed=1)
+    row = only(compared([easy, hard], "tdd"))
     expected = [0.02] + [(0.1 + 0.02 + i / 100) / 2 for i in range(1, 8)]
     assert row["images"] == 8
     assert row["difference"] == pytest.approx(np.mean(expected))
@@ -234,72 +194,61 @@ def test_an_image_is_averaged_over_the_runs_that_have_both_values() -> None:
 
 def test_rows_that_failed_are_undefined_or_have_a_small_score_are_left_out() -> None:
     values = drawn(16, a=0.5, b=0.4)
-    description, records = run_of(values)
-    spoiled = records.copy()
+    made = by_image(values)
+    spoiled = made.records.copy()
     spoiled.loc[(spoiled["sample_id"] == "img00") & (spoiled["method"] == "a"), "status"] = "failed"
     spoiled.loc[(spoiled["sample_id"] == "img01") & (spoiled["method"] == "b"), "tdd"] = nan
     spoiled.loc[(spoiled["sample_id"] == "img02") & (spoiled["method"] == "b"), "tdd"] = inf
     spoiled.loc[spoiled["sample_id"] == "img03", "s"] = 0.01
-    runs = repeated((description, spoiled))
+    runs = repeated(replace(made, records=spoiled))
     clean = {name: column[4:] for name, column in values.items()}
-    row, expected = only(compare(runs, "tdd", min_s=0.05)), only(compare(twice(clean), "tdd"))
+    row, expected = only(compared([enough(run, 0.05) for run in runs], "tdd")), only(compared(twice(clean), "tdd"))
     assert row["images"] == 12
     for name in ("value_first", "value_second", "difference", "effect", "statistic", "p", "p_holm"):
         assert row[name] == pytest.approx(expected[name]), name
-    assert only(compare(runs, "tdd"))["images"] == 13
+    assert only(compared(runs, "tdd"))["images"] == 13
 
 
 def test_what_floats_add_in_rounding_is_no_difference() -> None:
     values = {"a": [0.1 + 0.2] * 10, "b": [0.3] * 10}
     assert values["a"] != values["b"]
-    refused(only(compare(repeated(run_of(values)), "tdd")), "all differences are zero (10 images)")
-
-
-def ablation_of(run: Pair, parameters: Mapping[str, Any], **changes: Sequence[float]) -> Pair:
-    """The same data, model, weights and seed with other parameters; `changes`: values of a method."""
-    about, records = run[0] | {"methods": {name: {"parameters": one} for name, one in parameters.items()}}, run[1]
-    for name, column in changes.items():
-        records = records.assign(tdd=records["tdd"].mask(records["method"] == name, pd.Series(np.tile(column, 3))))
-    return about, records
+    refused(only(compared(repeated(by_image(values)), "tdd")), "all differences are zero (10 images)")
 
 
 def test_an_ablation_is_no_second_run_and_weighs_its_images_no_more() -> None:
     """Two seeds, and the first one again with another alpha of c: two runs; a and b are what they are without it."""
     values, other = drawn(24, 1, a=0.5, b=0.47, c=0.4), drawn(24, 2, a=0.5, b=0.47, c=0.4)
-    main, second = run_of(values), run_of(other, seed=1)
+    main, second = by_image(values), by_image(other, seed=1)
     again = ablation_of(main, {"c": {"alpha": 0.5}}, c=drawn(24, 3, c=0.45)["c"])
     with_it, without = (
-        compare(runs, "tdd").set_index(["first", "second"]) for runs in ([main, second, again], [main, second])
+        compared(runs, "tdd").set_index(["first", "second"]) for runs in ([main, second, again], [main, second])
     )
     assert set(with_it["runs"]) == {2}
     pair = ("a", "b")
     for name in ("images", "p", "difference", "low", "high", "effect", "value_first"):
         assert with_it.loc[pair, name] == pytest.approx(without.loc[pair, name]), name
     assert with_it.loc[("a", "c"), "difference"] != pytest.approx(without.loc[("a", "c"), "difference"], abs=1e-4)
-    refused(only(compare([main, again], "tdd", methods=["a", "b"])), significance.ONE_RUN)
-    (ranked,) = friedman([main, again], "tdd")
+    refused(only(compared([main, again], "tdd", methods=["a", "b"])), significance.ONE_RUN)
+    ranked = friedman_of([main, again], "tdd")
     assert ranked.why == WORDS + significance.ONE_RUN
     assert ranked.runs == 1
-    assert friedman([main, second, again], "tdd")[0].runs == 2
-
-
-# --- refusals
+    assert friedman_of([main, second, again], "tdd").runs == 2
 
 
 def test_a_single_run_is_refused_unless_asked_for() -> None:
     values = drawn(20, a=0.5, b=0.3, c=0.1)
-    runs = [run_of(values)]
-    table = compare(runs, "tdd")
+    runs = [by_image(values)]
+    table = compared(runs, "tdd")
     for row in table.to_dict("records"):
         refused({str(key): value for key, value in row.items()}, significance.ONE_RUN)
         assert row["runs"] == 1
         assert row["images"] == 20
         assert row["difference"] > 0.1
     assert "add runs, or ask with single_run=True" in significance.ONE_RUN
-    asked = compare(runs, "tdd", single_run=True)
-    assert asked["p"].to_list() == pytest.approx(compare(twice(values), "tdd")["p"].to_list())
+    asked = compared(runs, "tdd", single_run=True)
+    assert asked["p"].to_list() == pytest.approx(compared(twice(values), "tdd")["p"].to_list())
     assert set(asked["note"]) == {"one run: says nothing of other seeds or models"}
-    (one,), (allowed,) = friedman(runs, "tdd"), friedman(runs, "tdd", single_run=True)
+    one, allowed = friedman_of(runs, "tdd"), friedman_of(runs, "tdd", single_run=True)
     assert one.why == WORDS + significance.ONE_RUN
     assert np.isnan(one.p)
     assert one.nemenyi.empty
@@ -309,18 +258,18 @@ def test_a_single_run_is_refused_unless_asked_for() -> None:
 
 
 def test_a_pair_that_one_of_several_runs_holds_is_a_single_run() -> None:
-    both, alone = run_of(drawn(20, a=0.5, b=0.3)), run_of(drawn(20, a=0.5), seed=1)
-    refused(only(compare([both, alone], "tdd")), significance.ONE_RUN)
+    both, alone = by_image(drawn(20, a=0.5, b=0.3)), by_image(drawn(20, a=0.5), seed=1)
+    refused(only(compared([both, alone], "tdd")), significance.ONE_RUN)
 
 
 @pytest.mark.parametrize("changed", [1, 5])
 def test_too_few_differences_are_refused(changed: int) -> None:
     values = {"a": [0.1 * (i + 1) for i in range(changed)] + [0.0] * 4, "b": [0.0] * (changed + 4)}
-    refused(only(compare(twice(values), "tdd")), f"{changed} images with a difference, at least 6 needed")
+    refused(only(compared(twice(values), "tdd")), f"{changed} images with a difference, at least 6 needed")
 
 
 def test_six_differences_suffice_for_a_p_below_the_level() -> None:
-    row = only(compare(twice({"a": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "b": [0.0] * 6}), "tdd"))
+    row = only(compared(twice({"a": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "b": [0.0] * 6}), "tdd"))
     assert row["p"] == pytest.approx(2 / 2**6)
     assert row["significant"]
     assert row["effect"] == 1
@@ -329,36 +278,36 @@ def test_six_differences_suffice_for_a_p_below_the_level() -> None:
 
 def test_other_refusals() -> None:
     same = {"a": [0.2] * 8, "b": [0.2] * 8}
-    refused(only(compare(twice({"a": same["a"]}) + twice({"b": [nan] * 8}), "tdd")), "b has no defined value here")
+    refused(only(compared(twice({"a": same["a"]}) + twice({"b": [nan] * 8}), "tdd")), "b has no defined value here")
     nothing = {"a": [nan] * 8, "b": [nan] * 8}
-    refused(only(compare(twice(nothing), "tdd")), "a and b have no defined value here")
+    refused(only(compared(twice(nothing), "tdd")), "a and b have no defined value here")
     apart = {"a": [0.1] * 8 + [nan] * 8, "b": [nan] * 8 + [0.1] * 8}
-    refused(only(compare(twice(apart), "tdd")), "no image has a value of both in the same run")
-    refused(only(compare(repeated(run_of(same)), "tdd")), "all differences are zero (8 images)")
-    refused(only(compare(twice(same), "stability")), "a and b have no defined value here")
+    refused(only(compared(twice(apart), "tdd")), "no image has a value of both in the same run")
+    refused(only(compared(repeated(by_image(same)), "tdd")), "all differences are zero (8 images)")
+    refused(only(compared(twice(same), "stability")), "a and b have no defined value here")
 
 
 def test_all_rows_failed() -> None:
-    description, records = run_of(drawn(8, a=0.5, b=0.4, c=0.3))
-    runs = repeated((description, records.assign(status="failed")))
-    assert set(compare(runs, "tdd")["why"]) == {
+    made = by_image(drawn(8, a=0.5, b=0.4, c=0.3))
+    runs = repeated(replace(made, records=made.records.assign(status="failed")))
+    assert set(compared(runs, "tdd")["why"]) == {
         f"{WORDS}{x} and {y} have no defined value here" for x, y in ("ab", "ac", "bc")
     }
-    (one,) = friedman(runs, "tdd")
+    one = friedman_of(runs, "tdd")
     assert one.why == WORDS + "0 methods with a value, at least 3 needed"
     assert one.ranks == {}
 
 
 def test_a_method_that_one_data_set_lacks_is_refused_there_alone() -> None:
     runs = twice(drawn(20, a=0.5, b=0.3)) + twice(drawn(20, a=0.5), data="sbd")
-    voc, sbd = compare(runs, "tdd").to_dict("records")
+    voc, sbd = compared(runs, "tdd").to_dict("records")
     assert voc["why"] == ""
     assert voc["significant"]
     refused({str(key): value for key, value in sbd.items()}, "no run of these data holds b")
 
 
 def test_equal_differences_have_a_p_value_and_no_interval() -> None:
-    row = only(compare(twice({"a": [0.5] * 24, "b": [0.25] * 24}), "tdd"))
+    row = only(compared(twice({"a": [0.5] * 24, "b": [0.25] * 24}), "tdd"))
     assert row["p"] == pytest.approx(2 / 2**24, abs=1e-3)
     assert np.isnan(row["low"])
     assert np.isnan(row["high"])
@@ -368,7 +317,7 @@ def test_equal_differences_have_a_p_value_and_no_interval() -> None:
 
 def test_a_mean_that_few_images_rule_is_noted() -> None:
     values = {"a": [0.1 + i / 100 for i in range(19)] + [0.0], "b": [0.0] * 19 + [90.0]}
-    row = only(compare(twice(values), "tdd"))
+    row = only(compared(twice(values), "tdd"))
     assert row["p"] < 0.05
     assert row["difference"] < 0 < row["effect"]
     assert row["note"] == "the pooled drop points the other way than the ranks: few images rule it"
@@ -377,131 +326,44 @@ def test_a_mean_that_few_images_rule_is_noted() -> None:
 def test_what_cannot_be_asked() -> None:
     runs = twice(drawn(12, a=0.5, b=0.4, c=0.3))
     with pytest.raises(SettingsError, match=r"unknown metric 'tddd'; did you mean 'tdd'"):
-        compare(runs, "tddd")
+        compared(runs, "tddd")
     with pytest.raises(SettingsError, match=r"expected methods of these runs \(a, b, c\); came d, which no run holds"):
-        compare(runs, "tdd", methods=["a", "d"])
+        compared(runs, "tdd", methods=["a", "d"])
     for methods in (["a"], ["a", "a"], ["a", "b", "a"]):
         with pytest.raises(SettingsError, match="expected two or more different methods to compare; came a"):
-            compare(runs, "tdd", methods=methods)
+            compared(runs, "tdd", methods=methods)
     with pytest.raises(SettingsError, match="'odd' is a diagnostic and ranks no methods; expected one of tdd, "):
-        friedman(runs, "odd")
+        friedman_of(runs, "odd")
 
 
 def test_methods_are_held_against_each_other_and_random_cells_the_rest_only_if_named() -> None:
     names = ["gpa", "random", "dea", "random_cells", "dea@alpha=0.5", "mask", "mine.maps:own"]
     runs = twice(drawn(12, **{name: 0.1 * i for i, name in enumerate(names)}))
-    pairs = compare(runs, "tdd")[["first", "second"]].to_numpy().tolist()
+    pairs = compared(runs, "tdd")[["first", "second"]].to_numpy().tolist()
     tested = ["gpa", "dea", "mine.maps:own", "random_cells"]
     assert pairs == [list(pair) for pair in combinations(tested, 2)]
     without = twice(drawn(12, gpa=0.3, dea=0.4, mask=0.5))
-    assert compare(without, "tdd")[["first", "second"]].to_numpy().tolist() == [["gpa", "dea"]]
-    named = compare(runs, "tdd", methods=["mask", "dea@alpha=0.5"])
+    assert compared(without, "tdd")[["first", "second"]].to_numpy().tolist() == [["gpa", "dea"]]
+    named = compared(runs, "tdd", methods=["mask", "dea@alpha=0.5"])
     assert named[["first", "second"]].to_numpy().tolist() == [["mask", "dea@alpha=0.5"]]
 
 
 def test_the_order_of_methods_turns_signs_and_nothing_else() -> None:
     runs = twice(drawn(30, a=0.5, b=0.45))
-    one, other = (only(compare(runs, "tdd", methods=pair)) for pair in (["a", "b"], ["b", "a"]))
+    one, other = (only(compared(runs, "tdd", methods=pair)) for pair in (["a", "b"], ["b", "a"]))
     assert (one["p"], one["statistic"]) == (other["p"], other["statistic"])
     assert (one["effect"], one["difference"]) == pytest.approx((-other["effect"], -other["difference"]))
-    pd.testing.assert_frame_equal(compare(runs, "tdd"), compare(runs, "tdd"))
-
-
-# --- Friedman
-
-
-def test_friedman_ranks_and_critical_difference_by_hand() -> None:
-    values = drawn(14, 2, a=0.5, b=0.42, c=0.48, d=0.3)
-    values["b"][0] = values["a"][0]
-    (one,) = friedman(twice(values), "tdd")
-    expected = stats.friedmanchisquare(*(np.round(column, 12) for column in values.values()))
-    assert (one.data, one.metric, one.images, one.runs, one.why, one.note) == ("voc2012 val", "tdd", 14, 2, "", "")
-    assert (one.statistic, one.p) == pytest.approx((expected.statistic, expected.pvalue))
-    for name in values:
-        ranks = []
-        for i in range(14):
-            mine = round(values[name][i], 12)
-            others = [round(values[other][i], 12) for other in values if other != name]
-            ranks.append(1 + sum(other > mine for other in others) + sum(other == mine for other in others) / 2)
-        assert one.ranks[name] == pytest.approx(np.mean(ranks)), name
-    # Demsar (2006), table 5: q of four methods at .05 is 2.569
-    assert one.critical_difference == pytest.approx(2.569 * sqrt(4 * 5 / (6 * 14)), rel=1e-3)
-    for first, second in combinations(values, 2):
-        distance = abs(one.ranks[first] - one.ranks[second])
-        q = distance / sqrt(4 * 5 / (6 * 14)) * sqrt(2)
-        assert one.nemenyi.loc[first, second] == pytest.approx(float(stats.studentized_range.sf(q, 4, inf)))
-        assert (one.nemenyi.loc[first, second] < 0.05) == (distance > one.critical_difference)
-
-
-@pytest.mark.parametrize(("metric", "best"), [("tdd", "a"), ("odd_abs", "c"), ("stability", "a"), ("runtime_s", "c")])
-def test_rank_one_is_the_best_by_the_metrics_direction(metric: str, best: str) -> None:
-    runs = twice({"a": [0.9] * 12, "b": [0.5] * 12, "c": [0.1] * 12}, metric=metric)
-    (one,) = friedman(runs, metric)
-    assert one.ranks == {best: 1.0, "b": 2.0, "c" if best == "a" else "a": 3.0}
-
-
-def test_friedman_takes_images_on_which_one_run_has_all_methods() -> None:
-    values = drawn(15, a=0.5, b=0.4, c=0.3)
-    holes = {
-        name: [nan if i == place else one for i, one in enumerate(column)]
-        for place, (name, column) in enumerate(values.items())
-    }
-    lacking = run_of(drawn(15, 9, a=0.9, b=0.9), seed=2)
-    (one,) = friedman([*twice(holes), lacking], "tdd")
-    (expected,) = friedman(twice({name: column[3:] for name, column in values.items()}), "tdd")
-    assert one.images == 12
-    assert one.ranks == expected.ranks
-    assert one.p == pytest.approx(expected.p)
-    assert one.note == "2 of 3 runs entered: no image of the others has a value of all methods"
-
-
-def test_friedmans_refusals() -> None:
-    values = drawn(9, a=0.5, b=0.4, c=0.3)
-    (few,) = friedman(twice(values), "tdd")
-    assert few.why == WORDS + "9 images with a value of all methods, at least 10 needed"
-    (tied,) = friedman(repeated(run_of({name: [0.3] * 12 for name in "abc"})), "tdd")
-    assert tied.why == WORDS + "all methods are tied on all 12 images"
-    assert set(tied.ranks.values()) == {2.0}
-    (two,) = friedman(twice(drawn(12, a=0.5, b=0.4) | {"c": [nan] * 12}), "tdd")
-    assert two.why == WORDS + "2 methods with a value, at least 3 needed"
-    assert two.note == "left out, without a value here: c"
-    assert two.methods == ("a", "b")
-    (apart,) = friedman([run_of({"a": [0.1] * 12, "b": [0.2] * 12}), run_of({"c": [0.2] * 12}, seed=1)], "tdd")
-    assert apart.why == WORDS + "0 images with a value of all methods, at least 10 needed"
-    for one in (few, tied, two, apart):
-        assert np.isnan([one.p, one.statistic, one.critical_difference]).all()
-        assert one.nemenyi.empty
-
-
-# --- under the null
-
-
-def by_chance(rng: np.random.Generator, shift: float) -> list[Pair]:
-    """Two runs of three methods that differ by chance alone, but for `shift`.
-
-    Both see the same 12 images, whose effects on methods they share: two values an image that are almost one.
-    """
-    truth = rng.normal(0, 0.1, 12) + rng.normal(0, 0.1, (3, 12)) + np.array([[shift], [0], [0]])
-    return [
-        run_of(dict(zip("abc", truth + rng.normal(0, 0.01, truth.shape), strict=True)), seed=seed) for seed in range(2)
-    ]
+    pd.testing.assert_frame_equal(compared(runs, "tdd"), compared(runs, "tdd"))
 
 
 def test_the_false_positive_rate_under_the_null(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gc.collect", lambda *_: 0)  # statsmodels calls it with each correction, for nothing here
     rng, trials = np.random.default_rng(11), 150
     margin = 3 * sqrt(0.05 * 0.95 / trials)
-    rejected = [bool(compare(by_chance(rng, 0), "tdd")["significant"].any()) for _ in range(trials)]
+    rejected = [bool(compared(by_chance(rng, 0), "tdd")["significant"].any()) for _ in range(trials)]
     assert 0 < np.mean(rejected) < 0.05 + margin, "family-wise, over the three pairs"
-    found = [bool(compare(by_chance(rng, 0.3), "tdd")["significant"].any()) for _ in range(20)]
+    found = [bool(compared(by_chance(rng, 0.3), "tdd")["significant"].any()) for _ in range(20)]
     assert np.mean(found) > 0.8, "a true difference is found"
-
-
-def test_friedmans_false_positive_rate_under_the_null() -> None:
-    rng, trials = np.random.default_rng(12), 150
-    rejected = [friedman(by_chance(rng, 0), "tdd")[0].p < 0.05 for _ in range(trials)]
-    assert 0 < np.mean(rejected) < 0.05 + 3 * sqrt(0.05 * 0.95 / trials)
-    assert np.mean([friedman(by_chance(rng, 0.3), "tdd")[0].p < 0.05 for _ in range(20)]) > 0.8
 
 
 @pytest.mark.parametrize(("images", "method"), [(14, "permutation"), (80, "asymptotic")])
@@ -516,47 +378,3 @@ def test_the_false_positive_rate_with_ties_and_zeros(images: int, method: str, m
             assert name == method
             rejected.append(p < 0.05)
     assert 0 < np.mean(rejected) < 0.05 + 3 * sqrt(0.05 * 0.95 / trials)
-
-
-# --- pages
-
-
-def test_the_page_and_its_files(tmp_path: Path) -> None:
-    data = [load_run(make_run(tmp_path / f"run{seed}", seed=seed, curves=False, maps=0)) for seed in (0, 1)]
-    runs = [one.run for one in data]
-    paths = write_significance(runs, tmp_path / "out")
-    assert [path.name for path in paths] == ["significance.csv", "significance.md"]
-    table = pd.read_csv(paths[0], keep_default_na=False, na_values=[""])
-    assert list(table.columns) == list(significance.COLUMNS)
-    assert len(table) == 6 * 10, "four methods and random_cells by six metrics"
-    assert table["why"].isna().all()
-    text = paths[1].read_text(encoding="utf-8")
-    assert text == page(runs)
-    found = compare(runs, "tdd").set_index(["first", "second"]).loc[("ega", "ria")]
-    (line,) = [one for one in section(text, "### TDD (tdd)") if one.startswith("| ega | ria |")]
-    assert line.startswith(f"| ega | ria | {found['images']} | 2 | {found['value_first']:.3f} | ")
-    assert f"{found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" in line
-    assert line.endswith("| < 0.001 | < 0.001 | ria better |")
-    assert any(one.startswith("- Mean ranks over 22 images: ria 1.") for one in section(text, "### TDD (tdd)"))
-    # lower is better: RIA's leakage of 0.2 against GPA's of 0.3
-    (line,) = [one for one in section(text, "### OT abs (odd_abs)") if one.startswith("| gpa | ria |")]
-    assert line.endswith("| ria better |")
-    assert "Only samples" not in text
-    assert "Only samples with s >= 0.05 entered." in page(runs, ["tdd"], 0.05)
-
-
-def section(text: str, heading: str) -> list[str]:
-    return text.partition(heading + "\n")[2].partition("\n#")[0].splitlines()
-
-
-def test_the_page_refuses_in_words() -> None:
-    alone = page([run_of(drawn(12, a=0.5, b=0.4, c=0.3))], ["tdd"])
-    assert alone.count(WORDS + "one run, ") == 4, "three pairs and Friedman"
-    assert "Holm's correction is over 0 of 3 pairs" in alone
-    assert "| 12 | 1 |" in alone
-    assert " better" not in alone.partition("## voc")[2]
-    nobody = page(twice(drawn(12, dea=0.5, mask=0.4)), ["tdd"])
-    assert "- not testable: fewer than two methods but for controls and variants" in nobody
-    diagnostic = page(twice(drawn(20, a=0.9, b=0.1), metric="odd"), ["odd"])
-    assert "| a larger |" in diagnostic
-    assert "Friedman" not in diagnostic.partition("## voc")[2]

@@ -1,6 +1,7 @@
-"""Tables from hand-made records, whose every figure is known, and overlays, whose every pixel is."""
+"""Means over runs, the values of each run, and wins: from records made by hand, whose every number is known."""
 
-import csv
+from collections.abc import Sequence
+from dataclasses import replace
 from math import nan, sqrt
 from pathlib import Path
 from typing import Any
@@ -8,48 +9,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-import segfaith
-from segfaith.results.figures.overlay import overlay, picture
-from segfaith.results.statistics.summary import TABLE_METRICS, layout, markdown, notes, summarise, write_tables
-
-Pair = tuple[dict[str, Any], pd.DataFrame]
-
-
-def row(sample: str, method: str, tdd: float = nan, **values: Any) -> dict[str, Any]:
-    """A record: measured, with s = 0.5, and every metric of the table 0 unless given."""
-    base = dict.fromkeys(TABLE_METRICS, 0.0) | {"s": 0.5, "status": "ok", "reason": ""}
-    return {"sample_id": sample, "method": method} | base | {"tdd": tdd} | values
-
-
-def bad(sample: str, method: str, status: str) -> dict[str, Any]:
-    empty = dict.fromkeys([*TABLE_METRICS, "s"], nan)
-    return {"sample_id": sample, "method": method, "status": status, "reason": "why"} | empty
-
-
-def run(*rows: dict[str, Any], data: str = "voc2012", samples: int | None = None, seed: int = 4, **model: Any) -> Pair:
-    frame = pd.DataFrame(list(rows))
-    ids = list(dict.fromkeys(frame["sample_id"])) if samples is None else [f"id{i}" for i in range(samples)]
-    description = {
-        "data": {"name": data, "split": "val", "samples": ids},
-        "model": {"name": "net", "weights": "net.pth"} | model,
-        "settings": {"seed": seed},
-    }
-    return description, frame
+from hand_runs import THREE_RUNS, bad, entry, one_metric, row, run_of_rows
+from made_runs import make_run
+from segfaith.errors import SettingsError
+from segfaith.results.records.runs import Run, load_run
+from segfaith.results.records.select import enough
+from segfaith.results.statistics.analysis import Options, analyse
+from segfaith.results.statistics.paired import paired
+from segfaith.results.statistics.summary import (
+    TABLE_METRICS,
+    notes,
+    run_labels,
+    run_values,
+    side,
+    summarise,
+    wins,
+)
 
 
-def entry(summary: pd.DataFrame, method: str, metric: str = "tdd", data: str = "voc2012 val") -> dict[str, Any]:
-    chosen = summary[(summary["data"] == data) & (summary["method"] == method) & (summary["metric"] == metric)]
-    assert len(chosen) == 1
-    return chosen.to_dict("records")[0]
+def made(folder: Path, seeds: int = 1, **options: Any) -> list[Run]:
+    return [load_run(make_run(folder / f"s{seed}", seed=seed, maps=0, **options)) for seed in range(seeds)]
 
 
-THREE_RUNS = [
-    run(row("a", "ega", 0.1), row("b", "ega", 0.3), row("a", "dea", 0.6), row("b", "dea", 0.8)),
-    run(row("a", "ega", 0.5), row("a", "dea", 0.4), seed=5),
-    run(row("a", "ega", 0.2), row("b", "ega", 0.2), row("c", "ega", 0.8), row("a", "dea", 1.0), seed=6),
-]
+def wins_of(runs: Sequence[Run], metric: str) -> pd.DataFrame:
+    """Of runs of one data set."""
+    return wins(run_values(runs), paired(runs, metric))
 
 
 def test_each_run_counts_once_whatever_its_size() -> None:
@@ -68,7 +53,7 @@ def test_each_run_counts_once_whatever_its_size() -> None:
 
 
 def test_summary_has_a_row_per_data_method_and_metric() -> None:
-    summary = summarise([*THREE_RUNS, run(row("x", "ega", 0.9), data="sbd")])
+    summary = analyse([*THREE_RUNS, run_of_rows(row("x", "ega", 0.9), data="sbd")]).table("summary")
     assert len(summary) == (2 + 1) * len(TABLE_METRICS)
     assert list(TABLE_METRICS) == [
         "tdd",
@@ -91,7 +76,7 @@ def test_a_single_run_has_no_spread() -> None:
 
 def test_undefined_values_are_left_out_and_counted() -> None:
     summary = summarise(
-        [run(row("a", "ria", 0.2, stability=nan), row("b", "ria", 0.4, stability=0.8), row("c", "ria", nan))]
+        [run_of_rows(row("a", "ria", 0.2, stability=nan), row("b", "ria", 0.4, stability=0.8), row("c", "ria", nan))]
     )
     tdd, stability = entry(summary, "ria"), entry(summary, "ria", "stability")
     assert (tdd["mean"], tdd["n"], tdd["undefined"]) == (pytest.approx(0.3), 2, 1)
@@ -101,94 +86,61 @@ def test_undefined_values_are_left_out_and_counted() -> None:
 def test_rows_that_are_not_ok_are_counted_and_enter_nothing() -> None:
     """Even where a figure stands in such a row."""
     rows = [row("a", "ria", 0.2), bad("b", "ria", "skipped"), bad("c", "ria", "failed") | {"tdd": 99.0, "s": 0.9}]
-    ria = entry(summarise([run(*rows)]), "ria")
+    ria = entry(summarise([run_of_rows(*rows)]), "ria")
     assert (ria["mean"], ria["n"], ria["undefined"], ria["not_ok"]) == (0.2, 1, 0, 2)
 
 
 def test_a_run_without_any_value_of_a_metric_is_no_run_of_it() -> None:
     """As GPA's, which some runs of the paper's suites leave out, or stability where it was not measured."""
-    runs = [run(row("a", "gpa", 0.2), row("a", "ega", 0.1)), run(row("a", "gpa", nan), row("a", "ega", 0.3))]
-    runs.append(run(row("a", "ega", 0.5)))
+    runs = [
+        run_of_rows(row("a", "gpa", 0.2), row("a", "ega", 0.1)),
+        run_of_rows(row("a", "gpa", nan), row("a", "ega", 0.3)),
+    ]
+    runs.append(run_of_rows(row("a", "ega", 0.5)))
     gpa = entry(summarise(runs), "gpa")
     assert (gpa["mean"], gpa["runs"], gpa["n"], gpa["undefined"]) == (0.2, 1, 1, 1)
     assert entry(summarise(runs), "ega")["runs"] == 3
 
 
 def test_the_filter_on_s_is_off_by_default_and_inclusive() -> None:
-    rows = [row("a", "ega", 0.1, s=0.01), row("b", "ega", 0.3, s=0.05), row("c", "ega", 0.8, s=0.9)]
-    assert entry(summarise([run(*rows)]), "ega")["n"] == 3
-    filtered = entry(summarise([run(*rows)], min_s=0.05), "ega")
+    made = run_of_rows(row("a", "ega", 0.1, s=0.01), row("b", "ega", 0.3, s=0.05), row("c", "ega", 0.8, s=0.9))
+    assert entry(analyse([made]).table("summary"), "ega")["n"] == 3
+    filtered = entry(analyse([made], Options(min_s=0.05)).table("summary"), "ega")
     assert (filtered["mean"], filtered["n"], filtered["undefined"]) == (pytest.approx(0.55), 2, 0)
-    nothing = entry(summarise([run(*rows)], min_s=0.95), "ega")
-    assert (np.isnan(nothing["mean"]), nothing["n"], nothing["runs"]) == (True, 0, 0)
-
-
-def test_layout_is_the_papers_table_with_the_controls_n_and_undefined() -> None:
-    rows = [
-        row("a", "dea", 0.5, tdd_gain=0.1, odd_abs=0.2, leak_abs=0.4, insertion_gain=0.05, stability=nan, runtime_s=2),
-        row("b", "dea", 0.25, tdd_gain=0.1, odd_abs=0.2, leak_abs=0.4, insertion_gain=0.05, stability=nan, runtime_s=1),
-        row("a", "random_cells", 0.4),
-        row("b", "random_cells", 0.4),
-    ]
-    table = layout(summarise([run(*rows)]))
-    assert table[0] == [
-        "Data",
-        "Method",
-        "TDD ↑",
-        "TDD gain ↑",
-        "OT abs ↓",
-        "Leak abs ↓",
-        "Ins. ↑",
-        "Stab. ↑",
-        "Time s ↓",
-        "n",
-        "undef.",
-    ]
-    assert table[1] == ["voc2012 val", "dea", "0.375", "0.100", "0.200", "0.400", "0.050", "n/a (0)", "1.500", "2", "2"]
-    assert table[2][:3] == ["voc2012 val", "random_cells", "0.400"]
-    assert len(table) == 3
-
-
-def test_layout_shows_how_many_samples_a_figure_has_where_they_are_fewer() -> None:
-    rows = [row("a", "ria", 0.2, stability=nan), row("b", "ria", 0.4, stability=0.8)]
-    (line,) = layout(summarise([run(*rows)]))[1:]
-    assert line == ["voc2012 val", "ria", "0.300", "0.000", "0.000", "0.000", "0.000", "0.800 (1)", "0.000", "2", "1"]
+    nothing = analyse([made], Options(min_s=0.95)).table("summary")
+    assert len(nothing) == 0
+    assert "mean" in nothing
 
 
 def test_summary_names_the_weights_of_every_run() -> None:
     """Random weights must be seen wherever the figures are."""
-    runs = [run(row("a", "ega", 0.1), weights=weights) for weights in ("net.pth", "random (seed 0)", "net.pth")]
+    runs = [run_of_rows(row("a", "ega", 0.1), weights=weights) for weights in ("net.pth", "random (seed 0)", "net.pth")]
     assert entry(summarise(runs), "ega")["weights"] == "net.pth; random (seed 0)"
-
-
-def test_layout_shows_the_spread_over_runs_and_medians_without_it() -> None:
-    summary = summarise(THREE_RUNS)
-    assert layout(summary)[1][2] == "0.367 ± 0.153"
-    assert layout(summary, "median")[1][2] == "0.250"
-    assert "±" not in "".join(layout(summarise(THREE_RUNS[:1]))[1])
 
 
 def test_notes_tell_model_weights_seed_and_small_scores() -> None:
     rows = [row("a", "ega", 0.1, s=0.049), row("a", "dea", 0.1, s=0.049), row("b", "ega", 0.3, s=0.05)]
     digest = "0123456789abcdef" * 4
-    (line,) = notes([run(*rows, file_sha256=digest)])
+    (line,) = notes([run_of_rows(*rows, file_sha256=digest)])
     assert line.startswith("voc2012 val: net, weights net.pth (SHA-256 0123456789ab), seed 4; ")
     assert "2 of 2 samples measured, 0 skipped, 0 failed" in line
     assert "1 with s < 0.05" in line
 
 
-def test_notes_say_random_weights_and_a_filter() -> None:
-    lines = notes([run(row("a", "ega", 0.1), weights="random (seed 0)")], min_s=0.3)
+def test_notes_say_random_weights_and_the_filters() -> None:
+    runs = [run_of_rows(row("a", "ega", 0.1), weights="random (seed 0)")]
+    lines = analyse(runs, Options(min_s=0.3, min_iou=0.1)).notes
+    assert lines[0] == notes(runs)[0]
     assert "weights random (seed 0)" in lines[0]
     assert "SHA-256" not in lines[0]
-    assert lines[1:] == ["Only samples with s >= 0.3 entered."]
+    assert lines[1:] == ["Only samples with s >= 0.3 entered.", "Only samples with target_iou >= 0.1 entered."]
 
 
 def test_notes_count_samples_that_were_skipped_or_failed() -> None:
     rows = [row("a", "ega", 0.1), row("a", "dea", 0.1)]
     rows += [bad(sample, method, "skipped") for sample in "bc" for method in ("ega", "dea")]
     rows += [bad("d", method, "failed") for method in ("ega", "dea")]
-    (line,) = notes([run(*rows)])
+    (line,) = notes([run_of_rows(*rows)])
     assert "1 of 4 samples measured, 2 skipped, 1 failed" in line
 
 
@@ -200,21 +152,22 @@ def test_a_method_that_failed_alone_makes_no_failed_sample(order: tuple[str, str
         for sample in "ab"
         for method in order
     ]
-    assert "2 of 2 samples measured, 0 skipped, 0 failed" in notes([run(*rows)])[0]
-    assert entry(summarise([run(*rows)]), "theirs")["not_ok"] == 2
+    assert "2 of 2 samples measured, 0 skipped, 0 failed" in notes([run_of_rows(*rows)])[0]
+    assert entry(summarise([run_of_rows(*rows)]), "theirs")["not_ok"] == 2
 
 
 def test_notes_of_several_runs_are_a_line_each() -> None:
-    lines = notes([*THREE_RUNS, run(row("x", "ega", 0.9), data="sbd")])
+    lines = notes([*THREE_RUNS, run_of_rows(row("x", "ega", 0.9), data="sbd")])
     assert [line.partition(":")[0] for line in lines] == ["voc2012 val"] * 3 + ["sbd val"]
 
 
 def test_an_ablation_is_named_with_what_its_means_count_again() -> None:
     """And a change of another setting, such as the seed, makes none."""
-    main, other = run(row("a", "ega", 0.1)), run(row("a", "ega", 0.2), seed=5)
+    main, other = run_of_rows(row("a", "ega", 0.1)), run_of_rows(row("a", "ega", 0.2), seed=5)
     parameters = [{"ega": {"parameters": {}}, "dea": {"parameters": {"alpha": alpha}}} for alpha in (0.65, 0.5)]
     runs = [
-        (about | {"methods": parameters[alpha]}, rows) for alpha, (about, rows) in ((0, main), (0, other), (1, main))
+        replace(made, description=made.description | {"methods": parameters[alpha]})
+        for alpha, made in ((0, main), (0, other), (1, main))
     ]
     *_, line, _ = notes(runs)
     assert len(notes(runs)) == 5
@@ -227,130 +180,167 @@ def test_an_ablation_is_named_with_what_its_means_count_again() -> None:
 
 
 def test_an_ablation_of_the_control_moves_the_gains_of_all_methods() -> None:
-    about, rows = run(row("a", "ega", 0.1))
+    made = run_of_rows(row("a", "ega", 0.1))
     grids = [{"ega": {"parameters": {}}, "random_cells": {"parameters": {"grid": grid}}} for grid in (14, 7)]
-    *_, line = notes([(about | {"methods": one}, rows) for one in grids])
+    *_, line = notes([replace(made, description=made.description | {"methods": grid}) for grid in grids])
     assert "other parameters, layer or code of random_cells: the numbers of the other methods are the same" in line
     assert "(but for TDD gain, from which random_cells is subtracted)" in line
 
 
 def test_runs_of_other_seeds_on_the_very_same_samples_say_that_their_spread_is_not_of_images() -> None:
-    seeds = [run(row("a", "ega", 0.1), seed=seed) for seed in (0, 1)]
+    seeds = [run_of_rows(row("a", "ega", 0.1), seed=seed) for seed in (0, 1)]
     *_, line = notes(seeds)
     assert line == (
         "net seed 0, net seed 1 have the same samples, model and weights: only what is drawn with the seed (ties, "
         "controls, noise) differs between their seeds, so their spread says nothing of other images."
     )
-    about, rows = seeds[1]
+    about = seeds[1].description
     other = about | {"data": about["data"] | {"samples": ["b"]}}
     weights = about | {"model": about["model"] | {"weights": "other.pth"}}
     for changed in (other, weights):
-        assert len(notes([seeds[0], (changed, rows)])) == 2
+        assert len(notes([seeds[0], replace(seeds[1], description=changed)])) == 2
 
 
 def test_notes_say_that_a_run_is_not_finished() -> None:
-    (line,) = notes([run(row("id0", "ega", 0.1), samples=5)])
+    (line,) = notes([run_of_rows(row("id0", "ega", 0.1), samples=5)])
     assert "1 of 5 samples measured" in line
     assert "NOT FINISHED, 4 samples to go" in line
-    assert "NOT FINISHED" not in notes([run(row("id0", "ega", 0.1), samples=1)])[0]
+    assert "NOT FINISHED" not in notes([run_of_rows(row("id0", "ega", 0.1), samples=1)])[0]
 
 
-def test_markdown_holds_both_tables_and_the_notes() -> None:
-    text = markdown(THREE_RUNS)
-    assert text.startswith("**Mean**\n\n| Data | Method | TDD ↑ |")
-    assert "**Median over samples**" in text
-    assert "| voc2012 val | ega | 0.367 ± 0.153 |" in text
-    assert "| voc2012 val | ega | 0.250 |" in text
-    assert text.count("\n- voc2012 val: net") == 3
-    tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {12}, "every line has eleven cells"
-    assert len(tables) == 2 * (1 + 1 + 2)
-    assert text.endswith("\n")
+def test_run_values_are_means_of_what_is_defined() -> None:
+    first = one_metric({"ega": [0.1, 0.3, nan], "dea": [0.5, 0.5, 0.8]}, name="first")
+    second = one_metric({"ega": [0.9]}, seed=1)
+    table = run_values([first, second])
+    assert list(table.columns) == ["data", "run", "model", "seed", "method", "metric", "value", "n"]
+    assert len(table) == 3 * len(TABLE_METRICS)
+    tdd = table[table["metric"] == "tdd"]
+    assert tdd["value"].tolist() == pytest.approx([0.2, 0.6, 0.9])
+    assert tdd["n"].tolist() == [2, 3, 1]
+    assert tdd["run"].tolist() == ["first", "first", "net seed 1"]
+    assert tdd["seed"].tolist() == [4, 4, 1]
+    assert table.loc[table["metric"] == "stability", ["value", "n"]].isna().sum().tolist() == [3, 0]
 
 
-def test_written_tables_are_the_summary(tmp_path: Path) -> None:
-    paths = write_tables(THREE_RUNS, tmp_path / "new")
-    assert paths == (tmp_path / "new" / "table.csv", tmp_path / "new" / "table.md")
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["table.csv", "table.md"]
-    with paths[0].open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * len(TABLE_METRICS)
-    assert list(rows[0])[:4] == ["data", "weights", "method", "metric"]
-    assert list(rows[0])[4:] == ["mean", "std", "median", "runs", "n", "undefined", "not_ok"]
-    assert {one["weights"] for one in rows} == {"net.pth"}
-    (ega,) = [one for one in rows if (one["method"], one["metric"]) == ("ega", "tdd")]
-    assert float(ega["mean"]) == pytest.approx(1.1 / 3)
-    assert (ega["runs"], ega["n"]) == ("3", "6")
-    assert "0.367 ± 0.153" in paths[1].read_text(encoding="utf-8")
+def test_run_values_leave_out_what_is_not_ok_and_below_the_filter() -> None:
+    made = one_metric({"ega": [0.1, 0.3, 0.8]})
+    made.records["status"], made.records["s"] = ["failed", "ok", "ok"], [0.9, 0.04, 0.05]
+    assert run_values([made]).set_index("metric").loc["tdd", "value"] == pytest.approx(0.55)
+    assert run_values([enough(made, 0.05)]).set_index("metric").loc["tdd", ["value", "n"]].tolist() == [0.8, 1]
 
 
-# Overlays
+def test_run_values_hold_every_metric_that_was_measured(tmp_path: Path) -> None:
+    (one,) = made(tmp_path)
+    metrics = set(run_values([one])["metric"])
+    assert {"odd_fair_abs", "gini", "odd", *TABLE_METRICS} <= metrics
+    assert "evidence_ap" not in metrics, "nothing was planted"
+    old = one.records.drop(columns=["odd_fair_abs", "gini", "tdd_gain"])
+    assert metrics - set(run_values([replace(one, records=old)])["metric"]) == {"odd_fair_abs", "gini", "tdd_gain"}
 
 
-def arrays() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A colourful image (3, 20, 30), a map that is 0 left and 1 right, and a square target."""
-    image = np.random.default_rng(0).random((3, 20, 30))
-    heatmap = np.zeros((20, 30))
-    heatmap[:, 15:] = 1
-    target = np.zeros((20, 30), dtype=bool)
-    target[6:12, 8:14] = True
-    return image, heatmap, target
+def test_run_labels_are_all_different() -> None:
+    runs = [one_metric({"ega": [1]}, name=name) for name in ("a", "b", "a", "", "a")]
+    assert run_labels(runs) == ["a", "b", "a (2)", "net seed 4", "a (3)"]
 
 
-def test_overlay_blends_grey_and_colour() -> None:
-    """0.45 of the photograph's grey, 0.55 of inferno's first or last colour."""
-    image, heatmap, _ = arrays()
-    shown = np.asarray(overlay(image, heatmap)).astype(float)
-    assert shown.shape == (20, 30, 3)
-    grey = image.mean(0)[..., None].repeat(3, 2)
-    low, high = np.array([0.001462, 0.000466, 0.013866]), np.array([0.988362, 0.998364, 0.644924])
-    expected = 0.45 * grey + 0.55 * np.where(heatmap[..., None] == 0, low, high)
-    np.testing.assert_allclose(shown / 255, expected, atol=0.5 / 255 + 1e-6)
+def test_the_summary_is_the_mean_and_std_of_the_run_values(tmp_path: Path) -> None:
+    runs = made(tmp_path, 3)
+    values = run_values(runs)
+    for line in summarise(runs).to_dict("records"):
+        own = values[(values["method"] == line["method"]) & (values["metric"] == line["metric"])]["value"]
+        assert line["mean"] == pytest.approx(np.mean(own))
+        assert line["std"] == pytest.approx(np.std(own, ddof=1))
 
 
-def test_overlay_draws_the_outline_outside_the_target_white_then_black() -> None:
-    image, heatmap, target = arrays()
-    plain = np.asarray(overlay(image, heatmap))
-    outlined = np.asarray(overlay(image, heatmap, target))
-    for y in range(20):
-        for x in range(30):
-            steps = min(abs(y - v) + abs(x - u) for v in range(6, 12) for u in range(8, 14))
-            if steps == 1:
-                assert tuple(outlined[y, x]) == (255, 255, 255), (y, x)
-            elif steps == 2:
-                assert tuple(outlined[y, x]) == (0, 0, 0), (y, x)
-            else:
-                assert np.array_equal(outlined[y, x], plain[y, x]), (y, x)
+def test_wins_count_runs_by_the_metrics_direction() -> None:
+    values = [{"ega": [0.1], "dea": [0.5]}, {"ega": [0.6], "dea": [0.5]}, {"ega": [0.5], "dea": [0.5]}, {"ega": [0.1]}]
+    expected = {"tdd": [1, 1, 1, 3, "1/3"], "odd_abs": [1, 1, 1, 3, "1/3"]}
+    for metric, counts in expected.items():
+        table = wins_of([one_metric(one, metric) for one in values], metric)
+        assert table.to_numpy().tolist() == [["voc2012 val", metric, "ega", "dea", *counts]]
+    lower = wins_of([one_metric(values[0], "odd_abs"), one_metric(values[0], "odd_abs")], "odd_abs").iloc[0]
+    assert (lower["wins"], lower["losses"]) == (2, 0), "lower is better"
+    higher = wins_of([one_metric(values[0]), one_metric(values[0])], "tdd").iloc[0]
+    assert (higher["wins"], higher["losses"], higher["count"]) == (0, 2, "0/2")
 
 
-def test_overlay_takes_tensors_arrays_and_targets_alike(tmp_path: Path) -> None:
-    image, heatmap, target = arrays()
-    tensors = torch.from_numpy(image).float(), torch.from_numpy(heatmap).float().requires_grad_()
-    as_target = segfaith.Target(1, torch.from_numpy(target))
-    shown = overlay(*tensors, as_target)
-    assert shown.size == (30, 20), "Pillow's size is (width, height)"
-    assert np.abs(np.asarray(shown).astype(int) - np.asarray(overlay(image, heatmap, target)).astype(int)).max() <= 1
-    shown.save(tmp_path / "map.png")
-    assert (tmp_path / "map.png").stat().st_size > 0
+@pytest.mark.parametrize(
+    ("metric", "first", "second", "found"),
+    [
+        ("tdd", 0.5, 0.5 + 0.99e-4, 0),
+        ("tdd", 0.5, 0.5 + 1.01e-4, -1),
+        ("stability", 0.9001, 0.9, 1),
+        ("runtime_s", 0.184, 0.188, 0),
+        ("runtime_s", 2.0, 1.91, 0),
+        ("runtime_s", 2.0, 1.89, 1),
+        ("runtime_s", 1e-5, 2e-5, -1),
+        ("runtime_s", 0.0, 0.0, 0),
+    ],
+)
+def test_means_that_hardly_differ_are_a_draw(metric: str, first: float, second: float, found: int) -> None:
+    """And in win counts a tie, whichever direction is better."""
+    assert side(first, second, metric) == found
+    assert side(second, first, metric) == -found
+    table = wins_of([one_metric({"ega": [first], "dea": [second]}, metric)], metric).iloc[0]
+    better = -found if metric == "runtime_s" else found
+    assert (table["wins"], table["ties"], table["losses"]) == (better == 1, better == 0, better == -1)
 
 
-def test_overlay_opacity_and_colours_can_be_chosen() -> None:
-    image, heatmap, _ = arrays()
-    grey = np.asarray(overlay(image, heatmap, opacity=0.0)).astype(float)
-    np.testing.assert_allclose(grey / 255, image.mean(0)[..., None].repeat(3, 2), atol=0.5 / 255 + 1e-6)
-    colour = np.asarray(overlay(image, heatmap, opacity=1.0, colormap="gray"))
-    assert np.array_equal(colour, np.where(heatmap[..., None] == 0, 0, 255).repeat(3, 2))
+def test_wins_have_a_row_per_pair_and_data_set() -> None:
+    three = {"gpa": [0.3], "ega": [0.2], "dea": [0.5]}
+    runs = [one_metric(three), one_metric(three, data="sbd"), one_metric(three, data="sbd", seed=1)]
+    table = analyse(runs).table("wins")
+    table = table[table["metric"] == "tdd"]
+    pairs = [["gpa", "ega"], ["gpa", "dea"], ["ega", "dea"]]
+    assert table[["first", "second"]].to_numpy().tolist() == pairs * 2
+    assert table["count"].tolist() == ["better", "worse", "worse", "2/2", "0/2", "0/2"], "of a single run in words"
+    assert wins_of([one_metric({"ega": [0.2], "dea": [0.2]})], "tdd")["count"].tolist() == ["draw"]
+    assert wins_of([one_metric(three), one_metric({"gpa": [0.3]}, seed=1)], "tdd")["count"].tolist() == [
+        "1/1",
+        "0/1",
+        "0/1",
+    ]
+    assert len(wins_of([one_metric(three)], "stability")) == 0
 
 
-def test_overlay_of_sizes_that_disagree_is_an_error() -> None:
-    image, heatmap, target = arrays()
-    with pytest.raises(ValueError, match=r"heatmap has shape \(20, 29\); expected \(20, 30\), the image's \(H, W\)"):
-        overlay(image, heatmap[:, :-1])
-    with pytest.raises(ValueError, match=r"target has shape \(30, 20\); expected \(20, 30\)"):
-        overlay(image, heatmap, target.T)
+def test_wins_by_leakage_are_counted_on_the_samples_that_both_methods_have() -> None:
+    """DEA leaks less where both have a TDD; EGA's mean is lower, as it has no leakage on the two hard samples."""
+    hard = {"ega": [0.2, 0.3, nan, nan], "dea": [0.1, 0.2, 0.9, 0.9], "gpa": [nan, nan, 0.5, nan]}
+    runs = [one_metric(hard, "leak_abs", name="one"), one_metric(hard, "leak_abs", name="two", seed=1)]
+    table = wins_of(runs, "leak_abs").set_index(["first", "second"])
+    assert table.loc[("ega", "dea"), ["wins", "losses", "runs"]].tolist() == [0, 2, 2]
+    assert table.loc[("dea", "gpa"), ["wins", "losses", "runs"]].tolist() == [0, 2, 2]
+    assert table.loc[("ega", "gpa"), ["runs", "count"]].tolist() == [0, "0/0"], "they share no sample"
+    means = run_values(runs)
+    own = means[(means["metric"] == "leak_abs") & (means["run"] == "one")].set_index("method")["value"]
+    assert own["ega"] < own["dea"], "the run-level means, which the tables show"
+    other = wins_of([one_metric(hard, name="one"), one_metric(hard, name="two", seed=1)], "tdd").set_index(
+        ["first", "second"]
+    )
+    assert other.loc[("ega", "dea"), "losses"] == 2, "of other metrics the run-level means count"
 
 
-def test_picture_is_the_image_itself() -> None:
-    values = np.random.default_rng(1).integers(0, 256, (5, 7, 3)).astype(np.uint8)
-    image = torch.from_numpy(values.transpose(2, 0, 1).copy()).float() / 255
-    assert np.array_equal(np.asarray(picture(image)), values)
+def test_wins_of_what_ranks_nothing_are_an_error() -> None:
+    with pytest.raises(SettingsError, match="expected a metric that ranks methods, got 'odd'; choose one of tdd, "):
+        wins_of([one_metric({"ega": [1]})], "odd")
+    with pytest.raises(SettingsError, match="unknown metric 'tdds'; did you mean 'tdd'"):
+        wins_of([one_metric({"ega": [1]})], "tdds")
+
+
+def test_the_papers_numbers_stand_beside_its_data_sets_methods_and_metrics_alone() -> None:
+    four = {"gpa": [0.2], "dea": [0.5], "dea@alpha=0.5": [0.4], "mask": [0.1]}
+    runs = [
+        one_metric(four),
+        one_metric(four, data="sbd"),
+        one_metric(four, data="scenes"),
+        one_metric(four, split="train"),
+    ]
+    table = analyse(runs).table("summary")
+    known = table[table["paper_mean"].notna()]
+    assert set(known["data"]) == {"voc2012 val", "sbd val"}
+    assert set(known["method"]) == {"gpa", "dea"}
+    assert set(known["metric"]) == {"tdd", "odd_abs", "insertion_gain", "stability"}
+    assert known["paper_std"].notna().all()
+    dea = known[(known["method"] == "dea") & (known["metric"] == "odd_abs")].set_index("data")
+    assert dea.loc["voc2012 val", ["paper_mean", "paper_std"]].tolist() == [0.398, 0.313]
+    assert dea.loc["sbd val", ["paper_mean", "paper_std"]].tolist() == [0.235, 0.134]

@@ -152,8 +152,8 @@ def _ranked(part: DataAnalysis) -> tuple[list[Friedman], list[str]]:
     if not rare:
         return [part.ranked[metric] for metric in PAPER_METRICS if metric in part.ranked], []
     common = [name for name in held if name not in rare]
-    pairs, single = [run.run for run in part.runs], part.options.single_run
-    return [friedman(pairs, metric, methods=common, single_run=single)[0] for metric in PAPER_METRICS], rare
+    single = part.options.single_run
+    return [friedman(part.paired(metric), common, single_run=single) for metric in PAPER_METRICS], rare
 
 
 def _rankings(part: DataAnalysis) -> Drawing:

@@ -1,15 +1,18 @@
-"""Names of data sets: runs that carry the same one are averaged and tested together, so it must tell others apart.
+"""What makes two runs the same. `SETTINGS` says for every setting to which of four questions it matters:
 
-What a run's numbers are of is the data set, its split, and the settings under which its samples, targets and scores
-are made: `PROTOCOL`. Those that differ from the protocol (SPEC) stand in the label, "voc2012 val, 320 px, k = 0.1".
-Methods' parameters do not: a suite's ablations (another alpha, another grid) are runs of one data set.
+    directory   may a run go on in this directory?                        `that_matter(settings, "directory")`
+    suite       do two runs of one name belong to one suite?              `that_matter(settings, "suite")`
+    label       do tables average two runs as runs of one data set?       `data_label(description)`
+    run         are two runs the same draw of samples, model and seed?    `run_key(description)`
 
-Which runs are runs of their own: independent ones differ in data, target, model, weights or seed.
+Tables name a data set by its label: the data set, its split, and the settings under which its samples, targets and
+scores are made. Those that differ from the protocol (SPEC) stand in it, "voc2012 val, 320 px, k = 0.1". Methods'
+parameters do not: a suite's ablations (another alpha, another grid) are runs of one data set.
 
-Two runs that share all of these are no two draws, whatever else they hold: on samples that both have, they measure the
+Two runs with equal `run_key` are not independent, whatever else they hold: on samples that both have, they measure the
 same maps again. Where no method that both hold has other parameters, `refuse_repeats` refuses the second by name. Where
-one has, the second is an ablation (SPEC section 4: alpha = beta = 0.5, grid 7): the protocol's means over runs count
-it, `ablation_notes` says so, and tests count both as one run.
+a method has, the second run is an ablation (SPEC section 4: alpha = beta = 0.5, grid 7): the protocol's means over runs
+count it, `ablation_notes` says so, and tests count both as one run.
 
 A model is its name (file and function), args and weights: edited code under one name and weights is one model here.
 """
@@ -17,37 +20,109 @@ A model is its name (file and function), args and weights: edited code under one
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
 from segfaith.errors import SettingsError
 
-PROTOCOL: tuple[tuple[str, str, Any, str], ...] = (
-    ("data", "size", 224, "{} px"),
-    ("target", "source", "ground_truth", "target by {}"),
-    ("target", "class", None, "target {}"),
-    ("evaluation", "occlusion", "mean", "{} occlusion"),
-    ("evaluation", "k", 0.2, "k = {:g}"),
-    ("evaluation", "ignore", "include", "ignored pixels: {}"),
-    ("evaluation", "ties", "cell", "ties by {}"),
-    ("evaluation", "strength", 0.03, "strength {:g}"),
-)
-"""Table and key of a setting, its default, and how a label names another one; of a list, the first value counts."""
+
+class Matters(NamedTuple):
+    """To which questions a setting matters.
+
+    Attributes:
+        directory: a run goes on in its directory only with the same value.
+        suite: a suite's directory takes a run of the same name only with the same value.
+        run: runs with other values are runs of their own.
+        label: how the label of a data set names a value; "" for a setting that does not stand in it.
+        protocol: the value that no label names.
+    """
+
+    directory: bool = True
+    suite: bool = True
+    run: bool = False
+    label: str = ""
+    protocol: Any = None
+
+
+NOWHERE = Matters(directory=False, suite=False)
+DIRECTORY = Matters(suite=False)
+START = "start"
+"""The label of the settings with which every label begins: "voc2012 val"; of a folder also its name."""
+SETTINGS: dict[str, Matters] = {
+    "name": NOWHERE,
+    "seed": Matters(run=True),
+    "data.name": Matters(run=True, label=START),
+    "data.root": Matters(directory=False, suite=False, run=True, label=START),  # the folder's name alone
+    "data.split": Matters(run=True, label=START),
+    "data.size": Matters(run=True, label="{} px", protocol=224),
+    "data.n": Matters(),
+    "data.ids": Matters(),
+    "data.download": NOWHERE,
+    "data.classes": Matters(),
+    "model.name": Matters(suite=False, run=True),
+    "model.args": Matters(run=True),
+    "model.weights": Matters(suite=False, run=True),  # their digest, not their path
+    "model.layer": Matters(),
+    "model.mean": Matters(run=True),
+    "model.std": Matters(run=True),
+    "model.classes": Matters(),
+    "model.head": Matters(run=True),
+    "target.source": Matters(run=True, label="target by {}", protocol="ground_truth"),
+    "target.class": Matters(run=True, label="target {}"),
+    "methods.names": Matters(),
+    "methods.labels": NOWHERE,
+    "evaluation.occlusion": Matters(run=True, label="{} occlusion", protocol="mean"),  # a label names the first alone
+    "evaluation.k": Matters(run=True, label="k = {:g}", protocol=0.2),  # and of several k the first
+    "evaluation.ignore": Matters(run=True, label="ignored pixels: {}", protocol="include"),
+    "evaluation.ties": Matters(run=True, label="ties by {}", protocol="cell"),
+    "evaluation.strength": Matters(run=True, label="strength {:g}", protocol=0.03),
+    "evaluation.curves": Matters(),
+    "evaluation.leakage": Matters(),
+    "evaluation.stability": Matters(),
+    "output.maps": Matters(),
+    "execution.device": DIRECTORY,
+    "execution.shard_size": DIRECTORY,
+    "execution.batch_size": NOWHERE,
+    "execution.threads": NOWHERE,
+    "execution.incremental": NOWHERE,
+    "execution.compile": NOWHERE,
+}
+"""Every setting by table and key. Settings that are not named here, such as methods' parameters, matter to directory
+and suite; those of [execution] to the directory alone. Other parameters of methods make no run of their own, see
+`ablation_notes`."""
+
+
+def that_matter(settings: Mapping[str, Any], question: Literal["directory", "suite", "run"]) -> dict[str, Any]:
+    """The settings, as `run.json` holds them, without those that do not matter to the question; no empty tables."""
+
+    def matters(place: str) -> bool:
+        unnamed = DIRECTORY if place.startswith("execution.") else Matters()
+        return bool(getattr(SETTINGS.get(place, unnamed), question))
+
+    kept: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in SETTINGS or not isinstance(value, Mapping):
+            kept |= {name: value} if matters(name) else {}
+        elif table := {key: inner for key, inner in value.items() if matters(f"{name}.{key}")}:
+            kept[name] = table
+    return kept
 
 
 def data_label(description: Mapping[str, Any]) -> str:
     """A run's data set, as tables name it: "voc2012 val"; a folder's with its name, "folder cells val".
 
-    Settings other than the protocol's follow after commas (see the module), also those that `run.json` leaves out.
+    Settings other than the protocol's follow after commas (see `SETTINGS`), also those that `run.json` leaves out.
     """
     data, settings = description["data"], description.get("settings", {})
     root = _folder(description)
     parts = [" ".join(part for part in (data["name"], root.name if root else "", data["split"]) if part)]
-    for table, key, default, words in PROTOCOL:
-        value = settings.get(table, {}).get(key, default)
-        value = value[0] if isinstance(value, list) else value
-        if value != default:
-            parts.append("native size" if value == "native" else words.format(value))
+    for place, row in SETTINGS.items():
+        if row.label not in ("", START):
+            table, _, key = place.partition(".")
+            value = settings.get(table, {}).get(key, row.protocol)
+            value = value[0] if isinstance(value, list) else value
+            if value != row.protocol:
+                parts.append("native size" if value == "native" else row.label.format(value))
     return ", ".join(parts)
 
 
@@ -97,31 +172,28 @@ def _folder(description: Mapping[str, Any]) -> Path | None:
     return Path(root) if root and description["data"]["name"] == "folder" else None
 
 
-_NO_FIGURES = ("name", "weights", "layer", "classes")
-"""Of [model], what stands in the key by itself, or changes no score."""
 _REMEDY = "name one of them, or run all methods in one directory"
 
 
-def key(description: Mapping[str, Any]) -> str:
-    """Data with its protocol and target, model, weights and seed of a run, as text; equal ones are one run."""
+def run_key(description: Mapping[str, Any]) -> str:
+    """What a run is a draw of, as text: data with its protocol, target, model, weights and seed."""
     return json.dumps([_without_seed(description), description.get("settings", {}).get("seed")], sort_keys=True)
 
 
 def _without_seed(description: Mapping[str, Any]) -> list[Any]:
     model = description["model"]
     digest = model.get("state_sha256") or model.get("file_sha256") or model.get("weights")
-    others = {
-        name: value
-        for name, value in description.get("settings", {}).get("model", {}).items()
-        if name not in _NO_FIGURES and (name, value) not in (("head", None), ("head", "logits"))  # logits are assumed
-    }
-    return [data_label(description), model["name"], others, digest]
+    settings = that_matter(description.get("settings", {}), "run").get("model", {}) | {"name": model["name"]}
+    settings["weights"] = digest
+    if settings.get("head") in (None, "logits"):  # which are assumed
+        settings.pop("head", None)
+    return [data_label(description), settings]
 
 
 def own_numbers(descriptions: Sequence[Mapping[str, Any]]) -> list[int]:
     """The number of each run, from 0; runs that are not of their own share one."""
-    found: dict[str, int] = {}
-    return [found.setdefault(key(one), len(found)) for one in descriptions]
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(run_key(description), len(numbers)) for description in descriptions]
 
 
 def refuse_repeats(runs: Iterable[tuple[Path | str, Mapping[str, Any]]], remedy: str = _REMEDY) -> None:
@@ -132,11 +204,11 @@ def refuse_repeats(runs: Iterable[tuple[Path | str, Mapping[str, Any]]], remedy:
         remedy: what to do where both hold the same samples, or one holds all those of the other.
 
     Raises:
-        SettingsError: two runs of one key, none of whose shared methods differs.
+        SettingsError: two runs of one `run_key`, none of whose shared methods differs.
     """
     seen: dict[str, list[tuple[Path | str, Mapping[str, Any]]]] = {}
     for name, description in runs:
-        known = seen.setdefault(key(description), [])
+        known = seen.setdefault(run_key(description), [])
         for other, about in known:
             if not _differing(about, description):
                 raise SettingsError(f"{other} and {name} {_repeated(about, description, remedy)}")
@@ -148,7 +220,7 @@ def ablation_notes(labels: Sequence[str], descriptions: Sequence[Mapping[str, An
     lines = []
     first: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for label, description in zip(labels, descriptions, strict=True):
-        main, about = first.setdefault(key(description), (label, description))
+        main, about = first.setdefault(run_key(description), (label, description))
         if about is not description:
             other = _differing(about, description)
             gain = " (but for TDD gain, from which random_cells is subtracted)" if "random_cells" in other else ""
@@ -166,7 +238,7 @@ def same_images_notes(labels: Sequence[str], descriptions: Sequence[Mapping[str,
     groups: dict[str, dict[str, list[str]]] = {}
     for label, about in zip(labels, descriptions, strict=True):
         place = json.dumps([_without_seed(about), sorted(about["data"]["samples"])], sort_keys=True)
-        groups.setdefault(place, {}).setdefault(key(about), []).append(label)
+        groups.setdefault(place, {}).setdefault(run_key(about), []).append(label)
     return [
         f"{', '.join(label for named in seeds.values() for label in named)} have the same samples, model and weights: "
         "only what is drawn with the seed (ties, controls, noise) differs between their seeds, so their spread says "

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from segfaith.errors import SettingsError
-from segfaith.results.records.identity import refuse_mixtures, refuse_repeats
+from segfaith.results.records.identity import data_label, refuse_mixtures, refuse_repeats
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS
 from segfaith.results.records.seals import DamagedFileError, read_json
 from segfaith.results.records.shards import planned_files, read_curves, read_randomisation, read_records, record_files
@@ -40,7 +41,15 @@ _OPTIONAL: dict[str, type] = {
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run directory, read; tables that it does not hold are empty, with their columns."""
+    """A run directory, read; tables that it does not hold are empty, with their columns.
+
+    Attributes:
+        directory: where it lies.
+        description: its `run.json`.
+        records: a row per sample and method, in the order of the run.
+        curves: a row per sample, method, kind, operator and k.
+        randomisation: a row per sample, method and stage of the randomisation check.
+    """
 
     directory: Path
     description: dict[str, Any]
@@ -49,14 +58,19 @@ class Run:
     randomisation: pd.DataFrame
 
     @property
-    def run(self) -> tuple[dict[str, Any], pd.DataFrame]:
-        """What tables are made of: the description and the records."""
-        return self.description, self.records
-
-    @property
     def label(self) -> str:
         """The name of its directory."""
         return self.directory.name
+
+    @property
+    def data(self) -> str:
+        """The label of its data set, see `identity.data_label`."""
+        return data_label(self.description)
+
+    @cached_property
+    def measured(self) -> pd.DataFrame:
+        """The rows of the records that were measured: neither skipped nor failed."""
+        return self.records[self.records["status"] == "ok"]
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
@@ -85,25 +99,30 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
     """The runs that `find_runs` finds, read.
 
     Raises:
-        SettingsError: as `find_runs` and `read_run`; two directories that hold the same run, which must not count
-            twice, see `distinct.refuse_repeats`; or runs that must not be averaged, see `labels.refuse_mixtures`.
+        SettingsError: as `find_runs` and `load_run`; two directories that hold the same run, which must not count
+            twice, see `identity.refuse_repeats`; or runs that must not be averaged, see `identity.refuse_mixtures`.
     """
-    data = [load_run(directory) for directory in find_runs(paths)]
-    described = [(one.directory, one.description) for one in data]
+    runs = [load_run(directory) for directory in find_runs(paths)]
+    described = [(run.directory, run.description) for run in runs]
     refuse_mixtures(described)
     refuse_repeats(described)
-    return data
+    return runs
 
 
 def load_run(directory: Path) -> Run:
     """Everything that a run directory holds.
 
     Raises:
-        SettingsError: see `read_run`.
+        SettingsError: no run there, nothing finished yet, an id that could not name files, or a file that is damaged,
+            another run's, or has rows that are missing or twice.
     """
-    description, shards = _read(directory)
-    found = [read_curves(file, records, description) for file, records in shards.items()]
-    curves = [one for one in found if one is not None]
+    description = read_description(directory)
+    planned = planned_files(description)
+    shards = {file: read_records(file, planned, description) for file in record_files(directory)}
+    if not shards:
+        raise SettingsError(f"{directory} has no records yet; run it with: segfaith run FILE -o {directory}")
+    tables = [read_curves(file, records, description) for file, records in shards.items()]
+    curves = [table for table in tables if table is not None]
     randomisation = read_randomisation(directory, description)
     return Run(
         directory,
@@ -164,24 +183,3 @@ def class_name(description: Mapping[str, Any], index: int) -> str:
         if index < len(names):
             return str(names[index])
     return f"class {index}"
-
-
-def read_run(directory: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """A run's `run.json` and its records in the order of the run.
-
-    Raises:
-        SettingsError: no run there, nothing finished yet, an id that could not name files, or a file that is damaged,
-            another run's, or has rows that are missing or twice.
-    """
-    description, shards = _read(directory)
-    return description, pd.concat(shards.values(), ignore_index=True)
-
-
-def _read(directory: Path) -> tuple[dict[str, Any], dict[Path, pd.DataFrame]]:
-    """A run's `run.json` and its records by file."""
-    description = read_description(directory)
-    planned = planned_files(description)
-    shards = {file: read_records(file, planned, description) for file in record_files(directory)}
-    if not shards:
-        raise SettingsError(f"{directory} has no records yet; run it with: segfaith run FILE -o {directory}")
-    return description, shards

@@ -7,24 +7,28 @@ from math import nan
 import pandas as pd
 
 from segfaith.constants import CONTROLS
-from segfaith.results.records.identity import data_label
 from segfaith.results.records.runs import Run
 
 PAPER_ORDER = ("gpa", "ega", "ria", "dea")
 """The paper's methods in the order of its tables."""
 
 
-def grouped(data: Sequence[Run]) -> dict[str, list[Run]]:
+def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by the label of their data set, "voc2012 val", in their order."""
     groups: dict[str, list[Run]] = {}
-    for one in data:
-        groups.setdefault(data_label(one.description), []).append(one)
+    for run in runs:
+        groups.setdefault(run.data, []).append(run)
     return groups
 
 
-def own_methods(data: Sequence[Run]) -> list[str]:
+def methods_of(runs: Iterable[Run]) -> list[str]:
+    """The distinct methods of the runs in the order of their records."""
+    return list(dict.fromkeys(name for run in runs for name in run.records["method"]))
+
+
+def own_methods(runs: Iterable[Run]) -> list[str]:
     """The methods under test of the runs, see `under_test`."""
-    return under_test(name for one in data for name in one.records["method"])
+    return under_test(methods_of(runs))
 
 
 def base(method: str) -> str:
@@ -52,8 +56,7 @@ def method_order(methods: Iterable[str]) -> list[str]:
 def under_test(methods: Iterable[str]) -> list[str]:
     """The methods that are neither controls nor variants with other parameters of a method that is there too."""
     names = list(dict.fromkeys(methods))
-    bases = {name: name.partition("@")[0] for name in names}
-    return [name for name in names if bases[name] not in CONTROLS and (name == bases[name] or bases[name] not in names)]
+    return [name for name in names if not is_control(name) and (name == base(name) or base(name) not in names)]
 
 
 def method_labels(runs: Sequence[Run]) -> dict[str, str]:
@@ -107,12 +110,12 @@ def enough(run: Run, min_s: float | None = None, min_iou: float | None = None) -
     return _without(run, "sample_id", set(records.loc[low, "sample_id"])) if low.any() else run
 
 
-def without_variants(one: Run) -> Run:
+def without_variants(run: Run) -> Run:
     """The run without variants ("dea@alpha=0.5") of methods that it holds itself: ranks are then among the rest."""
-    names = set(one.records["method"])
-    return _without(one, "method", {name for name in names if "@" in name and name.partition("@")[0] in names})
+    names = set(run.records["method"])
+    return _without(run, "method", {name for name in names if name != base(name) and base(name) in names})
 
 
-def _without(one: Run, column: str, gone: set[str]) -> Run:
-    records, curves, again = (part[~part[column].isin(gone)] for part in (one.records, one.curves, one.randomisation))
-    return replace(one, records=records, curves=curves, randomisation=again)
+def _without(run: Run, column: str, gone: set[str]) -> Run:
+    records, curves, again = (part[~part[column].isin(gone)] for part in (run.records, run.curves, run.randomisation))
+    return replace(run, records=records, curves=curves, randomisation=again)

@@ -11,24 +11,15 @@ import pandas as pd
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.files import replace_file
-from segfaith.results.records.runs import Run
-from segfaith.results.records.select import enough, own_methods
+from segfaith.results.records.select import own_methods
 from segfaith.results.report.latex import latex
+from segfaith.results.report.tables_text import comparison, win_table
 from segfaith.results.statistics import curves, rankings
-from segfaith.results.statistics import distributions as strata
-from segfaith.results.statistics.claims import check_claims, interval_words, verdict_words
-from segfaith.results.statistics.summary import (
-    all_wins,
-    comparison,
-    notes,
-    run_values,
-    summarise,
-    win_table,
-    with_paper,
-)
+from segfaith.results.statistics.analysis import BYS, OVERS, STRATIFIED, Analysis
+from segfaith.results.statistics.claims import interval_words, verdict_words
+from segfaith.results.statistics.randomisation import unfinished_checks
 
 PAGE = "conclusions.md"
-STRATIFIED = ("tdd", "odd_abs", "leak_abs", "insertion_gain", "stability")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,41 +38,34 @@ class Section:
     missing: list[str] = field(default_factory=list)
 
 
-def write_conclusions(
-    data: Sequence[Run], directory: Path, min_s: float | None = None, absent: Sequence[str] = ()
-) -> list[Path]:
+def write_conclusions(analysis: Analysis, directory: Path) -> list[Path]:
     """Writes what the runs say: `conclusions.md`, `table.tex`, and a CSV file for each table that has content.
 
     The files are paper.csv (beside the paper's Table 1), runs.csv, wins.csv, claims.csv and claims.md, rankings.csv,
     concordance.csv, areas.csv, curves.csv (means over images), robust.csv, drops.csv, strata.csv, leakage.csv,
     map_properties.csv and randomisation.csv. What could not be computed stands in the page with its reason.
 
-    Args:
-        min_s: leaves out samples with a lower s; off by default.
-        absent: sentences on runs that are planned but not among `data`; they stand on the page and over the claims.
-
     Returns:
         The paths that were written, the page first.
     """
-    runs = [one.run for one in data]
-    claims = _claims(data, min_s)
+    claims = _claims(analysis)
     sections = [
-        _table_1(data, min_s),
+        _table_1(analysis),
         claims,
-        _wins(data, min_s),
-        _rankings(data, min_s),
-        _curves(data, min_s),
-        _robust(data, min_s),
-        _strata(data, min_s),
-        _leakage(data, min_s),
-        _looks(data, min_s),
-        _randomisation([enough(one, min_s) for one in data]),
+        _wins(analysis),
+        _rankings(analysis),
+        _curves(analysis),
+        _robust(analysis),
+        _strata(analysis),
+        _leakage(analysis),
+        _looks(analysis),
+        _randomisation(analysis),
     ]
     files = {name: table for one in sections for name, table in one.files.items() if len(table)}
-    about = [*absent, *notes(runs, min_s)]
+    about = [*analysis.absent, *analysis.notes]
     texts = {PAGE: _page(sections, [*files, "claims.md", "table.tex"], about)}
     lines = [*claims.lines, "", *(f"- {line}" for line in about)]
-    texts |= {"claims.md": "\n".join(lines) + "\n", "table.tex": latex(runs, min_s)}
+    texts |= {"claims.md": "\n".join(lines) + "\n", "table.tex": latex(analysis)}
     for name, text in texts.items():
         replace_file(directory / name, partial(Path.write_text, data=text, encoding="utf-8"))
     for name, table in files.items():
@@ -98,17 +82,15 @@ def _page(sections: Sequence[Section], files: Sequence[str], about: Sequence[str
     return "\n".join(lines)
 
 
-def _table_1(data: Sequence[Run], min_s: float | None) -> Section:
+def _table_1(analysis: Analysis) -> Section:
     """Ours beside the paper's."""
-    runs = [one.run for one in data]
-    summary = summarise(runs, min_s)
+    summary = analysis.table("summary")
     beside = comparison(summary)
-    files = {"runs.csv": run_values(runs, min_s)}
+    files = {"runs.csv": analysis.table("values")}
     if len(beside) == 1:
         why = "the paper's numbers are of its four methods on the validation splits of voc2012 and sbd, by its protocol"
         return Section("Table 1 beside the paper's", files=files, missing=[f"the comparison with the paper: {why}"])
-    paper = with_paper(summary)
-    files["paper.csv"] = paper[paper["paper_mean"].notna()]
+    files["paper.csv"] = summary[summary["paper_mean"].notna()]
     words = (
         "Mean ± std (n - 1) over run-level means, each run counting once; no std for a single run. The paper's models, "
         "images and samples are others, so that its numbers are a scale and no target."
@@ -116,8 +98,8 @@ def _table_1(data: Sequence[Run], min_s: float | None) -> Section:
     return Section("Table 1 beside the paper's", [words, "", *markdown_table(beside)], files)
 
 
-def _claims(data: Sequence[Run], min_s: float | None) -> Section:
-    table = check_claims([one.run for one in data], min_s)
+def _claims(analysis: Analysis) -> Section:
+    table = analysis.table("claims")
     lines = [
         "Among the paper's four methods. Claims of every run are judged run by run; the others on the means over runs, "
         "with the number of runs in which they hold too. Two methods are compared over the runs that have both, by "
@@ -135,9 +117,9 @@ def _claims(data: Sequence[Run], min_s: float | None) -> Section:
     return Section("The paper's claims", lines[:-1], {"claims.csv": table})
 
 
-def _wins(data: Sequence[Run], min_s: float | None) -> Section:
+def _wins(analysis: Analysis) -> Section:
     """All pairs in the file; on the page those of the paper's four."""
-    table = all_wins([one.run for one in data], min_s)
+    table = analysis.table("wins")
     header, *body = win_table(table)
     words = (
         "In how many runs the first method of a pair is better than the second, out of those that have both (of one "
@@ -158,17 +140,17 @@ RANKING_WORDS = (
 )
 
 
-def _rankings(data: Sequence[Run], min_s: float | None) -> Section:
+AMONG: tuple[Literal["all", "own"], ...] = ("all", "own")
+
+
+def _rankings(analysis: Analysis) -> Section:
     lines, missing = [RANKING_WORDS, ""], []
     settings, agreements = [], []
-    overs: tuple[Literal["occlusion", "k"], ...] = ("occlusion", "k")
-    own = own_methods(data)
     for metric in curves.CURVE_KINDS:
-        for over in overs:
-            for among, methods in (("all", None), ("own", own)):
-                found = rankings.concordance(data, metric, over, methods=methods, min_s=min_s)
-                agreements.append(found.assign(among=among))
-            table = rankings.by_setting(data, metric, over, methods=own, min_s=min_s)
+        for over in OVERS:
+            for among in AMONG:
+                agreements += [part.concordance(metric, over, among).assign(among=among) for part in analysis.parts]
+            table = _joined([part.ranking(metric, over) for part in analysis.parts])
             settings.append(table.assign(over=over, metric=metric))
             if len(table):  # where it is empty, Kendall's W says why
                 missing += _why({f"rankings by {METRICS[metric].label} over {rankings.OVER[over]}": table})
@@ -201,8 +183,8 @@ def _ranked(group: pd.DataFrame) -> list[str]:
     return markdown_table([["Setting", *methods], *body])
 
 
-def _curves(data: Sequence[Run], min_s: float | None) -> Section:
-    area, means = curves.areas(data, min_s=min_s), curves.curve_means(data, min_s=min_s)
+def _curves(analysis: Analysis) -> Section:
+    area, means = _all(analysis, "areas"), _all(analysis, "curve_means")
     words = (
         "Mean height of the curve between k = 0 and the highest k, at the first operator, of pooled drops and of mean "
         "insertion gains. Higher is better for target_deletion and insertion; lower for off_deletion_abs."
@@ -212,9 +194,8 @@ def _curves(data: Sequence[Run], min_s: float | None) -> Section:
     return Section("Curves over k", lines, {"areas.csv": area, "curves.csv": means}, missing)
 
 
-def _robust(data: Sequence[Run], min_s: float | None) -> Section:
-    runs = [one.run for one in data]
-    table, drops = strata.robust(runs, min_s), strata.absolute_drops(runs, min_s)
+def _robust(analysis: Analysis) -> Section:
+    table, drops = _all(analysis, "robust"), _all(analysis, "drops")
     shown = table[table["metric"].isin(("tdd", "odd_abs", "leak_abs"))]
     columns = ["data", "method", "metric", "mean", "median", "trimmed", "n", "small_s"]
     body = [[_number(value) for value in row] for row in shown[columns].to_numpy().tolist()]
@@ -232,23 +213,21 @@ def _robust(data: Sequence[Run], min_s: float | None) -> Section:
     return Section("Small denominators", lines, {"robust.csv": table, "drops.csv": drops}, missing)
 
 
-def _strata(data: Sequence[Run], min_s: float | None) -> Section:
-    runs = [one.run for one in data]
-    bys: tuple[Literal["s", "target_area", "class_index"], ...] = ("s", "target_area", "class_index")
+def _strata(analysis: Analysis) -> Section:
     lines, parts, missing = ["Mean TDD (n); other metrics, and strata by class, stand in strata.csv.", ""], [], []
-    for by in bys:
+    for by in BYS:
         for metric in STRATIFIED:
-            table = strata.strata(runs, metric, by, min_s)
+            table = _joined([part.strata(metric, by) for part in analysis.parts])
             missing += _why({f"{metric} by {by}": table})
             parts.append(table.assign(by=by, metric=metric))
             if metric == "tdd" and by != "class_index" and len(table):
-                own = table[table["method"].isin(own_methods(data))]
+                own = table[table["method"].isin(own_methods(analysis.runs))]
                 lines += [*_wide(own, ["data", "stratum"], "method", "mean", counts=True), ""]
     return Section("Within groups of samples", lines, {"strata.csv": pd.concat(parts, ignore_index=True)}, missing)
 
 
-def _leakage(data: Sequence[Run], min_s: float | None) -> Section:
-    table = strata.leakage([one.run for one in data], min_s)
+def _leakage(analysis: Analysis) -> Section:
+    table = _all(analysis, "leakage")
     words = (
         "OT abs deletes the share k of all pixels outside the target, and so more pixels than TDD where the target is "
         "small; OT fair deletes as many as TDD. ODD near, middle and far are the drops by the pixels of S_o in one "
@@ -258,8 +237,8 @@ def _leakage(data: Sequence[Run], min_s: float | None) -> Section:
     return Section("Leakage", [words, "", *_flat(table)], {"leakage.csv": table}, _why({"fair leakage": table}))
 
 
-def _looks(data: Sequence[Run], min_s: float | None) -> Section:
-    table = strata.map_properties([one.run for one in data], min_s)
+def _looks(analysis: Analysis) -> Section:
+    table = _all(analysis, "map_properties")
     words = (
         "Share of the map's sum inside the target, share of its maxima there, and sparseness. They describe maps and "
         "say nothing of what the model uses; random maps have the target's share of the pixels in the first two."
@@ -268,8 +247,8 @@ def _looks(data: Sequence[Run], min_s: float | None) -> Section:
     return Section("What the maps look like", [words, "", *_flat(table)], files, _why({"map properties": table}))
 
 
-def _randomisation(data: Sequence[Run]) -> Section:
-    table = strata.randomisation(data)
+def _randomisation(analysis: Analysis) -> Section:
+    table = _all(analysis, "randomisation")
     words = (
         "Mean rank correlation of a map with that of the trained model, as the weights of its parts are drawn anew "
         "from the head on (Adebayo et al. 2018); mean s at each stage says where the model has lost the class. A map "
@@ -280,7 +259,7 @@ def _randomisation(data: Sequence[Run]) -> Section:
         s = group.groupby(["model", "stage"])["s"].transform("mean").map(_number)
         named = group.assign(stage=(group["stage"].astype(str) + " " + group["part"]).str.strip() + ", s " + s)
         lines += [*_wide(named, ["data", "model", "stage"], "method", "spearman", counts=True), ""]
-    lines += strata.unfinished_checks(data)
+    lines += unfinished_checks(analysis.runs)
     constant = table.groupby("method", sort=False)["constant"].sum()
     if constant.any():
         which = ", ".join(f"{name} {count}" for name, count in constant[constant > 0].items())
@@ -290,6 +269,17 @@ def _randomisation(data: Sequence[Run]) -> Section:
         which = ", ".join(f"{name} {count}" for name, count in failed[failed > 0].items())
         lines += [f"Maps that could not be made, counted over all stages: {which}.", ""]
     return Section("Randomisation check", lines, {"randomisation.csv": table}, _why({"randomisation": table}))
+
+
+def _all(analysis: Analysis, name: str) -> pd.DataFrame:
+    return _joined([getattr(part, name) for part in analysis.parts])
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The tables of all data sets, with the reasons for what is missing."""
+    joined = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    joined.attrs["why"] = "; ".join(dict.fromkeys(table.attrs["why"] for table in tables if table.attrs["why"]))
+    return joined
 
 
 def _why(tables: dict[str, pd.DataFrame]) -> list[str]:

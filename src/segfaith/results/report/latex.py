@@ -2,24 +2,16 @@ r"""The tables as LaTeX, with \usepackage{booktabs}."""
 
 from collections.abc import Sequence
 
-from segfaith.results.statistics.summary import (
-    Pair,
-    all_wins,
-    comparison,
-    layout,
-    notes,
-    run_table,
-    summarise,
-    win_table,
-)
+from segfaith.results.report.tables_text import comparison, layout, run_table, win_table
+from segfaith.results.statistics.analysis import Analysis
 
 
-def latex(runs: Sequence[Pair], min_s: float | None = None) -> str:
+def latex(analysis: Analysis) -> str:
     r"""Table 1, ours beside the paper's where it has numbers, win counts and run-level means; needs booktabs."""
-    summary = summarise(runs, min_s)
-    more = [comparison(summary), win_table(all_wins(runs, min_s)), run_table(runs, min_s)]
+    summary = analysis.table("summary")
+    more = [comparison(summary), win_table(analysis.table("wins")), run_table(analysis.table("values"))]
     tables = [layout(summary), *(table for table in more if len(table) > 1)]
-    lines = [r"% needs \usepackage{booktabs}", *(f"% {' '.join(line.split())}" for line in notes(runs, min_s))]
+    lines = [r"% needs \usepackage{booktabs}", *(f"% {' '.join(line.split())}" for line in analysis.notes)]
     return "\n".join([*lines, *(line for table in tables for line in ("", *_tabular(table)))]) + "\n"
 
 

@@ -5,70 +5,22 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.files import replace_file
-from segfaith.results.statistics.friedman import Friedman, friedman
+from segfaith.results.statistics.analysis import Analysis
+from segfaith.results.statistics.friedman import Friedman
 from segfaith.results.statistics.intervals import LEAST_IMAGES, quantity
-from segfaith.results.statistics.paired import ALPHA, CHANCE, COLUMNS, TESTED, compare, family
-from segfaith.results.statistics.summary import Pair, by_data, notes
+from segfaith.results.statistics.paired import ALPHA, CHANCE, TESTED
 
 
-def page(
-    runs: Sequence[Pair],
-    metrics: Sequence[str] = TESTED,
-    min_s: float | None = None,
-    *,
-    methods: Sequence[str] | None = None,
-    single_run: bool = False,
-    seed: int = 0,
-) -> str:
-    """All pairs and mean ranks by data set and metric, as Markdown. Arguments and errors as in `compare`."""
-    return _gather(runs, metrics, min_s, methods, single_run, seed)[1]
-
-
-def write_significance(
-    runs: Sequence[Pair],
-    directory: Path,
-    metrics: Sequence[str] = TESTED,
-    min_s: float | None = None,
-    *,
-    methods: Sequence[str] | None = None,
-    single_run: bool = False,
-    seed: int = 0,
-) -> list[Path]:
-    """Writes `significance.csv` (the rows of `compare`) and `significance.md` (see `page`) into a directory."""
-    table, text = _gather(runs, metrics, min_s, methods, single_run, seed)
-    csv, words = directory / "significance.csv", directory / "significance.md"
-    replace_file(csv, lambda temporary: table.to_csv(temporary, index=False))
-    replace_file(words, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return [csv, words]
-
-
-def _gather(
-    runs: Sequence[Pair],
-    metrics: Sequence[str],
-    min_s: float | None,
-    methods: Sequence[str] | None,
-    single_run: bool,
-    seed: int,
-) -> tuple[pd.DataFrame, str]:
-    """The rows of all metrics, and the page."""
-    pairs = {
-        metric: compare(runs, metric, min_s, methods=methods, single_run=single_run, seed=seed) for metric in metrics
-    }
-    ranked = {
-        metric: friedman(runs, metric, min_s, methods=methods, single_run=single_run)
-        for metric in metrics
-        if METRICS[metric].better
-    }
-    names = family(runs, methods)
+def page(analysis: Analysis) -> str:
+    """All pairs and mean ranks by data set and metric, as Markdown."""
+    names = analysis.parts[0].compared
     lines = ["# Significance", "", INTRODUCTION, "", f"Compared here: {', '.join(names) or 'none'}."]
-    for place, data in enumerate(by_data(runs)):
-        lines += ["", f"## {data}"]
-        for metric, table in pairs.items():
-            chosen = table[table["data"] == data]
+    for part in analysis.parts:
+        lines += ["", f"## {part.label}"]
+        for metric in TESTED:
+            chosen = part.pairs[part.pairs["metric"] == metric]
             tested = int((chosen["why"] == "").sum())
             lines += ["", f"### {METRICS[metric].label} ({metric})", ""]
             if len(chosen):
@@ -78,10 +30,18 @@ def _gather(
                 lines.append(
                     "- not testable: fewer than two methods but for controls and variants; name some to compare"
                 )
-            lines += ["", _ranks_words(ranked[metric][place])] if metric in ranked else []
-    lines += ["", "## Runs", "", *(f"- {line}" for line in notes(runs, min_s))]
-    everything = pd.concat(pairs.values(), ignore_index=True) if pairs else pd.DataFrame(columns=list(COLUMNS))
-    return everything, "\n".join([*lines, ""])
+            lines += ["", _ranks_words(part.ranked[metric])] if metric in part.ranked else []
+    lines += ["", "## Runs", "", *(f"- {line}" for line in analysis.notes)]
+    return "\n".join([*lines, ""])
+
+
+def write_significance(analysis: Analysis, directory: Path) -> list[Path]:
+    """Writes `significance.csv` (the rows of `paired.compare`) and `significance.md` (see `page`) into a directory."""
+    table, text = analysis.table("pairs"), page(analysis)
+    csv, words = directory / "significance.csv", directory / "significance.md"
+    replace_file(csv, lambda temporary: table.to_csv(temporary, index=False))
+    replace_file(words, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return [csv, words]
 
 
 INTRODUCTION = (

@@ -4,12 +4,12 @@ Claims of "every run" are judged run by run, among the runs that have both metho
 run is enough to fail, and where none fails but one lacks a value, the claim is not testable. The others are judged on
 the suite's means over runs, and it is counted in how many runs they hold too. Two methods are always compared over the
 runs that have both, by their run-level means; where these differ by less than 1e-4, or runtimes by less than 5 %, it
-is a draw (`tables.side`), which neither holds nor fails.
+is a draw (`summary.side`), which neither holds nor fails.
 
 Beside a verdict stands the difference to the rival, the one of the others that decides, over images and with its
-interval (`significance.difference`). It is of the metric's own quantity, such as the pooled drop, while the verdict is
-on means as the paper's: where a few images rule a mean, the two may disagree, and `note` says so. Below ten images no
-claim is tested.
+interval (`paired.difference`). It is of the metric's own quantity, such as the pooled drop, while the verdict is on
+means as the paper's. Where typical images say the opposite, because a few outliers set a mean, the two disagree, and
+`note` says so. Below ten images no claim is tested.
 """
 
 import re
@@ -22,9 +22,9 @@ import pandas as pd
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.statistics.intervals import LEAST_IMAGES as LEAST_INTERVAL
-from segfaith.results.statistics.paired import difference, paired
+from segfaith.results.statistics.paired import Paired, difference
 from segfaith.results.statistics.paper import PAPER_METHODS
-from segfaith.results.statistics.summary import DRAW, Pair, by_data, run_values, side
+from segfaith.results.statistics.summary import DRAW, side
 
 CLAIM_COLUMNS = [
     *("data", "claim", "holds", "count", "images", "rival", "of", "difference", "low", "high", "note", "numbers"),
@@ -80,31 +80,35 @@ ALPHAS = (0.5, 0.6, 0.7, 0.8)
 """Variants of DEA that the protocol's runs carry."""
 
 
-def check_claims(runs: Sequence[Pair], min_s: float | None = None) -> pd.DataFrame:
-    """Each of the paper's claims on each data set.
+CLAIMED = tuple(dict.fromkeys(claim.metric for claim in CLAIMS))
+"""The metrics that the claims are about."""
+
+
+def check_claims(values: pd.DataFrame, images: Mapping[str, Paired]) -> pd.DataFrame:
+    """Each of the paper's claims on one data set.
+
+    Args:
+        values: of `summary.run_values`.
+        images: of the same runs, by each metric of `CLAIMED`.
 
     Returns:
         Columns data, claim (in words), holds (of `VERDICTS`), count (in how many of the runs that were to tell it
-        holds, "5/6 runs", with the draws, or "the only run"), images (on which both have a value), rival (of the
-        others that which leaves the least margin), of, difference (to the rival), low, high (see the module), note
+        holds, "5/6 runs", with the draws, or "the only run"), images (on which both have a value), rival (the
+        other method that leaves the least margin), of, difference (to the rival), low, high (see the module), note
         (`OTHER_WAY` where the difference has another sign than that of the means), numbers (in words: means and stds
         over runs, and the runs in which it does not hold; or why it is not testable), metric.
     """
-    values = run_values(runs, min_s)
+    runs = list(values["run"].unique())
     rows: list[dict[str, Any]] = []
-    for data, group in by_data(runs).items():
-        own = values[values["data"] == data]
-        measured = {metric: paired(group, metric, min_s) for metric in dict.fromkeys(one.metric for one in CLAIMS)}
-        for claim in (*CLAIMS, *alpha_claims(list(own["method"].unique()))):
-            chosen = own[own["metric"] == claim.metric]
-            table = chosen.pivot(index="run", columns="method", values="value").reindex(
-                index=list(own["run"].unique()), columns=list(claim.methods)
-            )
-            held = chosen[chosen["method"].isin(claim.methods)].groupby("run")["method"].nunique()
-            planned = [str(run) for run in held.index[held == len(claim.methods)]]
-            words = claim.words.replace("in every run", "in the only run") if len(group) == 1 else claim.words
-            judged = _judge(claim, table, planned, *measured[claim.metric])
-            rows.append({"data": data, "claim": words, "metric": claim.metric} | judged)
+    for claim in (*CLAIMS, *alpha_claims(list(values["method"].unique()))):
+        chosen = values[values["metric"] == claim.metric]
+        means = chosen.pivot(index="run", columns="method", values="value")
+        means = means.reindex(index=runs, columns=list(claim.methods))
+        held = chosen[chosen["method"].isin(claim.methods)].groupby("run")["method"].nunique()
+        planned = [str(run) for run in held.index[held == len(claim.methods)]]
+        words = claim.words.replace("in every run", "in the only run") if len(runs) == 1 else claim.words
+        judged = _judge(claim, means, planned, images[claim.metric])
+        rows.append({"data": images[claim.metric].data, "claim": words, "metric": claim.metric} | judged)
     return pd.DataFrame(rows, columns=CLAIM_COLUMNS)
 
 
@@ -137,15 +141,13 @@ def alpha_claims(methods: Sequence[str]) -> list[Claim]:
     ]
 
 
-def _judge(
-    claim: Claim, table: pd.DataFrame, planned: Sequence[str], values: pd.DataFrame, s: pd.Series
-) -> dict[str, Any]:
+def _judge(claim: Claim, table: pd.DataFrame, planned: Sequence[str], images: Paired) -> dict[str, Any]:
     """Verdict, count, numbers, and the difference to the rival.
 
     Args:
         table: run-level means, a row per run and the claim's methods as columns.
         planned: the runs that were to measure all of them.
-        values, s: of the claim's metric, by image, as `significance.paired` gives them.
+        images: of the claim's metric.
     """
     subject, others = claim.methods[0], list(claim.methods[1:])
     label = METRICS[claim.metric].label
@@ -155,7 +157,7 @@ def _judge(
     alone = [name for name in others if not table[[subject, name]].notna().all(axis=1).any()]
     if alone or (claim.kind == "between" and not table.notna().all(axis=1).any()):
         return _untestable(f"no run has {label} of all that are compared: {', '.join(claim.methods)}")
-    found = {name: difference(values, s, claim.metric, subject, name) for name in others}
+    found = {name: difference(images, subject, name) for name in others}
     fewest = min(others, key=lambda name: int(found[name]["images"]))
     if found[fewest]["images"] < LEAST_IMAGES:
         few = f"{found[fewest]['images']} images have {label} of {subject} and {fewest}, at least {LEAST_IMAGES} needed"

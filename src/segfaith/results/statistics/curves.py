@@ -1,7 +1,4 @@
-"""Curves over k from records: pooled drops and means over images with intervals, and the areas under them.
-
-Every function takes `min_s`, which leaves out samples with a lower s.
-"""
+"""Curves over k: pooled drops and means over images with intervals, and the areas under them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +8,15 @@ import pandas as pd
 
 from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.runs import Run
-from segfaith.results.records.select import grouped
 from segfaith.results.statistics.intervals import POOLED, estimate, numerators, quantity
-from segfaith.results.statistics.summary import NOTHING, measured
+from segfaith.results.statistics.samples import NOTHING
 
 CURVE_KINDS = {"tdd": "target_deletion", "odd_abs": "off_deletion", "insertion_gain": "insertion"}
 """Metrics that can be ranked under other settings, and the kind of curve that holds them."""
+ABSOLUTE = "off_deletion_abs"
+"""Not a kind of the files: absolute values of off_deletion."""
 METRIC_OF = {
-    **{"target_deletion": "tdd", "off_deletion": "odd", "off_deletion_abs": "odd_abs"},
+    **{"target_deletion": "tdd", "off_deletion": "odd", ABSOLUTE: "odd_abs"},
     "insertion": "insertion_gain",
 }
 """The metric that a point of a curve is."""
@@ -28,76 +26,88 @@ CURVE_MEAN_COLUMNS = ["data", "method", "kind", "k", "mean", "of", "value", "low
 NO_CURVES = "no run has curves; name several operators or several k in [evaluation]"
 
 
-def areas(data: Sequence[Run], *, min_s: float | None = None) -> pd.DataFrame:
-    """Area under each method's curve over k (see `curve_means`), by the trapezoid rule, divided by the range of k.
+def points(runs: Sequence[Run]) -> pd.DataFrame:
+    """Every point of the curves over k at each run's first operator, over images, with 95 % intervals.
+
+    Each image is averaged over its runs first, for the same image in two runs is not two independent ones. Beside the
+    kinds of the curves stands off_deletion_abs, of the absolute values of off_deletion.
+
+    Args:
+        runs: of one data set.
+
+    Returns:
+        Columns method, kind, k, mean (over images), of, value, low, high (of the quantity of `intervals`; NaN below 20
+        images), n (images). Without curves there are no rows.
+    """
+    frames = [run.curves[run.curves["occlusion"] == first_setting(run)[0]] for run in runs]
+    own = own_numbers([run.description for run in runs])
+    rows = [rows.assign(own=number) for rows, number in zip(frames, own, strict=True) if len(rows)]
+    if not rows:
+        return pd.DataFrame(columns=CURVE_MEAN_COLUMNS[1:])
+    curves = pd.concat(rows, ignore_index=True)
+    off = curves[curves["kind"] == "off_deletion"]
+    curves = pd.concat([curves, off.assign(kind=ABSOLUTE, value=absolute(off))], ignore_index=True)
+    drops, weight = numerators(curves[["value"]], curves["s"].astype(float), POOLED)
+    wide = curves.assign(drop=drops["value"], weight=weight).dropna(subset="value")
+    for keys in ([*POINT, "own", "sample_id"], [*POINT, "sample_id"]):
+        wide = wide.groupby(keys, sort=False)[["value", "drop", "weight"]].mean()
+    table = [
+        [method, kind, k, *_point(part, quantity(METRIC_OF[str(kind)]))]
+        for (method, kind, k), part in wide.groupby(level=POINT, sort=False)
+    ]
+    return pd.DataFrame(table, columns=CURVE_MEAN_COLUMNS[1:])
+
+
+def areas(runs: Sequence[Run], table: pd.DataFrame) -> pd.DataFrame:
+    """Area under each method's curve over k, by the trapezoid rule, divided by the range of k.
 
     The point k = 0 with value 0 is added, for there nothing is deleted or inserted. So an area is the mean height of
     the curve between k = 0 and the highest k: higher is better for target_deletion and insertion. That of off_deletion
     can be 0 because rises and falls cancel; off_deletion_abs, of the absolute values, does not: lower is better.
 
+    Args:
+        runs: of one data set.
+        table: their `points`.
+
     Returns:
         Columns data, method, kind, of (the quantity that the curve's points are), area, n (images; the fewest at any
-        k), low_k (0), high_k. Only k that all runs share enter, and at least two are needed; else the data set has no
-        rows, with the reason in `attrs["why"]`.
+        k), low_k (0), high_k. Only k that all runs share enter. At least two are needed; else there are no rows, with
+        the reason in `attrs["why"]`.
     """
-    found, reasons = [], []
-    for label, group in grouped(data).items():
-        curves, ks = _curves(group, min_s)
-        if not len(curves):
-            reasons.append(f"{label}: {no_curves(group, min_s)}")
-            continue
-        if len(ks) < 2:
-            reasons.append(f"{label}: areas need curves over at least two k that all runs share, got {len(ks)}")
-            continue
-        off = curves[curves["kind"] == "off_deletion"]
-        curves = pd.concat([curves, off.assign(kind="off_deletion_abs", value=absolute(off))], ignore_index=True)
-        keys = ["method", "kind", "of"]
-        points = _points(curves, group).set_index([*keys, "k"])
-        heights = points["value"].unstack("k", sort=False).reindex(columns=ks).dropna()
-        with_origin = np.hstack([np.zeros((len(heights), 1)), heights.to_numpy(float)])
-        area = pd.Series(np.trapezoid(with_origin, [0.0, *ks], axis=1) / ks[-1], heights.index)
-        fewest = points["n"].groupby(level=keys, sort=False).min()
-        table = pd.DataFrame({"area": area, "n": fewest[area.index]}).reset_index()
-        found.append(table.assign(data=label, low_k=0.0, high_k=ks[-1])[AREA_COLUMNS])
-    return _joined(found, AREA_COLUMNS, reasons)
+    nothing = pd.DataFrame(columns=AREA_COLUMNS)
+    if not len(table):
+        return explained(nothing, [f"{runs[0].data}: {no_curves(runs)}"])
+    ks = _shared_ks(runs)
+    if len(ks) < 2:
+        why = f"areas need curves over at least two k that all runs share, got {len(ks)}"
+        return explained(nothing, [f"{runs[0].data}: {why}"])
+    keys = ["method", "kind", "of"]
+    shared = table[table["k"].isin(ks)].set_index([*keys, "k"])
+    heights = shared["value"].unstack("k", sort=False).reindex(columns=ks).dropna()
+    with_origin = np.hstack([np.zeros((len(heights), 1)), heights.to_numpy(float)])
+    area = pd.Series(np.trapezoid(with_origin, [0.0, *ks], axis=1) / ks[-1], heights.index)
+    fewest = shared["n"].groupby(level=keys, sort=False).min()
+    found = pd.DataFrame({"area": area, "n": fewest[area.index]}).reset_index()
+    return explained(found.assign(data=runs[0].data, low_k=0.0, high_k=ks[-1])[AREA_COLUMNS], [])
 
 
-def curve_means(data: Sequence[Run], *, min_s: float | None = None) -> pd.DataFrame:
-    """Curves over k at the first operator: pooled drops and mean insertion gains, with 95 % intervals over images.
+def curve_means(runs: Sequence[Run], table: pd.DataFrame) -> pd.DataFrame:
+    """The curves over k at the first operator: pooled drops and mean insertion gains; tdd, odd (signed), insertion.
 
-    Each image is averaged over its runs first, for the same image in two runs is not two independent ones. Values are
-    tdd, odd (signed) and insertion gain.
+    Args:
+        runs: of one data set.
+        table: their `points`.
 
     Returns:
-        Columns data, method, kind, k, mean (over images), of, value, low, high (of the quantity of `intervals`; NaN
-        below 20 images), n (images). A data set whose runs have no curves has no rows, with the reason in
-        `attrs["why"]`.
+        Columns data and those of `points`, by method, kind and k in order. Without curves there are no rows, with the
+        reason in `attrs["why"]`.
     """
-    found, reasons = [], []
-    for label, group in grouped(data).items():
-        curves, _ = _curves(group, min_s, shared=False)
-        if not len(curves):
-            reasons.append(f"{label}: {no_curves(group, min_s)}")
-            continue
-        table = _points(curves, group).assign(data=label)
-        places = {name: place for place, name in enumerate([*curves["method"].unique(), *CURVE_KINDS.values()])}
-        table = table.sort_values(["method", "kind", "k"], key=lambda one: one.map(places) if one.name != "k" else one)
-        found.append(table[CURVE_MEAN_COLUMNS])
-    return _joined(found, CURVE_MEAN_COLUMNS, reasons)
-
-
-def _points(curves: pd.DataFrame, group: Sequence[Run]) -> pd.DataFrame:
-    """Every point of the curves over images: the columns of `curve_means` without data."""
-    own = curves["run"].map(dict(enumerate(own_numbers([one.description for one in group]))))
-    drops, weight = numerators(curves[["value"]], curves["s"].astype(float), POOLED)
-    wide = curves.assign(own=own, drop=drops["value"], weight=weight).dropna(subset="value")
-    for keys in ([*POINT, "own", "sample_id"], [*POINT, "sample_id"]):
-        wide = wide.groupby(keys, sort=False)[["value", "drop", "weight"]].mean()
-    rows = [
-        [method, kind, k, *_point(part, quantity(METRIC_OF[str(kind)]))]
-        for (method, kind, k), part in wide.groupby(level=POINT, sort=False)
-    ]
-    return pd.DataFrame(rows, columns=CURVE_MEAN_COLUMNS[1:])
+    if not len(table):
+        return explained(pd.DataFrame(columns=CURVE_MEAN_COLUMNS), [f"{runs[0].data}: {no_curves(runs)}"])
+    shown = table[table["kind"] != ABSOLUTE]
+    places = {name: place for place, name in enumerate([*shown["method"].unique(), *CURVE_KINDS.values()])}
+    shown = shown.sort_values(["method", "kind", "k"], key=lambda part: part.map(places) if part.name != "k" else part)
+    return explained(shown.assign(data=runs[0].data)[CURVE_MEAN_COLUMNS].reset_index(drop=True), [])
 
 
 def _point(images: pd.DataFrame, of: str) -> list[Any]:
@@ -107,14 +117,14 @@ def _point(images: pd.DataFrame, of: str) -> list[Any]:
     return [images["value"].mean(), of, found.value, found.low, found.high, len(images)]
 
 
-def no_curves(group: Sequence[Run], min_s: float | None) -> str:
+def no_curves(runs: Sequence[Run]) -> str:
     """Why there are no curves: no sample was measured, or the settings asked for none."""
-    return NO_CURVES if any(len(measured(one.records, min_s)) for one in group) else NOTHING
+    return NO_CURVES if any(len(run.measured) for run in runs) else NOTHING
 
 
-def first_setting(one: Run) -> tuple[str, float]:
+def first_setting(run: Run) -> tuple[str, float]:
     """The operator and the k of a run's records."""
-    evaluation = one.description["settings"]["evaluation"]
+    evaluation = run.description["settings"]["evaluation"]
     operator, k = (
         value[0] if isinstance(value, list) else value for value in (evaluation["occlusion"], evaluation["k"])
     )
@@ -133,22 +143,7 @@ def explained(table: pd.DataFrame, reasons: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def _curves(group: Sequence[Run], min_s: float | None, shared: bool = True) -> tuple[pd.DataFrame, list[float]]:
-    """Curves over k at each run's first operator, and their k in order; with `shared` only those of all runs."""
-    frames = []
-    for number, one in enumerate(group):
-        rows = one.curves[one.curves["occlusion"] == first_setting(one)[0]]
-        rows = rows if min_s is None else rows[rows["s"] >= min_s]
-        if len(rows):
-            frames.append(rows.assign(run=number))
-    if not frames:
-        return pd.DataFrame(), []
-    everything = pd.concat(frames, ignore_index=True)
-    ks = {float(k) for k in everything["k"].unique()}
-    ks = set.intersection(ks, *({float(k) for k in one["k"].unique()} for one in frames)) if shared else ks
-    return everything[everything["k"].isin(ks)], sorted(ks)
-
-
-def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str], reasons: Sequence[str]) -> pd.DataFrame:
-    joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(columns))
-    return explained(joined, reasons)
+def _shared_ks(runs: Sequence[Run]) -> list[float]:
+    """The k at the first operator that all runs with curves share, ascending."""
+    own = [set(run.curves.loc[run.curves["occlusion"] == first_setting(run)[0], "k"].astype(float)) for run in runs]
+    return sorted(set.intersection(*filter(None, own)))

@@ -11,10 +11,8 @@ from scipy import stats
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.lookup import lookup
 from segfaith.results.statistics.intervals import by_image
-from segfaith.results.statistics.paired import ALPHA, DECIMALS, ONE_RUN, family, paired
-from segfaith.results.statistics.summary import Pair, by_data
+from segfaith.results.statistics.paired import ALPHA, DECIMALS, ONE_RUN, Paired, family
 
 LEAST_IMAGES, LEAST_METHODS = 10, 3
 """With fewer images its chi-square is no good approximation; two methods are a pair."""
@@ -43,41 +41,33 @@ class Friedman:
     note: str = ""
 
 
-def friedman(
-    runs: Sequence[Pair],
-    metric: str,
-    min_s: float | None = None,
-    *,
-    methods: Sequence[str] | None = None,
-    single_run: bool = False,
-) -> list[Friedman]:
-    """Friedman's test per data set, over the images on which, in the same run, all methods have a value.
+def friedman(images: Paired, methods: Sequence[str] | None = None, *, single_run: bool = False) -> Friedman:
+    """Friedman's test over the images on which, in the same run, all methods have a value.
 
     The critical difference is q sqrt(k (k + 1) / (6 n)), of k methods and n images, with q the .95 quantile of the
     studentised range of k and infinite degrees of freedom, divided by sqrt(2) (Demsar 2006). Methods that have no value
-    in a data set are left out there, with a note. Arguments as in `significance.compare`, but that the default methods
-    are those under test alone: a control that all beat would make any test of "none differs" significant.
+    in the data set are left out, with a note.
+
+    Args:
+        images: of `paired.paired`.
+        methods: to rank; by default those under test. Controls are not among them: a control that all beat would make
+            any test of "none differs" significant.
+        single_run: also tests one run alone, see `paired`.
 
     Raises:
-        SettingsError: as `significance.compare`, or a metric that is a diagnostic and ranks nothing.
+        SettingsError: a metric that is a diagnostic and ranks nothing.
     """
-    if lookup("metric", metric, METRICS).better is None:
+    data, metric = images.data, images.metric
+    if METRICS[metric].better is None:
         ranking = ", ".join(name for name in METRICS if METRICS[name].better)
         raise SettingsError(f"{metric!r} is a diagnostic and ranks no methods; expected one of {ranking}")
-    names = family(runs, methods, chance=False)
-    return [
-        _friedman(paired(group, metric, min_s)[0], data, metric, names, single_run=single_run)
-        for data, group in by_data(runs).items()
-    ]
-
-
-def _friedman(values: pd.DataFrame, data: str, metric: str, names: Sequence[str], *, single_run: bool) -> Friedman:
-    chosen = values.reindex(columns=list(names))
+    names = family(images.methods, chance=False) if methods is None else list(methods)
+    chosen = images.values.reindex(columns=names)
     methods = [name for name in names if chosen[name].notna().any()]
     complete = chosen[methods].dropna()
-    images = by_image(complete).round(DECIMALS)
-    badness = images.to_numpy(float) * (-1 if METRICS[metric].better == "higher" else 1)
-    count, runs = len(images), complete.index.get_level_values("own").nunique()
+    averages = by_image(complete).round(DECIMALS)
+    badness = averages.to_numpy(float) * (-1 if METRICS[metric].better == "higher" else 1)
+    count, runs = len(averages), complete.index.get_level_values("own").nunique()
     table = stats.rankdata(badness, axis=1) if badness.size else badness
     ranks = dict(zip(methods, map(float, table.mean(0)), strict=True)) if table.size else {}
     notes = [f"left out, without a value here: {', '.join(name for name in names if name not in methods)}"]

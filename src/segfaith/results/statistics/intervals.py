@@ -1,4 +1,4 @@
-"""95 % intervals over images, each of a quantity that few images rule less: pooled drops, trimmed means, means.
+"""95 % intervals over images, each of a quantity that outliers dominate less: pooled drops, trimmed means, means.
 
 Metrics that are divided by s have tails so heavy that an interval of their mean covers the true mean in 70 to 80 of 100
 data sets, with 100 images too (`benchmarks/intervals_cover.py`). So what is estimated depends on the metric, see
@@ -28,8 +28,9 @@ from scipy import stats
 from segfaith.constants import EPS
 from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
-from segfaith.results.statistics.distributions import TRIM
 
+TRIM = 0.1
+"""Share of the values that a trimmed mean leaves out on each side."""
 LEAST_IMAGES = 20
 """With fewer images there is no interval: a tail of which they hold no example widens none."""
 LEVEL = 0.95

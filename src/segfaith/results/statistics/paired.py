@@ -3,15 +3,16 @@
 The unit is the image. Within one data set, the values of an image are first averaged over its runs, so that an image
 that several runs drew counts once; what is compared are two methods on the same images. A value counts only where the
 run has it of both methods, so that an easy run never counts for one of them alone. Runs that differ in methods'
-parameters alone, as ablations do, are one run here (`distinct`).
+parameters alone, as ablations do, are one run here (`identity.own_numbers`).
 
 Images are all that is drawn at random here: p-values and intervals speak of other images of the data set, under the
 mean over these runs. They do not speak of other models or seeds, and with one run that mean may be the quirk of one
 model under one seed. A single run is therefore not testable unless `single_run=True` asks for it; what it then gives
-holds for that run alone. Spread between runs and win counts need several runs whatever is asked (`results.tables`).
+holds for that run alone. Spread between runs and win counts need several runs whatever is asked (`summary`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from math import inf, nan
 from typing import Any
@@ -26,9 +27,9 @@ from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
 from segfaith.results.records.identity import own_numbers
-from segfaith.results.records.select import under_test
+from segfaith.results.records.runs import Run
+from segfaith.results.records.select import methods_of, under_test
 from segfaith.results.statistics.intervals import by_image, estimate, numerators, quantity
-from segfaith.results.statistics.summary import Pair, by_data, measured
 
 TESTED = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability")
 """Metrics of the page; `tdd_gain` subtracts one control from both, so that its pairs differ as those of `tdd` do."""
@@ -52,30 +53,60 @@ COLUMNS = (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Paired:
+    """A metric's values by image, from which the tests, ranks, wins and claims of one data set are computed.
+
+    Attributes:
+        data: the data set's label.
+        values: a row per (own, run, sample_id), a column per method; NaN where undefined, not ok or infinite. `own`
+            numbers the runs of their own, see `identity.own_numbers`.
+        s: of the same rows.
+        methods: all that any of the runs holds, with or without a value, in the order of the records.
+    """
+
+    data: str
+    metric: str
+    values: pd.DataFrame
+    s: pd.Series
+    methods: tuple[str, ...]
+
+
+def paired(runs: Sequence[Run], metric: str) -> Paired:
+    """The values of a metric in the runs of one data set.
+
+    Raises:
+        SettingsError: an unknown metric.
+    """
+    lookup("metric", metric, METRICS)
+    own = own_numbers([run.description for run in runs])
+    parts = [
+        run.measured.reindex(columns=["sample_id", "method", metric, "s"]).assign(run=number, own=own[number])
+        for number, run in enumerate(runs)
+    ]
+    rows = pd.concat(parts, ignore_index=True).astype({metric: float, "s": float}).replace([inf, -inf], nan)
+    keys = ["own", "run", "sample_id"]
+    values: pd.DataFrame = rows.groupby([*keys, "method"])[metric].mean().unstack("method")
+    return Paired(runs[0].data, metric, values, rows.groupby(keys)["s"].mean(), tuple(methods_of(runs)))
+
+
 def compare(
-    runs: Sequence[Pair],
-    metric: str,
-    min_s: float | None = None,
-    *,
-    methods: Sequence[str] | None = None,
-    single_run: bool = False,
-    seed: int = 0,
+    images: Paired, methods: Sequence[str] | None = None, *, single_run: bool = False, seed: int = 0
 ) -> pd.DataFrame:
-    """Each pair of methods over the images of a data set; one row per data set and pair.
+    """Each pair of methods over the images of a data set, a row per pair.
 
     Wilcoxon's signed-rank test, two-sided, of the differences d_i = first - second of image i, with Pratt's zeros (they
     are ranked, then left out of the sums). Its p-value is exact for up to 50 images without zeros and ties; otherwise
     by 9999 draws of signs (all, where there are no more) with fewer than 25 differences that are not zero, and by the
     normal approximation with more. Holm's correction is over all pairs of one data set and metric that were
     testable. The difference and its 95 % interval are of the metric's quantity (`intervals`: the pooled drop, trimmed
-    mean or mean over images), which may point the other way than the test's ranks where few images rule it; the note
-    then says so.
+    mean or mean over images). A few outliers can set it, so that typical images, and the test's ranks, say the
+    opposite; the note then says so.
 
     Args:
-        metric: of `METRICS`.
-        min_s: leaves out samples with a lower s.
-        methods: to compare, as in the records. By default the methods under test and `random_cells`, see `family`:
-            each further pair makes Holm's correction harsher for all.
+        images: of `paired`.
+        methods: to compare, of `family`; by default the family of these runs. Each further pair makes Holm's correction
+            harsher for all. A pair whose method no run of the data set holds is not testable.
         single_run: also tests where one run alone has both methods; see the module.
         seed: of the permutations.
 
@@ -87,27 +118,16 @@ def compare(
         .05), p_method (exact, permutation or asymptotic), note, and why:
         empty, or "not testable: ...". In that case the counts, the two values and the difference are all that is
         given, the others are NaN and significant is False.
-
-    Raises:
-        SettingsError: an unknown metric; methods that no run holds, or fewer than two different ones.
     """
-    lookup("metric", metric, METRICS)
-    names = family(runs, methods)
-    rows: list[dict[str, Any]] = []
-    for data, group in by_data(runs).items():
-        values, s = paired(group, metric, min_s)
-        held = {name for _, records in group for name in records["method"]}
-        pairs = [
-            {"data": data, "metric": metric}
-            | _pair(values, s, metric, first, second, held, single_run=single_run, seed=seed)
-            for first, second in combinations(names, 2)
-        ]
-        tested = [row for row in pairs if not row["why"]]
-        if tested:
-            corrected = multipletests([row["p"] for row in tested], alpha=ALPHA, method="holm")[1]
-            for row, p_holm in zip(tested, corrected, strict=True):
-                row |= {"p_holm": float(p_holm), "significant": bool(p_holm < ALPHA)}
-        rows += pairs
+    rows = [
+        {"data": images.data, "metric": images.metric} | _pair(images, first, second, single_run=single_run, seed=seed)
+        for first, second in combinations(family(images.methods) if methods is None else methods, 2)
+    ]
+    tested = [row for row in rows if not row["why"]]
+    if tested:
+        corrected = multipletests([row["p"] for row in tested], alpha=ALPHA, method="holm")[1]
+        for row, p_holm in zip(tested, corrected, strict=True):
+            row |= {"p_holm": float(p_holm), "significant": bool(p_holm < ALPHA)}
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -124,16 +144,20 @@ def rank_biserial(differences: NDArray[np.float64]) -> float:
     return float((ranks * np.sign(differences)).sum() / ranks.sum())
 
 
-def family(runs: Sequence[Pair], methods: Sequence[str] | None = None, *, chance: bool = True) -> list[str]:
-    """The methods whose pairs are tested together, those of all data sets, in the order of the records or of `methods`.
+def family(known: Iterable[str], methods: Sequence[str] | None = None, *, chance: bool = True) -> list[str]:
+    """The methods whose pairs are tested together, in the order of `known` or of `methods`.
 
     By default the methods under test, without controls and variants, and with `chance` also `random_cells`, so that
     each method is held against a map that knows nothing and is as coarse. It adds a pair for each method.
 
+    Args:
+        known: the methods of the runs, of all data sets.
+        methods: named ones, as in the records.
+
     Raises:
-        SettingsError: methods that no run holds, or fewer than two different ones.
+        SettingsError: methods that are not among the known ones, or fewer than two different ones.
     """
-    known = list(dict.fromkeys(name for _, records in runs for name in records["method"]))
+    known = list(dict.fromkeys(known))
     if methods is None:
         own = under_test(known)
         return [*own, CHANCE] if chance and own and CHANCE in known else own
@@ -148,66 +172,37 @@ def family(runs: Sequence[Pair], methods: Sequence[str] | None = None, *, chance
     return list(methods)
 
 
-def paired(group: Sequence[Pair], metric: str, min_s: float | None) -> tuple[pd.DataFrame, pd.Series]:
-    """Values and s, a row per (own, run, sample_id), a column per method; NaN where undefined, not ok or infinite.
-
-    `own` numbers the runs of their own (see `distinct`).
-    """
-    parts = [
-        measured(records, min_s).reindex(columns=["sample_id", "method", metric, "s"]).assign(run=number, own=own)
-        for (number, (_, records)), own in zip(
-            enumerate(group), own_numbers([description for description, _ in group]), strict=True
-        )
-    ]
-    rows = pd.concat(parts, ignore_index=True).astype({metric: float, "s": float}).replace([inf, -inf], nan)
-    keys = ["own", "run", "sample_id"]
-    values: pd.DataFrame = rows.groupby([*keys, "method"])[metric].mean().unstack("method")
-    return values, rows.groupby(keys)["s"].mean()
-
-
-def difference(values: pd.DataFrame, s: pd.Series, metric: str, first: str, second: str) -> dict[str, Any]:
+def difference(images: Paired, first: str, second: str) -> dict[str, Any]:
     """The metric's quantity of two methods and of their difference, over the images that have both.
-
-    Args:
-        values, s: as `paired` gives them.
 
     Returns:
         images, runs, of, value_first, value_second, difference, low, high, and no_interval (why there is none).
     """
-    both, of = values.reindex(columns=[first, second]).dropna(), quantity(metric)
-    drops, weights = numerators(both, s.reindex(both.index), of)
-    images = by_image(drops.assign(weights=weights))
-    ours, theirs, weight = (images[name].to_numpy(float) for name in (first, second, "weights"))
-    found = estimate(ours - theirs, weight, of)
+    both, of = images.values.reindex(columns=[first, second]).dropna(), quantity(images.metric)
+    drops, weights = numerators(both, images.s.reindex(both.index), of)
+    averages = by_image(drops.assign(weights=weights))
+    ours, theirs, weight = (averages[name].to_numpy(float) for name in (first, second, "weights"))
+    estimated = estimate(ours - theirs, weight, of)
     return {
-        **{"images": len(images), "runs": both.index.get_level_values("own").nunique(), "of": of},
+        **{"images": len(averages), "runs": both.index.get_level_values("own").nunique(), "of": of},
         **{"value_first": estimate(ours, weight, of).value, "value_second": estimate(theirs, weight, of).value},
-        **{"difference": found.value, "low": found.low, "high": found.high, "no_interval": found.why},
+        **{"difference": estimated.value, "low": estimated.low, "high": estimated.high, "no_interval": estimated.why},
     }
 
 
-def _pair(
-    values: pd.DataFrame,
-    s: pd.Series,
-    metric: str,
-    first: str,
-    second: str,
-    held: set[str],
-    *,
-    single_run: bool,
-    seed: int,
-) -> dict[str, Any]:
+def _pair(images: Paired, first: str, second: str, *, single_run: bool, seed: int) -> dict[str, Any]:
     """The row of one pair, without p_holm."""
-    images = by_image(values.reindex(columns=[first, second]).dropna())
-    differences = (images[first] - images[second]).to_numpy(float).round(DECIMALS)
-    found = difference(values, s, metric, first, second)
-    no_interval = found.pop("no_interval")
+    values = images.values.reindex(columns=[first, second])
+    averages = by_image(values.dropna())
+    differences = (averages[first] - averages[second]).to_numpy(float).round(DECIMALS)
+    estimated = difference(images, first, second)
+    no_interval = estimated.pop("no_interval")
     row: dict[str, Any] = {
-        **{"first": first, "second": second, **found},
+        **{"first": first, "second": second, **estimated},
         **{"effect": nan, "statistic": nan, "p": nan, "p_holm": nan, "significant": False, "p_method": ""},
     }
-    missing = [name for name in (first, second) if name not in held]
-    empty = [name for name in (first, second) if values.reindex(columns=[name])[name].isna().all()]
+    missing = [name for name in (first, second) if name not in images.methods]
+    empty = [name for name in (first, second) if values[name].isna().all()]
     changed = int(np.count_nonzero(differences))
     if missing:
         why = f"no run of these data holds {' or '.join(missing)}"

@@ -15,7 +15,7 @@ from their mean rank have no correlation, and so E W = 1 / m. What is beyond cha
 
 which without ties is the mean of Spearman's correlation over all pairs of settings (Kendall and Gibbons 1990, section
 6.4). p is the share of random rankings with the same ties whose W is at least as high. Below ten images nothing is
-given. Every function takes `min_s`, which leaves out samples with a lower s.
+given.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,6 @@ from numpy.typing import ArrayLike, NDArray
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.runs import Run
-from segfaith.results.records.select import grouped
 from segfaith.results.statistics.curves import CURVE_KINDS, absolute, explained, first_setting, no_curves
 
 OVER = {"occlusion": "occlusion operators", "k": "values of k"}
@@ -56,15 +55,27 @@ ALL = "1"
 """The k at which every pixel of a region goes, so that all methods are tied: it ranks nothing, and lowers W."""
 ROUND = 6
 """Means that are equal to this many places share a rank."""
+Over = Literal["occlusion", "k"]
 
 
 @dataclass(frozen=True, eq=False)
-class _Complete:
-    """Values of the images that have all settings and methods: rows (run, sample_id), columns (setting, method).
+class Complete:
+    """The values that methods are ranked by: of the images that have one under all settings for all methods.
 
-    `left_out`: which methods and settings are not among them, and which runs, with the reasons.
+    Attributes:
+        data: the label of the data set.
+        metric: by which methods are ranked.
+        over: what the settings differ in.
+        values: rows (run, sample_id), columns (setting, method).
+        settings: in order.
+        methods: those that enter.
+        why: why there are no values; empty where there are.
+        left_out: which methods, settings and runs do not enter, with the reasons.
     """
 
+    data: str
+    metric: str
+    over: Over
     values: pd.DataFrame
     settings: list[str]
     methods: list[str]
@@ -73,89 +84,120 @@ class _Complete:
 
     @property
     def images(self) -> int:
+        """How many images enter; one that several runs drew counts once."""
         return len(self.values.index.unique("sample_id")) if len(self.values) else 0
 
+    @property
+    def means(self) -> pd.Series:
+        """The mean of run-level means by (setting, method)."""
+        return self.values.groupby(level="run").mean().mean()
 
-def by_setting(
-    data: Sequence[Run],
-    metric: str = "tdd",
-    over: Literal["occlusion", "k"] = "occlusion",
-    *,
-    methods: Sequence[str] | None = None,
-    min_s: float | None = None,
-) -> pd.DataFrame:
-    """Every method's mean and rank under each setting, over the same images.
+
+def complete(
+    runs: Sequence[Run], metric: str = "tdd", over: Over = "occlusion", *, methods: Sequence[str] | None = None
+) -> Complete:
+    """The values by setting and method of the images that have them all.
 
     Over operators, k is each run's first; over k, the operator is. Settings are those that all runs with curves share,
     but for k = 1, where all maps delete the same. An image enters if it has a value under all of them for all methods,
     so that methods are ranked on the same images: a run that lacks a method, as the paper's ablations lack GPA, does
-    not enter, and `attrs["why"]` names it. A method that has values on less than half of the images of the best covered
-    one is left out, so that it does not empty the table.
+    not enter. A method that has values on less than half of the images of the best covered one is left out, so that it
+    does not empty the table.
 
     Args:
+        runs: of one data set.
         metric: `tdd`, `odd_abs` or `insertion_gain`.
         methods: only these are ranked; all by default.
-
-    Returns:
-        Columns data, setting, method, mean (of run-level means), rank (1 is best by the metric's direction; methods
-        whose means are equal to 1e-6 share the mean of their ranks), n (pairs of run and image). `attrs["why"]` says
-        what is left out, and why a data set has no rows, as where no run has curves.
 
     Raises:
         SettingsError: an unknown metric or `over`.
     """
-    rows, reasons = [], []
-    for label, group in grouped(data).items():
-        found = _complete(group, metric, over, methods, min_s)
-        if not len(found.values):
-            reasons.append(f"{label}: {found.why}")
-            continue
-        if found.left_out:
-            reasons.append(f"{label}: left out: {found.left_out}")
-        means = found.values.groupby(level="run").mean().mean()
-        for setting in found.settings:
-            ranks = _ranks(means[setting].reindex(found.methods), metric)
-            for method in found.methods:
-                rows.append([label, setting, method, means[setting][method], ranks[method], len(found.values)])
-    return _table(rows, SETTING_COLUMNS, reasons)
+    if metric not in CURVE_KINDS or over not in OVER:
+        raise SettingsError(
+            f"expected one of {', '.join(CURVE_KINDS)} over one of {', '.join(OVER)}, got {metric!r} over {over!r}; "
+            "other metrics are not measured under several settings"
+        )
+    frames = [_chosen(run, metric, over).assign(run=number) for number, run in enumerate(runs)]
+    frames = [rows for rows in frames if len(rows)]
+    label = runs[0].data
+    if not frames:
+        return Complete(label, metric, over, pd.DataFrame(), [], [], no_curves(runs))
+    everything = pd.concat(frames, ignore_index=True)
+    if metric == "odd_abs":
+        everything["value"] = absolute(everything)
+    known = _order(everything, over)
+    shared = [name for name in known if all(name in set(rows["setting"]) for rows in frames)]
+    settings = [name for name in shared if over != "k" or name != ALL]
+    names = [name for name in everything["method"].unique() if methods is None or name in methods]
+    chosen = everything[everything["setting"].isin(settings) & everything["method"].isin(names)]
+    wide = chosen.pivot_table(
+        index=["run", "sample_id"], columns=["setting", "method"], values="value", sort=False, dropna=True
+    )
+    covered = {name: _coverage(wide, settings, name) for name in names}
+    most = max(covered.values(), default=0)
+    enough = [name for name in names if covered[name] and covered[name] * 2 >= most]
+    left_out = [f"{name} (all settings on {covered[name]} of {most} images)" for name in names if name not in enough]
+    left_out += [f"{name} (not in all runs)" for name in known if name not in shared]
+    everywhere = wide.reindex(columns=pd.MultiIndex.from_product([settings, enough], names=["setting", "method"]))
+    values = everywhere.dropna()
+    left_out += _absent_runs(runs, everywhere, set(values.index.unique("run")) if len(values) else set(), enough)
+    values = values if enough else values.iloc[:0]
+    why = "" if len(values) else "no image has a value under all settings for all methods"
+    return Complete(label, metric, over, values, settings, enough, why, ", ".join(left_out))
 
 
-def concordance(
-    data: Sequence[Run],
-    metric: str = "tdd",
-    over: Literal["occlusion", "k"] = "occlusion",
-    *,
-    methods: Sequence[str] | None = None,
-    min_s: float | None = None,
-) -> pd.DataFrame:
-    """Kendall's W of the rankings of `by_setting`, a row per data set.
+def by_setting(values: Complete) -> pd.DataFrame:
+    """Every method's mean and rank under each setting, over the same images.
+
+    Args:
+        values: of `complete`.
+
+    Returns:
+        Columns data, setting, method, mean (of run-level means), rank (1 is best by the metric's direction; methods
+        whose means are equal to 1e-6 share the mean of their ranks), n (pairs of run and image). `attrs["why"]` says
+        what is left out, and why there are no rows, as where no run has curves.
+    """
+    if not len(values.values):
+        return explained(pd.DataFrame(columns=SETTING_COLUMNS), [f"{values.data}: {values.why}"])
+    rows, means = [], values.means
+    for setting in values.settings:
+        ranks = _ranks(means[setting].reindex(values.methods), values.metric)
+        for method in values.methods:
+            rows.append([values.data, setting, method, means[setting][method], ranks[method], len(values.values)])
+    reasons = [f"{values.data}: left out: {values.left_out}"] if values.left_out else []
+    return explained(pd.DataFrame(rows, columns=SETTING_COLUMNS), reasons)
+
+
+def concordance(values: Complete) -> pd.DataFrame:
+    """Kendall's W of the rankings of `by_setting`, one row.
+
+    Args:
+        values: of `complete`.
 
     Returns:
         Columns data, over, metric, w, beyond_chance (see the module), p (see `permutation_p`), methods and settings and
         images (their numbers), why (empty, or "not testable:" and the reason; the three figures are then NaN), left_out
         (methods, settings and runs that did not enter, and why).
     """
-    rows = []
-    for label, group in grouped(data).items():
-        found = _complete(group, metric, over, methods, min_s)
-        w, beyond, p, why = nan, nan, nan, found.why
-        if not why and len(found.settings) < LEAST_SETTINGS:
-            which = ", ".join(found.settings)
-            why = f"the runs measured 1 of the {OVER[over]} ({which}), at least {LEAST_SETTINGS} needed"
-        if not why and len(found.methods) < LEAST_METHODS:
-            why = f"{len(found.methods)} methods, at least {LEAST_METHODS} needed"
-        if not why and found.images < LEAST_IMAGES:
-            why = f"{found.images} images, at least {LEAST_IMAGES} needed"
-        if not why:
-            means = found.values.groupby(level="run").mean().mean()
-            ranks = [_ranks(means[setting].reindex(found.methods), metric).to_list() for setting in found.settings]
-            w = kendall_w(ranks)
-            beyond = beyond_chance(w, len(ranks))
-            p = permutation_p(ranks)
-            why = "all methods are tied under every setting" if np.isnan(w) else ""
-        counts = [len(found.methods), len(found.settings), found.images]
-        rows.append([label, over, metric, w, beyond, p, *counts, f"not testable: {why}" if why else "", found.left_out])
-    return pd.DataFrame(rows, columns=CONCORDANCE_COLUMNS)
+    w, beyond, p, why = nan, nan, nan, values.why
+    if not why and len(values.settings) < LEAST_SETTINGS:
+        which = ", ".join(values.settings)
+        why = f"the runs measured 1 of the {OVER[values.over]} ({which}), at least {LEAST_SETTINGS} needed"
+    if not why and len(values.methods) < LEAST_METHODS:
+        why = f"{len(values.methods)} methods, at least {LEAST_METHODS} needed"
+    if not why and values.images < LEAST_IMAGES:
+        why = f"{values.images} images, at least {LEAST_IMAGES} needed"
+    if not why:
+        means = values.means
+        ranks = [_ranks(means[setting].reindex(values.methods), values.metric).to_list() for setting in values.settings]
+        w = kendall_w(ranks)
+        beyond = beyond_chance(w, len(ranks))
+        p = permutation_p(ranks)
+        why = "all methods are tied under every setting" if np.isnan(w) else ""
+    counts = [len(values.methods), len(values.settings), values.images]
+    why = f"not testable: {why}" if why else ""
+    row = [values.data, values.over, values.metric, w, beyond, p, *counts, why, values.left_out]
+    return pd.DataFrame([row], columns=CONCORDANCE_COLUMNS)
 
 
 def kendall_w(ranks: ArrayLike) -> float:
@@ -212,65 +254,32 @@ def permutation_p(ranks: ArrayLike, seed: int = 0) -> float:
     return float((((drawn**2).sum(1) >= least).sum() + 1) / (DRAWS + 1))
 
 
-def _complete(
-    group: Sequence[Run], metric: str, over: str, methods: Sequence[str] | None, min_s: float | None
-) -> _Complete:
-    """Values by setting and method of the images that have them all."""
-    if metric not in CURVE_KINDS or over not in OVER:
-        raise SettingsError(
-            f"expected one of {', '.join(CURVE_KINDS)} over one of {', '.join(OVER)}, got {metric!r} over {over!r}; "
-            "other metrics are not measured under several settings"
-        )
-    frames = []
-    for number, one in enumerate(group):
-        rows = one.curves[one.curves["kind"] == CURVE_KINDS[metric]]
-        operator, k = first_setting(one)
-        chosen = np.isclose(rows["k"].astype(float), k) if over == "occlusion" else rows["occlusion"] == operator
-        rows = rows[chosen] if min_s is None else rows[chosen & (rows["s"] >= min_s)]
-        if len(rows):
-            frames.append(rows.assign(run=number, setting=[_word(value) for value in rows[over]]))
-    if not frames:
-        return _Complete(pd.DataFrame(), [], [], no_curves(group, min_s))
-    everything = pd.concat(frames, ignore_index=True)
-    if metric == "odd_abs":
-        everything["value"] = absolute(everything)
-    shared = [name for name in _order(everything, over) if all(name in set(one["setting"]) for one in frames)]
-    settings = [name for name in shared if over != "k" or name != ALL]
-    names = [name for name in everything["method"].unique() if methods is None or name in methods]
-    entered = everything[everything["setting"].isin(settings) & everything["method"].isin(names)]
-    wide = entered.pivot_table(
-        index=["run", "sample_id"], columns=["setting", "method"], values="value", sort=False, dropna=True
-    )
-    covered = {name: _coverage(wide, settings, name) for name in names}
-    most = max(covered.values(), default=0)
-    enough = [name for name in names if covered[name] and covered[name] * 2 >= most]
-    left_out = [f"{name} (all settings on {covered[name]} of {most} images)" for name in names if name not in enough]
-    left_out += [f"{name} (not in all runs)" for name in _order(everything, over) if name not in shared]
-    wide = wide.reindex(columns=pd.MultiIndex.from_product([settings, enough], names=["setting", "method"]))
-    everywhere, wide = wide, wide.dropna()
-    left_out += _absent_runs(group, everywhere, set(wide.index.unique("run")) if len(wide) else set(), enough)
-    why = "" if len(wide) and enough else "no image has a value under all settings for all methods"
-    return _Complete(wide if enough else wide.iloc[:0], settings, enough, why, ", ".join(left_out))
+def _chosen(run: Run, metric: str, over: Over) -> pd.DataFrame:
+    """The run's points of the metric's curves at its first k, or at its first operator, with their settings."""
+    rows = run.curves[run.curves["kind"] == CURVE_KINDS[metric]]
+    operator, k = first_setting(run)
+    rows = rows[np.isclose(rows["k"].astype(float), k) if over == "occlusion" else rows["occlusion"] == operator]
+    return rows.assign(setting=[_word(value) for value in rows[over]])
 
 
-def _absent_runs(group: Sequence[Run], wide: pd.DataFrame, entered: set[int], methods: Sequence[str]) -> list[str]:
+def _absent_runs(runs: Sequence[Run], wide: pd.DataFrame, entered: set[int], methods: Sequence[str]) -> list[str]:
     """How many runs have no image that entered, with what each of them lacks; nothing where all entered."""
     whys: dict[str, list[str]] = {}
-    for number, one in enumerate(group):
+    for number, run in enumerate(runs):
         if number in entered:
             continue
         rows = wide[wide.index.get_level_values("run") == number]
         lacking = [name for name in methods if rows.xs(name, axis=1, level="method").isna().to_numpy().all()]
         why = "no image has all" if not lacking else f"without {', '.join(lacking)}"
-        whys.setdefault(why if len(rows) else "without values under these settings", []).append(one.label)
-    said = "; ".join(f"{', '.join(labels)} {why}" for why, labels in whys.items())
-    return [f"{len(group) - sum(map(len, whys.values()))} of {len(group)} runs entered: {said}"] if whys else []
+        whys.setdefault(why if len(rows) else "without values under these settings", []).append(run.label)
+    told = "; ".join(f"{', '.join(labels)} {why}" for why, labels in whys.items())
+    return [f"{len(runs) - sum(map(len, whys.values()))} of {len(runs)} runs entered: {told}"] if whys else []
 
 
 def _coverage(wide: pd.DataFrame, settings: Sequence[str], method: str) -> int:
     """On how many images a method has a value under all settings."""
     own = [(setting, method) for setting in settings]
-    return int(wide[own].notna().all(axis=1).sum()) if own and all(one in wide.columns for one in own) else 0
+    return int(wide[own].notna().all(axis=1).sum()) if own and all(name in wide.columns for name in own) else 0
 
 
 def _order(rows: pd.DataFrame, over: str) -> list[str]:
@@ -285,7 +294,3 @@ def _word(value: object) -> str:
 
 def _ranks(means: pd.Series, metric: str) -> pd.Series:
     return means.round(ROUND).rank(ascending=METRICS[metric].better == "lower", method="average")
-
-
-def _table(rows: Sequence[Sequence[object]], columns: Sequence[str], reasons: Sequence[str]) -> pd.DataFrame:
-    return explained(pd.DataFrame(rows, columns=list(columns)), reasons)

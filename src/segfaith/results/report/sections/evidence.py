@@ -5,19 +5,18 @@ from typing import Any
 
 from segfaith.results.records.identity import slug
 from segfaith.results.records.runs import Run
+from segfaith.results.report import trust_page as trust
 from segfaith.results.report.blocks import Cell, Column, Points, Prose, Table, words
-from segfaith.results.statistics import evidence as trust
 from segfaith.results.statistics import summary as tables
 
 
 def evidence(label: str, group: Sequence[Run]) -> list[Any]:
     """The trust page: do the metrics rank methods as the planted evidence does?"""
-    runs = [one.run for one in group]
-    if not tables.has_evidence(runs):
+    if not tables.has_evidence(group):
         return [
             Prose(words("No evidence was planted, so that the metrics themselves are not put to the test."), "missing")
         ]
-    return markdown_parts(trust.trust_page(runs), f"trust-{slug(label)}", "evidence")
+    return markdown_parts(trust.trust_page(group), f"trust-{slug(label)}", "evidence")
 
 
 def markdown_parts(text: str, name: str, define: str) -> list[Any]:

@@ -39,7 +39,7 @@ def limits(
         _stability(kept),
         _circular(kept),
     ]
-    if not tables.has_evidence([one.run for one in group]):
+    if not tables.has_evidence(group):
         said.append(
             words(
                 "No {} was planted here, so the metrics themselves are not checked: they say how the model answers to "
@@ -149,8 +149,8 @@ def _circular(group: Sequence[Run]) -> Markup:
     names = {base(name) for one in group for name in one.records["method"]}
     if not names & {"ria", "dea"} or not all(first_setting(one) for one in group):
         return Markup("")
-    own = own_methods(group)
-    found = rankings.by_setting(group, "tdd", "occlusion", methods=own)
+    values = rankings.complete(group, "tdd", "occlusion", methods=own_methods(group))
+    found = rankings.by_setting(values)
     settings = list(dict.fromkeys(found["setting"]))
     start = "RIA and DEA are built by occluding the image, and scored so."
     if len(settings) < 2:
@@ -160,7 +160,7 @@ def _circular(group: Sequence[Run]) -> Markup:
     for setting in settings:
         part = found[found["setting"] == setting].sort_values("rank")
         best.setdefault(str(part.iloc[0]["method"]), []).append(setting)
-    (agreed,) = rankings.concordance(group, "tdd", "occlusion", methods=own).to_dict("records")
+    (agreed,) = rankings.concordance(values).to_dict("records")
     leaders = listed([words("{} under {}", name, listed(where)) for name, where in best.items()])
     methods = count(found["method"].nunique(), "method")
     return words(

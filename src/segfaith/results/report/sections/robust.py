@@ -35,10 +35,11 @@ from segfaith.results.report.blocks import (
     words,
 )
 from segfaith.results.report.page_charts import Line, key, lines
-from segfaith.results.statistics import distributions as strata
-from segfaith.results.statistics import rankings
-from segfaith.results.statistics import summary as tables
-from segfaith.results.statistics.curves import CURVE_KINDS, areas, curve_means
+from segfaith.results.statistics import leakage as leakage_tables
+from segfaith.results.statistics import maps, rankings
+from segfaith.results.statistics import randomisation as randomisation_check
+from segfaith.results.statistics.analysis import OVERS, DataAnalysis, analyse
+from segfaith.results.statistics.curves import CURVE_KINDS
 from segfaith.results.statistics.intervals import LEAST_IMAGES
 
 KINDS = {
@@ -54,14 +55,15 @@ METHOD = Column("Method", "method", numeric=False)
 def curves(label: str, group: Sequence[Run]) -> list[Any]:
     """Curves over k, a panel per kind, and their areas."""
     shown = [without_variants(one) for one in group]
-    means = curve_means(shown)
+    part = analyse(shown).parts[0]
+    means = part.curve_means
     if means.empty or means["k"].nunique() < 2:
         why = means.attrs.get("why") or "a single k was measured; name several in [evaluation] k"
         return [_missing(label, why)]
     panels = []
     for kind in dict.fromkeys(means["kind"]):
-        part = means[means["kind"] == kind].sort_values("k")
-        series = [_line(part[part["method"] == name], name, "k") for name in method_order(part["method"])]
+        own = means[means["kind"] == kind].sort_values("k")
+        series = [_line(own[own["method"] == name], name, "k") for name in method_order(own["method"])]
         panels.append(lines(series, f"{KINDS[kind][0]}: {METRICS[KINDS[kind][1]].label}", "k"))
     caption = words(
         "{} by {}: drops are pooled over images, insertion gains are means. Bands, for methods that explain, are {}s "
@@ -73,7 +75,7 @@ def curves(label: str, group: Sequence[Run]) -> list[Any]:
         LEAST_IMAGES,
     )
     parts: list[Any] = [Charts(tuple(panels), caption, key(method_order(means["method"]), line=True))]
-    found = areas(shown)
+    found = part.areas
     if found.empty:
         return [*parts, _missing(label, found.attrs.get("why", ""))]
     by = rows_by(found, "method", "kind")
@@ -95,7 +97,7 @@ def orders(label: str, group: Sequence[Run]) -> list[Any]:
     parts: list[Any] = []
     for metric in CURVE_KINDS:
         inner: list[Any] = []
-        for over in ("occlusion", "k"):
+        for over in OVERS:
             inner += _order(label, group, metric, over)
         parts.append(Fold(words("<strong>{}</strong>", METRICS[metric].label), tuple(inner), metric == "tdd"))
     return parts
@@ -103,8 +105,8 @@ def orders(label: str, group: Sequence[Run]) -> list[Any]:
 
 def _order(label: str, group: Sequence[Run], metric: str, over: Literal["occlusion", "k"]) -> list[Any]:
     """The methods ranked by one metric over operators, or over k; what is left out, and why."""
-    own = own_methods(group)
-    (agreed,) = rankings.concordance(group, metric, over, methods=own).to_dict("records")
+    values = rankings.complete(group, metric, over, methods=own_methods(group))
+    (agreed,) = rankings.concordance(values).to_dict("records")
     what = "k" if over == "k" else "occlusion operator"
     if isnan(agreed["w"]):
         return [Prose(words("By {}: {}.", what, agreed["why"]))]
@@ -117,7 +119,7 @@ def _order(label: str, group: Sequence[Run], metric: str, over: Literal["occlusi
         count(agreed["images"], "image"),
         f" Left out: {agreed['left_out']}." if agreed["left_out"] else "",
     )
-    return [Prose(said), _settings(label, rankings.by_setting(group, metric, over, methods=own), metric, over)]
+    return [Prose(said), _settings(label, rankings.by_setting(values), metric, over)]
 
 
 def concordance_words(agreed: Mapping[Any, Any]) -> Markup:
@@ -150,11 +152,11 @@ def _settings(label: str, found: pd.DataFrame, metric: str, over: str) -> Table:
 
 def leakage(label: str, group: Sequence[Run]) -> list[Any]:
     """OT abs beside its area-fair form and the drops by distance."""
-    found = strata.leakage([one.run for one in group])
+    found = analyse(group).parts[0].leakage
     if found.empty:
         return [_missing(label, found.attrs.get("why", ""))]
-    bands = {f"{name}_abs": Column(f"|{METRICS[name].label}|", name, "ascending") for name in strata.BANDS}
-    columns = {name: bands.get(name) or metric_column(name) for name in strata.LEAKAGE}
+    bands = {f"{name}_abs": Column(f"|{METRICS[name].label}|", name, "ascending") for name in leakage_tables.BANDS}
+    columns = {name: bands.get(name) or metric_column(name) for name in leakage_tables.LEAKAGE}
     table = _wide(label, found, columns, "leakage", "leakage by area and distance")
     said = words("Bands of {} are those of the mean over its draws, and so smaller.", ref("control", "random_cells"))
     return [table, Prose(said, "remark")] if "random_cells" in set(found["method"]) else [table]
@@ -162,8 +164,7 @@ def leakage(label: str, group: Sequence[Run]) -> list[Any]:
 
 def denominators(label: str, group: Sequence[Run]) -> list[Any]:
     """Absolute drops, then TDD and OT abs by s, by the target's area and by class."""
-    runs = [one.run for one in group]
-    found = strata.absolute_drops(runs)
+    found = analyse(group).parts[0].drops
     if found.empty:
         return [_missing(label, found.attrs.get("why", ""))]
     names = {"target_drop": "in target", "off_drop": "outside"}
@@ -185,15 +186,15 @@ def denominators(label: str, group: Sequence[Run]) -> list[Any]:
     parts: list[Any] = [
         Table(f"drops-{slug(label)}", words("{}: absolute drops of s", label), columns, tuple(rows)),
     ]
-    runs = [without_variants(one).run for one in group]
+    kept = analyse([without_variants(one) for one in group]).parts[0]
     for part, what in (("s", "score s"), ("target_area", "share of the image"), ("class_index", "class")):
-        inner = [_strata(label, runs, metric, part) for metric in ("tdd", "odd_abs")]
+        inner = [_strata(label, kept, metric, part) for metric in ("tdd", "odd_abs")]
         parts.append(Fold(words("TDD and OT abs by {}", what), tuple(inner)))
     return parts
 
 
-def _strata(label: str, runs: Sequence[tables.Pair], metric: str, by: Any) -> Any:
-    found = strata.strata(runs, metric, by)
+def _strata(label: str, kept: DataAnalysis, metric: str, by: Any) -> Any:
+    found = kept.strata(metric, by)
     if found.empty:
         return _missing(label, found.attrs.get("why", ""))
     methods = method_order(found["method"])
@@ -218,16 +219,16 @@ def _strata(label: str, runs: Sequence[tables.Pair], metric: str, by: Any) -> An
 
 def properties(label: str, group: Sequence[Run]) -> list[Any]:
     """What maps look like: energy inside, pointing game, sparseness."""
-    found = strata.map_properties([one.run for one in group])
+    found = analyse(group).parts[0].map_properties
     if found.empty:
         return [_missing(label, found.attrs.get("why", ""))]
-    columns = {name: metric_column(name) for name in strata.PROPERTIES}
+    columns = {name: metric_column(name) for name in maps.PROPERTIES}
     return [_wide(label, found, columns, "properties", "what the maps look like")]
 
 
 def randomisation(label: str, group: Sequence[Run]) -> list[Any]:
     """Similarity to the trained model's maps as its weights are drawn anew part after part, a panel a model."""
-    found = strata.randomisation([without_variants(one) for one in group])
+    found = randomisation_check.randomisation([without_variants(one) for one in group])
     if found.empty:
         return [_missing(label, found.attrs.get("why", ""))]
     caption = words(
@@ -267,7 +268,7 @@ def randomisation(label: str, group: Sequence[Run]) -> list[Any]:
         Column("Failed", "status", "descending"),
     )
     table = Table(f"randomisation-{slug(label)}", words("{}: randomised models", label), columns, tuple(rows))
-    warned = [Prose(words("{}", one)) for one in strata.unfinished_checks(group)]
+    warned = [Prose(words("{}", one)) for one in randomisation_check.unfinished_checks(group)]
     return [
         *warned,
         Charts(tuple(panels), caption, key(methods, line=True)),

@@ -35,14 +35,15 @@ from segfaith.results.report.blocks import (
 )
 from segfaith.results.report.page_charts import Strip, strips
 from segfaith.results.statistics import claims
-from segfaith.results.statistics import distributions as strata
 from segfaith.results.statistics import summary as tables
+from segfaith.results.statistics.analysis import analyse
+from segfaith.results.statistics.paired import paired
 from segfaith.results.statistics.paper import PAPER_METRICS
 
 
 def scores(label: str, group: Sequence[Run]) -> list[Any]:
     """Run-level dots, the table of means with the paper's numbers, and folded: medians, runs, wins."""
-    runs = [one.run for one in group]
+    runs = group
     summary = tables.with_paper(tables.summarise(runs))
     values = tables.run_values(runs)
     shown = [name for name in (*tables.TABLE_METRICS, *tables.PLANTED_METRICS) if name in set(summary["metric"])]
@@ -68,7 +69,7 @@ def scores(label: str, group: Sequence[Run]) -> list[Any]:
 
 def claims_check(label: str, group: Sequence[Run]) -> list[Any]:
     """The paper's claims with verdict, counts and numbers."""
-    found = claims.check_claims([one.run for one in group])
+    found = analyse(group).parts[0].claims
     rows = [
         (
             name_cell(row["claim"][0].upper() + row["claim"][1:]),
@@ -188,9 +189,9 @@ def _best(summary: pd.DataFrame, statistic: str) -> dict[str, str]:
     return found
 
 
-def _robust(label: str, runs: Sequence[tables.Pair]) -> Table:
+def _robust(label: str, runs: Sequence[Run]) -> Table:
     """All samples count alike here; the counts of small s belong to each value."""
-    found = strata.robust(runs)
+    found = analyse(runs).parts[0].robust
     rows = [
         (
             name_cell(row["method"]),
@@ -239,10 +240,11 @@ def _runs(label: str, values: pd.DataFrame, shown: Sequence[str]) -> Table:
 
 def _wins(label: str, group: Sequence[Run]) -> Any:
     """Pairs of methods by metric, "5/6", or in the only run "better"; controls and variants left out."""
-    runs = [without_variants(one).run for one in group]
+    runs = [without_variants(one) for one in group]
+    values = tables.run_values(runs)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for metric in tables.TABLE_METRICS:
-        for row in tables.wins(runs, metric).to_dict("records"):
+        for row in tables.wins(values, paired(runs, metric)).to_dict("records"):
             if not (is_control(row["first"]) or is_control(row["second"])):
                 found.setdefault((row["first"], row["second"]), {})[metric] = row
     if not found:
@@ -266,7 +268,7 @@ def _won(row: dict[str, Any] | None) -> Cell:
 def provenance(data: Sequence[Run]) -> list[Any]:
     """One row per run: what made it."""
     rows = []
-    for label, one in zip(tables.run_labels([each.run for each in data]), data, strict=True):
+    for label, one in zip(tables.run_labels(data), data, strict=True):
         about, model = one.description, one.description["model"]
         measured = one.records[one.records["status"] == "ok"]["sample_id"].nunique()
         texts = [

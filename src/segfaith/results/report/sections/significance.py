@@ -51,7 +51,6 @@ def compare(group: Sequence[Run], *, methods: Sequence[str] | None = None, singl
     `single_run`: tests also where there is one run alone, see `significance.compare`. Of `methods` those that these
     runs hold are compared.
     """
-    runs = [one.run for one in group]
     if methods is not None:
         held = {name for one in group for name in one.records["method"]}
         methods = [name for name in methods if name in held]
@@ -59,9 +58,10 @@ def compare(group: Sequence[Run], *, methods: Sequence[str] | None = None, singl
             return {}
     found: dict[str, Tested] = {}
     for metric in COMPARED:
-        pairs = significance.compare(runs, metric, methods=methods, single_run=single_run)
+        images = significance.paired(group, metric)
+        pairs = significance.compare(images, methods, single_run=single_run)
         if not pairs.empty:
-            (ranked,) = friedman.friedman(runs, metric, methods=methods, single_run=single_run)
+            ranked = friedman.friedman(images, methods, single_run=single_run)
             found[metric] = Tested(pairs, ranked)
     return found
 

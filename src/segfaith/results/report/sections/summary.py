@@ -15,7 +15,8 @@ from segfaith.results.report.sections.significance import Tested, winner
 from segfaith.results.statistics import claims
 from segfaith.results.statistics import evidence as trust
 from segfaith.results.statistics import summary as tables
-from segfaith.results.statistics.paired import CHANCE
+from segfaith.results.statistics.analysis import analyse
+from segfaith.results.statistics.paired import CHANCE, paired
 
 PLAIN = {
     "tdd": "What is marked in the target matters to the model",
@@ -70,18 +71,17 @@ def _settings(group: Sequence[Run]) -> Markup:
 
 def came_out(group: Sequence[Run], results: Mapping[str, Tested]) -> list[Markup]:
     """The best method by each metric, how methods stand against chance, the claims, the planted evidence."""
-    runs = [one.run for one in group]
-    shown = [without_variants(one).run for one in group]
+    shown = [without_variants(one) for one in group]
     summary = tables.summarise(shown)
     own = summary[~summary["method"].map(is_control).astype(bool)].dropna(subset="mean")
     values = tables.run_values(shown)
     values = values[values["method"].isin(own["method"])]
     said = [_best(shown, values[values["metric"] == one], one, results.get(one)) for one in PLAIN]
-    said += [_chance(own, shown, results.get("tdd")), _claims(runs), _evidence(runs)]
+    said += [_chance(own, shown, results.get("tdd")), _claims(group), _evidence(group)]
     return [one for one in said if one]
 
 
-def _best(runs: Sequence[tables.Pair], values: pd.DataFrame, metric: str, result: Tested | None) -> Markup:
+def _best(runs: Sequence[Run], values: pd.DataFrame, metric: str, result: Tested | None) -> Markup:
     """The best two by the means over those runs that have a value of all methods, for others would compare runs."""
     lower = METRICS[metric].better == "lower"
     every = values.pivot(index="run", columns="method", values="value").dropna(axis=1, how="all").dropna(how="all")
@@ -106,7 +106,7 @@ def _best(runs: Sequence[tables.Pair], values: pd.DataFrame, metric: str, result
         sentence += words(" (a {})", ref("claim", "draw"))
     if len(shared) < len(every):
         sentence += words(" (over the {} of {} that have all methods)", len(shared), count(len(every), "run"))
-    won = tables.wins(runs, metric)
+    won = tables.wins(tables.run_values(runs), paired(runs, metric))
     pair = won[won["first"].isin(names) & won["second"].isin(names)]
     if len(pair) and pair.iloc[0]["runs"]:
         row = pair.iloc[0]
@@ -140,7 +140,7 @@ def short(why: str) -> str:
     return why.split(";")[0].split(",")[0]
 
 
-def _chance(own: pd.DataFrame, runs: Sequence[tables.Pair], result: Tested | None = None) -> Markup:
+def _chance(own: pd.DataFrame, runs: Sequence[Run], result: Tested | None = None) -> Markup:
     """Which methods have a mean above that of random cells, which of them not in every run, and what the test says."""
     gains = own[own["metric"] == "tdd_gain"].set_index("method")["mean"]
     if gains.empty:
@@ -181,8 +181,8 @@ def _against_chance(pairs: pd.DataFrame) -> Markup:
     return words("By the {} over images: {}.", ref("p", "test"), join(said, "; "))
 
 
-def _claims(runs: Sequence[tables.Pair]) -> Markup:
-    found = claims.check_claims(runs)
+def _claims(runs: Sequence[Run]) -> Markup:
+    found = analyse(runs).parts[0].claims
     if not found["holds"].isin(("holds", "fails")).any():
         return Markup("")
     return words(
@@ -192,7 +192,7 @@ def _claims(runs: Sequence[tables.Pair]) -> Markup:
     )
 
 
-def _evidence(runs: Sequence[tables.Pair]) -> Markup:
+def _evidence(runs: Sequence[Run]) -> Markup:
     """Which metrics agree with planted evidence."""
     if not tables.has_evidence(runs):
         return Markup("")

@@ -1,7 +1,7 @@
-"""The page on how far to trust the metrics, from hand-made records whose rankings are known."""
+"""Agreement of metrics with planted evidence, from hand-made records whose rankings are known."""
 
+from dataclasses import replace
 from math import nan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,64 +9,84 @@ import pandas as pd
 import pytest
 from scipy.stats import kendalltau
 
-from segfaith.evaluation.metrics import METRICS
-from segfaith.results.statistics import evidence as trust
-from segfaith.results.statistics.evidence import JUDGED, Agreement, agreement, trust_page, usable, write_trust
+from planted_runs import FALLING, FOUR, RISING, planted_run, rows_of
+from segfaith.results.report.trust_page import trust_page
+from segfaith.results.statistics import evidence
+from segfaith.results.statistics.evidence import (
+    AGREEMENT_COLUMNS,
+    JUDGED,
+    Agreement,
+    agreement,
+    agreements,
+    kinds_of,
+    leakage,
+    scores,
+    usable,
+)
 from segfaith.results.statistics.intervals import LEAST_IMAGES
 from segfaith.results.statistics.summary import has_evidence
 
-Pair = tuple[dict[str, Any], pd.DataFrame]
-KINDS = "plain,marker,context,conjunction,redundancy"
-FOUR = ["gpa", "ega", "ria", "dea"]
-COLUMNS = [*JUDGED, "evidence_ap", "evidence_mass", "evidence_top"]
-
-
-def run(rows: list[dict[str, Any]], proven: str | None = KINDS) -> Pair:
-    model = {"name": "scenes", "weights": "w"} | ({} if proven is None else {"proven_kinds": proven})
-    return {"model": model, "data": {"name": "scenes", "split": "val"}}, pd.DataFrame(rows)
-
-
-def rows_of(
-    aps: dict[str, float],
-    values: dict[str, float] | None = None,
-    *,
-    scenes: int = 8,
-    kind: str = "marker",
-    noise: float = 0.0,
-    first: int = 0,
-    **columns: Any,
-) -> list[dict[str, Any]]:
-    """Records of some scenes, on which every method has these scores, `values` in every judged metric, and noise."""
-    rng = np.random.default_rng(first)
-    rows = []
-    for scene in range(first, first + scenes):
-        for method, ap in aps.items():
-            value = (values or aps)[method]
-            judged = {name: value if METRICS[name].better == "higher" else 1 - value for name in JUDGED}
-            row = {"sample_id": f"val-{scene:04d}", "method": method, "class_index": 3, "majority_class": 3}
-            row |= {"kind": kind, "status": "ok", **dict.fromkeys(COLUMNS, ap), **judged, **columns}
-            rows.append(row | {name: row[name] + noise * rng.normal() for name in COLUMNS if name not in columns})
-    return rows
-
-
-RISING = dict(zip(FOUR, [0.1, 0.2, 0.3, 0.4], strict=True))
-FALLING = dict(zip(FOUR, [0.4, 0.3, 0.2, 0.1], strict=True))
-
 
 def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return usable([run(rows)])[0]
+    return usable([planted_run(rows)])[0]
 
 
-# Kendall's tau
-
-
-LEAST_IN_USE = trust.LEAST_SCENES
+LEAST_IN_USE = evidence.LEAST_SCENES
 
 
 @pytest.fixture(autouse=True)
 def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five scenes are enough here, so that tables can be made by hand."""
-    monkeypatch.setattr(trust, "LEAST_SCENES", 5)
+    monkeypatch.setattr(evidence, "LEAST_SCENES", 5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_metric_without_any_value_is_not_testable_and_the_page_stands() -> None:
+    rows = rows_of(RISING, stability=nan)
+    assert agreement(frame(rows), "marker", "stability").verdict == "not testable: 0 scenes, at least 5 needed"
+    page = trust_page([planted_run(rows)])
+    assert "- Stab. (stability): not testable: 0 scenes, at least 5 needed: marker\n" in page
+    assert "| Stab. |" not in page
+
+
+def test_kinds_without_a_proof_are_left_out_and_said() -> None:
+    rows = rows_of(RISING, scenes=6) + rows_of(RISING, scenes=6, first=50, kind="context")
+    kept, left_out = usable([planted_run(rows, "marker,plain")])
+    assert set(kept["kind"]) == {"marker"}
+    assert left_out == {"context": "unproven: the model was not shown to decide by this evidence"}
+    page = trust_page([planted_run(rows, "marker,plain")])
+    assert "- left out: context: unproven" in page
+    assert "| context |" not in page
+    assert "scenes that entered: marker 6\n" in page
+
+
+@pytest.mark.parametrize("proven", [None, ""])
+def test_a_model_without_any_proof_leaves_nothing(proven: str | None) -> None:
+    page = trust_page([planted_run(rows_of(RISING), proven)])
+    assert "- left out: marker: unproven" in page
+    assert page.endswith("- nothing is left from which to conclude\n")
+    assert "| tdd" not in page.lower()
+
+
+def test_wrongly_predicted_regions_are_left_out_and_counted_over_all_runs() -> None:
+    """Regions, not rows; of kinds that would have entered."""
+    right = rows_of(RISING, scenes=5)
+    wrong = rows_of(FALLING, scenes=3, first=50, majority_class=4)
+    unproven = rows_of(FALLING, scenes=9, first=90, kind="context", majority_class=4)
+    runs = [planted_run(right + wrong + unproven, "marker"), planted_run(right + wrong[:4], "marker")]
+    kept, left_out = usable(runs)
+    assert not set(kept["sample_id"]) & {row["sample_id"] for row in wrong + unproven}
+    assert left_out["predicted wrong"] == "4 region(s) that the model does not predict right"
+    assert "- left out: predicted wrong: 4 region(s)" in trust_page(runs)
+
+
+def test_a_scene_of_several_runs_is_one_scene() -> None:
+    """Copies of a run tell nothing new: the interval stays as wide as it was."""
+    one = planted_run(rows_of({name: 0.3 + 0.01 * i for i, name in enumerate(FOUR)}, scenes=6, noise=0.1))
+    single, copied = (agreement(usable(runs)[0], "marker", "tdd") for runs in ([one], [one] * 4))
+    assert single.low < single.tau
+    assert copied == single
+    assert "scenes that entered: marker 6\n" in trust_page([one] * 4)
 
 
 @pytest.mark.parametrize("metric", JUDGED)
@@ -104,7 +124,7 @@ def test_tau_and_interval_are_scipys_scene_by_scene(seed: int, monkeypatch: pyte
         for i in range(9)
         for j in range(5)
     ]
-    monkeypatch.setattr(trust, "RESAMPLES", 100)
+    monkeypatch.setattr(evidence, "RESAMPLES", 100)
     got = agreement(pd.DataFrame(rows), "plain", "odd_abs")
     assert got.tau == pytest.approx(kendalltau(ap.mean(0), -value.mean(0).round(6)).statistic)
     draws = np.random.default_rng(0).integers(0, 9, (100, 9))
@@ -173,9 +193,6 @@ def test_twenty_scenes_are_the_least_that_the_page_draws_conclusions_from() -> N
     assert LEAST_IN_USE == LEAST_IMAGES == 20
 
 
-# Undefined values
-
-
 def test_stability_on_some_scenes_is_judged_on_these() -> None:
     """On the others the evidence says the reverse, which must not enter."""
     rows = rows_of(RISING, RISING, scenes=6) + rows_of(FALLING, RISING, scenes=20, first=50, stability=nan)
@@ -205,64 +222,21 @@ def test_a_method_without_values_is_left_out_and_the_others_keep_their_scenes() 
     assert agreement(frame(rows), "marker", "tdd").methods == 6
 
 
-@pytest.mark.filterwarnings("error")
-def test_a_metric_without_any_value_is_not_testable_and_the_page_stands() -> None:
-    rows = rows_of(RISING, stability=nan)
-    assert agreement(frame(rows), "marker", "stability").verdict == "not testable: 0 scenes, at least 5 needed"
-    page = trust_page([run(rows)])
-    assert "- Stab. (stability): not testable: 0 scenes, at least 5 needed: marker\n" in page
-    assert "| Stab. |" not in page
-
-
-# Which rows enter
-
-
 def test_what_was_planted_is_seen_in_the_records() -> None:
     rows = rows_of(RISING)
-    assert has_evidence([run(rows)])
-    assert not has_evidence([run([{**row, "kind": None} for row in rows])])
-    old = (run(rows)[0], run(rows)[1].drop(columns=["kind"]))
+    assert has_evidence([planted_run(rows)])
+    assert not has_evidence([planted_run([{**row, "kind": None} for row in rows])])
+    old = replace(planted_run(rows), records=planted_run(rows).records.drop(columns=["kind"]))
     assert not has_evidence([old])
-    assert has_evidence([old, run(rows)])
-    assert len(usable([old, run(rows)])[0]) == len(rows)
-
-
-def test_kinds_without_a_proof_are_left_out_and_said() -> None:
-    rows = rows_of(RISING, scenes=6) + rows_of(RISING, scenes=6, first=50, kind="context")
-    kept, left_out = usable([run(rows, "marker,plain")])
-    assert set(kept["kind"]) == {"marker"}
-    assert left_out == {"context": "unproven: the model was not shown to decide by this evidence"}
-    page = trust_page([run(rows, "marker,plain")])
-    assert "- left out: context: unproven" in page
-    assert "| context |" not in page
-    assert "scenes that entered: marker 6\n" in page
-
-
-@pytest.mark.parametrize("proven", [None, ""])
-def test_a_model_without_any_proof_leaves_nothing(proven: str | None) -> None:
-    page = trust_page([run(rows_of(RISING), proven)])
-    assert "- left out: marker: unproven" in page
-    assert page.endswith("- nothing is left from which to conclude\n")
-    assert "| tdd" not in page.lower()
+    assert has_evidence([old, planted_run(rows)])
+    assert len(usable([old, planted_run(rows)])[0]) == len(rows)
 
 
 def test_counterparts_are_left_out_with_their_own_reason() -> None:
     rows = rows_of(RISING) + rows_of(RISING, first=50, kind="counterpart", evidence_ap=nan)
-    kept, left_out = usable([run(rows)])
+    kept, left_out = usable([planted_run(rows)])
     assert set(kept["kind"]) == {"marker"}
     assert left_out == {"counterpart": "decided by the absence of a part, for which no pixels are the evidence"}
-
-
-def test_wrongly_predicted_regions_are_left_out_and_counted_over_all_runs() -> None:
-    """Regions, not rows; of kinds that would have entered."""
-    right = rows_of(RISING, scenes=5)
-    wrong = rows_of(FALLING, scenes=3, first=50, majority_class=4)
-    unproven = rows_of(FALLING, scenes=9, first=90, kind="context", majority_class=4)
-    runs = [run(right + wrong + unproven, "marker"), run(right + wrong[:4], "marker")]
-    kept, left_out = usable(runs)
-    assert not set(kept["sample_id"]) & {row["sample_id"] for row in wrong + unproven}
-    assert left_out["predicted wrong"] == "4 region(s) that the model does not predict right"
-    assert "- left out: predicted wrong: 4 region(s)" in trust_page(runs)
 
 
 def test_failed_and_skipped_rows_do_not_enter() -> None:
@@ -270,63 +244,64 @@ def test_failed_and_skipped_rows_do_not_enter() -> None:
     assert len(frame(rows)) == 8 * 4
 
 
-def test_a_scene_of_several_runs_is_one_scene() -> None:
-    """Copies of a run tell nothing new: the interval stays as wide as it was."""
-    one = run(rows_of({name: 0.3 + 0.01 * i for i, name in enumerate(FOUR)}, scenes=6, noise=0.1))
-    single, copied = (agreement(usable(runs)[0], "marker", "tdd") for runs in ([one], [one] * 4))
-    assert single.low < single.tau
-    assert copied == single
-    assert "scenes that entered: marker 6\n" in trust_page([one] * 4)
-
-
 def test_a_kind_proven_for_one_run_only_enters_from_it() -> None:
     rows = rows_of(RISING)
-    kept, left_out = usable([run(rows, "plain"), run(rows, "marker")])
+    kept, left_out = usable([planted_run(rows, "plain"), planted_run(rows, "marker")])
     assert len(kept) == len(rows)
     assert left_out["marker"].endswith("(in some of these runs; it entered from the others)")
 
 
-# The page
+# Tables
 
 
-def test_the_page_has_its_title_its_scores_and_a_verdict_for_each_metric_and_kind() -> None:
+def test_scores_are_means_over_scenes_by_kind_and_method() -> None:
+    rows = frame(rows_of(RISING, scenes=6, noise=0.1) + rows_of(FALLING, scenes=5, first=50, kind="context"))
+    table = scores(rows)
+    assert list(table.columns) == ["kind", "method", "evidence_ap", "evidence_mass", "evidence_top"]
+    assert table["kind"].unique().tolist() == kinds_of(rows) == ["marker", "context", "all but plain", "all"]
+    for kind, kinds in (("marker", ["marker"]), ("all", ["marker", "context"])):
+        for method in FOUR:
+            own = rows[rows["kind"].isin(kinds) & (rows["method"] == method)]
+            (line,) = table[(table["kind"] == kind) & (table["method"] == method)].to_dict("records")
+            assert line["evidence_mass"] == pytest.approx(np.mean(own["evidence_mass"]))
+    one_kind = frame(rows_of(RISING))
+    assert scores(one_kind)["kind"].unique().tolist() == ["marker"], "groups are of several kinds"
+
+
+def test_a_method_without_scenes_of_a_kind_has_rows_without_values() -> None:
+    rows = frame(rows_of(RISING) + rows_of({"gpa": 0.5, "ega": 0.6}, kind="context", first=50))
+    context = scores(rows).query("kind == 'context'").set_index("method")
+    assert context["evidence_ap"].isna().tolist() == [False, False, True, True]
+    leaks = leakage(rows).query("kind == 'context'").set_index("method")
+    assert leaks["scenes"].tolist() == [8, 8, 0, 0]
+    assert leaks.loc["dea", ["odd_abs", "odd_beyond_abs", "leak_abs", "leak_beyond"]].isna().all()
+
+
+def test_agreements_are_agreement_with_and_without_the_controls() -> None:
     controls = {"random": 0.05, "random_cells@grid=7": 0.06, "mask": 0.2}
-    rows = rows_of(RISING | controls, FALLING | controls, scenes=6)
-    rows += rows_of(RISING | controls, scenes=5, kind="context", first=50)
-    page = trust_page([run(rows)])
-    assert page.startswith("# How far to trust these metrics\n")
-    assert "scenes that entered: marker 6, context 5" in page
-    assert "| Kind | gpa | ega | ria | dea | random | random_cells@grid=7 | mask |" in page
-    assert "| marker | 0.100 / 0.100 / 0.100 | 0.200 / 0.200 / 0.200 |" in page
-    for metric in JUDGED:
-        lines = [line for line in page.splitlines() if line.startswith(f"| {METRICS[metric].label} | ")]
-        assert [line.split(" | ")[1] for line in lines] == ["marker", "context", "all but plain", "all"]
-        without = [line.split(" | ")[3] for line in lines]
-        assert without[:2] == ["-1.00 [-1.00, -1.00]", "+1.00 [+1.00, +1.00]"], "seven methods less three controls"
-        assert [line.split(" | ")[4] for line in lines] == ["6", "5", "11", "11"]
-        assert lines[1].endswith("| agrees |")
-        assert lines[0].endswith("; without controls: disagrees |"), "the controls alone must not make a metric agree"
+    rows = frame(rows_of(RISING | controls, FALLING | controls, scenes=6, noise=0.05))
+    own = rows[rows["method"].isin(FOUR)]
+    table = agreements(rows)
+    assert list(table.columns) == AGREEMENT_COLUMNS
+    assert len(table) == 2 * len(JUDGED)
+    for line in table.to_dict("records"):
+        expected = agreement(rows if line["among"] == "all" else own, line["kind"], line["metric"])
+        assert line == expected.__dict__ | {"among": line["among"], "verdict": expected.verdict}
 
 
-def test_the_page_sets_leakage_beside_what_leaks_beyond() -> None:
-    rows = rows_of(RISING, scenes=2, kind="context", odd_abs=0.75, odd_beyond_abs=0.125)
-    table = trust_page([run(rows)]).split("## What leakage says of a truthful map")[1]
-    assert table.splitlines()[-4:] == [
-        f"| context | {name} | 0.750 | 0.125 | {1 - ap:.3f} | {0.125 / ap:.3f} | 2 |" for name, ap in RISING.items()
-    ]
+def test_leakage_is_given_with_and_without_the_part_of_the_evidence() -> None:
+    """Of Leak abs the median; a scene whose TDD is too low for it counts in neither."""
+    rows = frame(rows_of(RISING, scenes=3, kind="context", odd_abs=0.75, odd_beyond_abs=0.125))
+    rows.loc[(rows["method"] == "gpa") & (rows["sample_id"] == "val-0000"), "leak_abs"] = nan
+    table = leakage(rows).set_index("method")
+    assert table["scenes"].tolist() == [2, 3, 3, 3]
+    for name, ap in RISING.items():
+        assert table.loc[name, ["odd_abs", "odd_beyond_abs"]].tolist() == [0.75, 0.125]
+        assert table.loc[name, "leak_abs"] == pytest.approx(1 - ap)
+        assert table.loc[name, "leak_beyond"] == pytest.approx(0.125 / ap, rel=1e-4)
 
 
-def test_a_method_that_a_kind_lacks_is_not_available_there() -> None:
-    """It failed on all of them, or was not run; the page stands."""
-    rows = rows_of(RISING) + rows_of({"gpa": 0.5, "ega": 0.6}, kind="context", first=50)
-    page = trust_page([run(rows)])
-    (scores,) = [line for line in page.split("## Do the metrics")[0].splitlines() if line.startswith("| context |")]
-    assert scores.count("n/a / n/a / n/a") == 2
-    assert page.splitlines()[-2:] == [f"| context | {name} | n/a | n/a | n/a | n/a | 0 |" for name in ("ria", "dea")]
-
-
-def test_the_page_is_the_same_each_time_and_is_written(tmp_path: Path) -> None:
-    runs = [run(rows_of(RISING, noise=0.2))]
-    path = write_trust(runs, tmp_path / "new")
-    assert path == tmp_path / "new" / "trust.md"
-    assert path.read_text(encoding="utf-8") == trust_page(runs) == trust_page(runs)
+def test_tables_of_no_rows_are_empty_with_their_columns() -> None:
+    rows, _ = usable([planted_run(rows_of(RISING), "")])
+    assert [len(table) for table in (scores(rows), agreements(rows))] == [0, 0]
+    assert len(leakage(frame(rows_of(RISING)).iloc[:0])) == 0

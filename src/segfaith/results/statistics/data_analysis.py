@@ -1,0 +1,306 @@
+"""The runs of one data set and every table of theirs, each computed once, when it is first asked for."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import pandas as pd
+
+from segfaith.evaluation.metrics import METRICS
+from segfaith.results.records.identity import own_numbers
+from segfaith.results.records.runs import Run
+from segfaith.results.records.select import is_control, method_order, methods_of
+from segfaith.results.statistics import (
+    claims,
+    curves,
+    distributions,
+    evidence,
+    friedman,
+    influence,
+    leakage,
+    maps,
+    paired,
+    randomisation,
+    rankings,
+    samples,
+    summary,
+    verdicts,
+)
+from segfaith.results.statistics.friedman import Friedman
+from segfaith.results.statistics.influence import Best
+from segfaith.results.statistics.paired import Paired
+from segfaith.results.statistics.rankings import Over
+from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS
+from segfaith.results.statistics.verdicts import Verdict
+
+T = TypeVar("T")
+By = Literal["s", "target_area", "class_index"]
+OVERS: tuple[Over, ...] = ("occlusion", "k")
+BYS: tuple[By, ...] = ("s", "target_area", "class_index")
+STRATIFIED = ("tdd", "odd_abs", "leak_abs", "insertion_gain", "stability")
+"""Metrics that are given within strata of samples."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a reader asks of the runs.
+
+    Attributes:
+        min_s: leaves out measured samples with a lower s.
+        min_iou: leaves out measured samples whose target the model predicts with a lower intersection over union.
+        methods: whose pairs are tested; by default those under test and `random_cells`.
+        single_run: also tests differences within one run alone, see `paired.compare`.
+    """
+
+    min_s: float | None = None
+    min_iou: float | None = None
+    methods: tuple[str, ...] | None = None
+    single_run: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class DataAnalysis:
+    """The runs of one data set, and every table of theirs.
+
+    Attributes:
+        label: the data set's, "voc2012 val".
+        read: the runs with all samples.
+        runs: the runs with the samples that the options leave.
+        names: a name of each run, all different.
+        compared: the methods whose pairs are tested, those of all data sets.
+        own: the methods under test, those of all data sets.
+    """
+
+    label: str
+    read: tuple[Run, ...]
+    runs: tuple[Run, ...]
+    names: tuple[str, ...]
+    compared: tuple[str, ...]
+    own: tuple[str, ...]
+    options: Options
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """All methods in the paper's order: gpa, ega, ria, dea, others, controls."""
+        return method_order(methods_of(self.runs))
+
+    @cached_property
+    def controls(self) -> list[str]:
+        """The methods that explain nothing and are there for comparison."""
+        return [name for name in self.methods if is_control(name)]
+
+    @cached_property
+    def has_evidence(self) -> bool:
+        """Whether evidence was planted in any of the runs."""
+        return summary.has_evidence(self.runs)
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """The metrics of the summary in their order."""
+        return [*TABLE_METRICS, *(PLANTED_METRICS if self.has_evidence else ())]
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """`summary.summarise`, with the paper's numbers: a row per method and metric."""
+        return summary.with_paper(summary.summarise(self.runs))
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """`summary.run_values`: a row per run, method and metric."""
+        return summary.run_values(self.runs, self.names)
+
+    @cached_property
+    def wins(self) -> pd.DataFrame:
+        """`summary.wins` by every metric of the table."""
+        return pd.concat(
+            [summary.wins(self.values, self.paired(metric)) for metric in TABLE_METRICS], ignore_index=True
+        )
+
+    @cached_property
+    def claims(self) -> pd.DataFrame:
+        """`claims.check_claims`: the paper's claims."""
+        return claims.check_claims(self.values, {metric: self.paired(metric) for metric in claims.CLAIMED})
+
+    def paired(self, metric: str) -> Paired:
+        """`paired.paired`: the metric's values by image, from which wins, claims, pairs and ranks are computed."""
+        return self._once(("paired", metric), lambda: paired.paired(self.runs, metric))
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """`paired.compare` by every metric of `paired.TESTED`: a row per metric and pair of methods.
+
+        The pairs are those of all data sets; a pair whose method no run of this one holds is not testable.
+        """
+        return pd.concat(
+            [
+                paired.compare(self.paired(metric), self.compared, single_run=self.options.single_run)
+                for metric in paired.TESTED
+            ],
+            ignore_index=True,
+        )
+
+    @cached_property
+    def ranked(self) -> dict[str, Friedman]:
+        """`friedman.friedman` by every metric of `paired.TESTED` that ranks methods."""
+        asked = self.own if self.options.methods is None else self.compared
+        held = self._held(asked)
+        return {
+            metric: friedman.friedman(self.paired(metric), held, single_run=self.options.single_run)
+            for metric in paired.TESTED
+            if METRICS[metric].better and len(held) > 1
+        }
+
+    @cached_property
+    def areas(self) -> pd.DataFrame:
+        """`curves.areas`."""
+        return curves.areas(self.runs, self._points)
+
+    @cached_property
+    def curve_means(self) -> pd.DataFrame:
+        """`curves.curve_means`."""
+        return curves.curve_means(self.runs, self._points)
+
+    def ranking(self, metric: str, over: Over) -> pd.DataFrame:
+        """`rankings.by_setting` of the methods under test."""
+        return self._once(("ranking", metric, over), lambda: rankings.by_setting(self._complete(metric, over, "own")))
+
+    def concordance(self, metric: str, over: Over, among: Literal["all", "own"] = "own") -> pd.DataFrame:
+        """`rankings.concordance`, among all methods or those under test."""
+        key = ("concordance", metric, over, among)
+        return self._once(key, lambda: rankings.concordance(self._complete(metric, over, among)))
+
+    @cached_property
+    def robust(self) -> pd.DataFrame:
+        """`distributions.robust`: mean, median and trimmed mean over samples."""
+        return distributions.robust(self._samples)
+
+    @cached_property
+    def drops(self) -> pd.DataFrame:
+        """`distributions.absolute_drops`."""
+        return distributions.absolute_drops(self._samples)
+
+    def strata(self, metric: str, by: By) -> pd.DataFrame:
+        """`distributions.strata`."""
+        return self._once(("strata", metric, by), lambda: distributions.strata(self._samples, metric, by))
+
+    @cached_property
+    def leakage(self) -> pd.DataFrame:
+        """`leakage.leakage`."""
+        return leakage.leakage(self._samples)
+
+    @cached_property
+    def map_properties(self) -> pd.DataFrame:
+        """`maps.map_properties`."""
+        return maps.map_properties(self._samples)
+
+    @cached_property
+    def randomisation(self) -> pd.DataFrame:
+        """`randomisation.randomisation`."""
+        return randomisation.randomisation(self.runs)
+
+    @cached_property
+    def evidence(self) -> tuple[pd.DataFrame, dict[str, str]]:
+        """`evidence.usable`: the rows with planted evidence that conclusions are drawn from, and what is left out."""
+        return evidence.usable(self.runs)
+
+    @cached_property
+    def chance(self) -> pd.DataFrame:
+        """Each method under test against random cells by TDD, as `paired.compare`, one run alone tested too."""
+        several = len(set(own_numbers([run.description for run in self.runs]))) > 1
+        pairs = self.pairs[(self.pairs["metric"] == "tdd") & (self.pairs["second"] == paired.CHANCE)]
+        pairs = pairs[pairs["first"].isin(self.methods)]
+        if not (several or self.options.single_run) or paired.CHANCE not in self.methods or not len(pairs):
+            return self._against_cells(self.paired("tdd"))
+        return pairs
+
+    @cached_property
+    def truth(self) -> pd.DataFrame:
+        """The same by average precision, over the rows of `evidence`; empty where no evidence was planted.
+
+        Where other kinds entered, plain objects do not: there the whole object is the evidence, and a likeness to the
+        mask scores.
+        """
+        rows, _ = self.evidence
+        kinds = set(rows["kind"]) - {"plain"} or {"plain"}
+        if not len(rows):
+            return pd.DataFrame(columns=list(paired.COLUMNS))
+        told = []
+        for run in self.runs:
+            usable, _ = evidence.usable([run])
+            told.append(replace(run, records=usable[usable["kind"].isin(kinds)]))
+        return self._against_cells(paired.paired(told, "evidence_ap"))
+
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """`verdicts.verdicts`: whether each method can be trusted, the most trustworthy first."""
+        finished = not randomisation.unfinished_checks(self.runs)
+        own = self._held(self.own)
+        return verdicts.verdicts(own, self.chance, self.truth, self.randomisation, self.summary, finished)
+
+    @cached_property
+    def influence(self) -> pd.DataFrame:
+        """`influence.influence`: for each mean the image that moves it most."""
+        metrics = [name for name in self.metrics if name != "runtime_s"]
+        return influence.influence(self.runs, self.label, metrics)
+
+    @cached_property
+    def best(self) -> dict[str, Best]:
+        """`influence.best` by every metric of the summary that ranks methods: what is bold and what is called best."""
+        own = self._held(self.own)
+        return {name: influence.best(self.runs, name, own) for name in self.metrics if METRICS[name].better}
+
+    @cached_property
+    def missed(self) -> tuple[int, int]:
+        """`influence.missed`: targets that the model misses, and how many are known, of all samples as read."""
+        return influence.missed(self.read)
+
+    def _against_cells(self, images: Paired) -> pd.DataFrame:
+        """Each method under test against random cells, corrected over all their pairs, one run alone tested too."""
+        names = [name for name in (*self.own, paired.CHANCE) if name in images.methods]
+        if len(names) < 2 or paired.CHANCE not in names:
+            return pd.DataFrame(columns=list(paired.COLUMNS))
+        pairs = paired.compare(images, names, single_run=True)
+        return pairs[pairs["second"] == paired.CHANCE]
+
+    def _held(self, methods: Sequence[str]) -> list[str]:
+        return [name for name in methods if name in self.methods]
+
+    @cached_property
+    def evidence_scores(self) -> pd.DataFrame:
+        """`evidence.scores`: a row per kind and method."""
+        return evidence.scores(self.evidence[0])
+
+    @cached_property
+    def evidence_agreements(self) -> pd.DataFrame:
+        """`evidence.agreements`: two rows per metric and kind, among all methods and without controls."""
+        return evidence.agreements(self.evidence[0])
+
+    @cached_property
+    def evidence_leakage(self) -> pd.DataFrame:
+        """`evidence.leakage`: a row per kind and method."""
+        return evidence.leakage(self.evidence[0])
+
+    @cached_property
+    def _points(self) -> pd.DataFrame:
+        return curves.points(self.runs)
+
+    @cached_property
+    def _samples(self) -> pd.DataFrame:
+        return samples.samples(self.runs)
+
+    def _complete(self, metric: str, over: Over, among: Literal["all", "own"]) -> rankings.Complete:
+        methods = self.own if among == "own" else None
+        key = ("complete", metric, over, among)
+        return self._once(key, lambda: rankings.complete(self.runs, metric, over, methods=methods))
+
+    @cached_property
+    def _kept(self) -> dict[tuple[str, ...], Any]:
+        return {}
+
+    def _once(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
+        """What `make` gives, made at the first call with this key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        result: T = self._kept[key]
+        return result

@@ -1,0 +1,27 @@
+"""What the maps look like: where they lie, and how sparse they are."""
+
+import pandas as pd
+
+from segfaith.results.statistics.samples import by_method, lacking, means, table, with_value
+
+PROPERTIES = ("energy_inside", "pointing", "gini")
+PROPERTY_COLUMNS = ["data", "method", *PROPERTIES, "target_area", "n"]
+
+
+def map_properties(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the maps look like: energy inside the target, pointing game, and sparseness (Gini coefficient).
+
+    None of them says that a map is faithful. Of the values of a map drawn at random, energy and pointing are near
+    target_area in the mean. A constant map is stored as zeros: its energy is NaN, its pointing is target_area.
+
+    Args:
+        rows: of `samples.samples`.
+
+    Returns:
+        Columns data, method, energy_inside, pointing, gini, target_area (means), n (samples with a value of pointing).
+    """
+    lines = [
+        [data, method, *means(part, (*PROPERTIES, "target_area")), len(part)]
+        for data, method, part in by_method(with_value(rows, "pointing"))
+    ]
+    return table(lines, PROPERTY_COLUMNS, lacking("pointing", rows))

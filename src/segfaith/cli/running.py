@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, print_tables, say
+from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, say, show
 from segfaith.errors import SegfaithError, SettingsError
 
 
@@ -99,10 +99,13 @@ def _summarise(directory: Path, first: str = "") -> int:
         1 if nothing was measured or samples are still to go, else 0.
     """
     from segfaith.results.figures.tiles import write_pictures
-    from segfaith.results.records.runs import read_run
-    from segfaith.results.statistics import summary as tables
+    from segfaith.results.records.runs import load_run
+    from segfaith.results.report import terminal
+    from segfaith.results.report.sections import sections
+    from segfaith.results.statistics.analysis import analyse
 
-    description, records = read_run(directory)
+    run = load_run(directory)
+    description, records = run.run
     pictures = write_pictures(directory, description, records)  # before a reader of what is printed may go away
     if first:
         say(first)
@@ -123,7 +126,8 @@ def _summarise(directory: Path, first: str = "") -> int:
     if not len(ok):
         say(f"0 of {planned} samples measured, {len(bad)} rows not ok.")
         return 1
-    print_tables(tables.summarise([(description, records)]), ["Mean"])
+    analysis = analyse([run])
+    show(terminal.brief(analysis, sections(analysis)))
     say(f"{ok['sample_id'].nunique()} of {planned} samples measured, {len(bad)} rows not ok.")
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")

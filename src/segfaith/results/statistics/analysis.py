@@ -19,7 +19,17 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.identity import data_label
 from segfaith.results.records.runs import Run
 from segfaith.results.records.select import enough, is_control, method_order, under_test
-from segfaith.results.statistics import claims, curves, distributions, evidence, friedman, paired, rankings, summary
+from segfaith.results.statistics import (
+    claims,
+    curves,
+    distributions,
+    evidence,
+    evidence_tables,
+    friedman,
+    paired,
+    rankings,
+    summary,
+)
 from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS, Pair
 
 Over = Literal["occlusion", "k"]
@@ -184,6 +194,21 @@ class DataAnalysis:
     def evidence(self) -> tuple[pd.DataFrame, dict[str, str]]:
         """`evidence.usable`: the rows with planted evidence that conclusions are drawn from, and what is left out."""
         return evidence.usable(self._pairs)
+
+    @cached_property
+    def evidence_scores(self) -> pd.DataFrame:
+        """`evidence_tables.scores`: who finds the planted evidence."""
+        return evidence_tables.scores(self.evidence[0])
+
+    @cached_property
+    def agreements(self) -> pd.DataFrame:
+        """`evidence_tables.agreements`: which metrics rank methods as the planted evidence does."""
+        return evidence_tables.agreements(self.evidence[0])
+
+    @cached_property
+    def evidence_leakage(self) -> pd.DataFrame:
+        """`evidence_tables.leakages`: what of the leakages is beyond the planted evidence."""
+        return evidence_tables.leakages(self.evidence[0])
 
     def _held(self, methods: Sequence[str]) -> list[str]:
         return [name for name in methods if name in self.methods]

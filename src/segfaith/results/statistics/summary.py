@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from math import isnan, nan
-from pathlib import Path
-from typing import Any, Literal
+from math import nan
+from typing import Any
 
 import pandas as pd
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
-from segfaith.results.records.files import replace_file
-from segfaith.results.records.identity import ablation_notes, data_label, same_images_notes
-from segfaith.results.statistics.paper import PAPER_METHODS, PAPER_METRICS, paper_value
+from segfaith.results.records.identity import data_label
+from segfaith.results.statistics.paper import paper_value
 
 TABLE_METRICS = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
 PLANTED_METRICS = ("evidence_ap", "evidence_mass", "evidence_top", "odd_beyond_abs")
@@ -23,9 +21,9 @@ NOTHING = "no sample was measured"
 SMALL_SCORE = 0.05
 """Below this s, the relative metrics divide by next to nothing; reports count such samples."""
 
-STATISTICS: dict[str, Literal["mean", "median"]] = {"Mean": "mean", "Median over samples": "median"}
-"""The tables that are printed: title and column of the summary."""
-
+SUMMARY_COLUMNS = [
+    *("data", "weights", "method", "metric", "mean", "std", "median", "runs", "n", "undefined", "not_ok"),
+]
 RUN_VALUE_COLUMNS = ["data", "run", "model", "seed", "method", "metric", "value", "n"]
 WIN_COLUMNS = ["data", "metric", "first", "second", "wins", "ties", "losses", "runs", "count"]
 
@@ -80,83 +78,7 @@ def summarise(runs: Sequence[Pair], min_s: float | None = None) -> pd.DataFrame:
                         "not_ok": sum(int((part["status"] != "ok").sum()) for part in parts),
                     }
                 )
-    return pd.DataFrame(rows)
-
-
-def notes(runs: Sequence[Pair], min_s: float | None = None) -> list[str]:
-    """What a reader of the table must know: model, weights, samples left out, ablations, seeds, filters."""
-    lines = [
-        f"{data}: {_note(description, records)}"
-        for data, group in by_data(runs).items()
-        for description, records in group
-    ]
-    named = run_labels(runs), [description for description, _ in runs]
-    lines += [*ablation_notes(*named), *same_images_notes(*named)]
-    if min_s is not None:
-        lines.append(f"Only samples with s >= {min_s:g} entered.")
-    return lines
-
-
-def _note(description: Mapping[str, Any], records: pd.DataFrame) -> str:
-    """One run in words. A sample counts as measured if any method was; else it was skipped or failed."""
-    model, planned = description["model"], description["data"]["samples"]
-    entered = records[records["status"] == "ok"].drop_duplicates("sample_id")
-    others = records[~records["sample_id"].isin(entered["sample_id"])].drop_duplicates("sample_id")["status"]
-    small = int((entered["s"] < SMALL_SCORE).sum())
-    unfinished = len(planned) - records["sample_id"].nunique()
-    digest = f" (SHA-256 {model['file_sha256'][:12]})" if "file_sha256" in model else ""
-    return (
-        f"{model['name']}, weights {model['weights']}{digest}, seed {description['settings']['seed']}; "
-        f"{len(entered)} of {len(planned)} samples measured, {int((others == 'skipped').sum())} skipped, "
-        f"{int((others == 'failed').sum())} failed; {small} with s < {SMALL_SCORE}"
-        + (f"; NOT FINISHED, {unfinished} samples to go" if unfinished else "")
-    )
-
-
-def layout(summary: pd.DataFrame, statistic: Literal["mean", "median"] = "mean") -> list[list[str]]:
-    """The printed table: a header row, then one row per data set and method.
-
-    `n` is how many samples entered; a value that fewer entered is followed by its own number in brackets.
-    """
-    several = bool((summary["runs"] > 1).any()) and statistic == "mean"
-    arrows = {"higher": " ↑", "lower": " ↓", None: ""}
-    shown = [*TABLE_METRICS, *(name for name in PLANTED_METRICS[:1] if name in set(summary["metric"]))]
-    header = ["Data", "Method", *(METRICS[name].label + arrows[METRICS[name].better] for name in shown)]
-    table = [[*header, "n", "undef."]]
-    for (data, method), group in summary.groupby(["data", "method"], sort=False):
-        values, spreads, counts = (
-            dict(zip(group["metric"], group[name], strict=True)) for name in (statistic, "std", "n")
-        )
-        n = max(counts.values())
-        cells = [
-            _cell(values[name], spreads[name] if several else nan) + (f" ({counts[name]})" if counts[name] < n else "")
-            if name in values
-            else ""
-            for name in shown
-        ]
-        undefined = group.loc[group["metric"].isin(TABLE_METRICS), "undefined"].sum()
-        table.append([str(data), str(method), *cells, str(n), str(undefined)])
-    return table
-
-
-def markdown(runs: Sequence[Pair], min_s: float | None = None) -> str:
-    """The mean and the median table with their notes, as Markdown."""
-    summary = summarise(runs, min_s)
-    parts = []
-    for title, statistic in STATISTICS.items():
-        header, *body = layout(summary, statistic)
-        lines = [header, ["---"] * len(header), *body]
-        parts.append(f"**{title}**\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
-    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in notes(runs, min_s))]) + "\n"
-
-
-def write_tables(runs: Sequence[Pair], directory: Path, min_s: float | None = None) -> tuple[Path, Path]:
-    """Writes `table.csv` (one row per data set, method and metric) and `table.md` into a directory."""
-    csv, text = directory / "table.csv", directory / "table.md"
-    summary = summarise(runs, min_s)
-    replace_file(csv, lambda temporary: summary.to_csv(temporary, index=False))
-    replace_file(text, lambda temporary: temporary.write_text(markdown(runs, min_s), encoding="utf-8"))
-    return csv, text
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
 
 def run_values(runs: Sequence[Pair], min_s: float | None = None) -> pd.DataFrame:
@@ -246,43 +168,9 @@ def with_paper(summary: pd.DataFrame) -> pd.DataFrame:
     return summary.assign(paper_mean=[mean for mean, _ in found], paper_std=[std for _, std in found])
 
 
-def comparison(summary: pd.DataFrame) -> list[list[str]]:
-    """Ours beside the paper's Table 1, as in `layout`; only the header where the paper has none of these rows."""
-    both = with_paper(summary)
-    both = both[both["paper_mean"].notna()]
-    labels = [METRICS[name].label for name in PAPER_METRICS]
-    table = [["Data", "Method", *(cell for label in labels for cell in (label, "paper")), "runs"]]
-    for (data, method), group in both.groupby(["data", "method"], sort=False):
-        cells = []
-        for name in PAPER_METRICS:
-            row = group[group["metric"] == name].iloc[0]
-            cells += [_cell(row["mean"], row["std"]), _cell(row["paper_mean"], row["paper_std"])]
-        table.append([str(data), str(method), *cells, str(group["runs"].max())])
-    return table
-
-
 def all_wins(runs: Sequence[Pair], min_s: float | None = None) -> pd.DataFrame:
     """`wins` for every metric of the table, one below the other."""
     return pd.concat([wins(runs, metric, min_s) for metric in TABLE_METRICS], ignore_index=True)
-
-
-def win_table(counts: pd.DataFrame) -> list[list[str]]:
-    """Pairs of the paper's methods, and in how many runs the first is better by each metric."""
-    shown = counts[counts["first"].isin(PAPER_METHODS) & counts["second"].isin(PAPER_METHODS)]
-    table = [["Data", "Pair", *(METRICS[name].label for name in TABLE_METRICS)]]
-    for (data, first, second), group in shown.groupby(["data", "first", "second"], sort=False):
-        found = dict(zip(group["metric"], group["count"], strict=True))
-        table.append([str(data), f"{first} : {second}", *(found.get(name, "n/a") for name in TABLE_METRICS)])
-    return table
-
-
-def run_table(runs: Sequence[Pair], min_s: float | None = None) -> list[list[str]]:
-    """The run-level means of the table's metrics."""
-    table = [["Run", "Method", *(METRICS[name].label for name in TABLE_METRICS)]]
-    for (run, method), group in run_values(runs, min_s).groupby(["run", "method"], sort=False):
-        found = dict(zip(group["metric"], group["value"], strict=True))
-        table.append([str(run), str(method), *(_cell(found[name], nan) for name in TABLE_METRICS)])
-    return table
 
 
 def run_labels(runs: Sequence[Pair]) -> list[str]:
@@ -320,9 +208,3 @@ def side(first: float, second: float, metric: str) -> int:
     least = RUNTIME_DRAW * max(abs(first), abs(second)) if metric == "runtime_s" else DRAW
     difference = round(first - second, DIGITS)
     return 0 if not difference or abs(difference) < least else 1 if difference > 0 else -1
-
-
-def _cell(value: float, std: float) -> str:
-    if isnan(value):
-        return "n/a"
-    return f"{value:.3f}" if isnan(std) else f"{value:.3f} ± {std:.3f}"

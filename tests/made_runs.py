@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from PIL import Image
 
 from segfaith.evaluation.metrics import leakage
 from segfaith.results.records.files import replace_file, write_rows
+from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RECORD_COLUMNS
 from segfaith.results.records.seals import owner_of, read_json, sealed_json, sealed_table
 
@@ -218,3 +220,9 @@ def description(
         "machine": {"system": "Linux", "device": "a processor", "threads": 2},
         "created": "2026-01-01T00:00:00+00:00",
     }
+
+
+def run_of(description: dict[str, Any], records: pd.DataFrame, name: str = "run") -> Run:
+    """A run of these records, without curves and randomisation, that lies nowhere."""
+    curves, again = (pd.DataFrame(columns=list(columns)) for columns in (CURVE_COLUMNS, RANDOMISATION_COLUMNS))
+    return Run(Path(name), description, records, curves, again)

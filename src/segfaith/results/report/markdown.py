@@ -107,11 +107,11 @@ def _cells(table: Table) -> list[list[str]]:
 
 
 def cell_words(cell: Cell) -> str:
-    """A cell's words, the best in bold, with its note after it and what stands under it after a semicolon."""
+    """A cell's words, the best in bold, with its note after it and what stands under it in brackets."""
     text = inline(cell.text)
     text = f"**{text}**" if cell.best else text
     note = f" {inline(cell.note)}" if cell.note else ""
-    return text + note + (f"; {inline(cell.under)}" if cell.under else "")
+    return text + note + (f" ({inline(cell.under)})" if cell.under else "")
 
 
 def table_lines(lines: Sequence[Sequence[str]]) -> list[str]:

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.records.select import is_control
 from segfaith.results.report.blocks import (
     ARROWS,
     Block,
@@ -70,19 +71,23 @@ def table(part: DataAnalysis, width: int = WIDTH) -> Iterator[RenderableType]:
         yield f"{part.label}: {NO_SAMPLE}"
         return
     metrics = ("evidence_ap", "tdd", "odd_abs", "stability") if part.has_evidence else SHOWN
-    called, rows = labels(part), []
+    called, rows = labels(part), list[tuple[str, list[str]]]()
     for method in part.methods:
         lines = rows_by(part.summary[part.summary["method"] == method], "metric")
-        pairs = [f"{number(lines[name]['mean'])} / {number(lines[name]['median'])}" for name in metrics]
-        rows.append([called[method], *pairs, number(lines["runtime_s"]["mean"])])
+        pairs = [f"{_short(lines[name]['mean'])} / {_short(lines[name]['median'])}" for name in metrics]
+        rows.append((method, [*pairs, _short(lines["runtime_s"]["mean"])]))
     heads = [METRICS[name].label + ARROWS[METRICS[name].better] for name in (*metrics, "runtime_s")]
-    room = width - sum(max(map(len, column)) + 2 for column in zip(heads, *(row[1:] for row in rows), strict=True))
-    grid = Grid(title=f"{part.label}: mean / median, {_extent(part)}", title_justify="left", box=SIMPLE_HEAD)
+    room = width - sum(max(map(len, column)) + 2 for column in zip(heads, *(cells for _, cells in rows), strict=True))
+    grid = Grid(
+        title=f"{part.label}: mean / median, {_extent(part)}", title_justify="left", box=SIMPLE_HEAD, show_edge=False
+    )
     grid.padding, grid.pad_edge = (0, 1, 0, 0), False
     for head in ("Method", *heads):
         grid.add_column(head, justify="left" if head == "Method" else "right", no_wrap=True)
-    for name, *cells in rows:
-        grid.add_row(_cut(name, max(room, 8)), *cells)
+    for place, (method, cells) in enumerate(rows):
+        if place and is_control(method) and not is_control(rows[place - 1][0]):
+            grid.add_section()
+        grid.add_row(_cut(called[method], max(room, 8)), *cells)
     yield grid
     undefined = _undefined(part)
     if undefined:
@@ -105,6 +110,12 @@ def _undefined(part: DataAnalysis) -> str:
             undefined = rows[metric].isna() & (planned if metric == "stability" else True)
             counts[metric] = counts.get(metric, 0) + int(undefined.sum())
     return ", ".join(f"{METRICS[metric].label} {number_}" for metric, number_ in counts.items() if number_)
+
+
+def _short(value: float) -> str:
+    """A number without the zero before its point: ".431"."""
+    text = number(value)
+    return text.replace("0.", ".", 1) if text.lstrip("\N{MINUS SIGN}").startswith("0.") else text
 
 
 def _cut(name: str, room: int) -> str:

@@ -18,6 +18,7 @@ from segfaith.results.report.blocks import (
     Section,
     Table,
     figure,
+    join,
     listed,
     metric_column,
     metric_ref,
@@ -30,7 +31,7 @@ from segfaith.results.report.blocks import (
 )
 from segfaith.results.report.sections.topic import METHOD, by_data, labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
-from segfaith.results.statistics.evidence import JUDGED, SCORES
+from segfaith.results.statistics.evidence import JUDGED, LEAST_SCENES, SCORES
 from segfaith.results.statistics.evidence_tables import kinds_of
 
 KIND = Column("Kind", "evidence", numeric=False)
@@ -132,12 +133,18 @@ def _agreements(part: DataAnalysis) -> list[Block]:
 
 
 def _verdicts(table: pd.DataFrame, metric: str) -> Markup:
-    """A line in words: "TDD: agrees (marker, context); undecided (plain)"."""
+    """A line in words: "TDD: agrees (marker, context); too few scenes to tell (plain 6), of 20 needed"."""
     kinds: dict[str, list[str]] = {}
+    few = []
     for row in table.to_dict("records"):
-        kinds.setdefault(row["verdict"], []).append(row["kind"])
-    verdicts = Markup("; ").join(words("{} ({})", verdict, ", ".join(names)) for verdict, names in kinds.items())
-    return words("{}: {}.", metric_ref(metric), verdicts)
+        if row["verdict"].startswith("not testable") and row["scenes"] < LEAST_SCENES:
+            few.append(f"{row['kind']} {row['scenes']}")
+        else:
+            kinds.setdefault(row["verdict"], []).append(row["kind"])
+    verdicts = [words("{} ({})", verdict, ", ".join(names)) for verdict, names in kinds.items()]
+    if few:
+        verdicts.append(words("too few scenes to tell, of {} needed ({})", LEAST_SCENES, ", ".join(few)))
+    return words("{}: {}.", metric_ref(metric), join(verdicts, "; "))
 
 
 def _tau(row: dict[Any, Any], prefix: str) -> Cell:

@@ -23,7 +23,6 @@ from segfaith.results.report.blocks import (
 )
 from segfaith.results.report.sections.provenance import filter_notes
 from segfaith.results.report.sections.rankings import concordance_words
-from segfaith.results.report.sections.scores import stability_words
 from segfaith.results.report.sections.significance import COMPARED
 from segfaith.results.report.sections.topic import labels
 from segfaith.results.statistics import curves
@@ -123,15 +122,14 @@ def _small(part: DataAnalysis) -> Markup:
 
 
 def _stability(part: DataAnalysis) -> Markup:
-    """Where stability was measured on fewer samples than the rest, or not at all."""
+    """That stability was not measured; where it was measured on few samples, the scores say so."""
     rows = pd.concat([run.records[run.records["status"] == "ok"] for run in part.runs])
     rows = rows[~rows["method"].map(is_control).astype(bool)]
     counts = rows.groupby("method")[["tdd", "stability"]].count().max()
     if not counts["stability"] > 0:
         command = "segfaith run FILE --set evaluation.stability=16"
         return words("{} was not measured. Measure it: <code>{}</code>", metric_ref("stability"), command)
-    fewer = stability_words(part)
-    return words("The settings ask for {}.", fewer) if fewer else Markup("")
+    return Markup("")
 
 
 def _circular(part: DataAnalysis) -> Markup:

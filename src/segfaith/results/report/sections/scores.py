@@ -123,7 +123,7 @@ def _remark(part: DataAnalysis) -> Markup:
         ref("claim", "draw"),
     )
     fewer = stability_words(part)
-    return remark + (words(" By the settings, {}.", fewer) if fewer else "")
+    return remark + (words(" The settings ask for {}.", fewer) if fewer else "")
 
 
 def _means(part: DataAnalysis) -> Table:

@@ -51,7 +51,7 @@ _LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
     | {"±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "\N{MINUS SIGN}": "$-$"}
-    | {"\N{NO-BREAK SPACE}": "~", "’": "'"}
+    | {"’": "'"}
 )
 """What LaTeX takes for something else; a row that starts with a bracket would be the last row's spacing."""
 

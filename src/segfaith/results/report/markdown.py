@@ -18,13 +18,14 @@ def markdown(sections: Sequence[Section], title: str = "", *, figures: bool = Fa
     """The sections as one Markdown page.
 
     Args:
-        title: heads the page; by default the title of the only section, or `TITLE` where there are several.
+        title: heads the page, and the section of that title; by default the title of the only section, or `TITLE` where
+            there are several.
         figures: whether the figures were drawn into `figures/`, beside the page; they are then linked, with captions.
     """
-    alone = len(sections) == 1 and not title
-    blocks = [f"# {title or (sections[0].title if alone else TITLE)}"]
+    title = title or (sections[0].title if len(sections) == 1 else TITLE)
+    blocks = [f"# {inline(title)}"]
     for section in sections:
-        blocks += [] if alone else [f"## {inline(section.title)}"]
+        blocks += [] if section.title == title else [f"## {inline(section.title)}"]
         blocks += [text for part in section.parts for text in _block(part, figures)]
     return "\n\n".join(blocks) + "\n"
 

@@ -15,6 +15,7 @@ from segfaith.results.report.blocks import (
     ARROWS,
     Block,
     Cards,
+    Cell,
     Fold,
     Points,
     Prose,
@@ -32,7 +33,8 @@ from segfaith.results.report.sections.topic import NO_SAMPLE, labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.summary import TABLE_METRICS
 
-WIDTH = 80
+WIDTH, LEAST_ROOM = 80, 10
+"""Characters of a line, and of a method's name at least; metrics that do not fit beside it are left out."""
 SIGNS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?"}
 SHOWN = ("tdd", "odd_abs", "insertion_gain", "stability")
 """Metrics of the table. Where evidence was planted, the average precision comes first, and no insertion gain."""
@@ -70,24 +72,21 @@ def table(part: DataAnalysis, width: int = WIDTH) -> Iterator[RenderableType]:
     if part.summary.empty or not part.summary["n"].any():
         yield f"{part.label}: {NO_SAMPLE}"
         return
-    metrics = ("evidence_ap", "tdd", "odd_abs", "stability") if part.has_evidence else SHOWN
-    called, rows = labels(part), list[tuple[str, list[str]]]()
-    for method in part.methods:
-        lines = rows_by(part.summary[part.summary["method"] == method], "metric")
-        pairs = [f"{_short(lines[name]['mean'])} / {_short(lines[name]['median'])}" for name in metrics]
-        rows.append((method, [*pairs, _short(lines["runtime_s"]["mean"])]))
-    heads = [METRICS[name].label + ARROWS[METRICS[name].better] for name in (*metrics, "runtime_s")]
-    room = width - sum(max(map(len, column)) + 2 for column in zip(heads, *(cells for _, cells in rows), strict=True))
-    grid = Grid(
-        title=f"{part.label}: mean / median, {_extent(part)}", title_justify="left", box=SIMPLE_HEAD, show_edge=False
-    )
+    called, metrics = labels(part), list(("evidence_ap", "tdd", "odd_abs", "stability") if part.has_evidence else SHOWN)
+    columns = [_column(part, metric) for metric in (*metrics, "runtime_s")]
+    while _room(columns, width) < LEAST_ROOM and len(columns) > 2:
+        del columns[-2]  # seconds stay
+    room = max(_room(columns, width), LEAST_ROOM)
+    grid = Grid(box=SIMPLE_HEAD, show_edge=False)
     grid.padding, grid.pad_edge = (0, 1, 0, 0), False
-    for head in ("Method", *heads):
-        grid.add_column(head, justify="left" if head == "Method" else "right", no_wrap=True)
-    for place, (method, cells) in enumerate(rows):
-        if place and is_control(method) and not is_control(rows[place - 1][0]):
+    grid.add_column("Method", no_wrap=True)
+    for head, *_ in columns:
+        grid.add_column(head, justify="right", no_wrap=True)
+    for place, method in enumerate(part.methods):
+        if place and is_control(method) and not is_control(part.methods[place - 1]):
             grid.add_section()
-        grid.add_row(_cut(called[method], max(room, 8)), *cells)
+        grid.add_row(_cut(called[method], room), *(column[place + 1] for column in columns))
+    yield f"{part.label}: mean / median, {_extent(part)}"
     yield grid
     undefined = _undefined(part)
     if undefined:
@@ -112,9 +111,22 @@ def _undefined(part: DataAnalysis) -> str:
     return ", ".join(f"{METRICS[metric].label} {number_}" for metric, number_ in counts.items() if number_)
 
 
+def _column(part: DataAnalysis, metric: str) -> list[str]:
+    """The head of a metric's column, then each method's mean and median; of the runtime the mean alone."""
+    rows = rows_by(part.summary[part.summary["metric"] == metric], "method")
+    names = ("mean",) if metric == "runtime_s" else ("mean", "median")
+    cells = [" / ".join(_short(rows[method][name]) for name in names) for method in part.methods]
+    return [METRICS[metric].label + ARROWS[METRICS[metric].better], *cells]
+
+
+def _room(columns: Sequence[Sequence[str]], width: int) -> int:
+    """How many characters the columns leave for the names of methods."""
+    return width - sum(max(map(len, column)) + 2 for column in columns)
+
+
 def _short(value: float) -> str:
-    """A number without the zero before its point: ".431"."""
-    text = number(value)
+    """A number without the zero before its point, ".431", and with one decimal from 10 on."""
+    text = number(value, 1 if abs(value) >= 10 else 3)
     return text.replace("0.", ".", 1) if text.lstrip("\N{MINUS SIGN}").startswith("0.") else text
 
 
@@ -123,9 +135,19 @@ def _cut(name: str, room: int) -> str:
 
 
 def _section(section: Section) -> Iterator[RenderableType]:
+    """A section's blocks; tables of many words as lines, and of the runs what is said of them alone."""
     yield f"\n{section.title}\n{'=' * len(section.title)}"
-    for block in section.parts:
-        yield from _block(block)
+    for block in section.blocks():
+        if not isinstance(block, Table) or section.name == "evidence":
+            yield from _block(block)
+        elif section.name == "claims":
+            yield from (_line(row) for row in block.rows)
+
+
+def _line(row: Sequence[Cell]) -> str:
+    """A row as a line: its first cell, and the others in brackets."""
+    first, *others = (_words(cell.text, cell.note, cell.under) for cell in row)
+    return f"{first} ({'; '.join(others)})"
 
 
 def _block(block: Block) -> Iterator[RenderableType]:
@@ -136,8 +158,6 @@ def _block(block: Block) -> Iterator[RenderableType]:
             yield f"- {plain(item)}"
     elif isinstance(block, Fold):
         yield f"\n{plain(block.title)}"
-        for part in block.parts:
-            yield from _block(part)
     elif isinstance(block, Table):
         grid = Grid(title=plain(block.caption), title_justify="left", box=SIMPLE_HEAD)
         for column in block.columns:

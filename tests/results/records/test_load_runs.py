@@ -14,7 +14,6 @@ from segfaith.errors import SettingsError
 from segfaith.results.records.files import create_file
 from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.runs import find_runs, load_runs
-from segfaith.results.report.conclusions import write_conclusions
 from segfaith.results.statistics.curves import areas
 from segfaith.results.statistics.rankings import by_setting
 
@@ -99,15 +98,7 @@ def test_a_method_with_several_parameters_can_be_named_to_compare(suite: Path) -
     assert "came dea@alpha=0.5,beta=0.5, which no run holds" in " ".join(str(done.exception).split())
     done = CliRunner().invoke(app, ["report", str(suite), "--compare", "gpa, ega"])
     assert done.exit_code == 0, done.output
-    assert "Compared here: gpa, ega." in (suite / "significance.md").read_text()
-
-
-def test_a_score_that_no_sample_has_is_the_reason_for_every_empty_table(suite: Path) -> None:
-    write_conclusions(load_runs([suite]), suite, min_s=1.1)
-    page = (suite / "conclusions.md").read_text()
-    assert "no sample was measured" in page
-    assert "older version" not in page
-    assert "no run has curves" not in page
+    assert "Compared here: gpa and ega." in (suite / "significance.md").read_text()
 
 
 def test_a_file_is_created_once(tmp_path: Path) -> None:

@@ -157,6 +157,34 @@ def test_the_table_holds_the_means_of_run_level_means(two_runs: list[Run], analy
     assert ria[:2] == [body["ria"][place], "0.522 ± 0.050"], "ours and the paper's"
 
 
+def measured(sample: str, method: str, **values: float) -> dict[str, Any]:
+    base = dict.fromkeys(TABLE_METRICS, 0.0) | {"s": 0.5, "status": "ok", "reason": ""}
+    return {"sample_id": sample, "method": method} | base | values
+
+
+def test_the_table_has_the_controls_and_says_how_many_entered_and_what_is_undefined() -> None:
+    values = {"tdd_gain": 0.1, "odd_abs": 0.2, "leak_abs": 0.4, "insertion_gain": 0.05, "stability": nan}
+    rows = [
+        measured("a", "dea", tdd=0.5, runtime_s=2, **values),
+        measured("b", "dea", tdd=0.25, runtime_s=1, **values),
+        measured("a", "ria", stability=nan),
+        measured("b", "ria", stability=0.8),
+        *(measured(sample, "random_cells", tdd=0.4) for sample in "ab"),
+    ]
+    about = description(0, ["a", "b"], "voc2012", "net", ["dea", "ria", "random_cells"])
+    table = tables(scores.section(analyse([run_of(about, pd.DataFrame(rows))])))["means-voc2012-val"]
+    assert [column.label for column in table.columns] == [
+        *("Method", "TDD ↑", "TDD gain ↑", "OT abs ↓", "Leak abs ↓", "Ins. ↑", "Stab. ↑", "Time s ↓"),
+        *("n", "Undef.", "Not ok"),
+    ]
+    body = cells(table)
+    assert list(body) == ["ria", "dea", "random_cells"]
+    assert body["dea"] == ["0.375", "0.100", "0.200", "0.400", "0.050", "n/a", "1.500", "2", "2", "0"]
+    assert body["random_cells"][0] == "0.400"
+    notes = {row[0].text: row[6].note for row in table.rows}
+    assert notes == {"dea": "(0)", "ria": "(1)", "random_cells": ""}
+
+
 def test_undefined_counts_what_was_to_be_measured(two_runs: list[Run], analysis: Analysis) -> None:
     """Stability is asked for on half of the samples; the others are no undefined values."""
     section = scores.section(analysis)

@@ -1,7 +1,7 @@
 """The page on how far to trust the metrics, from hand-made records whose rankings are known."""
 
+import re
 from math import nan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,14 @@ import pandas as pd
 import pytest
 from scipy.stats import kendalltau
 
+from made_runs import run_of
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.report.markdown import markdown
+from segfaith.results.report.sections import evidence as told
 from segfaith.results.statistics import evidence as trust
-from segfaith.results.statistics.evidence import JUDGED, Agreement, agreement, trust_page, usable, write_trust
+from segfaith.results.statistics.analysis import analyse
+from segfaith.results.statistics.evidence import JUDGED, Agreement, agreement, usable
+from segfaith.results.statistics.evidence_tables import agreements, leakages, scores
 from segfaith.results.statistics.intervals import LEAST_IMAGES
 from segfaith.results.statistics.summary import has_evidence
 
@@ -23,7 +28,7 @@ COLUMNS = [*JUDGED, "evidence_ap", "evidence_mass", "evidence_top"]
 
 def run(rows: list[dict[str, Any]], proven: str | None = KINDS) -> Pair:
     model = {"name": "scenes", "weights": "w"} | ({} if proven is None else {"proven_kinds": proven})
-    return {"model": model, "data": {"name": "scenes", "split": "val"}}, pd.DataFrame(rows)
+    return {"model": model, "data": {"name": "scenes", "split": "val"}, "settings": {"seed": 0}}, pd.DataFrame(rows)
 
 
 def rows_of(
@@ -51,6 +56,11 @@ def rows_of(
 
 RISING = dict(zip(FOUR, [0.1, 0.2, 0.3, 0.4], strict=True))
 FALLING = dict(zip(FOUR, [0.4, 0.3, 0.2, 0.1], strict=True))
+
+
+def page_of(runs: list[Pair]) -> str:
+    """What the report says of these runs, as Markdown."""
+    return markdown([told.section(analyse([run_of(*pair) for pair in runs]))])
 
 
 def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -209,8 +219,8 @@ def test_a_method_without_values_is_left_out_and_the_others_keep_their_scenes() 
 def test_a_metric_without_any_value_is_not_testable_and_the_page_stands() -> None:
     rows = rows_of(RISING, stability=nan)
     assert agreement(frame(rows), "marker", "stability").verdict == "not testable: 0 scenes, at least 5 needed"
-    page = trust_page([run(rows)])
-    assert "- Stab. (stability): not testable: 0 scenes, at least 5 needed: marker\n" in page
+    page = page_of([run(rows)])
+    assert re.search(r"^- Stab.: too few scenes to tell, .*\(marker 0\)\.$", page, re.M)
     assert "| Stab. |" not in page
 
 
@@ -232,17 +242,17 @@ def test_kinds_without_a_proof_are_left_out_and_said() -> None:
     kept, left_out = usable([run(rows, "marker,plain")])
     assert set(kept["kind"]) == {"marker"}
     assert left_out == {"context": "unproven: the model was not shown to decide by this evidence"}
-    page = trust_page([run(rows, "marker,plain")])
-    assert "- left out: context: unproven" in page
+    page = page_of([run(rows, "marker,plain")])
+    assert "- Left out: context: unproven" in page
     assert "| context |" not in page
-    assert "scenes that entered: marker 6\n" in page
+    assert "Scenes that entered: marker 6." in page
 
 
 @pytest.mark.parametrize("proven", [None, ""])
 def test_a_model_without_any_proof_leaves_nothing(proven: str | None) -> None:
-    page = trust_page([run(rows_of(RISING), proven)])
-    assert "- left out: marker: unproven" in page
-    assert page.endswith("- nothing is left from which to conclude\n")
+    page = page_of([run(rows_of(RISING), proven)])
+    assert "- Left out: marker: unproven" in page
+    assert page.endswith("- Nothing is left from which to conclude.\n")
     assert "| tdd" not in page.lower()
 
 
@@ -262,7 +272,7 @@ def test_wrongly_predicted_regions_are_left_out_and_counted_over_all_runs() -> N
     kept, left_out = usable(runs)
     assert not set(kept["sample_id"]) & {row["sample_id"] for row in wrong + unproven}
     assert left_out["predicted wrong"] == "4 region(s) that the model does not predict right"
-    assert "- left out: predicted wrong: 4 region(s)" in trust_page(runs)
+    assert "- Left out: predicted wrong: 4 region(s)" in page_of(runs)
 
 
 def test_failed_and_skipped_rows_do_not_enter() -> None:
@@ -276,7 +286,7 @@ def test_a_scene_of_several_runs_is_one_scene() -> None:
     single, copied = (agreement(usable(runs)[0], "marker", "tdd") for runs in ([one], [one] * 4))
     assert single.low < single.tau
     assert copied == single
-    assert "scenes that entered: marker 6\n" in trust_page([one] * 4)
+    assert "Scenes that entered: marker 6." in page_of([one] * 4)
 
 
 def test_a_kind_proven_for_one_run_only_enters_from_it() -> None:
@@ -286,32 +296,49 @@ def test_a_kind_proven_for_one_run_only_enters_from_it() -> None:
     assert left_out["marker"].endswith("(in some of these runs; it entered from the others)")
 
 
-# The page
+# The tables and the page
 
 
-def test_the_page_has_its_title_its_scores_and_a_verdict_for_each_metric_and_kind() -> None:
+def test_there_is_a_score_and_a_verdict_for_each_metric_and_kind() -> None:
     controls = {"random": 0.05, "random_cells@grid=7": 0.06, "mask": 0.2}
     rows = rows_of(RISING | controls, FALLING | controls, scenes=6)
     rows += rows_of(RISING | controls, scenes=5, kind="context", first=50)
-    page = trust_page([run(rows)])
-    assert page.startswith("# How far to trust these metrics\n")
-    assert "scenes that entered: marker 6, context 5" in page
-    assert "| Kind | gpa | ega | ria | dea | random | random_cells@grid=7 | mask |" in page
-    assert "| marker | 0.100 / 0.100 / 0.100 | 0.200 / 0.200 / 0.200 |" in page
+    usable_rows = frame(rows)
+    means = scores(usable_rows)
+    assert means["kind"].drop_duplicates().tolist() == ["marker", "context", "all but plain", "all"]
+    assert means["method"].tolist() == [*FOUR, *controls] * 4
+    assert means.iloc[0, 2:].tolist() == pytest.approx([0.1] * 3)
+    assert means.iloc[1, 2:].tolist() == pytest.approx([0.2] * 3)
+    table = agreements(usable_rows)
     for metric in JUDGED:
-        lines = [line for line in page.splitlines() if line.startswith(f"| {METRICS[metric].label} | ")]
-        assert [line.split(" | ")[1] for line in lines] == ["marker", "context", "all but plain", "all"]
-        without = [line.split(" | ")[3] for line in lines]
-        assert without[:2] == ["-1.00 [-1.00, -1.00]", "+1.00 [+1.00, +1.00]"], "seven methods less three controls"
-        assert [line.split(" | ")[4] for line in lines] == ["6", "5", "11", "11"]
-        assert lines[1].endswith("| agrees |")
-        assert lines[0].endswith("; without controls: disagrees |"), "the controls alone must not make a metric agree"
+        own = table[table["metric"] == metric]
+        assert own["kind"].tolist() == ["marker", "context", "all but plain", "all"]
+        assert own["scenes"].tolist() == [6, 5, 11, 11]
+        without = own[["own_tau", "own_low", "own_high"]].to_numpy()[:2]
+        assert without.tolist() == [[-1] * 3, [1] * 3], "seven methods less three controls"
+        assert own["verdict"].iloc[1] == own["own_verdict"].iloc[1] == "agrees"
+        assert own["own_verdict"].iloc[0] == "disagrees", "the controls alone must not make a metric agree"
+    page = page_of([run(rows)])
+    assert page.startswith("# How far to trust these metrics\n")
+    assert "Scenes that entered: marker 6, context 5." in page
+    assert "| marker | gpa | 0.100 | 0.100 | 0.100 |" in page
+    lines = [line for line in page.splitlines() if line.startswith("| TDD | ")]
+    assert [line.split(" | ")[3] for line in lines][:2] == ["−1.00 [−1.00, −1.00]", "1.00 [1.00, 1.00]"]
+    assert lines[1].endswith("| agrees |")
+    assert lines[0].endswith("; without controls: disagrees |")
 
 
-def test_the_page_sets_leakage_beside_what_leaks_beyond() -> None:
+def test_leakage_stands_beside_what_leaks_beyond() -> None:
     rows = rows_of(RISING, scenes=2, kind="context", odd_abs=0.75, odd_beyond_abs=0.125)
-    table = trust_page([run(rows)]).split("## What leakage says of a truthful map")[1]
-    assert table.splitlines()[-4:] == [
+    table = leakages(frame(rows))
+    assert table["method"].tolist() == FOUR
+    expected = [["context", name, 0.75, 0.125, 1 - ap, 0.125 / ap, 2] for name, ap in RISING.items()]
+    for line, row in zip(table.to_numpy().tolist(), expected, strict=True):
+        assert line[:2] == row[:2]
+        assert line[2:] == pytest.approx(row[2:], abs=2e-5)
+    page = page_of([run(rows)])
+    assert "OT abs is 0.750 in the mean over gpa, ega, ria and dea; 0.125 of it is beyond the evidence." in page
+    assert page.splitlines()[-4:] == [
         f"| context | {name} | 0.750 | 0.125 | {1 - ap:.3f} | {0.125 / ap:.3f} | 2 |" for name, ap in RISING.items()
     ]
 
@@ -319,14 +346,11 @@ def test_the_page_sets_leakage_beside_what_leaks_beyond() -> None:
 def test_a_method_that_a_kind_lacks_is_not_available_there() -> None:
     """It failed on all of them, or was not run; the page stands."""
     rows = rows_of(RISING) + rows_of({"gpa": 0.5, "ega": 0.6}, kind="context", first=50)
-    page = trust_page([run(rows)])
-    (scores,) = [line for line in page.split("## Do the metrics")[0].splitlines() if line.startswith("| context |")]
-    assert scores.count("n/a / n/a / n/a") == 2
+    page = page_of([run(rows)])
+    assert "| context | ria | n/a | n/a | n/a |" in page
     assert page.splitlines()[-2:] == [f"| context | {name} | n/a | n/a | n/a | n/a | 0 |" for name in ("ria", "dea")]
 
 
-def test_the_page_is_the_same_each_time_and_is_written(tmp_path: Path) -> None:
+def test_the_page_is_the_same_each_time() -> None:
     runs = [run(rows_of(RISING, noise=0.2))]
-    path = write_trust(runs, tmp_path / "new")
-    assert path == tmp_path / "new" / "trust.md"
-    assert path.read_text(encoding="utf-8") == trust_page(runs) == trust_page(runs)
+    assert page_of(runs) == page_of(runs)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import comb, inf, nan, sqrt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from made_runs import make_run
 from segfaith.errors import SettingsError
-from segfaith.results.records.runs import load_run
-from segfaith.results.report.significance_page import page, write_significance
 from segfaith.results.statistics import paired as significance
 from segfaith.results.statistics.friedman import friedman
 from segfaith.results.statistics.paired import compare, rank_biserial
@@ -516,47 +512,3 @@ def test_the_false_positive_rate_with_ties_and_zeros(images: int, method: str, m
             assert name == method
             rejected.append(p < 0.05)
     assert 0 < np.mean(rejected) < 0.05 + 3 * sqrt(0.05 * 0.95 / trials)
-
-
-# --- pages
-
-
-def test_the_page_and_its_files(tmp_path: Path) -> None:
-    data = [load_run(make_run(tmp_path / f"run{seed}", seed=seed, curves=False, maps=0)) for seed in (0, 1)]
-    runs = [one.run for one in data]
-    paths = write_significance(runs, tmp_path / "out")
-    assert [path.name for path in paths] == ["significance.csv", "significance.md"]
-    table = pd.read_csv(paths[0], keep_default_na=False, na_values=[""])
-    assert list(table.columns) == list(significance.COLUMNS)
-    assert len(table) == 6 * 10, "four methods and random_cells by six metrics"
-    assert table["why"].isna().all()
-    text = paths[1].read_text(encoding="utf-8")
-    assert text == page(runs)
-    found = compare(runs, "tdd").set_index(["first", "second"]).loc[("ega", "ria")]
-    (line,) = [one for one in section(text, "### TDD (tdd)") if one.startswith("| ega | ria |")]
-    assert line.startswith(f"| ega | ria | {found['images']} | 2 | {found['value_first']:.3f} | ")
-    assert f"{found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" in line
-    assert line.endswith("| < 0.001 | < 0.001 | ria better |")
-    assert any(one.startswith("- Mean ranks over 22 images: ria 1.") for one in section(text, "### TDD (tdd)"))
-    # lower is better: RIA's leakage of 0.2 against GPA's of 0.3
-    (line,) = [one for one in section(text, "### OT abs (odd_abs)") if one.startswith("| gpa | ria |")]
-    assert line.endswith("| ria better |")
-    assert "Only samples" not in text
-    assert "Only samples with s >= 0.05 entered." in page(runs, ["tdd"], 0.05)
-
-
-def section(text: str, heading: str) -> list[str]:
-    return text.partition(heading + "\n")[2].partition("\n#")[0].splitlines()
-
-
-def test_the_page_refuses_in_words() -> None:
-    alone = page([run_of(drawn(12, a=0.5, b=0.4, c=0.3))], ["tdd"])
-    assert alone.count(WORDS + "one run, ") == 4, "three pairs and Friedman"
-    assert "Holm's correction is over 0 of 3 pairs" in alone
-    assert "| 12 | 1 |" in alone
-    assert " better" not in alone.partition("## voc")[2]
-    nobody = page(twice(drawn(12, dea=0.5, mask=0.4)), ["tdd"])
-    assert "- not testable: fewer than two methods but for controls and variants" in nobody
-    diagnostic = page(twice(drawn(20, a=0.9, b=0.1), metric="odd"), ["odd"])
-    assert "| a larger |" in diagnostic
-    assert "Friedman" not in diagnostic.partition("## voc")[2]

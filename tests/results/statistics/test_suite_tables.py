@@ -1,8 +1,5 @@
-"""Tables of suites: run-level values, wins, the paper's numbers, LaTeX, and the page of conclusions."""
+"""Tables of suites: run-level values, wins, and the paper's numbers."""
 
-import csv
-import re
-from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -14,14 +11,9 @@ import pytest
 from made_runs import TDD, VARIANTS, make_run
 from segfaith.errors import SettingsError
 from segfaith.results.records.runs import Run, load_run
-from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS
 from segfaith.results.records.select import own_methods
-from segfaith.results.report.conclusions import markdown_table, write_conclusions
-from segfaith.results.report.latex import latex
-from segfaith.results.statistics.claims import verdict_words
 from segfaith.results.statistics.summary import (
     TABLE_METRICS,
-    comparison,
     run_labels,
     run_values,
     side,
@@ -190,141 +182,10 @@ def test_the_papers_numbers_stand_beside_its_data_sets_methods_and_metrics_alone
     assert dea.loc["sbd val", ["paper_mean", "paper_std"]].tolist() == [0.235, 0.134]
 
 
-def test_comparison_has_ours_and_the_papers_side_by_side() -> None:
-    table = comparison(summarise([run({"ria": [0.5]}), run({"ria": [0.25]})]))
-    assert table[0] == ["Data", "Method", "TDD", "paper", "OT abs", "paper", "Ins.", "paper", "Stab.", "paper", "runs"]
-    assert table[1] == [
-        *("voc2012 val", "ria", "0.375 ± 0.177", "0.522 ± 0.050", "n/a", "0.249 ± 0.184"),
-        *("n/a", "0.031 ± 0.013", "n/a", "0.821 ± 0.001", "2"),
-    ]
-    assert len(table) == 2
-    assert len(comparison(summarise([run({"ria": [0.5]}, data="scenes")]))) == 1
-
-
-# LaTeX
-
-
-def test_latex_escapes_what_it_would_take_for_commands() -> None:
-    text = latex([run({"my_method@a=50%&b#{~^$\\": [0.5]}, data="[set]")])
-    line = next(line for line in text.splitlines() if line.startswith("{[}set"))
-    assert line.startswith(
-        r"{[}set{]} val & my\_method@a=50\%\&b\#\{\textasciitilde{}\textasciicircum{}\$\textbackslash{} & 0.500 & "
-    )
-    assert line.endswith(r" \\")
-    assert len(re.findall(r"(?<!\\)&", line)) == 10, "eleven cells"
-
-
-def test_latex_is_booktabs_with_a_rule_between_data_sets() -> None:
-    four = {"gpa": [0.2, 0.25], "random_cells": [0.5, 0.5]}
-    text = latex([run(four), run(four, data="sbd"), run({"gpa": [0.3]}, data="sbd")])
-    assert text.startswith("% needs \\usepackage{booktabs}\n% voc2012 val: net, weights net.pth")
-    first, second, _ = text.split("\\begin{tabular}")[1:]
-    assert first.startswith("{llrrrrrrrrr}\n\\toprule\nData & Method & TDD $\\uparrow$ & ")
-    assert first.rstrip().endswith("\\bottomrule\n\\end{tabular}")
-    lines = first.splitlines()
-    assert [place for place, line in enumerate(lines) if line == r"\midrule"] == [3, 6]
-    assert r"voc2012 val & random\_cells & 0.500 & " in first
-    assert r"sbd val & gpa & 0.263 $\pm$ 0.053 & " in first, "run-level means .225 and .3"
-    assert "voc2012 val & gpa & 0.225 & 0.270 $\\pm$ 0.044 & " in second, "beside the paper's"
-    assert not set("±↑↓") & set(text)
-    for table in (first, second):
-        cells = {len(line.split(" & ")) for line in table.splitlines() if " & " in line}
-        assert cells == {11}
-
-
-def test_latex_of_other_data_has_no_table_of_the_papers() -> None:
-    text = latex([run({"gpa": [0.2]}, data="scenes")])
-    assert text.count("\\begin{tabular}") == 2, "Table 1 and the run-level means"
-
-
-def test_latex_has_win_counts_and_run_level_means() -> None:
-    runs = [run({"gpa": [0.2, 0.4], "dea": [0.5]}, data="scenes"), run({"gpa": [0.6], "dea": [0.5]}, data="scenes")]
-    _, wins, means = latex(runs).split("\\begin{tabular}")[1:]
-    assert r"scenes val & gpa : dea & 1/2 & " in wins
-    lines = [line.split(" & ")[1:3] for line in means.splitlines() if " & " in line]
-    assert lines == [["Method", "TDD"], ["gpa", "0.300"], ["dea", "0.500"], ["gpa", "0.600"], ["dea", "0.500"]]
-
-
-# Conclusions
-
-FILES = [
-    *("conclusions.md", "claims.md", "table.tex", "runs.csv", "paper.csv", "claims.csv", "wins.csv", "rankings.csv"),
-    *("concordance.csv", "areas.csv", "curves.csv", "robust.csv", "drops.csv", "strata.csv", "leakage.csv"),
-    *("map_properties.csv", "randomisation.csv"),
-]
-
-
-def test_conclusions_of_full_runs_write_everything(tmp_path: Path) -> None:
-    paths = write_conclusions(made(tmp_path / "runs", 2), tmp_path / "out")
-    assert [path.name for path in paths] == FILES
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
-    for path in paths:
-        if path.suffix == ".csv":
-            with path.open(newline="", encoding="utf-8") as file:
-                assert len(list(csv.DictReader(file))) > 0, path.name
-    page = paths[0].read_text(encoding="utf-8")
-    assert "not computed" not in page
-    verdicts = pd.read_csv(paths[5])["holds"].value_counts()
-    assert verdicts.sum() == 15 == verdicts.reindex(["holds", "fails", "draw"]).sum()
-    assert f"voc2012 val: {', '.join(verdict_words(pd.read_csv(paths[5])['holds']))}." in page
-    assert "| DEA's TDD is above EGA's in every run | holds | 2/2 runs | " in page
-    assert "- Kendall's W of voc2012 val: TDD over occlusion operators (own methods): 0." in page
-    assert re.search(r"own methods\): 0\.\d\d, beyond chance 0\.\d\d, p 0\.\d{3} \(4 methods, 3 settings", page)
-    assert "| voc2012 val | netA | 1 classifier, s 0.700 | 0.720 (8) | " in page
-    assert "\n\n\n" not in page
-    for heading, block in re.findall(r"^## (.+)\n\n((?:.|\n)+?)(?=\n## |\Z)", page, re.MULTILINE):
-        tables = re.findall(r"(?:^\|.*\n?)+", block, re.MULTILINE)
-        for table in tables:
-            widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.strip().splitlines()}
-            assert len(widths) == 1, (heading, table)
-    assert paths[1].read_text(encoding="utf-8").count("| holds |") >= 10
-
-
-def test_conclusions_of_old_records_say_what_is_missing_and_why(tmp_path: Path) -> None:
-    (one,) = made(tmp_path / "runs", methods=("ega", "dea", "random_cells"), data="folder")
-    newer = [*("odd_fair", "odd_fair_abs", "odd_near", "odd_middle", "odd_far", "energy_inside", "pointing", "gini")]
-    newer += [name for name in one.records if re.fullmatch("s_(fair|near|middle|far)_deleted", name)]
-    old = replace(
-        one,
-        records=one.records.drop(columns=newer),
-        curves=pd.DataFrame(columns=[*CURVE_COLUMNS]),
-        randomisation=pd.DataFrame(columns=[*RANDOMISATION_COLUMNS]),
-    )
-    paths = write_conclusions([old], tmp_path / "out")
-    names = {path.name for path in paths}
-    absent = {"paper.csv", "rankings.csv", "areas.csv", "curves.csv", "leakage.csv", "map_properties.csv"}
-    assert set(FILES) - names == absent | {"randomisation.csv"}
-    page = paths[0].read_text(encoding="utf-8")
-    for words in (
-        "- not computed: the comparison with the paper: the paper's numbers are of its four methods",
-        "- not computed: Kendall's W, folder val: not testable: no run has curves; name several operators or several k",
-        "; of TDD over occlusion operators (all methods), TDD over occlusion operators (own methods), TDD over values",
-        "- not computed: areas: folder val: no run has curves",
-        "- not computed: fair leakage: no run has values of odd_fair_abs",
-        "- not computed: map properties: no run has values of pointing",
-        "- not computed: randomisation: no run has made the randomisation check",
-        "| RIA has the highest TDD | not testable | 0/0 runs |  | no run has a value of TDD for ria, gpa |",
-    ):
-        assert words in page, words
-
-
-def test_conclusions_obey_the_filter_on_s(tmp_path: Path) -> None:
-    data = made(tmp_path / "runs")
-    every = pd.read_csv(write_conclusions(data, tmp_path / "all")[3])
-    paths = write_conclusions(data, tmp_path / "some", 0.05)
-    some = pd.read_csv(paths[3])
-    leak = [one[(one["method"] == "ega") & (one["metric"] == "odd_abs")].iloc[0] for one in (every, some)]
-    assert leak[0]["n"] - leak[1]["n"] == 1
-    assert leak[0]["value"] > 1.5 * leak[1]["value"], "the sample with s = .01 rules the mean"
-    assert "Only samples with s >= 0.05 entered." in paths[0].read_text(encoding="utf-8")
-    assert "0 <= s < 0.05" not in paths[0].read_text(encoding="utf-8")
+# Methods under test
 
 
 def test_own_methods_are_neither_controls_nor_variants(tmp_path: Path) -> None:
     assert own_methods(made(tmp_path / "a", methods=(*TDD, *VARIANTS))) == ["gpa", "ega", "ria", "dea"]
     alone = made(tmp_path / "b", methods=("random_cells", "dea@alpha=0.5", "ega"))
     assert own_methods(alone) == ["dea@alpha=0.5", "ega"], "a variant without its base is a method"
-
-
-def test_bars_within_cells_of_markdown_are_escaped() -> None:
-    assert markdown_table([["|a|"], ["b"]]) == [r"| \|a\| |", "| --- |", "| b |"]

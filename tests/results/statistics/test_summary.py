@@ -1,6 +1,5 @@
 """Tables from hand-made records, whose every figure is known, and overlays, whose every pixel is."""
 
-import csv
 from math import nan, sqrt
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 import segfaith
 from segfaith.results.figures.overlay import overlay, picture
-from segfaith.results.statistics.summary import TABLE_METRICS, layout, markdown, notes, summarise, write_tables
+from segfaith.results.statistics.summary import TABLE_METRICS, summarise
 
 Pair = tuple[dict[str, Any], pd.DataFrame]
 
@@ -123,165 +122,24 @@ def test_the_filter_on_s_is_off_by_default_and_inclusive() -> None:
     assert (np.isnan(nothing["mean"]), nothing["n"], nothing["runs"]) == (True, 0, 0)
 
 
-def test_layout_is_the_papers_table_with_the_controls_n_and_undefined() -> None:
-    rows = [
-        row("a", "dea", 0.5, tdd_gain=0.1, odd_abs=0.2, leak_abs=0.4, insertion_gain=0.05, stability=nan, runtime_s=2),
-        row("b", "dea", 0.25, tdd_gain=0.1, odd_abs=0.2, leak_abs=0.4, insertion_gain=0.05, stability=nan, runtime_s=1),
-        row("a", "random_cells", 0.4),
-        row("b", "random_cells", 0.4),
-    ]
-    table = layout(summarise([run(*rows)]))
-    assert table[0] == [
-        "Data",
-        "Method",
-        "TDD ↑",
-        "TDD gain ↑",
-        "OT abs ↓",
-        "Leak abs ↓",
-        "Ins. ↑",
-        "Stab. ↑",
-        "Time s ↓",
-        "n",
-        "undef.",
-    ]
-    assert table[1] == ["voc2012 val", "dea", "0.375", "0.100", "0.200", "0.400", "0.050", "n/a (0)", "1.500", "2", "2"]
-    assert table[2][:3] == ["voc2012 val", "random_cells", "0.400"]
-    assert len(table) == 3
+def test_a_method_that_failed_alone_has_rows_that_are_not_ok() -> None:
+    rows = [bad(sample, "theirs", "failed") for sample in "ab"] + [row(sample, "ega", 0.3) for sample in "ab"]
+    assert entry(summarise([run(*rows)]), "theirs")["not_ok"] == 2
+    assert entry(summarise([run(*rows)]), "ega")["not_ok"] == 0
 
 
-def test_layout_shows_how_many_samples_a_figure_has_where_they_are_fewer() -> None:
-    rows = [row("a", "ria", 0.2, stability=nan), row("b", "ria", 0.4, stability=0.8)]
-    (line,) = layout(summarise([run(*rows)]))[1:]
-    assert line == ["voc2012 val", "ria", "0.300", "0.000", "0.000", "0.000", "0.000", "0.800 (1)", "0.000", "2", "1"]
+def test_an_ablation_counts_as_a_run_of_the_means() -> None:
+    """As the protocol has it."""
+    main, other = run(row("a", "ega", 0.1)), run(row("a", "ega", 0.2), seed=5)
+    methods = [{"dea": {"parameters": {"alpha": alpha}}} for alpha in (0.65, 0.5)]
+    runs = [(about | {"methods": methods[place]}, rows) for place, (about, rows) in ((0, main), (0, other), (1, main))]
+    assert entry(summarise(runs), "ega")["runs"] == 3
 
 
 def test_summary_names_the_weights_of_every_run() -> None:
     """Random weights must be seen wherever the figures are."""
     runs = [run(row("a", "ega", 0.1), weights=weights) for weights in ("net.pth", "random (seed 0)", "net.pth")]
     assert entry(summarise(runs), "ega")["weights"] == "net.pth; random (seed 0)"
-
-
-def test_layout_shows_the_spread_over_runs_and_medians_without_it() -> None:
-    summary = summarise(THREE_RUNS)
-    assert layout(summary)[1][2] == "0.367 ± 0.153"
-    assert layout(summary, "median")[1][2] == "0.250"
-    assert "±" not in "".join(layout(summarise(THREE_RUNS[:1]))[1])
-
-
-def test_notes_tell_model_weights_seed_and_small_scores() -> None:
-    rows = [row("a", "ega", 0.1, s=0.049), row("a", "dea", 0.1, s=0.049), row("b", "ega", 0.3, s=0.05)]
-    digest = "0123456789abcdef" * 4
-    (line,) = notes([run(*rows, file_sha256=digest)])
-    assert line.startswith("voc2012 val: net, weights net.pth (SHA-256 0123456789ab), seed 4; ")
-    assert "2 of 2 samples measured, 0 skipped, 0 failed" in line
-    assert "1 with s < 0.05" in line
-
-
-def test_notes_say_random_weights_and_a_filter() -> None:
-    lines = notes([run(row("a", "ega", 0.1), weights="random (seed 0)")], min_s=0.3)
-    assert "weights random (seed 0)" in lines[0]
-    assert "SHA-256" not in lines[0]
-    assert lines[1:] == ["Only samples with s >= 0.3 entered."]
-
-
-def test_notes_count_samples_that_were_skipped_or_failed() -> None:
-    rows = [row("a", "ega", 0.1), row("a", "dea", 0.1)]
-    rows += [bad(sample, method, "skipped") for sample in "bc" for method in ("ega", "dea")]
-    rows += [bad("d", method, "failed") for method in ("ega", "dea")]
-    (line,) = notes([run(*rows)])
-    assert "1 of 4 samples measured, 2 skipped, 1 failed" in line
-
-
-@pytest.mark.parametrize("order", [("theirs", "ega"), ("ega", "theirs")])
-def test_a_method_that_failed_alone_makes_no_failed_sample(order: tuple[str, str]) -> None:
-    """Whether its rows stand first or last."""
-    rows = [
-        bad(sample, method, "failed") if method == "theirs" else row(sample, method, 0.3)
-        for sample in "ab"
-        for method in order
-    ]
-    assert "2 of 2 samples measured, 0 skipped, 0 failed" in notes([run(*rows)])[0]
-    assert entry(summarise([run(*rows)]), "theirs")["not_ok"] == 2
-
-
-def test_notes_of_several_runs_are_a_line_each() -> None:
-    lines = notes([*THREE_RUNS, run(row("x", "ega", 0.9), data="sbd")])
-    assert [line.partition(":")[0] for line in lines] == ["voc2012 val"] * 3 + ["sbd val"]
-
-
-def test_an_ablation_is_named_with_what_its_means_count_again() -> None:
-    """And a change of another setting, such as the seed, makes none."""
-    main, other = run(row("a", "ega", 0.1)), run(row("a", "ega", 0.2), seed=5)
-    parameters = [{"ega": {"parameters": {}}, "dea": {"parameters": {"alpha": alpha}}} for alpha in (0.65, 0.5)]
-    runs = [
-        (about | {"methods": parameters[alpha]}, rows) for alpha, (about, rows) in ((0, main), (0, other), (1, main))
-    ]
-    *_, line, _ = notes(runs)
-    assert len(notes(runs)) == 5
-    assert line.startswith(
-        "net seed 4 (2) has the data, target, model, weights and seed of net seed 4, and other parameters, layer or "
-        "code of dea: the numbers of the other methods are the same on the samples of both, and count once more "
-    )
-    assert summarise(runs).set_index(["method", "metric"]).loc[("ega", "tdd"), "runs"] == 3, "as the protocol has it"
-    assert not any("has the data, target" in line for line in notes(runs[:2]))
-
-
-def test_an_ablation_of_the_control_moves_the_gains_of_all_methods() -> None:
-    about, rows = run(row("a", "ega", 0.1))
-    grids = [{"ega": {"parameters": {}}, "random_cells": {"parameters": {"grid": grid}}} for grid in (14, 7)]
-    *_, line = notes([(about | {"methods": one}, rows) for one in grids])
-    assert "other parameters, layer or code of random_cells: the numbers of the other methods are the same" in line
-    assert "(but for TDD gain, from which random_cells is subtracted)" in line
-
-
-def test_runs_of_other_seeds_on_the_very_same_samples_say_that_their_spread_is_not_of_images() -> None:
-    seeds = [run(row("a", "ega", 0.1), seed=seed) for seed in (0, 1)]
-    *_, line = notes(seeds)
-    assert line == (
-        "net seed 0, net seed 1 have the same samples, model and weights: only what is drawn with the seed (ties, "
-        "controls, noise) differs between their seeds, so their spread says nothing of other images."
-    )
-    about, rows = seeds[1]
-    other = about | {"data": about["data"] | {"samples": ["b"]}}
-    weights = about | {"model": about["model"] | {"weights": "other.pth"}}
-    for changed in (other, weights):
-        assert len(notes([seeds[0], (changed, rows)])) == 2
-
-
-def test_notes_say_that_a_run_is_not_finished() -> None:
-    (line,) = notes([run(row("id0", "ega", 0.1), samples=5)])
-    assert "1 of 5 samples measured" in line
-    assert "NOT FINISHED, 4 samples to go" in line
-    assert "NOT FINISHED" not in notes([run(row("id0", "ega", 0.1), samples=1)])[0]
-
-
-def test_markdown_holds_both_tables_and_the_notes() -> None:
-    text = markdown(THREE_RUNS)
-    assert text.startswith("**Mean**\n\n| Data | Method | TDD ↑ |")
-    assert "**Median over samples**" in text
-    assert "| voc2012 val | ega | 0.367 ± 0.153 |" in text
-    assert "| voc2012 val | ega | 0.250 |" in text
-    assert text.count("\n- voc2012 val: net") == 3
-    tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {12}, "every line has eleven cells"
-    assert len(tables) == 2 * (1 + 1 + 2)
-    assert text.endswith("\n")
-
-
-def test_written_tables_are_the_summary(tmp_path: Path) -> None:
-    paths = write_tables(THREE_RUNS, tmp_path / "new")
-    assert paths == (tmp_path / "new" / "table.csv", tmp_path / "new" / "table.md")
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["table.csv", "table.md"]
-    with paths[0].open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * len(TABLE_METRICS)
-    assert list(rows[0])[:4] == ["data", "weights", "method", "metric"]
-    assert list(rows[0])[4:] == ["mean", "std", "median", "runs", "n", "undefined", "not_ok"]
-    assert {one["weights"] for one in rows} == {"net.pth"}
-    (ega,) = [one for one in rows if (one["method"], one["metric"]) == ("ega", "tdd")]
-    assert float(ega["mean"]) == pytest.approx(1.1 / 3)
-    assert (ega["runs"], ega["n"]) == ("3", "6")
-    assert "0.367 ± 0.153" in paths[1].read_text(encoding="utf-8")
 
 
 # Overlays

@@ -309,7 +309,7 @@ def test_report_prints_the_table_and_writes_it(
         assert cells[4] == "n/a/n/a", "stability was not measured"
     heads = next(line for line in output.splitlines() if line.startswith("Method"))
     assert heads.split() == ["Method", "TDD", "↑", "OT", "abs", "↓", "Ins.", "↑", "Stab.", "↑", "Time", "s", "↓"]
-    assert "folder data val, 32 px: mean / median, 3 samples of 1 run, stability on 0 of 3 samples" in output
+    assert "folder data val, 32 px: mean / median, 3 samples of 1 run, stability on none of 3 samples" in output
     undefined = records["leak_abs"].isna().sum()
     assert f"Undefined values: Leak abs {undefined}." in output, "stability was not to be measured on the samples"
     assert "tiny.py:build, weights tiny.pth" in output
@@ -322,7 +322,7 @@ def test_report_prints_the_table_and_writes_it(
     assert float(tdd["mean"]) == pytest.approx(records[records["method"] == "dea"]["tdd"].mean())
     assert (tdd["n"], tdd["undefined"], tdd["not_ok"]) == ("3", "0", "0")
     text = (tmp_path / "tables" / "table.md").read_text(encoding="utf-8")
-    assert text.count("| dea | ") == 1 + 6, "in the table of means and, by metric, in that of medians"
+    assert text.count("| dea | ") == 1 + 6 + 1, "means, six medians, and the run"
 
 
 def test_report_writes_into_the_run_where_no_output_is_named(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

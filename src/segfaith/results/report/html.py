@@ -7,6 +7,7 @@
 content security policy allows its own script and style only, by their digests.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import partial
@@ -162,4 +163,5 @@ def _svg(drawing: Drawing) -> Markup:
     buffer = StringIO()
     drawing.figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    return Markup(text[text.index("<svg") :])
+    own = re.sub(r'((?: id="|url\(#|href="#))', rf"\g<1>{drawing.name}-", text[text.index("<svg") :])
+    return Markup(own)

@@ -42,13 +42,12 @@ MORE = ("runs", "claims", "evidence")
 """The sections that are shown on request, by name."""
 
 
-def brief(analysis: Analysis, sections: Sequence[Section]) -> Iterator[RenderableType]:
-    """The verdict on each method, a table for each data set, and warnings."""
+def brief(analysis: Analysis, sections: Sequence[Section] = ()) -> Iterator[RenderableType]:
+    """The verdict on each method that the sections hold, a table for each data set, and warnings."""
     yield from verdicts(sections)
     for part in analysis.parts:
         yield from table(part)
-    warnings = (*analysis.absent, *unfinished_notes(analysis), *filter_notes(analysis))
-    yield from warnings
+    yield from (*analysis.absent, *unfinished_notes(analysis), *filter_notes(analysis))
 
 
 def more(analysis: Analysis, sections: Sequence[Section]) -> Iterator[RenderableType]:

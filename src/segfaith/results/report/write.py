@@ -94,7 +94,7 @@ def _write(
             yield _file(directory / name, partial(content.to_csv, index=False))
     if figures:
         tell("drawing figures")
-        yield from write_figures(analysis.read, directory, analysis.options.min_s)
+        yield from write_figures(analysis.runs, directory, analysis.options.min_s)
     texts = {"conclusions.md": markdown(report.sections, figures=figures)}
     for name, section in PAGES.items():
         if section != "evidence" or any(part.has_evidence for part in analysis.parts):

@@ -111,7 +111,8 @@ def stability_words(part: DataAnalysis) -> str:
     rows = rows_by(part.summary[part.summary["metric"] == "tdd"], "method")
     most = max(own, key=lambda name: rows[name]["n"] + rows[name]["undefined"])
     samples = int(rows[most]["n"] + rows[most]["undefined"])
-    return f"stability on {samples - skipped[most]} of {count(samples, 'sample')}" if skipped[most] else ""
+    asked = samples - skipped[most]
+    return f"stability on {asked or 'none'} of {count(samples, 'sample')}" if skipped[most] else ""
 
 
 def _remark(part: DataAnalysis) -> Markup:

@@ -65,8 +65,8 @@ def _ran(part: DataAnalysis) -> Markup:
     images = {name for run in part.read for name in run.records["sample_id"]}
     states = {"ok": 0, "skipped": 0, "failed": 0}
     for run in part.read:
-        for found in run.records.groupby("sample_id")["status"].agg(set):
-            states["ok" if "ok" in found else "failed" if "failed" in found else "skipped"] += 1
+        for seen in run.records.groupby("sample_id")["status"].agg(set):
+            states["ok" if "ok" in seen else "failed" if "failed" in seen else "skipped"] += 1
     samples, own_runs = sum(states.values()), len(set(own_numbers([run.description for run in part.read])))
     methods = dict.fromkeys(name for run in part.read for name in run.records["method"])
     own = [called.get(name, name) for name in methods if not is_control(name)]

@@ -462,7 +462,10 @@ def test_what_cannot_be_tested_says_why(two_runs: list[Run]) -> None:
     alone = [replace(run, records=run.records[run.records["method"].isin(("dea", "mask"))]) for run in two_runs]
     nobody = significance.section(analyse(alone))
     assert not nobody.measured
-    assert "Not testable: fewer than two methods besides controls and variants. Measure it: --compare" in texts(nobody)
+    assert (
+        "Not testable: fewer than two methods besides controls and variants. Measure it: segfaith report DIR --compare"
+        in texts(nobody)
+    )
 
 
 # Claims, randomisation, provenance

@@ -39,8 +39,11 @@ from segfaith.results.statistics.paired import ALPHA, CHANCE, ONE_RUN
 
 COMPARED = ("tdd", "odd_abs", "leak_abs", "insertion_gain", "stability")
 """Metrics whose differences are shown. TDD gain subtracts one control from all, so its pairs are those of TDD."""
-SINGLE = "this is a single run, so differences are not tested: they would say nothing of other seeds or models"
-ADVICE = "segfaith report DIR DIR ..., or --single-run for what holds of this run alone"
+SINGLE = (
+    "this is a single run, so differences are not tested: they would say nothing of other seeds or models; report on "
+    "several runs, or test what holds of this run alone"
+)
+ADVICE = "segfaith report DIR --single-run"
 
 
 def section(analysis: Analysis) -> Section:
@@ -74,7 +77,12 @@ def _known(pairs: pd.DataFrame) -> "pd.Series[bool]":
 def _tests(part: DataAnalysis) -> list[Block]:
     pairs, called = part.pairs, labels(part)
     if pairs.empty:
-        return [missing("not testable: fewer than two methods besides controls and variants", "--compare gpa,dea,mask")]
+        return [
+            missing(
+                "not testable: fewer than two methods besides controls and variants",
+                "segfaith report DIR --compare gpa,dea,mask",
+            )
+        ]
     if untested(pairs):
         return [missing(SINGLE, ADVICE), *_folds(part)]
     names = [called[name] for name in dict.fromkeys([*pairs["first"], *pairs["second"]])]

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import peers
 import torch
-from case import MASKS, SAMPLE, SEED, Case, Output, make_case, read_model
 from pytorch_grad_cam import GradCAM, GradCAMElementWise, HiResCAM
 from torch.utils.flop_counter import FlopCounterMode
+from workload import MASKS, SAMPLE, SEED, Output, Workload, make_case, read_model
 
 from segfaith.attribution.explain import Gathered, gather, heatmaps, sample_rng
 from segfaith.attribution.methods import MethodInstance, resolve_method
@@ -35,7 +35,7 @@ FEW = 28
 """Cells of a warm-up, of a search for the best batch, and of a scaled sample."""
 
 
-def evidence(case: Case, instance: MethodInstance) -> Gathered:
+def evidence(case: Workload, instance: MethodInstance) -> Gathered:
     """What the library gathers for one method and the image as it is."""
     return gather(
         case.model,
@@ -47,7 +47,7 @@ def evidence(case: Case, instance: MethodInstance) -> Gathered:
     )
 
 
-def intervene(case: Case, batch: int, count: int, *, method: str) -> Output:
+def intervene(case: Workload, batch: int, count: int, *, method: str) -> Output:
     """Score drops of all regions."""
     (found,) = evidence(case, resolve_method(method, {})).intervention.values()
     if isinstance(found, Exception):
@@ -55,14 +55,14 @@ def intervene(case: Case, batch: int, count: int, *, method: str) -> Output:
     return Output({"drop": found.drop[0].cpu().numpy()})
 
 
-def explain(case: Case, batch: int, count: int, *, method: str) -> Output:
+def explain(case: Workload, batch: int, count: int, *, method: str) -> Output:
     """A gradient map."""
     instance = resolve_method(method, {})
     gathered = evidence(case, instance)
     return Output({"map": heatmaps(case.model, gathered, instance, sample_rng(SEED, SAMPLE), SAMPLE)[0].cpu().numpy()})
 
 
-def sample(case: Case, batch: int, count: int) -> Output:
+def sample(case: Workload, batch: int, count: int) -> Output:
     """The whole sample, as a run computes it."""
     names = ("gpa", "ega", "ria", "dea", "random_cells")
     records = evaluate_sample(
@@ -81,7 +81,7 @@ def sample(case: Case, batch: int, count: int) -> Output:
     return Output({row["method"]: np.array([row[metric] for metric in peers.METRICS]) for row in records})
 
 
-JOBS: dict[str, Callable[[Case, int, int], Output]] = {  # any other is a method whose drops are wanted
+JOBS: dict[str, Callable[[Workload, int, int], Output]] = {  # any other is a method whose drops are wanted
     "gpa": partial(explain, method="gpa"),
     "ega": partial(explain, method="ega"),
     "sample": sample,

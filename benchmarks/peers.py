@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from captum.attr import FeatureAblation, Occlusion
-from case import CELLS, GRID, SAMPLE, SEED, SIZE, Case, Output
 from pytorch_grad_cam import GradCAM, HiResCAM
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 from torch import Tensor, nn
+from workload import CELLS, GRID, SAMPLE, SEED, SIZE, Output, Workload
 
 from segfaith.attribution.explain import Gathered, heatmaps, sample_rng
 from segfaith.attribution.methods import resolve_method
@@ -40,7 +40,7 @@ class Logits(nn.Module):
         return self.logits(images)
 
 
-def masked_mean(case: Case, region: Tensor) -> Callable[[Tensor], Tensor]:
+def masked_mean(case: Workload, region: Tensor) -> Callable[[Tensor], Tensor]:
     """The masked mean class probability of a batch, as captum wants it."""
     weights = region / (region.sum() + EPS)
     return lambda images: (case.model.logits(images).softmax(1)[:, case.class_index] * weights).sum((1, 2))
@@ -51,7 +51,7 @@ def mean_image(image: Tensor) -> Tensor:
     return image.mean((1, 2))[None, :, None, None].expand(1, *image.shape).contiguous()
 
 
-def ablate(case: Case, image: Tensor, region: Tensor, cells: Tensor, batch: int) -> Tensor:
+def ablate(case: Workload, image: Tensor, region: Tensor, cells: Tensor, batch: int) -> Tensor:
     """captum's FeatureAblation: the drop of each cell, painted on it (H, W)."""
     painted: Tensor = FeatureAblation(masked_mean(case, region)).attribute(
         image[None], baselines=mean_image(image), feature_mask=cells[None, None], perturbations_per_eval=batch
@@ -59,26 +59,26 @@ def ablate(case: Case, image: Tensor, region: Tensor, cells: Tensor, batch: int)
     return painted[0, 0]
 
 
-def drops(case: Case, painted: Tensor) -> Output:
+def drops(case: Workload, painted: Tensor) -> Output:
     """The cells' values of a map that is constant on cells."""
     values = painted.new_zeros(CELLS)
     values[case.cells.flatten()] = painted.flatten()
     return Output({"drop": values.double().cpu().numpy()})
 
 
-def some_cells(case: Case, count: int) -> Tensor:
+def some_cells(case: Workload, count: int) -> Tensor:
     """All cells, or `count` (a divisor of 196) of them, spread over the image; what they leave is cell `count`."""
     step = CELLS // count
     return case.cells if step == 1 else torch.where(case.cells % step == 0, case.cells // step, count)
 
 
-def left_out(case: Case, start: float, count: int) -> float:
+def left_out(case: Workload, start: float, count: int) -> float:
     """Seconds that the other cells would have taken; one pass is the image as it is, one what the cells leave."""
     passes = count + 1 + (count < CELLS)
     return (clock(case.model.device) - start) * ((CELLS + 1) / passes - 1)
 
 
-def feature_ablation(case: Case, batch: int, count: int) -> Output:
+def feature_ablation(case: Workload, batch: int, count: int) -> Output:
     """RIA's drops by FeatureAblation."""
     start = clock(case.model.device)
     painted = ablate(case, case.image, case.region, some_cells(case, count), batch)
@@ -88,7 +88,7 @@ def feature_ablation(case: Case, batch: int, count: int) -> Output:
     return Output({"drop": found}, rest)
 
 
-def occlusion(case: Case, batch: int, count: int) -> Output:
+def occlusion(case: Workload, batch: int, count: int) -> Output:
     """RIA's drops by Occlusion with window = stride = cell; fewer cells (a divisor of 196) are wider, for time only."""
     start = clock(case.model.device)
     window = (3, SIZE // GRID, SIZE * GRID // count)
@@ -104,14 +104,14 @@ def occlusion(case: Case, batch: int, count: int) -> Output:
     return Output({"drop": found if count == CELLS else np.full_like(found, np.nan)}, rest)
 
 
-def cams(kind: type[BaseCAM], case: Case, images: Tensor, regions: Tensor) -> Tensor:
+def cams(kind: type[BaseCAM], case: Workload, images: Tensor, regions: Tensor) -> Tensor:
     """grad-cam's maps of N images at the model's feature layer, in [0, 1], upsampled and scaled by itself."""
     targets = [SemanticSegmentationTarget(case.class_index, one.cpu().numpy().astype(np.float32)) for one in regions]
     with kind(model=Logits(case.model), target_layers=[case.model.feature_module()]) as explainer:
         return torch.from_numpy(explainer(input_tensor=images, targets=targets)).to(images.device)
 
 
-def cam(case: Case, batch: int, count: int, *, kind: type[BaseCAM]) -> Output:
+def cam(case: Workload, batch: int, count: int, *, kind: type[BaseCAM]) -> Output:
     """One map of one image."""
     return Output({"map": cams(kind, case, case.image[None], case.region[None])[0].cpu().numpy()})
 
@@ -126,7 +126,7 @@ def scaled(values: Tensor) -> Tensor:
 class Ablation:
     """RIA maps of variants by captum; with fewer cells than 196 `left_out` sums up what the others would have taken."""
 
-    case: Case
+    case: Workload
     batch: int
     count: int
     left_out: float = 0.0
@@ -147,7 +147,7 @@ def fuse(gradient: Tensor, region: Tensor) -> Tensor:
     return scaled(ALPHA * gradient * (1 + BETA * region) + (1 - ALPHA) * region)
 
 
-def whole_sample(case: Case, batch: int, count: int, *, reuse: bool) -> Output:
+def whole_sample(case: Workload, batch: int, count: int, *, reuse: bool) -> Output:
     """Four methods and the control on the image and its five perturbations: metrics and stability.
 
     Args:
@@ -206,7 +206,7 @@ def _correlation(first: Tensor, second: Tensor) -> float:
     return float(np.corrcoef(first.double().flatten().cpu().numpy(), second.double().flatten().cpu().numpy())[0, 1])
 
 
-def _metrics(case: Case, maps: Sequence[Tensor], batch: int) -> list[list[float]]:
+def _metrics(case: Workload, maps: Sequence[Tensor], batch: int) -> list[list[float]]:
     """TDD, ODD and insertion gain of each map of the clean image."""
     k = EvaluationSettings().fractions[0]
     ranks = tie_ranks((SIZE, SIZE), EvaluationSettings().ties, sample_rng(SEED, SAMPLE)("ties")).to(case.image.device)

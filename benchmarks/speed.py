@@ -41,9 +41,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from case import CELLS, MASKS, MODELS, SHARED
 from jobs import FEW, Run, Skipped, serve
 from scipy.stats import spearmanr
+from workload import CELLS, MASKS, MODELS, SHARED
 
 SAMPLE_IMAGES = 6 * (CELLS + 1) + 1 + 3 * 7
 """Images that a whole sample scores: six variants with their cells, the baseline, three for each of seven maps."""

@@ -277,7 +277,7 @@ def test_gradient_methods_need_a_layer_and_the_others_none() -> None:
     maps = segfaith.explain(model, photograph(), box(), ["ria@grid=4", "random", "mask"])
     assert float(maps["ria@grid=4"].max()) == 1
     assert segfaith.evaluate(model, photograph(), box(), ["ria@grid=4"], stability=True)["status"].eq("ok").all()
-    remedy = r"gradient methods need a feature layer and SmallCNN names none; give layer=.*backbone\.4, head"
+    remedy = r"gradient methods need a feature layer and SmallCNN has none; give layer=.*backbone\.4, head"
     for name in ("gpa", "ega", "dea"):
         with pytest.raises(SettingsError, match=remedy):
             segfaith.explain(model, photograph(), box(), [name])

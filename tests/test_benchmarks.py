@@ -12,18 +12,19 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import jobs
 import peers
 import speed
-from case import CELLS, SIZE, Case, make_case
 from jobs import FEW, JOBS, Run, intervene
 from speed import Row, Timed, figures, markdown, means
+from workload import CELLS, SIZE, Workload, make_case
 
 from toys import SmallCNN, plain
 
 
 @pytest.fixture(scope="module")
-def case() -> Case:
+def case() -> Workload:
     """Noise instead of the photograph, of which hardly two pixels are alike."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("case.read_image", lambda: torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)))
+        noise = torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        patch.setattr("workload.read_image", lambda: noise)
         return make_case(plain(SmallCNN(), layer="backbone"), 0.2)
 
 
@@ -31,7 +32,7 @@ def case() -> Case:
 
 
 @pytest.mark.parametrize("name", ["FeatureAblation", "Occlusion"])
-def test_captum_measures_rias_drops(case: Case, name: str) -> None:
+def test_captum_measures_rias_drops(case: Workload, name: str) -> None:
     ours = intervene(case, 1, CELLS, method="ria").values["drop"]
     theirs = JOBS[name](case, 16, CELLS)
     np.testing.assert_allclose(theirs.values["drop"], ours, rtol=0, atol=1e-6)
@@ -40,7 +41,7 @@ def test_captum_measures_rias_drops(case: Case, name: str) -> None:
 
 
 def test_a_part_of_the_cells_has_the_drops_of_all_and_its_seconds_are_scaled(
-    case: Case, monkeypatch: pytest.MonkeyPatch
+    case: Workload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = iter([10.0, 13.0])
     monkeypatch.setattr(peers, "clock", lambda device: next(ticks))
@@ -53,14 +54,14 @@ def test_a_part_of_the_cells_has_the_drops_of_all_and_its_seconds_are_scaled(
     assert 3.0 + found.left_out == pytest.approx(3.0 * (CELLS + 1) / passes)
 
 
-def test_grad_cam_gives_gpa_and_ega(case: Case) -> None:
+def test_grad_cam_gives_gpa_and_ega(case: Workload) -> None:
     for ours, theirs in (("gpa", "GradCAM"), ("ega", "HiResCAM")):
         maps = [JOBS[name](case, 1, CELLS).values["map"] for name in (ours, theirs)]
         np.testing.assert_allclose(*maps, rtol=0, atol=1e-4)
         assert (maps[0].min(), maps[0].max()) == (0, 1)
 
 
-def test_the_composed_protocol_measures_what_a_sample_does(case: Case) -> None:
+def test_the_composed_protocol_measures_what_a_sample_does(case: Workload) -> None:
     """The cells far from the target, which change nothing, are ordered by rounding alone: it moves ODD a little."""
     tolerances = dict(zip(peers.METRICS, (5e-4, 5e-3, 5e-4, 5e-3), strict=True))
     ours = jobs.sample(case, 1, CELLS).values

@@ -137,7 +137,7 @@ def test_records_with_a_bad_id_are_refused(tmp_path: Path, name: str | None) -> 
 @pytest.mark.parametrize("name", ["../other", "..", "/etc"])
 def test_a_suite_names_folders_of_its_own(tmp_path: Path, name: str) -> None:
     (tmp_path / "suite.json").write_text(json.dumps({"runs": {name: {}}}))
-    with pytest.raises(SettingsError, match="is no plain name"):
+    with pytest.raises(SettingsError, match="is not a plain name"):
         read_states(tmp_path)
 
 
@@ -148,7 +148,7 @@ def test_a_suite_names_folders_of_its_own(tmp_path: Path, name: str) -> None:
     "parts", [("..", "x"), ("maps", "..", "x"), ("maps", "/etc", "x"), ("maps", "a/b"), ("",), (".",)]
 )
 def test_no_path_leads_out_of_the_directory(tmp_path: Path, parts: tuple[str, ...]) -> None:
-    with pytest.raises(SettingsError, match="is no plain name"):
+    with pytest.raises(SettingsError, match="is not a plain name"):
         inside(tmp_path, *parts)
 
 
@@ -209,7 +209,7 @@ def test_maps_of_a_bad_id_go_nowhere_even_if_it_came_so_far(project: Path) -> No
     executors.open_directory(directory, prepared)
     before = files(project / "foreign")
     for name in ("..", "../..", str(project / "foreign")):
-        with pytest.raises(SettingsError, match="is no plain name"):
+        with pytest.raises(SettingsError, match="is not a plain name"):
             executors.run_sample(prepared, name, lambda: sample, BatchSize(4), directory)
     assert files(project / "foreign") == before
 

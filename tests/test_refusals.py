@@ -80,7 +80,7 @@ def exits(x: Tensor) -> Tensor:
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     # what wrap takes
     "a function": (lambda: one(lambda x: x), "expected a torch.nn.Module, got function; put what it does into"),
-    "a class": (lambda: one(SmallCNN), r"got the class SmallCNN; make one of it: SmallCNN\(\.\.\.\)"),
+    "a class": (lambda: one(SmallCNN), r"got the class SmallCNN; make an instance: SmallCNN\(\.\.\.\)"),
     "a state dict": (lambda: one(Plain().state_dict()), "expected a torch.nn.Module, got OrderedDict"),
     "wrapped twice": (lambda: one(good()), "it is wrapped already"),
     "an exported program": (
@@ -99,7 +99,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a mean of words": (lambda: one(mean="abc"), "mean and std need three values each.*got mean='abc'"),
     "a mean that is NaN": (lambda: one(mean=(np.nan, 0, 0)), "mean and std need three values each"),
     "no std": (lambda: one(std=None), "mean and std need three values each.*std=None"),
-    "an unknown head": (lambda: one(head="softmaxes"), "head = 'softmaxes': expected 'logits' or 'probabilities'"),
+    "an unknown head": (
+        lambda: one(head="softmaxes"),
+        "head = 'softmaxes': expected 'logits', 'probabilities' or None",
+    ),
     "too many classes": (
         lambda: one(classes=list("abcde")),
         "Plain has 3 output classes, but 5 class names were given",
@@ -112,7 +115,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a number of classes": (lambda: one(classes=3), "classes = 3: expected 'voc', a list, or a file"),
     "classes by index": (
         lambda: one(classes={0: "a", 1: "b", 2: "c"}),
-        r"classes are a dict, whose order need not be that of the channels; .*list\(id2label.values\(\)\)",
+        r"classes are a dict, whose order need not be the channels' order; .*list\(id2label.values\(\)\)",
     ),
     "classes by name": (lambda: one(classes={"a": 0, "b": 1, "c": 2}), "classes are a dict, whose order"),
     "a set of classes": (lambda: one(classes=set("abc")), "classes are a set, whose order need not be"),
@@ -153,8 +156,14 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "one method as text": (lambda: explain(good(), IMAGE, BOX, "ria"), "methods = 'ria': expected a list of names"),
     "a method's function": (lambda: explain(good(), IMAGE, BOX, [exits]), "a method is a function; expected a name"),
     "no number of methods": (lambda: evaluate(good(), IMAGE, BOX, 3), "methods = 3: expected a list of names"),
-    "a map of words": (lambda: evaluate(good(), IMAGE, BOX, {"own": "map.npy"}), "map 'own' is no array .* but a str"),
-    "a missing map": (lambda: evaluate(good(), IMAGE, BOX, {"own": None}), "map 'own' is no array .* but a NoneType"),
+    "a map of words": (
+        lambda: evaluate(good(), IMAGE, BOX, {"own": "map.npy"}),
+        "map 'own' is not an array .* but a str",
+    ),
+    "a missing map": (
+        lambda: evaluate(good(), IMAGE, BOX, {"own": None}),
+        "map 'own' is not an array .* but a NoneType",
+    ),
     "no batch": (lambda: explain(good(), IMAGE, BOX, RIA, batch_size=0), "whole number of at least 1, got 0"),
     "half a batch": (lambda: explain(good(), IMAGE, BOX, RIA, batch_size=1.5), "whole number of at least 1, got 1.5"),
     # what load_model takes
@@ -190,10 +199,10 @@ def test_what_a_user_can_get_wrong_in_python_is_a_message(name: str) -> None:
 JUNK = {
     "empty.pth": (b"", "cannot be read: it is empty"),
     "empty.safetensors": (b"", "cannot be read: it is empty"),
-    "words.pth": (b"hello", "it is damaged,? or no file of torch's"),
-    "numbers.pt": (b"1 2 3\n4 5 6\n", "it is damaged,? or no file of torch's"),
-    "page.ckpt": (b"<html>not found</html>", "it is damaged,? or no file of torch's"),
-    "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\n", "it is damaged,? or no file of torch's"),
+    "words.pth": (b"hello", "it is damaged,? or not a torch file"),
+    "numbers.pt": (b"1 2 3\n4 5 6\n", "it is damaged,? or not a torch file"),
+    "page.ckpt": (b"<html>not found</html>", "it is damaged,? or not a torch file"),
+    "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\n", "it is damaged,? or not a torch file"),
 }
 
 

@@ -45,15 +45,15 @@ def explain(
         target: a `Target`; a class name or index (its region is where the model predicts it); None for the class that
             the model predicts on most foreground pixels.
         methods: names as in a settings file (`dea@alpha=0.8`), or `Method` objects.
-        seed: of the random controls and operators.
+        seed: the seed of the random controls and operators.
 
     Returns:
         Maps (H, W) in [0, 1], float32, on the model's device. Shared evidence is computed once.
 
-    Before a model's first use it is put to the test, see `models.probe`: 8 to 11 model passes, once.
+    A model is tested before its first use (see `models.probe`); this costs 8 to 11 model passes, once.
 
     Raises:
-        SampleError: an image or target of the wrong shape, no such class in the prediction, logits that are not finite.
+        SampleError: an image or target of the wrong shape, a class that is not predicted, logits that are not finite.
         SettingsError: an unknown method, parameter or class; a model that cannot be used, see `models.probe`.
     """
     image, resolved = _prepared(model, image, target, batch_size)
@@ -91,17 +91,17 @@ def evaluate(
 
     Args:
         model, image, target, seed: see `explain`.
-        methods: names or `Method` objects, which are explained and measured; or a mapping from names to maps (H, W),
-            whose stability and runtime are then undefined.
-        k: fraction of the region's pixels that deletion and insertion take.
-        occlusion: operator of deletion and insertion.
+        methods: names or `Method` objects, whose maps are computed and measured; or a mapping from names to finished
+            maps (H, W), which are measured without stability and runtime.
+        k: the fraction of the region's pixels that deletion removes and insertion restores.
+        occlusion: the occlusion operator of deletion and insertion.
         stability: also explain the five perturbed variants.
 
     Returns:
         One row per method, indexed by its name, with the columns of the records; the control `random_cells`, against
-        which `tdd_gain` is measured, is always among them. `runtime_s` is that of this call, warm or not. The frame's
-        `attrs` say where the model's weights come from (`weights`), what was assumed of its outputs (`head`) and why
-        its images did not share a batch (`one_by_one`, "" where they did).
+        which `tdd_gain` is measured, is always among them. `runtime_s` is the time in this call, with no warm-up. The
+        frame's `attrs` say where the model's weights come from (`weights`), what its outputs are taken for (`head`),
+        and why its images did not share a batch (`one_by_one`, "" if they did).
 
     Raises:
         SampleError, SettingsError: see `explain`. A method that fails has a row that says why.
@@ -138,7 +138,7 @@ def predicted_target(model: SegmentationModel, image: Image, class_name: str | i
     """The pixels that the model predicts as a class; by default as its most frequent foreground class.
 
     Raises:
-        SampleSkipped: the model predicts that class, or any foreground, nowhere.
+        SampleSkipped: the model predicts that class, or any foreground, at no pixel.
         SettingsError: an unknown class; a model that cannot be used, see `models.probe`.
     """
     image = _checked(model, image)
@@ -150,7 +150,7 @@ def predicted_target(model: SegmentationModel, image: Image, class_name: str | i
 
 
 def _checked(model: SegmentationModel, image: Image, batch_size: int = 16) -> Image:
-    """The image in float32; the model is put to the test if it is new."""
+    """The image in float32. A model that is new is tested first."""
     if not isinstance(model, SegmentationModel):
         raise SettingsError(f"expected a model of segfaith.wrap or load_model, got a {type(model).__name__}; wrap it")
     if not isinstance(batch_size, int) or batch_size < 1:
@@ -188,7 +188,7 @@ def _named(methods: Any) -> Sequence[str | Method]:
     """The methods, if they are a list of names and `Method` objects."""
     if isinstance(methods, str) or not isinstance(methods, Sequence):
         raise SettingsError(f"methods = {methods!r}: expected a list of names or Method objects, as in ['ria', 'ega']")
-    strange = [one for one in methods if not isinstance(one, str | Method)]
+    strange = [entry for entry in methods if not isinstance(entry, str | Method)]
     if strange:
         raise SettingsError(
             f"a method is a {type(strange[0]).__name__}; expected a name, FILE.py:FUNCTION, or a segfaith.Method"
@@ -201,7 +201,7 @@ def _given(name: str, heatmap: Any) -> MethodInstance:
         values = heatmap if isinstance(heatmap, torch.Tensor) else torch.as_tensor(np.asarray(heatmap))
         values = values.detach().double()
     except (TypeError, ValueError) as error:
-        raise SettingsError(f"map {name!r} is no array of numbers (H, W) but a {type(heatmap).__name__}") from error
+        raise SettingsError(f"map {name!r} is not an array of numbers (H, W) but a {type(heatmap).__name__}") from error
 
     def combine(sample_id: str, size: tuple[int, int]) -> Map:
         if tuple(values.shape) != size or not bool(values.isfinite().all()):

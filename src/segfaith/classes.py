@@ -1,4 +1,4 @@
-"""Class names: Pascal VOC's, those of the planted scenes, a list, or a file with one name a line."""
+"""Class names: of Pascal VOC, of the planted scenes, from a list, or from a file with one name per line."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral
@@ -52,14 +52,14 @@ def read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | None
     """Class names by index from "voc", a list of names, or the path of a text file with one name a line.
 
     Raises:
-        SettingsError: no such file, no names in it, a name twice, names that are no text, or a mapping or set.
+        SettingsError: no such file, no names in it, a name twice, names that are not text, or a mapping or set.
     """
     if classes is None:
         return None
     if isinstance(classes, Mapping | Set):
         raise SettingsError(
-            f"classes are a {type(classes).__name__}, whose order need not be that of the channels; give a list of the "
-            "names in that order, as list(id2label.values()) is for an id2label that counts from 0"
+            f"classes are a {type(classes).__name__}, whose order need not be the channels' order; give a list of the "
+            "names in the channels' order, such as list(id2label.values()) for an id2label that counts from 0"
         )
     if not isinstance(classes, str | Path | Iterable):
         raise SettingsError(f"classes = {classes!r}: expected 'voc', a list, or a file with one name a line")
@@ -80,7 +80,7 @@ def read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | None
 
 
 def class_index(name: str | int, classes: Sequence[str] | None, count: int | None = None) -> int:
-    """The index of a class given by name or by index; there are `count` classes, where that is known.
+    """The index of a class given by name or by index; `count` is the number of classes, if known.
 
     Raises:
         SettingsError: the name or index is not among the classes, or names are unknown.

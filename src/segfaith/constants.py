@@ -7,13 +7,13 @@ DEGENERATE_RANGE = 1e-12
 """A map whose range (max - min) is below this says nothing: it becomes all zeros and is recorded as degenerate."""
 
 LEAST_TDD = 0.05
-"""The leakages divide by TDD: they are undefined where it is not above this, where the deletion hardly lowered s."""
+"""The leakages divide by TDD. They are undefined unless TDD is above this: else the deletion hardly lowered s."""
 
 IGNORE = 255
-"""The label of pixels that belong to no class; they are part of not-M unless `ignore = "exclude"`."""
+"""The label of pixels that belong to no class. They count as outside the target unless `ignore = "exclude"`."""
 
 COUNTERPART = "counterpart"
-"""The kind of planted evidence of a class that is decided by the absence of a part: no pixels are its evidence."""
+"""The kind of a class that the absence of a part decides; no pixels are its evidence."""
 
 CONTROLS = ("random", "random_cells", "mask")
-"""Methods that explain nothing and are there for comparison."""
+"""Methods that explain nothing, for comparison."""

@@ -17,11 +17,11 @@ class SampleError(SegfaithError, ValueError):
 
 
 class SampleSkipped(SampleError):
-    """A sample that has nothing to explain by the protocol: rows with status `skipped`."""
+    """By the protocol, the sample has nothing to explain: it becomes rows with status `skipped`."""
 
 
 def words_of(error: BaseException) -> str:
-    """An error of a user's code in one line, for a message; `sys.exit`, which may say nothing, by its name."""
+    """One line about an error in a user's code, for a message. `sys.exit` is named, since its error may be empty."""
     if isinstance(error, SystemExit):
         return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
     lines = str(error).strip().splitlines()
@@ -30,12 +30,12 @@ def words_of(error: BaseException) -> str:
 
 @contextmanager
 def no_exit(what: str) -> Iterator[None]:
-    """Inside the block the `sys.exit` of a user's code is an error like any other, not the end of the process.
+    """Inside the block, `sys.exit` in a user's code becomes an error and does not end the process.
 
     Raises:
-        SampleError: `what`, and that it calls sys.exit.
+        SampleError: the code calls `sys.exit`; the message begins with `what`.
     """
     try:
         yield
     except SystemExit as error:
-        raise SampleError(f"{what}: {words_of(error)}, which ends no run; raise an exception instead") from error
+        raise SampleError(f"{what}: {words_of(error)}, which does not end a run; raise an exception instead") from error

@@ -1,4 +1,4 @@
-"""The one "unknown X; did you mean Y?" over the package's literal tables."""
+"""Looks up names in the package's tables; unknown names raise "unknown X; did you mean Y?"."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches

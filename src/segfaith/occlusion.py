@@ -24,7 +24,7 @@ from segfaith.models.segmentation import IMAGENET_MEAN
 from segfaith.types import Bool, Float, Image, Int, Mask, Tensor
 
 Occluder = Callable[[Bool[Tensor, "B H W"]], Float[Tensor, "B 3 H W"]]
-"""Masks of B pixel sets S to the B occluded images O(x, S) of one image x."""
+"""A function from the masks of B pixel sets S to the B occluded images O(x, S) of an image x."""
 
 BLUR_SIGMA = 10 / 224
 """Occlusion blur's sigma as a fraction of the image's height."""
@@ -35,7 +35,7 @@ ROAD_NOISE = 0.01
 def gaussian_blur(image: Image, sigma: float) -> Image:
     """Gaussian blur, sigma in pixels, kernel 2 ceil(3 sigma) + 1, reflect padding.
 
-    Where a side is too short to be reflected that far, the kernel ends at 2 side - 1 pixels along it.
+    Along a side that is too short for this reflection, the kernel has only 2 side - 1 pixels.
     """
     kernel = [2 * min(ceil(3 * sigma), side - 1) + 1 for side in (image.shape[2], image.shape[1])]
     blurred: Image = transforms.gaussian_blur(image, kernel, [sigma, sigma])
@@ -62,13 +62,13 @@ FILLS: dict[str, Callable[[Image, np.random.Generator], Image]] = {
     "blur": lambda image, rng: gaussian_blur(image, BLUR_SIGMA * image.shape[1]),
     "noise": _noise,
 }
-"""Operators whose replacement of a pixel does not depend on S: name -> the fully replaced image."""
+"""Operators that replace a pixel by the same value for every S, by name; each returns the fully replaced image."""
 
 
 def occluder(name: str, image: Image, rng: np.random.Generator) -> Occluder:
     """The operator `name` of `OPERATORS` for one image: a function from masks (B, H, W) to images (B, 3, H, W).
 
-    The random operators draw once here, so that a pixel is replaced by the same value in every S.
+    Random operators draw their values once, here, so a pixel is replaced by the same value in every S.
 
     Raises:
         SettingsError: unknown name.
@@ -138,7 +138,7 @@ def _impute(image: Image, mask: Mask, noise: Float[Tensor, "3 H W"]) -> Image:
 def grid_partition(size: tuple[int, int], grid: int) -> Int[Tensor, "H W"]:
     """Cells of a grid x grid partition, numbered row by row from 0; borders at floor(i H / grid), floor(i W / grid).
 
-    Where the image has fewer rows or columns than the grid, some cells have no pixel.
+    If the image has fewer rows or columns than the grid, some cells have no pixel.
     """
     height, width = size
     if grid < 1:

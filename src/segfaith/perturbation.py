@@ -46,11 +46,13 @@ class Variants:
 
     def mirror(self, maps: Tensor) -> Tensor:
         """Mirrors the maps (N, H, W) of flipped variants: back to the clean image's frame, or from it."""
-        return torch.stack([one.flip(-1) if flip else one for one, flip in zip(maps, self.flipped, strict=True)])
+        return torch.stack(
+            [heatmap.flip(-1) if flip else heatmap for heatmap, flip in zip(maps, self.flipped, strict=True)]
+        )
 
 
 def clean_variant(image: Image, region: Mask) -> Variants:
-    """The image as it is, as the only variant."""
+    """The unchanged image as the only variant."""
     return Variants(("clean",), image[None], region[None])
 
 

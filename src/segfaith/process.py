@@ -1,4 +1,4 @@
-"""Settings of the whole process, which a program chooses and a library must not: the command line applies them."""
+"""Settings of the whole process. A library must not choose them, so only the command line applies them."""
 
 import ctypes
 import platform
@@ -9,11 +9,11 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 def keep_memory() -> bool:
     """Lets the C library keep freed memory instead of returning it to the system after every large tensor.
 
-    On the CPU, fresh pages cost a small network up to half of its time. What was reached at the peak
-    stays with the process until it ends. `segfaith run` calls this; in a program of your own, call it once, early.
+    On the CPU, fresh pages cost a small network up to half of its time. The process keeps its peak
+    memory until it ends. `segfaith run` calls this; in a program of your own, call it once, early.
 
     Returns:
-        Whether the C library took it: True with glibc (Linux), False elsewhere, where nothing is changed.
+        Whether the C library accepted it: True with glibc (Linux); elsewhere False, and nothing is changed.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

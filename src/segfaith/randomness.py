@@ -6,6 +6,6 @@ import numpy as np
 
 
 def generator(seed: int, sample_id: str, purpose: str) -> np.random.Generator:
-    """A generator of its own for (run seed, sample, purpose): the same whatever ran before, and in which order."""
+    """The generator for (run seed, sample, purpose). What ran before, and in which order, does not matter."""
     digest = sha256(f"{seed}|{sample_id}|{purpose}".encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))

@@ -33,9 +33,9 @@ def masked_mean_probability(
     """
     check_class(class_index, logits.shape[1])
     counts = region.sum((1, 2))
-    pixels = logits.movedim(1, -1)[region]  # (pixels of all regions, C): a row's softmax depends on nothing else
+    pixels = logits.movedim(1, -1)[region]  # (pixels of all regions, C); softmax treats each row alone
     probability = pixels.softmax(1)[:, class_index].double()
-    total = torch.stack([one.sum() for one in torch.split(probability, counts.tolist())])
+    total = torch.stack([values.sum() for values in torch.split(probability, counts.tolist())])
     score = total / (counts.double() + EPS)
     check_finite(score)
     return score
@@ -54,12 +54,12 @@ def check_class(class_index: int, channels: int) -> None:
 
 
 def sent(numbers: Int[Tensor, "..."], device: torch.device) -> Int[Tensor, "..."]:
-    """Numbers of the CPU on a device; a GPU gets them without anybody waiting for it."""
+    """Numbers from the CPU, on a device; the copy to a GPU does not block."""
     return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers.to(device)
 
 
 Boxes = tuple[np.ndarray, np.ndarray]
-"""First rows and columns (B, 2), and one past the last ones (B, 2)."""
+"""Half-open boxes: first rows and columns (B, 2), and the rows and columns after the last (B, 2)."""
 
 
 @dataclass
@@ -76,8 +76,8 @@ class BatchSize:
 def in_batches(count: int, compute: Callable[[slice], tuple[Tensor, ...]], batch: BatchSize) -> tuple[Tensor, ...]:
     """Calls `compute` on consecutive slices of range(count) and concatenates what it returns along the first axis.
 
-    The slices are of equal size as far as that goes: no small batch is left at the end. Out of memory
-    halves `batch` and repeats the slice; at a batch of one the error is the caller's.
+    The slices have nearly equal sizes, so no small batch is left at the end. When memory runs out, `batch` is halved
+    and the slice repeated. If a slice of size 1 does not fit, the error is raised.
     """
     parts: list[tuple[Tensor, ...]] = []
     start = 0
@@ -106,7 +106,7 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 Scorer = Callable[[Float[Tensor, "B 3 H W"], Boxes | None], Float[Tensor, "B"]]
-"""Altered copies of one image, and boxes that hold all that was altered in each (None: anything), to s_c in float64."""
+"""From altered copies of an image, and boxes around each copy's changes (None: anywhere), to s_c in float64."""
 
 
 @torch.inference_mode()
@@ -117,9 +117,10 @@ def score_images(
     batch: BatchSize,
     boxes: Boxes | None = None,
 ) -> Float[Tensor, "count"]:
-    """s_c of `count` altered images that `build` makes by their numbers, so that only one batch of them exists at once.
+    """s_c of `count` altered images. `build` makes images by number, so only one batch of them exists at a time.
 
-    Where `boxes` are known, images altered at like distances from the border go together: their windows are alike.
+    If `boxes` are given, images altered at similar distances from the border share a batch, since their windows are of
+    similar size.
 
     Raises:
         SampleError: a score is not finite.

@@ -1,4 +1,4 @@
-"""Which class and region of a sample is explained, or why none is (paper section 4.1)."""
+"""Chooses the class and region of a sample to explain, or says why there is none (paper section 4.1)."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -46,7 +46,7 @@ def class_target(labels: Labels, class_index: int, classes: Sequence[str] | None
 
 
 def intersection_over_union(prediction: Labels, target: Target) -> float:
-    """IoU in [0, 1] of the model's pixels of the target class with M: `target_iou` of the records."""
+    """IoU in [0, 1] of M and the pixels predicted as the target class: `target_iou` of the records."""
     predicted = prediction == target.class_index
     union = int((predicted | target.region).sum())
     return int((predicted & target.region).sum()) / union if union else torch.nan

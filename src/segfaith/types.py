@@ -56,10 +56,10 @@ Map = Float[Tensor, "H W"]
 
 @dataclass(frozen=True, eq=False)
 class Planted:
-    """The pixels that are known to decide an object's class: alternatives, each of which suffices by itself.
+    """The pixels that are known to decide an object's class, as alternatives: each suffices by itself.
 
-    `kind` names how they decide (`plain`, `marker`, `context`, `conjunction`, `redundancy`). There are no
-    alternatives where the absence of something decides (`counterpart`).
+    `kind` names how they decide (`plain`, `marker`, `context`, `conjunction`, `redundancy`). If
+    the absence of something decides (`counterpart`), there are no alternatives.
     """
 
     kind: str
@@ -78,7 +78,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What is explained: the score of class `class_index` over the pixels of `region` (at least one)."""
+    """What maps explain: the score of class `class_index` over the pixels of `region` (at least one)."""
 
     class_index: int
     region: Mask
@@ -108,9 +108,9 @@ class GradientEvidence:
 class InterventionEvidence:
     """Score drops of R regions for N variants of one image.
 
-    `regions[n]` holds for each pixel the index in [0, R) of its region; `drop[n, r] = s(x_n) - s(O(x_n, r))`,
-    signed, in float64; NaN past the last region of a variant that has fewer. `value[n, r]`, at least 0, is what a map
-    paints on the region's pixels: max(drop, 0), and for adaptive regions see `evidence.regions`.
+    `regions[n]` holds the index in [0, R) of each pixel's region. `drop[n, r] = s(x_n) - s(O(x_n, r))` is signed and in
+    float64; it is NaN for every r beyond the variant's own regions. `value[n, r]`, at least 0, is what a map paints on
+    the region's pixels: max(drop, 0), but for adaptive regions see `evidence.regions`.
     """
 
     regions: Int[Tensor, "N H W"]

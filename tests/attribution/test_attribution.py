@@ -386,7 +386,7 @@ def test_a_method_of_ones_own_is_checked_and_normalised() -> None:
 def test_a_map_stored_as_a_palettes_indices_is_refused(tmp_path: Path) -> None:
     """Its numbers are places in a table of colours, whose order says nothing."""
     PillowImage.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).convert("P").save(tmp_path / "a.png")
-    with pytest.raises(SampleError, match=r"a\.png holds indices of a palette's colours, not values; expected grey"):
+    with pytest.raises(SampleError, match=r"a\.png holds palette indices, not values; expected a grey image"):
         read_map(tmp_path, "a", (3, 4))
     PillowImage.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(tmp_path / "a.png")
     assert read_map(tmp_path, "a", (3, 4)).flatten().tolist() == pytest.approx([value / 11 for value in range(12)])

@@ -106,7 +106,7 @@ def exited(model: SegmentationModel, image: Tensor, target: Target) -> None:
 FAILING: dict[str, tuple[Act, str]] = {
     "weights": (
         zeroed,
-        r"method 'own' changed the model \(head.weight\), so its maps may be those of another one; ",
+        r"method 'own' changed the model \(head.weight\), so its maps may belong to the changed model; ",
     ),
     "weights' memory": (swapped, r"changed the model \(head.weight\)"),
     "a weight's shape": (resized, r"changed the model \(head.weight\)"),

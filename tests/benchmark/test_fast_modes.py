@@ -176,9 +176,9 @@ def test_the_command_prints_every_mode_and_what_it_is(
     assert heading[-4:] == ["plain", "exact", "bf16", "adaptive"]
     (changes,) = (line for line in lines if "largest change of a drop" in line)
     assert "other regions" in changes
-    for words in ("least Spearman", "RIA TDD", "DEA TDD GAIN", "DEA ODD", "times faster"):
+    for words in ("lowest Spearman", "RIA TDD", "DEA TDD GAIN", "DEA ODD", "times faster"):
         assert any(words in line for line in lines), words
     assert "adaptive: cells refined where they matter (methods.ria.regions = 'adaptive')" in captured.out
     assert "STABILITY" not in captured.out
-    assert "2 sample(s), each mode against the plain one-by-one loop" in captured.out
+    assert "2 sample(s); each mode is compared with the plain one-by-one loop" in captured.out
     assert "s1: bf16" in captured.err

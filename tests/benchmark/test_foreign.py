@@ -147,7 +147,7 @@ def test_the_refusal_says_which_code_it_is_where_it_is_named_and_what_to_type(
     assert f"add: --allow-code os:system --allow-code '{file}:explain'" in errors
     assert command(monkeypatch, "randomise", directory, "--allow-code", "os:system") == 2
     errors = capsys.readouterr().err
-    assert f"called: method {file}:explain." in errors, "one name allows no other"
+    assert f"call: method {file}:explain." in errors, "one name allows no other"
 
 
 def test_the_refusal_shows_what_the_code_would_be_called_with(finished: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_refusal_shows_what_the_code_would_be_called_with(finished: Path, tm
     changes = {"model": {"name": "subprocess:run", "args": {"args": "rm -r x"}}, "methods": {"names": ["a:b"]}}
     directory = planted(finished, tmp_path / "run", **changes)
     with pytest.raises(
-        SettingsError, match=r"model subprocess:run with args \{'args': 'rm -r x'\}, method a:b\. It was"
+        SettingsError, match=r"model subprocess:run with args \{'args': 'rm -r x'\}, method a:b\. Nothing was imported"
     ):
         foreign.settings_of(directory)
 

@@ -366,7 +366,10 @@ def test_settings_reach_the_methods_that_share_them_and_a_variant_overrides_them
         ("ega@window=0", r"parameter window: .*greater than or equal to 1"),
         ("gpa@objective=loss", r"parameter objective: .*'logits' or 'prob'"),
         ("mask@grid=3", r"method 'mask@grid=3', parameter grid: .*it has no parameters"),
-        ("maps:nowhere", r"method 'maps:nowhere': no folder nowhere; expected one with ID\.npy or ID\.png per sample"),
+        (
+            "maps:nowhere",
+            r"method 'maps:nowhere': no folder nowhere; expected a folder with ID\.npy or ID\.png per sample",
+        ),
         ("nowhere.py:explain", r"no file nowhere\.py .*expected path/to/file\.py:function"),
         ("no_such_package.module:f", r"importing 'no_such_package\.module' .* failed: ModuleNotFoundError"),
         ("math:no_such_function", r"math has no function 'no_such_function'; it has .*sqrt"),

@@ -220,7 +220,7 @@ def test_a_refused_directory_shows_the_differences(
     [
         ('methods.names=["gap"]', "unknown method 'gap'; did you mean 'gpa'"),
         ('methods.names=["dea@alfa=1"]', "parameter alfa"),
-        ('methods.names=["maps:nowhere"]', "expected one with ID.npy or ID.png per sample"),
+        ('methods.names=["maps:nowhere"]', "expected a folder with ID.npy or ID.png per sample"),
         ("data.name=voc", "unknown data set 'voc'; did you mean 'voc2012'"),
         ("data.root=nowhere", "make them or change [data] root"),
         ("data.n=9", "n = 9 samples asked for; folder val has 3"),

@@ -708,7 +708,7 @@ def test_images_in_folders_of_their_own_are_said(folder: Path) -> None:
     (folder / "images").rename(folder / "cats")
     (folder / "images").mkdir()
     (folder / "cats").rename(folder / "images" / "cats")
-    with pytest.raises(SettingsError, match=r"images holds folders and no files, as cats; expected .* move them up"):
+    with pytest.raises(SettingsError, match=r"images holds only folders, such as cats; expected .* move them up"):
         open_dataset("folder", folder)
 
 

@@ -180,9 +180,9 @@ class Layers(nn.Module):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("unused", "layer 'unused' did not run in Layers's forward pass; name another one"),
+        ("unused", "layer 'unused' did not run in Layers's forward pass; name another layer"),
         ("aside", "logits do not depend on layer 'aside'"),
-        ("cut", "logits do not depend on layer 'cut' through differentiable steps; name another one"),
+        ("cut", "logits do not depend on layer 'cut' through differentiable steps; name another layer"),
         ("twice", "layer 'twice' runs more than once in a forward pass; name a layer that runs once"),
         ("flat", r"layer 'flat' returns shape \(1, 2070\); expected a feature map \(N, channels, h, w\)"),
         ("pooledd", "Layers has no layer 'pooledd'; the nearest are pooled"),

@@ -395,7 +395,7 @@ def test_a_layer_that_writes_into_its_input_is_read_by_whoever_reads_that() -> N
 
 def test_a_layer_whose_input_others_overwrite_is_refused() -> None:
     module = HandedOn(nn.Identity(), nn.SiLU(inplace=True))
-    with pytest.raises(SettingsError, match=r"move by up to .* when layer 'layer' is read, since another part"):
+    with pytest.raises(SettingsError, match=r"change by up to .* when layer 'layer' is read, since another part"):
         check_layer(plain(module), "layer", torch.rand(3, 16, 16))
 
 
@@ -518,7 +518,7 @@ def described() -> nn.Module:
     return zoo.Of(lambda self, x: self.head(self.layer(x)[2][0]), layer=Three(), head=nn.Conv2d(3, 3, 1))
 
 
-LAST = "as channels-last maps (N, h, w, channels) do; expected (1, channels, h, w); name another layer, or wrap it"
+LAST = "like channels-last maps (N, h, w, channels); expected (1, channels, h, w); name another layer, or wrap it"
 AXES: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "swin": (swin, f"shape (1, 8, 8, 16) for an image of 64 x 64 and (1, 8, 16, 16) for one of 64 x 128, {LAST}"),
     "as many channels as rows": (lambda: last(8), f"and (1, 8, 16, 8) for one of 64 x 128, {LAST}"),
@@ -526,8 +526,8 @@ AXES: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "resized to one size": (lambda: resizing(last(12)), f"shape (1, 8, 8, 12) for an image of 64 x 64, {LAST}"),
     "tokens": (tokens, "shape (1, 64, 6); expected a feature map (N, channels, h, w); name another layer, or wrap it"),
     "attention": (attention, "(1, 2, 64, 64) for an image of 64 x 64 and (1, 2, 128, 128) for one of 64 x 128; expec"),
-    "windows": (windows, "shape (4, 6, 8, 8) for 1 image, as a layer does that runs on windows, or once per class"),
-    "once per class": (once_per_class, "shape (3, 6, 16, 16) for 1 image, as a layer does that runs on windows, or"),
+    "windows": (windows, "shape (4, 6, 8, 8) for 1 image, like a layer that runs on windows, or once per class"),
+    "once per class": (once_per_class, "shape (3, 6, 16, 16) for 1 image, like a layer that runs on windows, or"),
     "strips": (strips, "shape (1, 6, 16, 1) for an image of 64 x 64; expected (1, channels, h, w)"),
     "several things": (
         described,
@@ -675,8 +675,8 @@ NO_GRADIENT: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: inferring("layer"),
         "inference_mode, or .*use torch.no_grad",
     ),
-    "weights of inference mode": (lambda: inferring("weights"), "or its weights were made there.*use torch.no_grad"),
-    "overwritten": (overwritten, "a part behind it writes into a tensor that the backward pass needs; .*inplace=False"),
+    "weights of inference mode": (lambda: inferring("weights"), "or made its weights there.*use torch.no_grad"),
+    "overwritten": (overwritten, "a later part writes into a tensor that the backward pass needs; .*inplace=False"),
     "recomputed": (lambda: recomputed(False), "torch.utils.checkpoint runs it again in the backward pass, switch"),
 }
 

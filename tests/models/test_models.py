@@ -252,7 +252,7 @@ def test_load_model_refuses_a_wrong_layer_name() -> None:
 
 def test_gradient_methods_ask_for_a_layer_where_none_is_named() -> None:
     model = plain(SmallCNN())
-    with pytest.raises(SettingsError, match=r"SmallCNN names none; give layer=.*The last ones: .*backbone\.4, head"):
+    with pytest.raises(SettingsError, match=r"SmallCNN has none; give layer=.*The last layers: .*backbone\.4, head"):
         segfaith.explain(model, random_image(), block_target(), ["ega"])
     assert set(segfaith.explain(model, random_image(), block_target(), ["ria@grid=2"])) == {"ria@grid=2"}
 
@@ -287,7 +287,7 @@ class Several(nn.Module):
     ("layer", "message"),
     [
         ("twice", "layer 'twice' runs more than once in a forward pass; name a layer that runs once"),
-        ("never", "layer 'never' did not run in Layers's forward pass; name another one"),
+        ("never", "layer 'never' did not run in Layers's forward pass; name another layer"),
         (
             "several",
             r"layer 'several' returns tuple of \(shape .*, shape .*\); expected a feature map \(N, channels, h, w\)",

@@ -85,10 +85,13 @@ NO_LOGITS: dict[str, tuple[nn.Module, str]] = {
     ),
     "half of a softmax": (After(lambda z: z.softmax(1) / 2), "3 channels sum to 0.5 at every pixel"),
     "sigmoids of overlapping classes": (After(torch.sigmoid), "3 channels that do not sum to 1, .*multi-label"),
-    "one-hot": (After(one_hot), r"in \[0, 1\] and are whole numbers, .*decisions.*Return the logits before them"),
+    "one-hot": (
+        After(one_hot),
+        r"in \[0, 1\] and are whole numbers, .*decisions.*Return the logits behind the decisions",
+    ),
     "class indices": (After(lambda z: z.argmax(1, keepdim=True).float()), r"in \[0, 2\] and are whole numbers"),
     "class indices as integers": (After(lambda z: z.argmax(1, keepdim=True)), "int64.*comes before the argmax"),
-    "a mask": (After(lambda z: (z > 0).float(), classes=1), "whole numbers, as class indices, masks"),
+    "a mask": (After(lambda z: (z > 0).float(), classes=1), "whole numbers, like class indices, masks"),
     "a boolean mask": (After(lambda z: z > 0, classes=1), r"torch\.bool of shape .*before the argmax or the threshold"),
 }
 
@@ -110,9 +113,9 @@ def test_outputs_that_cannot_be_logits_are_refused(name: str) -> None:
         (After(one_hot), "whole numbers"),
         (
             After(lambda z: overshot((20 * z).softmax(1))),
-            "sum to 1: .*where they are resized, mode 'bilinear' .*or return the",
+            "sum to 1: .*if you resize them, use mode 'bilinear'.*or return the",
         ),
-        (After(lambda z: 255 * z.softmax(1)), r"their channels sum to 255: let probabilities lie in \[0, 1\]"),
+        (After(lambda z: 255 * z.softmax(1)), r"their channels sum to 255: keep probabilities in \[0, 1\]"),
     ],
 )
 def test_outputs_that_are_said_to_be_probabilities_are_held_to_it(module: nn.Module, message: str) -> None:
@@ -248,7 +251,7 @@ def test_a_model_that_answers_twice_differently_is_refused(module: nn.Module) ->
         torch.manual_seed(1)
         for use in (segfaith.explain, segfaith.evaluate):
             with pytest.raises(
-                SettingsError, match="gives two answers to one image: something in it is random, or rem"
+                SettingsError, match="gives different outputs for the same image: even in evaluation mode, some"
             ):
                 use(plain(module), photograph(), box(), ["ria@grid=2"])
 
@@ -271,7 +274,7 @@ class FirstOnly(nn.Module):
         return self.net(x.reshape(1, 3, SIZE, SIZE))
 
 
-OTHERS = "depend on the others of its batch"
+OTHERS = "depend on the other images of its batch"
 MIXING: dict[str, tuple[nn.Module, str]] = {
     "min-max over the batch": (After(before=minmax), OTHERS),
     "batch statistics": (After(lambda z: F.batch_norm(z, None, None, training=True)), OTHERS),
@@ -425,7 +428,7 @@ QUICK = {"names": ["ria"], "ria": {"grid": 2}}
 
 
 @pytest.mark.parametrize(
-    ("end", "message"), [("softmax", "its 3 channels sum to 1"), ("dropout", r"own\.py:build gives two answers")]
+    ("end", "message"), [("softmax", "its 3 channels sum to 1"), ("dropout", r"own\.py:build gives different outputs")]
 )
 def test_a_run_of_a_model_that_cannot_be_used_does_not_start(
     end: str, message: str, project: Path, tmp_path: Path
@@ -441,14 +444,17 @@ def test_the_run_and_its_files_say_what_is_assumed(
     write_settings(project, model=own(".", "minmax"), methods=QUICK)
     settings = project / "settings.toml"
     assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 0
-    words = ["softmax over 3 channels, assumed", "one image at a time: an image's outputs depend on the others"]
+    words = ["softmax over 3 channels, assumed", "one image at a time: an image's outputs depend on the other images"]
     shown = capsys.readouterr().err
     assert all(one in shown for one in words)
     assert command(monkeypatch, "run", settings, "--dry-run") == 0
     shown = capsys.readouterr().out
     assert all(one in shown for one in words)
     model = json.loads((tmp_path / "run" / "run.json").read_text())["model"]
-    assert (model["head"], model["one_by_one"]) == (words[0], "an image's outputs depend on the others of its batch")
+    assert (model["head"], model["one_by_one"]) == (
+        words[0],
+        "an image's outputs depend on the other images of its batch",
+    )
 
 
 def test_records_name_the_head_also_of_samples_that_failed(project: Path, tmp_path: Path) -> None:

@@ -274,7 +274,7 @@ def test_a_truthful_map_passes_in_every_form_that_a_run_takes(form: Callable[[Te
     findings = check(after(lambda m, i, t, h: form(h)))
     assert [one.check for one in findings] == ["import", *CONTRACT]
     assert failed(findings) == []
-    assert words_of(findings, "call").endswith("so in 10 of 10 cases")
+    assert words_of(findings, "call").endswith("true in 10 of 10 cases")
 
 
 def test_a_map_of_nothing_is_constant_everywhere_and_judged_no_further() -> None:

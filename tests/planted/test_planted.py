@@ -28,7 +28,7 @@ from segfaith.models.weights import file_digest
 from segfaith.planted import card as cards
 from segfaith.planted import proof as proofs
 from segfaith.planted.card import card_text, save_half, train_scenes
-from segfaith.planted.proof import Claim, Proof, prove
+from segfaith.planted.proof import Proof, Trial, prove
 from segfaith.planted.training import Recipe, ScenePairs, train
 
 KINDS = ["plain", "marker", "context", "conjunction", "redundancy"]
@@ -88,7 +88,7 @@ def proof_of(answer: Answer, monkeypatch: pytest.MonkeyPatch, count: int = COUNT
     return prove(oracle, scenes, SIZE)  # type: ignore[arg-type]
 
 
-def claims_of(proof: Proof, kind: str) -> dict[tuple[str, str], Claim]:
+def claims_of(proof: Proof, kind: str) -> dict[tuple[str, str], Trial]:
     found = {(claim.change, claim.bound): claim for claim in proof.claims if claim.kind == kind}
     assert len(found) == sum(claim.kind == kind for claim in proof.claims)
     return found
@@ -245,7 +245,7 @@ def test_a_proof_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     proof = proof_of(blind_to_cue, monkeypatch, 20)
     content = json.loads(json.dumps(proof.to_json(), allow_nan=False))
     assert content.pop("proven") == proof.proven
-    content["claims"] = [Claim(**claim) for claim in content["claims"]]
+    content["claims"] = [Trial(**claim) for claim in content["claims"]]
     assert Proof(**content) == proof
 
 
@@ -380,9 +380,9 @@ def test_everything_is_written(tmp_path: Path) -> None:
 
 def a_card(**changes: Any) -> dict[str, Any]:
     claims = [
-        Claim("marker", "texture, part or cue swapped", 41, 0.9268, LEAST, True),
-        Claim("context", "texture, part or cue swapped", 40, 0.85, LEAST, False),
-        Claim("context", "distractor moved", 120, 0.025, MOST, True),
+        Trial("marker", "texture, part or cue swapped", 41, 0.9268, LEAST, True),
+        Trial("context", "texture, part or cue swapped", 40, 0.85, LEAST, False),
+        Trial("context", "distractor moved", 120, 0.025, MOST, True),
     ]
     proof = Proof(
         77, 208, 188, 187, claims, {name: 0.5 + 0.01 * i for i, name in enumerate(SCENE_CLASSES)} | {"mean": 0.789}
@@ -505,7 +505,7 @@ def test_the_shipped_card_is_that_of_the_shipped_weights() -> None:
     assert content["recipe"] == asdict(Recipe())
     assert (EMBEDDED / "scenes.md").read_text(encoding="utf-8") == card_text(content)
     assert content["proof"]["scenes"] >= 200
-    claims = [Claim(**claim) for claim in content["proof"]["claims"]]
+    claims = [Trial(**claim) for claim in content["proof"]["claims"]]
     figures = {key: content["proof"][key] for key in ("scenes", "size", "regions", "right", "iou")}
     proof = Proof(claims=claims, **figures)
     assert proof.proven == content["proof"]["proven"]

@@ -15,7 +15,7 @@ from segfaith.types import Float, GradientEvidence, Tensor
 
 
 def gpa(gradient: GradientEvidence) -> Float[Tensor, "N H W"]:
-    """Gradient-Pooled Attribution of N variants, in [0, 1]: one weight a channel, the mean of its gradient."""
+    """Gradient-Pooled Attribution of N variants, in [0, 1]. A channel's weight is the mean of its gradient."""
     return minmax(upsample(pooled_cam(gradient), gradient.size))
 
 
@@ -23,8 +23,8 @@ def ega(gradient: GradientEvidence, *, pool: Literal["mean", "max"], window: int
     """Elementwise Gradient Attribution of N variants, in [0, 1].
 
     Args:
-        pool, window: gradients are pooled over window x window blocks; a window of 1 leaves them as they are, and mean
-            pooling over the whole feature map gives GPA.
+        pool, window: gradients are pooled over window x window blocks. A window of 1 changes nothing; mean pooling
+            over the whole feature map gives GPA.
     """
     return minmax(upsample(elementwise_cam(gradient, pool=pool, window=window), gradient.size))
 

@@ -1,4 +1,4 @@
-"""Controls: maps that explain nothing, without which a score means nothing (SPEC section 2)."""
+"""Controls: maps that explain nothing. A method's score means something only beside theirs (SPEC section 2)."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from segfaith.types import Bool, Float, Int, Tensor
 
 
 def random_pixels(region: Bool[Tensor, "N H W"], rng: Sequence[np.random.Generator]) -> Float[Tensor, "N H W"]:
-    """Independent uniform values per pixel, drawn anew for each of the N variants."""
+    """Independent uniform values per pixel, with a separate draw for each of the N variants."""
     size = tuple(region.shape[1:])
-    return torch.stack([torch.from_numpy(one.random(size, dtype=np.float32)) for one in rng]).to(region.device)
+    return torch.stack([torch.from_numpy(source.random(size, dtype=np.float32)) for source in rng]).to(region.device)
 
 
 def random_cells(partition: Int[Tensor, "N H W"], rng: Sequence[np.random.Generator]) -> Float[Tensor, "N H W"]:
-    """One uniform value per region of RIA's partition, drawn anew for each of the N variants."""
+    """One uniform value per region of RIA's partition, with a separate draw for each of the N variants."""
     count = int(partition.max()) + 1
-    values = [torch.from_numpy(one.random(count, dtype=np.float32)).to(partition.device) for one in rng]
+    values = [torch.from_numpy(source.random(count, dtype=np.float32)).to(partition.device) for source in rng]
     return torch.stack([value[cells] for value, cells in zip(values, partition, strict=True)])
 
 

@@ -1,4 +1,4 @@
-"""From variants of an image to heatmaps: gathers each piece of evidence once, then lets every method read it."""
+"""Turns variants of an image into heatmaps. Each piece of evidence is gathered once, and all methods share it."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -37,12 +37,12 @@ class Gathered:
     seconds: dict[Key, float] = field(default_factory=dict)
 
     def cost(self, instance: MethodInstance) -> float:
-        """Seconds of the evidence that the method would have needed alone: a shared pass is charged to each."""
+        """Seconds of the evidence that the method needs. A shared pass counts in full for each method."""
         gradient, intervention = instance.gradient_key, instance.intervention_key
         total = self.seconds[gradient] if gradient else 0.0
         if intervention:
             total += self.seconds[intervention]
-            if not gradient and self.forward:  # the drop is relative to s, which takes a forward pass
+            if not gradient and self.forward:  # a drop is a difference from s, which takes a forward pass
                 total += self.forward.seconds
         return total
 
@@ -57,13 +57,13 @@ def gather(
     *,
     score: bool = True,
 ) -> Gathered:
-    """Runs the model for the evidence of `methods`, each piece once for all methods that share it.
+    """Runs the model for the evidence of `methods`. Methods that need the same evidence share it.
 
-    Evidence that cannot be had is kept as its error, which stops only the methods that need it.
+    If evidence cannot be computed, its error takes its place, and only the methods that need this evidence fail.
 
-    Model passes: N for each distinct gradient evidence, N x (1 + the number of regions) for each distinct intervention
-    evidence, and N plain ones only where no gradient evidence gives the scores that interventions, or the caller
-    (`score`), need.
+    Model passes: N for each distinct gradient evidence; N x (1 + the number of regions) for each distinct intervention
+    evidence; N more for the scores of the variants, if interventions or the caller (`score`) need the scores and no
+    gradient evidence has given them.
 
     Raises:
         SampleError: the logits are NaN or infinite, so there is nothing to explain.
@@ -81,7 +81,7 @@ def gather(
             )
             forward = forward or passed
         except Exception as error:
-            gradient[layer, objective] = error.with_traceback(None)  # whose frames hold tensors
+            gradient[layer, objective] = error.with_traceback(None)  # a traceback's frames keep tensors alive
     if forward is None and (score or intervention_keys):
         forward = forward_pass(model, images, regions, class_index, batch)
     for asked in intervention_keys:
@@ -108,7 +108,7 @@ def gather(
 def evidence_keys(
     methods: Sequence[MethodInstance],
 ) -> tuple[list[tuple[str | None, Objective]], list[Regions]]:
-    """The distinct gradient evidence (layer, objective) and intervention evidence of some methods."""
+    """The distinct requests of some methods: (layer, objective) for gradient evidence, `Regions` for interventions."""
     gradient = dict.fromkeys(key for method in methods if (key := method.gradient_key))
     intervention = dict.fromkeys(cell for method in methods if (cell := method.intervention_key))
     return list(gradient), list(intervention)
@@ -122,13 +122,13 @@ def heatmaps(
     sample_id: str,
     draw: int = 0,
 ) -> Float[Tensor, "N H W"]:
-    """The method's map of each variant, in [0, 1], in that variant's own frame (mirrored ones stay mirrored).
+    """The method's map of each variant, in [0, 1]. The map of a mirrored variant is mirrored too.
 
-    A method of one's own is given copies, and its maps are copied at once. What else it may do is for `guarded`, which
-    callers put around this.
+    A user's method gets copies of its inputs, and its maps are copied at once. Callers run this function inside
+    `guarded`, which undoes whatever else the method changes.
 
     Raises:
-        SampleError: the method returned something that is no map of the image's size with finite values.
+        SampleError: the method did not return a map of the image's size with finite values.
     """
     variants, method = gathered.variants, instance.method
     size = (variants.images.shape[-2], variants.images.shape[-1])
@@ -142,7 +142,7 @@ def heatmaps(
             )
             for image, region in zip(variants.images, variants.regions, strict=True)
         ]
-        return minmax(torch.stack([one.to(variants.images.device) for one in maps]))
+        return minmax(torch.stack([heatmap.to(variants.images.device) for heatmap in maps]))
     inputs: dict[str, Any] = {}
     for need in method.needs:
         if need == "gradient":
@@ -158,7 +158,7 @@ def heatmaps(
     if foreign(method):
         inputs = deepcopy(inputs)
     maps_of_all: Tensor = method.combine(**inputs, **instance.options)
-    checked = [_checked(one, size, instance.name).to(variants.images.device) for one in maps_of_all]
+    checked = [_checked(heatmap, size, instance.name).to(variants.images.device) for heatmap in maps_of_all]
     return zero_where_constant(torch.stack(checked))
 
 
@@ -174,7 +174,7 @@ def _partition(gathered: Gathered, regions: Regions) -> Int[Tensor, "N H W"]:
 
 
 def _usable(evidence: Any) -> Any:
-    """The evidence, or the error that kept it from being had."""
+    """The evidence. If an error took its place, that error is raised."""
     if isinstance(evidence, Exception):
         raise evidence
     return evidence
@@ -194,5 +194,5 @@ def _checked(heatmap: Any, size: tuple[int, int], name: str) -> Float[Tensor, "H
 
 
 def sample_rng(seed: int, sample_id: str) -> Callable[[str], np.random.Generator]:
-    """The sample's generators by purpose."""
+    """A function that returns the sample's random generator for a purpose."""
     return lambda purpose: generator(seed, sample_id, purpose)

@@ -1,4 +1,4 @@
-"""Methods of one's own run guarded: whatever they change of the model, or of global state, is put back after them."""
+"""Guards calls of users' own methods: whatever a method changes in the model or in global state is put back."""
 
 import os
 import pickle
@@ -24,7 +24,7 @@ _FLAGS: list[tuple[Any, str]] = [
 def _matmul_precision() -> str:
     try:
         return torch.get_float32_matmul_precision()
-    except RuntimeError:  # set for each backend of its own, which this name cannot tell
+    except RuntimeError:  # backends have different settings, which this function cannot report
         return "highest"
 
 
@@ -52,7 +52,7 @@ GLOBAL_STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         lambda modes: torch.autograd.set_detect_anomaly(*modes),
     ),
     "torch's mkldnn and cudnn flags": (
-        lambda: [getattr(*one) for one in _FLAGS],
+        lambda: [getattr(*flag) for flag in _FLAGS],
         _set_flags,
     ),
     "torch's matmul precision": (_matmul_precision, torch.set_float32_matmul_precision),
@@ -62,18 +62,18 @@ GLOBAL_STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     ),
     "the working directory": (os.getcwd, os.chdir),
 }
-"""What a method must leave alone: how to read it, and how to put it back.
+"""What a method must leave as it is, by name: a function that reads it, and a function that puts it back.
 
-Python's own random state is not among it: type checkers at run time (beartype) draw from it. Neither is what torch
-does not tell, as whether denormal numbers are flushed to zero.
+Python's own random state is left out, because run-time type checkers (beartype) draw from it. State that torch cannot
+report is left out too, such as whether denormal numbers are flushed to zero.
 """
 
 
 @contextmanager
 def global_state_kept() -> Iterator[list[str]]:
-    """Puts global state back at the block's end, whatever happens in it; the list then names what had changed.
+    """Puts global state back at the end of the block, also after an error. The list then names what had changed.
 
-    Inside, gradients are recorded and inference mode is off, as where a benchmark calls a method.
+    Inside the block gradients are recorded and inference mode is off, as in a benchmark's calls of methods.
     """
     changed: list[str] = []
     with torch.inference_mode(False), torch.enable_grad():
@@ -88,19 +88,19 @@ def global_state_kept() -> Iterator[list[str]]:
 
 
 def foreign(method: Method) -> bool:
-    """Whether a method may do anything: it is no built-in one, and does more than to hand over ready maps."""
+    """Whether a method runs a user's code: it is not built in, and it does not just read finished maps."""
     return METHODS.get(method.name) is not method and "file" not in method.needs
 
 
 @contextmanager
 def guarded(model: SegmentationModel, instance: MethodInstance) -> Iterator[None]:
-    """A block that runs a method. After a foreign one, model and global state are as before, whatever happened.
+    """The block runs a method. After a user's method, model and global state are as before, also after an error.
 
-    Costs a foreign method a copy of the weights and one comparison; a built-in one costs nothing.
+    Guarding a user's method costs a copy of the weights and a comparison with it; a built-in method costs nothing.
 
     Raises:
-        SampleError: the method changed a weight, a buffer or the modules themselves, so that its own maps may be those
-            of another model; or it ended the process.
+        SampleError: the method changed a weight, a buffer or a module, so that its maps may belong to the changed
+            model; or it called `sys.exit`.
     """
     if not foreign(instance.method):
         yield
@@ -117,15 +117,15 @@ def guarded(model: SegmentationModel, instance: MethodInstance) -> Iterator[None
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise SampleError(
-            f"method {instance.name!r} changed the model ({', '.join(changed[:3])}{more}), so its maps may be those of "
-            "another one; the model was put back. Work on copy.deepcopy(model.module), or put back what you change in "
-            "a finally clause"
+            f"method {instance.name!r} changed the model ({', '.join(changed[:3])}{more}), so its maps may belong to "
+            "the changed model; the model was put back. Work on copy.deepcopy(model.module), or put back what you "
+            "change in a finally clause"
         )
 
 
 def _kept(model: SegmentationModel) -> Callable[[], list[str]]:
-    """Remembers a model; what is returned puts it back and names the weights, buffers and modules that had changed."""
-    owners: dict[str, Any] = {"": model, **{f"{name}.": one for name, one in model.module.named_modules()}}
+    """Copies a model's state. The returned function restores it and names changed weights, buffers and modules."""
+    owners: dict[str, Any] = {"": model, **{f"{name}.": module for name, module in model.module.named_modules()}}
     attributes = [(owner, vars(owner).copy()) for owner in owners.values()]
     tables = [
         (prefix, key, table, table.copy())
@@ -139,7 +139,10 @@ def _kept(model: SegmentationModel) -> Callable[[], list[str]]:
             for key, value in table.items():
                 if isinstance(value, Tensor):
                     tensors.setdefault(id(value), (f"{prefix.lstrip('.')}{key}", value))
-    values = [(name, one, one.detach().clone(), one.requires_grad, _copied(one.grad)) for name, one in tensors.values()]
+    values = [
+        (name, tensor, tensor.detach().clone(), tensor.requires_grad, _copied(tensor.grad))
+        for name, tensor in tensors.values()
+    ]
 
     @torch.no_grad()
     def put_back() -> list[str]:
@@ -147,8 +150,8 @@ def _kept(model: SegmentationModel) -> Callable[[], list[str]]:
             f"{prefix.lstrip('.')}{name}"
             for prefix, key, table, was in tables
             if key in ("_modules", "_parameters", "_buffers")
-            for name, one in was.items()
-            if table.get(name) is not one
+            for name, value in was.items()
+            if table.get(name) is not value
         ]
         for owner, was in attributes:
             vars(owner).clear()
@@ -166,7 +169,7 @@ def _kept(model: SegmentationModel) -> Callable[[], list[str]]:
             if tensor.requires_grad != requires_grad:
                 tensor.requires_grad = requires_grad
             tensor.grad = grad
-        model._normalisation = (None, [])  # made anew from mean and std: its tensors may have been written into
+        model._normalisation = (None, [])  # computed again later: the method may have written into its tensors
         return changed
 
     return put_back
@@ -176,8 +179,8 @@ def _copied(gradient: Tensor | None) -> Tensor | None:
     return None if gradient is None else gradient.detach().clone()
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
-    """Whether shape, type, device and every value are the same; NaN is like NaN."""
-    if (one.shape, one.dtype, one.device) != (other.shape, other.dtype, other.device):
+def _alike(first: Tensor, second: Tensor) -> bool:
+    """Whether shape, type, device and every value are equal; NaN counts as equal to NaN."""
+    if (first.shape, first.dtype, first.device) != (second.shape, second.dtype, second.device):
         return False
-    return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
+    return torch.equal(first, second) or bool(((first == second) | (first.isnan() & second.isnan())).all())

@@ -16,7 +16,7 @@ def minmax(maps: Float[Tensor, "N H W"]) -> Float[Tensor, "N H W"]:
 
 
 def zero_where_constant(maps: Float[Tensor, "N H W"]) -> Float[Tensor, "N H W"]:
-    """The maps, with all zeros in place of those whose range is below 1e-12: they say nothing, whatever their value."""
+    """The maps; each map whose range is below 1e-12 becomes all zeros, because a constant map says nothing."""
     span = maps.amax((1, 2), keepdim=True) - maps.amin((1, 2), keepdim=True)
     return torch.where(span < DEGENERATE_RANGE, 0.0, maps)
 

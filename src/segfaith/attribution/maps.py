@@ -1,4 +1,4 @@
-"""Heatmaps that somebody computed elsewhere: `maps:DIR`, a file per sample id."""
+"""Reads heatmaps that were computed elsewhere: `maps:DIR` holds a file for each sample id."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def read_map(folder: Path, sample_id: str, size: tuple[int, int]) -> Map:
     except (OSError, ValueError, EOFError) as error:
         raise SampleError(f"map {path} cannot be read: {error}") from error
     if mode == "P":
-        raise SampleError(f"map {path} holds indices of a palette's colours, not values; expected grey")
+        raise SampleError(f"map {path} holds palette indices, not values; expected a grey image")
     if values.shape != size:
         hint = "; a coloured picture of a heatmap holds colours, not values" if values.ndim == 3 else ""
         raise SampleError(f"map {path} has shape {values.shape}; expected {size}, the evaluated image's (H, W){hint}")

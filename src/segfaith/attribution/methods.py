@@ -1,7 +1,7 @@
 """METHODS: every attribution method as one pure function, the evidence it needs, and its parameters.
 
 A method's name may carry parameters, `dea@alpha=0.8,beta=0.2`. `maps:DIR` names heatmaps computed elsewhere, and
-`package.module:function` or `path/to/file.py:function` a method of one's own, a function of (model, image, target).
+`package.module:function` or `path/to/file.py:function` a user's own method, a function of (model, image, target).
 """
 
 from collections.abc import Callable, Mapping
@@ -26,27 +26,27 @@ Need = Literal["gradient", "intervention", "region", "partition", "rng", "model"
 
 
 class Parameters(BaseModel):
-    """What every method's parameters share: none are known but those that a method names."""
+    """Base of every method's parameters: names that the method does not define are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class GradientParameters(Parameters):
-    """What the gradient is taken of, and at which layer (None: the model's feature layer)."""
+    """The quantity whose gradient is taken, and the layer (None: the model's feature layer)."""
 
     objective: Objective = "logits"
     layer: str | None = None
 
 
 class EgaParameters(GradientParameters):
-    """Pooling of the gradient: blocks of `window` feature pixels a side; 1 is the identity."""
+    """Pooling of the gradient over blocks of `window` x `window` feature pixels; a window of 1 changes nothing."""
 
     pool: Literal["mean", "max"] = "mean"
     window: int = Field(default=1, ge=1)
 
 
 class RiaParameters(Parameters):
-    """The regions that are occluded, by what, and how the model runs for it: see `evidence.regions.Regions`."""
+    """The occluded regions, the operator that occludes them, and the precision: see `evidence.regions.Regions`."""
 
     grid: int = Field(default=14, ge=1)
     occlusion: str = "mean"
@@ -72,7 +72,7 @@ class RiaParameters(Parameters):
 
 
 class DeaParameters(EgaParameters, RiaParameters):
-    """alpha weighs gradient evidence, beta agreement; the rest is EGA's and RIA's."""
+    """alpha weighs gradient evidence, beta rewards agreement; all other parameters are EGA's and RIA's."""
 
     alpha: float = Field(default=0.65, ge=0, le=1)
     beta: float = Field(default=0.35, ge=0)
@@ -83,16 +83,17 @@ class Method:
     """A method by name.
 
     Attributes:
-        needs: what `combine` is given, by keyword: `gradient` and `intervention` evidence; `region`, the target
-            masks (N, H, W); `partition`, RIA's cells (N, H, W); `rng`, a generator per variant. It returns maps
-            (N, H, W) in [0, 1]. With `model` it is called once per variant as combine(model, image, target) and
-            returns an attribution (H, W); with `file` as combine(sample_id, size), for the clean image only.
+        needs: the keyword arguments of `combine`: `gradient` and `intervention` evidence; `region`, the target masks
+            (N, H, W); `partition`, RIA's cells (N, H, W); `rng`, a generator per variant. `combine` then returns maps
+            (N, H, W) in [0, 1]. If `model` is needed, combine(model, image, target) is called once per variant and
+            returns an attribution (H, W). If `file` is needed, combine(sample_id, size) is called for the clean image
+            only.
         combine: the method itself.
-        paper: where it comes from.
-        parameters: what may be set, with defaults.
-        options: which of the parameters `combine` takes by keyword; the others direct the evidence.
-        inherits: methods whose settings hold here too, unless set here.
-        draws: how many independent maps the scores are averaged over.
+        paper: the method's source.
+        parameters: the parameters that may be set, with their defaults.
+        options: the parameters that `combine` takes by keyword; all others decide which evidence is gathered.
+        inherits: methods whose settings apply to this method too, unless its own settings differ.
+        draws: the number of independent maps whose scores are averaged.
     """
 
     name: str
@@ -135,7 +136,7 @@ DEFAULT_METHODS = tuple(METHODS)
 
 @dataclass(frozen=True)
 class MethodInstance:
-    """A method with its parameters resolved, under the name by which the records call it."""
+    """A method with its parameters, under its name in the records."""
 
     name: str
     method: Method
@@ -156,7 +157,7 @@ class MethodInstance:
 
     @property
     def regions(self) -> Regions:
-        """The regions that the method's evidence, or its partition, is about."""
+        """The regions of the method's intervention evidence, or of its partition."""
         chosen = self.parameters if isinstance(self.parameters, RiaParameters) else RiaParameters()
         gradient = self.parameters if isinstance(self.parameters, GradientParameters) else GradientParameters()
         asked = Regions(chosen.grid, chosen.occlusion, chosen.regions, precision=chosen.precision)
@@ -167,7 +168,7 @@ class MethodInstance:
 
     @property
     def intervention_key(self) -> Regions | None:
-        """The intervention evidence that the method needs, or None. A partition that is no grid comes with it."""
+        """The intervention evidence that the method needs, or None. Partitions other than grids come from it too."""
         if "intervention" in self.method.needs or ("partition" in self.method.needs and self.regions.kind != "grid"):
             return self.regions
         return None
@@ -178,7 +179,7 @@ def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]
 
     Args:
         name: `gpa`, `dea@alpha=0.8,grid=7`, `maps:DIR`, `package.module:function`, `path/to/file.py:function`, or a
-            `Method`. Records call the paths' methods by their last part: `maps:DIR`, `file.py:function`.
+            `Method`. Records keep only the last part of a path: `maps:DIR`, `file.py:function`.
         settings: parameters by method name, as in a settings file's `[methods]`.
 
     Raises:
@@ -215,7 +216,7 @@ def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]
 def _maps_method(name: str) -> MethodInstance:
     folder = Path(name.removeprefix("maps:")).expanduser()
     if not folder.is_dir():
-        raise SettingsError(f"method {name!r}: no folder {folder}; expected one with ID.npy or ID.png per sample")
+        raise SettingsError(f"method {name!r}: no folder {folder}; expected a folder with ID.npy or ID.png per sample")
 
     def combine(sample_id: str, size: tuple[int, int]) -> Map:
         return read_map(folder, sample_id, size)

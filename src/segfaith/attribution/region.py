@@ -2,8 +2,8 @@ r"""Region Intervention Attribution (RIA): the score drop of each region, painte
 
     A_{uv} = max(delta_{r(u,v)}, 0),    delta_r = s_c(x, M) - s_c(O(x, r), M),    then minmax
 
-The paper's region intervention baseline; clipping at 0 and painting without interpolation are ours
-(SPEC section 2), and so are regions other than a grid's cells (`evidence.regions`).
+This is the paper's region intervention baseline. We added clipping at 0 and painting without interpolation
+(SPEC section 2), and regions other than a grid's cells (`evidence.regions`).
 """
 
 from segfaith.attribution.heatmap import minmax

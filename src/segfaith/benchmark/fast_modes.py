@@ -1,4 +1,4 @@
-"""How far each fast mode moves what a run measures, and how much time it saves: `segfaith verify-precision`."""
+"""Measures how far each fast mode changes a run's results, and how much time it saves: `segfaith verify-precision`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from segfaith.scores import BatchSize
 from segfaith.types import Float, Image, InterventionEvidence, Target, Tensor
 
 LEAST_DROP = 1e-3
-"""Cells whose drop in the plain loop is above this enter the rank correlation."""
+"""The rank correlation is over the cells whose drop in the plain loop is above this."""
 METRICS = ("tdd", "tdd_gain", "odd", "stability")
 DEFAULT_MODES = ("exact", "bf16", "adaptive")
 
@@ -65,13 +65,14 @@ def verify_precision(
     """Measures RIA and DEA on a plan's samples in several modes, each against the plain one-by-one loop on the grid.
 
     Returns:
-        One row per mode, first `plain`: `drop_error` (largest absolute difference of a cell's drop; NaN where the mode
-        has other regions), `spearman` (of the grid's drops above 1e-3 with the mode's, or with what it paints on these
-        cells on average; least over the samples), for `ria` and `dea` the mean of each metric over the samples where it
-        is defined and its largest change on a sample (`dea_tdd`, `dea_tdd_change`, ...), `seconds` of RIA's evidence
-        per sample, `speedup`, and `path` (of the records). `tdd_gain` is over `random_cells` on the mode's own regions.
-        A mode that cannot be run has NaN and its reason in `note`. `attrs["samples"]` counts the samples that were
-        measured; those that the plain loop cannot explain are named to `on_step` and left out.
+        One row per mode, `plain` first. Columns: `drop_error`, the largest absolute difference of a cell's drop (NaN if
+        the mode has other regions); `spearman`, the rank correlation of the grid's drops above 1e-3 with the mode's
+        drops, or for other regions with the mode's mean map value on these cells, the lowest over the samples; for
+        `ria` and `dea`, each metric's mean over the samples where it is defined, and its largest change on a sample
+        (`dea_tdd`, `dea_tdd_change`, ...); `seconds` of RIA's evidence per sample; `speedup`; and the records' `path`.
+        `tdd_gain` compares with `random_cells` on the mode's own regions. A mode that cannot run has NaN, and the
+        reason in `note`. `attrs["samples"]` counts the measured samples. A sample that the plain loop cannot explain is
+        reported to `on_step` and left out.
 
     Raises:
         SettingsError: an unknown mode, or no sample could be measured.
@@ -138,33 +139,33 @@ def _measure(
         )  # fmt: skip
     finally:
         model.incremental, model.compile = before
-    found: dict[str, Any] = {"drops": drops.cpu().numpy(), "seconds": seconds, "path": result.records[0]["path"]}
+    row: dict[str, Any] = {"drops": drops.cpu().numpy(), "seconds": seconds, "path": result.records[0]["path"]}
     for record in result.records[:2]:
         if record["status"] != "ok":
             raise SampleError(record["reason"])
-        found |= {f"{record['method']}_{metric}": record[metric] for metric in METRICS}
-    return found
+        row |= {f"{record['method']}_{metric}": record[metric] for metric in METRICS}
+    return row
 
 
 def _per_cell(evidence: InterventionEvidence, grid: int) -> Float[Tensor, "R"]:
-    """What one image's map is on the cells of a grid, on average."""
+    """The mean of one image's map on each cell of a grid."""
     painted = evidence.value[0][evidence.regions[0]].flatten()
     cells = grid_partition((evidence.regions.shape[1], evidence.regions.shape[2]), grid).to(painted.device).flatten()
     pixels = cells.bincount(minlength=grid**2)
     return cells.bincount(painted, minlength=grid**2) / pixels.clamp(min=1)
 
 
-def _row(mode: Mode, plain: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], note: str) -> dict[str, Any]:
+def _row(mode: Mode, plain: Sequence[dict[str, Any]], fast: Sequence[dict[str, Any]], note: str) -> dict[str, Any]:
     row: dict[str, Any] = {"mode": mode.name, "meaning": mode.meaning, "note": note}
-    if note or not found:
+    if note or not fast:
         return row
-    pairs = list(zip(plain, found, strict=True))
+    pairs = list(zip(plain, fast, strict=True))
     errors = [float(np.abs(a["drops"] - b["drops"]).max()) for a, b in pairs]
     row["drop_error"] = float(np.max(errors)) if mode.regions == "grid" else nan
     correlations = [_rank_correlation(a["drops"], b["drops"]) for a, b in pairs]
     row["spearman"] = min((value for value in correlations if not isnan(value)), default=nan)
     for key in (f"{method}_{metric}" for method in ("ria", "dea") for metric in METRICS):
-        row[key] = float(pd.Series([b[key] for _, b in pairs]).mean())  # of those that are defined
+        row[key] = float(pd.Series([b[key] for _, b in pairs]).mean())  # pandas leaves undefined values out
         row[f"{key}_change"] = float(pd.Series([abs(a[key] - b[key]) for a, b in pairs]).max())
     row["path"] = "; ".join(dict.fromkeys(b["path"] for _, b in pairs))
     row["seconds"] = float(np.median([b["seconds"] for _, b in pairs]))
@@ -173,6 +174,6 @@ def _row(mode: Mode, plain: Sequence[dict[str, Any]], found: Sequence[dict[str, 
 
 
 def _rank_correlation(plain: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's, over cells whose drop in the plain loop exceeds 1e-3; NaN for fewer than three of them."""
+    """Spearman's correlation over cells whose drop in the plain loop exceeds 1e-3; NaN for fewer than three cells."""
     counts = plain > LEAST_DROP
     return float(spearmanr(plain[counts], other[counts]).statistic) if counts.sum() > 2 else nan

@@ -1,8 +1,8 @@
-"""Settings out of a run directory, which may be a stranger's: what they name is data, until the user says otherwise.
+"""Settings from a run directory, which may be a stranger's. Code that they name runs only if the user allows it.
 
-A `run.json` can name code, `package.module:function` or `path/to/file.py:function`, as model or method. Whoever wrote
-it chose that name. So it is imported only where the user has named the same code, and a file only where it is the one
-that the run was made with.
+A `run.json` can name code, `package.module:function` or `path/to/file.py:function`, as model or method, and the author
+of the file chose that name. So code is imported only if the user has named the same code. A file of code must also be
+the file that the run was made with.
 """
 
 import shlex
@@ -17,51 +17,52 @@ from segfaith.results.records.runs import read_description
 
 
 def settings_of(directory: Path, overrides: Sequence[str] = (), allowed: Iterable[str] = ()) -> Settings:
-    """The settings of a run, whose model and methods may be loaded. Nothing is downloaded for them that was not asked.
+    """The settings of a run, after a check of the code that they name. They never start a download of data.
 
     Args:
-        overrides: what moved since, `key.path=VALUE`; code that `model.name` and `methods.names` name is allowed.
+        overrides: settings that have changed since, `key.path=VALUE`. If they set `model.name` or `methods.names`, the
+            code that is named there is allowed.
         allowed: code that may be imported, as run.json names it; relative paths are relative to the working folder.
 
     Raises:
-        SettingsError: `run.json` cannot be read, or names code that is not allowed, or a file that is not the one that
-            the run was made with; nothing was imported.
+        SettingsError: `run.json` cannot be read, names code that is not allowed, or names a file that has changed since
+            the run. Nothing was imported.
     """
     file = directory / "run.json"
     description = read_description(directory)
     content = description["settings"]
     content["data"] = (content.get("data") or {}) | {"download": False}
     override(content, overrides)
-    anchor(content, Path.cwd())  # so that the file that is asked about is the one that would be imported
+    anchor(content, Path.cwd())  # so the file that is checked is the file that would be imported
     settings = make_settings(content, str(file))
     known = {anchored(name, Path.cwd()) for name in (*allowed, *_named(overrides))}
-    found = code_named(settings)
-    refused = [(role, name) for role, name in found if name not in known]
+    code = code_named(settings)
+    refused = [(role, name) for role, name in code if name not in known]
     if refused:
         args = settings.model.args
         called = {"model": f" with args {args}" if args else ""}
         words = ", ".join(f"{role} {name}{called.get(role, '')}" for role, name in refused)
         flags = " ".join(f"--allow-code {shlex.quote(name)}" for name in dict.fromkeys(name for _, name in refused))
         raise SettingsError(
-            f"{file} names code, which would be imported and called: {words}. It was not: whoever wrote that file "
-            f"chose it. If you know this code and trust it, add: {flags}"
+            f"{file} names code that segfaith would import and call: {words}. Nothing was imported, since the author "
+            f"of that file chose this code. If you know this code and trust it, add: {flags}"
         )
-    for role, name in found:
+    for role, name in code:
         if name.rpartition(":")[0].endswith(".py"):  # as import_function decides; installed modules have no digest
             _check_source(description, role, name, file)
     return settings
 
 
 def code_named(settings: Settings) -> list[tuple[str, str]]:
-    """The code that loading a run's model and methods imports: "model" or "method", and the name."""
+    """The code that a run's model and methods import, as pairs: "model" or "method", and the code's name."""
     model = settings.model.name
     methods = [name for name in settings.methods.names if not name.startswith("maps:")]  # as resolve_method decides
-    found = [("model", model), *(("method", name) for name in methods)]
-    return [(role, name) for role, name in found if ":" in name]
+    named = [("model", model), *(("method", name) for name in methods)]
+    return [(role, name) for role, name in named if ":" in name]
 
 
 def _check_source(description: dict[str, Any], role: str, name: str, file: Path) -> None:
-    """Holds a file of code against the digest in `run.json`."""
+    """Compares a file of code with the digest in `run.json`."""
     source = Path(name.rpartition(":")[0])
     served = role if role == "model" else f"{source.name}:{name.rpartition(':')[2]}"  # as plan._sources calls it
     if not source.is_file():
@@ -78,5 +79,5 @@ def _named(overrides: Sequence[str]) -> list[str]:
     """The names of models and methods among the overrides."""
     own: dict[str, Any] = {}
     override(own, overrides)
-    found = [own.get("model", {}).get("name"), *own.get("methods", {}).get("names", [])]
-    return [one for one in found if isinstance(one, str)]
+    names = [own.get("model", {}).get("name"), *own.get("methods", {}).get("names", [])]
+    return [name for name in names if isinstance(name, str)]

@@ -1,7 +1,7 @@
-"""Who works on a run: a lock on its `run.json`, which the system releases when a process ends, however it ends.
+"""A lock on `run.json` marks the process that works on a run. The system releases it however the process ends.
 
-`flock` is advisory: reading `run.json` needs no lock. Where it does not exist (Windows, some network file systems)
-nothing is locked, and nobody can say whether a run is being worked on.
+`flock` is advisory: reading `run.json` needs no lock. Without `flock` (Windows, some network file systems) nothing is
+locked, and it is unknown whether a process works on a run.
 """
 
 import os
@@ -18,7 +18,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PATIENCE = 1.0
-"""Seconds for which a lock is asked for: somebody who only looks whether it is held has it for less."""
+"""Seconds to wait for a lock. A process that only checks whether the lock is held keeps it for less."""
 
 
 class RunIsBusyError(SettingsError):
@@ -34,7 +34,7 @@ def at_work(directory: Path) -> Iterator[None]:
     """
     try:
         file = (directory / "run.json").open("rb+")
-    except OSError:  # not there or not ours to write: nothing to lock
+    except OSError:  # the file is missing or not writable: nothing to lock
         yield
         return
     with file:
@@ -51,7 +51,7 @@ def at_work(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """One process after the other inside the block, where directories can be locked; for work of milliseconds."""
+    """Lets processes into the block one after the other, if directories can be locked; for work of milliseconds."""
     try:
         handle = os.open(directory, os.O_RDONLY)
     except OSError:  # Windows opens no directories
@@ -67,7 +67,7 @@ def alone(directory: Path) -> Iterator[None]:
 
 
 def is_at_work(directory: Path) -> bool | None:
-    """Whether a process works on the run now; None where locks do not exist, so that nobody can say."""
+    """Whether a process works on the run now; None if there are no locks, so that it is unknown."""
     try:
         with (directory / "run.json").open("rb") as file:
             free = _lock(file.fileno(), exclusive=False)
@@ -79,7 +79,7 @@ def is_at_work(directory: Path) -> bool | None:
 
 
 def _lock(file: int, *, exclusive: bool) -> bool | None:
-    """Locks an open file; closing it releases it. False: somebody else has it. None: it cannot be locked at all."""
+    """Locks an open file until it is closed. False: another process has the lock. None: the file cannot be locked."""
     if fcntl is None:
         return None
     try:

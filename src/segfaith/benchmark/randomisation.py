@@ -1,11 +1,11 @@
 """The model-randomisation check (Adebayo et al., NeurIPS 2018): do maps change when what was learnt is destroyed?
 
-The weights are drawn anew part after part, the part that runs last first, and stay so: the damage cascades. A floating
-tensor w becomes independent normal values with the mean and the standard deviation of w; where all its values are one
-(fresh tensors, tensors of one value), the deviation is 1 / sqrt(values per output), and vectors and scalars, as fresh
-biases and scales of norm layers, stay as they are. Drawing from w's own moments in place of the model's initialiser is
-ours: initialisers are not to be read off a module. Buffers stay, running statistics among them, so that activations do
-not keep their scale and the model soon loses the class: `s` says at which stage.
+The weights are redrawn part by part, beginning with the part that runs last. They stay redrawn, so the damage cascades.
+A floating-point tensor w gets independent normal values with the mean and the standard deviation of w. If all values of
+w are equal (fresh tensors, tensors of a single value), the deviation is 1 / sqrt(values per output); vectors and
+scalars of equal values, such as fresh biases and scales of norm layers, stay as they are. The use of w's own moments,
+in place of the model's initialiser, is our choice: a module does not tell its initialisers. Buffers stay, running
+statistics among them. So activations change their scale, and the model soon loses the class: `s` says at which stage.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,23 +36,23 @@ from segfaith.scores import BatchSize
 from segfaith.types import Image, Map, Target, Tensor
 
 LEAST_PARTS = 5
-"""The module is cut into at least so many parts, where it has them."""
+"""The module is cut into at least this many parts, if it has them."""
 
 
 def randomise(
     prepared: Prepared, directory: Path, count: int, on_step: Callable[[str], None] = lambda words: None
 ) -> Path:
-    """Writes `randomisation.parquet` into the run's directory for its first `count` samples, after each stage anew.
+    """Writes `randomisation.parquet` for the run's first `count` samples, and rewrites it after each stage.
 
-    What interrupts it leaves the stages that were done, as rows that are not `finished`. An earlier file is replaced
-    after the first stage. The model is as before afterwards.
+    After an interruption, the file holds the completed stages, in rows that are not `finished`. An earlier file is
+    replaced after the first stage. The model's weights are put back at the end.
 
-    Model passes: for each sample and stage, the trained model's included, the evidence of one image; two and one more a
-    part to find the stages.
+    Model passes: the evidence of one image for each sample and stage (the trained model's stage included), and two
+    passes, plus one for each part, to find the stages.
 
     Raises:
-        SettingsError: the model has no weights that could be drawn anew.
-        RunIsBusyError: another run has taken the directory's place, or none is there.
+        SettingsError: the model has no weights that could be redrawn.
+        RunIsBusyError: the directory was removed, or replaced by another run.
     """
     plan, model = prepared.plan, prepared.model
     rows: list[dict[str, Any]] = []
@@ -61,12 +61,12 @@ def randomise(
         try:
             sample = plan.dataset.load(sample_id, plan.settings.data.size)
             samples.append((sample_id, *to_device(model, sample.image, find_target(prepared, sample))))
-        except Exception as error:  # a bad sample is a row
+        except Exception as error:  # a bad sample becomes rows with the reason
             status = "skipped" if isinstance(error, SampleSkipped) else "failed"
             rows += [
-                {"sample_id": sample_id, "method": one.name, "stage": 0, "part": "", "status": status}
+                {"sample_id": sample_id, "method": method.name, "stage": 0, "part": "", "status": status}
                 | {"reason": _words(error)}
-                for one in plan.methods
+                for method in plan.methods
             ]
     path = directory / "randomisation.parquet"
 
@@ -81,10 +81,10 @@ def randomise(
         for stage, part in stages:
             for sample_id, image, target in samples:
                 on_step(f"stage {stage} ({part or 'trained model'}), {sample_id}")
-                s, found = _maps(prepared, sample_id, image, target)
-                before = trained.setdefault(sample_id, found)
+                s, maps = _maps(prepared, sample_id, image, target)
+                before = trained.setdefault(sample_id, maps)
                 base = {"sample_id": sample_id, "class_index": target.class_index, "stage": stage, "part": part, "s": s}
-                rows += [base | {"method": name} | _compared(before[name], one) for name, one in found.items()]
+                rows += [base | {"method": name} | _compared(before[name], now) for name, now in maps.items()]
             write(finished=False)
     write(finished=True)
     return path
@@ -92,10 +92,10 @@ def randomise(
 
 @contextmanager
 def cascade(model: SegmentationModel, seed: int, size: int = 224) -> Iterator[Iterator[tuple[int, str]]]:
-    """Stages as they are asked for: (0, "") is the trained model, each later one has one more part drawn anew.
+    """Gives an iterator over the stages: (0, "") is the trained model, and each later stage redraws one more part.
 
-    Parts that change no logit of a noise image of `size` x `size`, such as auxiliary heads, are left out. The weights
-    come back at the end.
+    A part that changes no logit of a noise image of `size` x `size`, such as an auxiliary head, is no stage. The
+    weights are put back at the end of the block.
 
     Raises:
         SettingsError: the model has no weights.
@@ -127,7 +127,7 @@ def cascade(model: SegmentationModel, seed: int, size: int = 224) -> Iterator[It
 
 
 def _drawn(value: Tensor, rng: np.random.Generator) -> Tensor:
-    """Normal values with the mean and deviation of a tensor of weights; see the module for those without any."""
+    """Normal values with the mean and deviation of a weight tensor; the module says what constant tensors get."""
     constant = value.numel() > 0 and bool(value.max() == value.min())
     if not value.numel() or (constant and value.ndim < 2):
         return value
@@ -137,10 +137,10 @@ def _drawn(value: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def in_order(model: SegmentationModel, probe: Tensor) -> list[tuple[str, list[nn.Module]]]:
-    """The parts of a model, those that run last first; those of which no module with weights is called come at the end.
+    """The parts of a model; the part that runs last comes first. Parts whose modules are never called come at the end.
 
-    A part runs when the last of its modules with weights is entered for the last time. A module's own weights so count
-    as used before those of the modules in it: a position embedding comes after all layers.
+    A part's turn is the last call of any of its modules with weights. So a module's own weights count as used before
+    the weights of its submodules: a position embedding comes after all layers.
     """
     entered: dict[nn.Module, int] = {}
     calls: list[nn.Module] = []
@@ -149,43 +149,43 @@ def in_order(model: SegmentationModel, probe: Tensor) -> list[tuple[str, list[nn
         entered[module] = len(calls)
         calls.append(module)
 
-    found = parts(model.module)[::-1]  # the order among parts that are not called
+    ordered = parts(model.module)[::-1]  # parts that are not called keep this order
     hooks = []
     try:
-        for module in {owner: None for _, owners in found for owner in owners}:
+        for module in {owner: None for _, owners in ordered for owner in owners}:
             hooks.append(module.register_forward_pre_hook(note))
         with torch.no_grad():
             model.logits(probe)
     finally:
         for hook in hooks:
             hook.remove()
-    return sorted(found, key=lambda part: -max(entered.get(owner, -1) for owner in part[1]))
+    return sorted(ordered, key=lambda part: -max(entered.get(owner, -1) for owner in part[1]))
 
 
 def parts(module: nn.Module) -> list[tuple[str, list[nn.Module]]]:
-    """A module in parts, as it registers them: dotted name, and the modules in it that have weights of their own.
+    """A module's parts, in order of registration: each part's dotted name, and its modules that own weights.
 
-    The part with the most weight tensors is cut into its children, and the tensors that it has itself, until there are
-    `LEAST_PARTS`.
+    The part with the most weight tensors is cut into its children and its own weights, until there are `LEAST_PARTS`
+    parts.
     """
-    found: list[tuple[str, nn.Module, bool]] = [("", module, True)]
-    while len(found) < LEAST_PARTS:
-        sizes = [len(list(part.parameters())) if whole and _children(part) else 0 for _, part, whole in found]
+    cut: list[tuple[str, nn.Module, bool]] = [("", module, True)]
+    while len(cut) < LEAST_PARTS:
+        sizes = [len(list(part.parameters())) if whole and _children(part) else 0 for _, part, whole in cut]
         largest = int(np.argmax(sizes))
         if not sizes[largest]:
             break
-        name, part, _ = found[largest]
+        name, part, _ = cut[largest]
         own = [(name, part, False)] if _owns(part) else []
         children = [(f"{name}.{key}".lstrip("."), child, True) for key, child in _children(part)]
-        found[largest : largest + 1] = [*own, *children]
+        cut[largest : largest + 1] = [*own, *children]
     return [
-        (name or "model", [one for one in (part.modules() if whole else [part]) if _owns(one)])
-        for name, part, whole in found
+        (name or "model", [owner for owner in (part.modules() if whole else [part]) if _owns(owner)])
+        for name, part, whole in cut
     ]
 
 
 def _owns(module: nn.Module) -> bool:
-    """Whether it has weights that lie in none of its children."""
+    """Whether a module has weights that belong to none of its children."""
     return next(module.parameters(recurse=False), None) is not None
 
 
@@ -195,32 +195,32 @@ def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _maps(prepared: Prepared, sample_id: str, image: Image, target: Target) -> tuple[float, dict[str, Map | Exception]]:
-    """s of one image, and every method's map of it or why there is none."""
+    """s of one image, and each method's map of it, or the error in place of the map."""
     plan = prepared.plan
     rng = sample_rng(plan.settings.seed, sample_id)
     methods: Sequence[MethodInstance] = plan.methods
     batch = BatchSize(plan.settings.execution.batch_size)
-    found: dict[str, Map | Exception] = {}
+    maps: dict[str, Map | Exception] = {}
     try:
         clean = gather(prepared.model, clean_variant(image, target.region), target.class_index, methods, batch, rng)
     except Exception as error:
-        return nan, dict.fromkeys((one.name for one in methods), error)
-    for one in methods:
+        return nan, dict.fromkeys((method.name for method in methods), error)
+    for method in methods:
         try:
-            if "file" in one.method.needs:
+            if "file" in method.method.needs:
                 raise SampleError(ELSEWHERE)
-            with guarded(prepared.model, one):
-                found[one.name] = heatmaps(prepared.model, clean, one, rng, sample_id)[0].cpu()
+            with guarded(prepared.model, method):
+                maps[method.name] = heatmaps(prepared.model, clean, method, rng, sample_id)[0].cpu()
         except Exception as error:
-            found[one.name] = error.with_traceback(None)
-    return nan if clean.forward is None else float(clean.forward.score[0]), found
+            maps[method.name] = error.with_traceback(None)
+    return nan if clean.forward is None else float(clean.forward.score[0]), maps
 
 
 def _compared(before: Map | Exception, now: Map | Exception) -> dict[str, Any]:
     """Correlations of two maps, or why there are none."""
-    for one in (before, now):
-        if isinstance(one, Exception):
-            return {"status": "failed", "reason": _words(one)}
+    for outcome in (before, now):
+        if isinstance(outcome, Exception):
+            return {"status": "failed", "reason": _words(outcome)}
     assert not isinstance(before, Exception)
     assert not isinstance(now, Exception)
     value = pearson(before, now)

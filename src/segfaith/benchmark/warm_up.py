@@ -1,4 +1,4 @@
-"""A model's first use in a run: put to the test and run as the run will, before anything is timed."""
+"""A model's first use in a run: it is tested, and then runs once as in the run, before anything is timed."""
 
 from contextlib import suppress
 
@@ -20,14 +20,14 @@ from segfaith.types import Image
 
 
 def warm_up(model: SegmentationModel, plan: Plan) -> str:
-    """Puts the model to the test and runs it as the run will, on a made-up image, before anything is timed.
+    """Tests the model and runs it as the run will, on an artificial image, before anything is timed.
 
-    A model that cannot be run on the made-up image, and neither on a sample, is refused: every row would be a failed
-    one. What else fails here but is no fault of the settings is left to the samples, whose rows say it.
+    A model that can be run neither on the artificial image nor on a sample is refused: every row would be `failed`.
+    Any other failure that is not a fault of the settings is ignored here. It fails the samples, whose rows report it.
 
     Returns:
-        How altered images of that size are scored: "incremental", or "plain" with the reason. With native sizes it is
-        that of 224 x 224; the records say it of each sample.
+        How altered images of the run's size are scored: "incremental", or "plain" with the reason. With native sizes,
+        this is the answer for 224 x 224; the records give the answer for each sample.
 
     Raises:
         SettingsError: see `probe`; a feature layer or precision that cannot be used.
@@ -39,12 +39,12 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
     try:
         probe(model, image, settings.execution.batch_size)
     except ModelFails:
-        sample = _first_image(plan)  # what is made up may be what it fails on, or its size
+        sample = _first_image(plan)  # perhaps it fails only on the artificial image, or its size
         if sample is None:
             raise
         probe(model, sample.to(model.device), settings.execution.batch_size)
     try:
-        with torch.no_grad():  # what a model keeps from its first pass must serve gradients too
+        with torch.no_grad():  # tensors that a model caches in its first pass must allow gradients
             model.logits(image.expand(settings.execution.batch_size, -1, -1, -1))
         variant = clean_variant(image, torch.ones(size, size, dtype=torch.bool, device=model.device))
         batch = BatchSize(settings.execution.batch_size)
@@ -60,17 +60,18 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
             if precision == "fp32":
                 path = scorer.path
             most = settings.execution.batch_size
-            for count in (most, max(1, most - 1)) if model.compile else (most,):  # a second size compiles for all
+            counts = (most, max(1, most - 1)) if model.compile else (most,)  # two sizes: torch compiles for any size
+            for count in counts:
                 scorer.score(image.expand(count, -1, -1, -1))
     except SettingsError:
         raise
-    except Exception as error:  # what fails on real samples is recorded with them
+    except Exception as error:  # if it fails on samples too, their rows record it
         return f"unknown: the warm-up failed: {error}"
     return path
 
 
 def _first_image(plan: Plan) -> Image | None:
-    """The first of the plan's images that can be read, of the first few."""
+    """The first readable image among the plan's first three; None if there is none."""
     for sample_id in plan.ids[:3]:
         with suppress(Exception):
             return plan.dataset.load(sample_id, plan.settings.data.size).image

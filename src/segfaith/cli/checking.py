@@ -1,4 +1,4 @@
-"""The verbs that list names and put models, modes and methods to the test."""
+"""The verbs that list names, and the verbs that test models, modes and methods."""
 
 from importlib import import_module
 from pathlib import Path
@@ -37,7 +37,7 @@ def list_command(
 @app.command("verify-precision")
 def verify_precision_command(
     config: Annotated[str, typer.Argument(help="Settings file (TOML), or packaged settings.")] = "quickstart",
-    n: Annotated[int, typer.Option("-n", "--samples", min=1, help="Samples, the first of the plan.")] = 4,
+    n: Annotated[int, typer.Option("-n", "--samples", min=1, help="How many samples, from the plan's first.")] = 4,
     modes: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,26 +50,25 @@ def verify_precision_command(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.size=320.")
     ] = None,
 ) -> None:
-    """Measure how far each fast mode moves drops, TDD, ODD and stability, and what it saves."""
+    """Measure how far each fast mode changes drops, TDD, ODD and stability, and how much time it saves."""
     from dataclasses import replace
     from math import isnan
 
-    from segfaith.benchmark import fast_modes as precision
-    from segfaith.benchmark import runner as executors
+    from segfaith.benchmark import fast_modes, runner
     from segfaith.benchmark.settings import find_settings, read_settings
 
-    prepared = executors.prepare(read_settings(find_settings(config), settings or []))
+    prepared = runner.prepare(read_settings(find_settings(config), settings or []))
     prepared = replace(prepared, plan=replace(prepared.plan, ids=prepared.plan.ids[:n]))
-    found = precision.verify_precision(
+    results = fast_modes.verify_precision(
         prepared,
-        modes or precision.DEFAULT_MODES,
+        modes or fast_modes.DEFAULT_MODES,
         stability=stability,
         on_step=lambda words: err.print(words, style="dim"),
     )
-    shown = found[found["note"] == ""]
+    shown = results[results["note"] == ""]
     lines = {"largest change of a drop": ["other regions" if isnan(x) else f"{x:.1e}" for x in shown["drop_error"]]}
-    lines["least Spearman, drops > 1e-3"] = [f"{value:.4f}" for value in shown["spearman"]]
-    for key in (f"{method}_{metric}" for method in ("ria", "dea") for metric in precision.METRICS):
+    lines["lowest Spearman, drops > 1e-3"] = [f"{value:.4f}" for value in shown["spearman"]]
+    for key in (f"{method}_{metric}" for method in ("ria", "dea") for metric in fast_modes.METRICS):
         if shown[key].isna().all():  # without stability
             continue
         values = zip(shown[key], shown[f"{key}_change"], strict=True)
@@ -82,9 +81,10 @@ def verify_precision_command(
     for words, cells in lines.items():
         table.add_row(words, *cells)
     out.print(table)
-    for mode, row in found.iterrows():
+    for mode, row in results.iterrows():
         say(f"{mode}: {row['note'] or row['meaning'] + '; scored ' + row['path']}")
-    say(f"{found.attrs['samples']} sample(s), each mode against the plain one-by-one loop; seconds a clean image.")
+    samples = results.attrs["samples"]
+    say(f"{samples} sample(s); each mode is compared with the plain one-by-one loop; seconds are for a clean image.")
 
 
 @app.command("train-scenes")
@@ -94,7 +94,7 @@ def train_scenes_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of data and weights.")] = 0,
     proof_scenes: Annotated[int, typer.Option(min=1, help="Unseen scenes for the proof of use.")] = 200,
 ) -> None:
-    """Train the embedded model of the planted scenes anew, and prove that it decides by the planted evidence."""
+    """Train the embedded model of the planted scenes again, and prove that it decides by the planted evidence."""
     from segfaith.planted.card import CARD, LOG, TEXT, WEIGHTS, train_scenes
     from segfaith.planted.proof import REQUIRED
     from segfaith.planted.training import Recipe

@@ -101,6 +101,7 @@ def _summarise(directory: Path, first: str = "") -> int:
     from segfaith.results.figures.tiles import write_pictures
     from segfaith.results.records.runs import load_run
     from segfaith.results.report import terminal
+    from segfaith.results.report.sections import verdict
     from segfaith.results.statistics.analysis import analyse
 
     run = load_run(directory)
@@ -125,7 +126,8 @@ def _summarise(directory: Path, first: str = "") -> int:
     if not len(ok):
         say(f"0 of {planned} samples measured, {len(bad)} rows not ok.")
         return 1
-    show(terminal.brief(analyse([run])))
+    analysis = analyse([run])
+    show(terminal.brief(analysis, [verdict.section(analysis)]))
     say(f"{ok['sample_id'].nunique()} of {planned} samples measured, {len(bad)} rows not ok.")
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")

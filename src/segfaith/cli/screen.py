@@ -20,18 +20,18 @@ app = typer.Typer(
 
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Signs that tell a terminal to do something; words of a run directory, which may be a stranger's, may hold them."""
+"""Characters that command a terminal. Text of a run directory, which may be a stranger's, may contain them."""
 
 
 class _Plain(Console):
-    """Words are shown as they are: brackets are no markup, and control characters no commands."""
+    """Shows text as it is: brackets are not markup, and control characters are replaced."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(CONTROL.sub("\ufffd", text), **options)
 
 
 class _Output(_Plain):
-    """Standard output: a reader who has gone away (`| head -1`) ends the command in silence."""
+    """Standard output. If its reader has gone away (`| head -1`), the command ends silently."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -40,7 +40,7 @@ class _Output(_Plain):
 
 
 class _Errors(_Plain):
-    """Standard error: words on the way, without which the work goes on."""
+    """Standard error, for messages about progress. If its reader has gone away, the work goes on."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -48,7 +48,7 @@ class _Errors(_Plain):
 
 
 BROKEN_PIPE = 128 + 13
-"""Exit status of a command whose reader has gone away: what a shell reports of one that SIGPIPE ended."""
+"""Exit status of a command whose reader has gone away: a shell reports this status after SIGPIPE."""
 out, err = _Output(markup=False, emoji=False), _Errors(stderr=True, markup=False, emoji=False)
 
 COLUMNS = (
@@ -67,7 +67,7 @@ def say(text: str) -> None:
 
 
 def on_the_way(text: str) -> None:
-    """Prints a line about work that goes on, on standard error: nobody who reads the results needs to hear it."""
+    """Prints a line about progress on standard error, apart from the results."""
     err.print(text, soft_wrap=True, highlight=False)
 
 

@@ -106,12 +106,14 @@ def _summarise(directory: Path, outcomes: Sequence[Any]) -> int:
     from segfaith.benchmark.status import read_states
     from segfaith.results.records.runs import load_run
     from segfaith.results.report import terminal
+    from segfaith.results.report.sections import verdict
     from segfaith.results.statistics.analysis import analyse
 
     states = read_states(directory)
     measured = [one.name for one in states if one.state == "finished" and one.measured]
     if measured:
-        show(terminal.brief(analyse([load_run(directory / name) for name in measured])))
+        analysis = analyse([load_run(directory / name) for name in measured])
+        show(terminal.brief(analysis, [verdict.section(analysis)]))
     say(f"{len(measured)} of {len(states)} runs are in the table.")
     for kind, words in (("failed", "failed"), ("busy", "left to another process")):
         for reason in dict.fromkeys(one.reason for one in outcomes if one.state == kind):

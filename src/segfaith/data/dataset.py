@@ -1,4 +1,4 @@
-"""What a data set is to the rest of segfaith: samples by id, and the choice of those of a run."""
+"""A data set as the rest of segfaith sees it: samples by id, and the choice of a run's samples."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class Dataset:
         SettingsError: an id that could not name files.
 
     Attributes:
-        ids: all sample ids of the split; see `paths.refusal` for what none may be.
+        ids: all sample ids of the split; `paths.refusal` says which names no id may have.
         classes: class names by label value, or None where they are unknown.
-        load: (id, size) to the sample at the size at which it is evaluated; raises SampleError for a bad one.
-        content: id to the bytes that make the sample what it is, for `digest`.
+        load: takes (id, size) and returns the sample at that size; raises SampleError for a bad sample.
+        content: takes an id and returns bytes that identify the sample's content, for `digest`.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Dataset:
         check_ids(self.ids, f"{self.name} {self.split}", "rename that sample")
 
     def choose(self, n: int | None, ids: Sequence[str] | None, seed: int) -> list[str]:
-        """The ids of a run, sorted: the named ones, or `n` drawn from the sorted ids with the seed, or all.
+        """The ids of a run, sorted: the named ids, or `n` ids drawn with the seed from the sorted ids, or all ids.
 
         Raises:
             SettingsError: an id that does not exist, or n above the number of samples.
@@ -60,7 +60,7 @@ class Dataset:
         return [known[i] for i in sorted(drawn)]
 
     def digest(self, ids: Sequence[str]) -> str:
-        """SHA-256 over the ids and what makes these samples what they are."""
+        """SHA-256 over the ids and contents of these samples."""
         total = sha256()
         for sample_id in ids:
             total.update(sample_id.encode())

@@ -23,20 +23,20 @@ from segfaith.types import Image, Labels, Sample
 
 def open_voc2012(root: Path, split: str, classes: list[str] | None, download: bool) -> Dataset:
     """Pascal VOC 2012 segmentation (Everingham et al. 2010); `root` holds `VOCdevkit/VOC2012`."""
-    found = _torchvision_set(
+    dataset = _torchvision_set(
         "voc2012", root, split, download, lambda fetch: VOCSegmentation(str(root), "2012", split, download=fetch)
     )
-    _check_list(Path(found.root) / "VOCdevkit/VOC2012/ImageSets/Segmentation" / f"{split}.txt")
-    return _from_paths("voc2012", split, found.images, found.masks, read_labels, classes or VOC_CLASSES)
+    _check_list(Path(dataset.root) / "VOCdevkit/VOC2012/ImageSets/Segmentation" / f"{split}.txt")
+    return _from_paths("voc2012", split, dataset.images, dataset.masks, read_labels, classes or VOC_CLASSES)
 
 
 def open_sbd(root: Path, split: str, classes: list[str] | None, download: bool) -> Dataset:
     """Semantic Boundaries Dataset (Hariharan et al. 2011); `root` holds `img`, `cls` and the splits' text files."""
-    found = _torchvision_set(
+    dataset = _torchvision_set(
         "sbd", root, split, download, lambda fetch: SBDataset(str(root), split, mode="segmentation", download=fetch)
     )
-    _check_list(Path(found.root) / f"{split}.txt")
-    return _from_paths("sbd", split, found.images, found.masks, _sbd_labels, classes or VOC_CLASSES)
+    _check_list(Path(dataset.root) / f"{split}.txt")
+    return _from_paths("sbd", split, dataset.images, dataset.masks, _sbd_labels, classes or VOC_CLASSES)
 
 
 LITTER = ("Thumbs.db", "desktop.ini")
@@ -46,9 +46,9 @@ LITTER = ("Thumbs.db", "desktop.ini")
 def open_folder(root: Path, split: str, classes: list[str] | None, download: bool) -> Dataset:
     """`root/images/ID.*` with `root/masks/ID.png`, and `root/classes.txt` with one class name a line.
 
-    Every file in `images/` is a sample, a broken link too, which fails; hidden files, `Thumbs.db`, `desktop.ini` and
-    folders are none, and masks without an image are left alone.
-    With a sub-folder of the split's name (`root/val/images`), that one is read; without, `root` itself is "val".
+    Every file in `images/` is a sample; a broken link is a sample that fails. Hidden files, `Thumbs.db`, `desktop.ini`,
+    folders, and masks without an image are ignored.
+    If `root` has a folder with the split's name (`root/val/images`), that folder is read; otherwise `root` is "val".
     """
     if download:
         raise SettingsError("a folder data set cannot be downloaded; put images/, masks/ and classes.txt into its root")
@@ -63,13 +63,15 @@ def open_folder(root: Path, split: str, classes: list[str] | None, download: boo
         )
     if classes is None:
         classes = read_classes(root / "classes.txt")
-    there = [
-        one for one in sorted((base / "images").iterdir()) if not one.name.startswith(".") and one.name not in LITTER
+    entries = [
+        path
+        for path in sorted((base / "images").iterdir())
+        if not path.name.startswith(".") and path.name not in LITTER
     ]
-    images = [path for path in there if path.is_file() or not path.exists()]
-    if there and not images:
+    images = [path for path in entries if path.is_file() or not path.exists()]
+    if entries and not images:
         raise SettingsError(
-            f"{base / 'images'} holds folders and no files, as {there[0].name}; expected images directly in it: move "
+            f"{base / 'images'} holds only folders, such as {entries[0].name}; expected images directly in it: move "
             "them up"
         )
     if not images:
@@ -106,7 +108,7 @@ def open_dataset(
     """Opens a data set of `DATASETS`.
 
     Raises:
-        SettingsError: unknown name, or nothing there; the message gives the command that downloads it.
+        SettingsError: unknown name, or no data in `root`; the message gives the command that downloads them.
     """
     opener = lookup("data set", name, DATASETS)
     if name in DRAWN:
@@ -121,7 +123,7 @@ def open_dataset(
 def _torchvision_set(
     name: str, root: Path, split: str, download: bool, make: Callable[[bool], VOCSegmentation | SBDataset]
 ) -> VOCSegmentation | SBDataset:
-    """Opens the data set, and fetches it only where it is not there yet."""
+    """Opens the data set. With `download`, it is fetched if it is not there yet."""
     try:
         try:
             return make(False)
@@ -140,7 +142,7 @@ def _torchvision_set(
 
 
 def _check_list(file: Path) -> None:
-    """Refuses a list of ids, one a line, with a line that can be none: before it is taken for part of a path."""
+    """Refuses a list of ids, one per line, if a line cannot be an id, before a path is made from it."""
     with file.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             check_ids([line.strip()], f"{file}, line {number}", "correct or remove that line")
@@ -157,7 +159,7 @@ def _from_paths(
     """A data set of an image and a label file per id; ids are the images' names without ending.
 
     Args:
-        labels_of: the labels in a file as they are stored, and the EXIF orientation that it carries (1: none).
+        labels_of: reads a label file: the labels as stored, and the file's EXIF orientation (1: none).
     """
     files = {Path(image).stem: (Path(image), Path(label)) for image, label in zip(images, labels, strict=True)}
 

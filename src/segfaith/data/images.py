@@ -1,4 +1,4 @@
-"""Photographs and label masks from files: honest conversion to RGB in [0, 1], and the protocol's resizing."""
+"""Reads photographs and label masks, converts photographs to RGB in [0, 1], and resizes both by the protocol."""
 
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ _TURNS = {
     7: PillowImage.Transpose.TRANSVERSE,
     8: PillowImage.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by its EXIF orientation (1: nothing)."""
+"""The operation that makes an image upright, by EXIF orientation (orientation 1 needs none)."""
 
 Size = int | Literal["native"]
 
@@ -38,14 +38,14 @@ def load_image(path: str | Path, size: Size = "native") -> Image:
         size: "native", or the side of the square to which the image is resized (bilinear, antialiased).
 
     Raises:
-        SampleError: the file cannot be read, its values have no defined range (float outside [0, 1]), or they are all 0
-            or 1 in 8 bits.
+        SampleError: the file cannot be read, its values have no defined range (float outside [0, 1]), or all values of
+            an 8-bit image are 0 or 1.
     """
     return resize_image(read_image(path)[0], size)
 
 
 def read_image(path: str | Path) -> tuple[Image, int]:
-    """An image as `load_image` gives it, and the EXIF orientation with which it was stored (1: upright)."""
+    """An image as from `load_image`, and the EXIF orientation in its file (1: upright)."""
     try:
         with PillowImage.open(path) as file:
             _refuse_programs(file)
@@ -59,12 +59,12 @@ def read_image(path: str | Path) -> tuple[Image, int]:
 
 
 def _orientation(file: PillowImage.Image) -> int:
-    found = file.getexif().get(ExifTags.Base.Orientation)
-    return found if found in _TURNS else 1
+    orientation = file.getexif().get(ExifTags.Base.Orientation)
+    return orientation if orientation in _TURNS else 1
 
 
 def _refuse_programs(file: PillowImage.Image) -> None:
-    """Raises ValueError for PostScript, whatever the file is called: Pillow would have Ghostscript run it."""
+    """Raises ValueError for PostScript, whatever the file's name: Pillow would let Ghostscript run it."""
     if file.format == "EPS":
         raise ValueError("it is PostScript, a program that would be run; convert it to PNG first")
 
@@ -100,14 +100,15 @@ def load_labels(path: str | Path) -> Labels:
     """Reads a label mask, (H, W) int64: a palette or index PNG whose pixel value is the class index, 255 ignored.
 
     Raises:
-        SampleError: unreadable; no PNG, whatever its name (JPEG blurs labels, other formats scale them); grey of 2 or 4
-            bits, which may stand for two things; an animation; or a colour image (whose colours are not labels).
+        SampleError: the file cannot be read; is not a PNG, whatever its name (JPEG blurs labels, other formats scale
+            them); has 2 or 4 bits of grey, whose values are ambiguous; is an animation; or is a colour image, whose
+            colours are not labels.
     """
     return read_labels(path)[0]
 
 
 def read_labels(path: str | Path) -> tuple[Labels, int]:
-    """Labels as they are stored, see `load_labels`, and the EXIF orientation that they carry (1: upright)."""
+    """Labels as stored (see `load_labels`), and the EXIF orientation in their file (1: upright)."""
     try:
         with PillowImage.open(path) as file:
             _refuse_programs(file)
@@ -144,33 +145,33 @@ def read_labels(path: str | Path) -> tuple[Labels, int]:
 def turned_alike(image: Image, orientation: int, labels: Labels, carried: int) -> Labels:
     """Labels turned as their image was.
 
-    A mask that carries its image's EXIF orientation is turned with it. Where only one of the two carries one, the mask
-    fits as it is stored or turned, and where height and width are exchanged the sizes tell which.
+    A mask with its image's EXIF orientation is turned with the image. If the two orientations differ, because only one
+    file has one, the mask may fit as stored or turned. The sizes show which, if turning exchanges height and width.
 
     Args:
         image: (3, H, W), upright.
-        orientation: with which the image was stored.
+        orientation: the EXIF orientation in the image's file.
         labels: as stored.
-        carried: the orientation of the mask's file.
+        carried: the EXIF orientation in the mask's file.
 
     Raises:
-        SampleError: nobody can say which of the two it is.
+        SampleError: the mask fits both ways, so the right way is unknown.
     """
     turned = _upright(labels, orientation if carried == 1 else carried)
     if orientation == carried:
         return turned
-    fitting = [one for one in (labels, turned) if one.shape == image.shape[-2:]]
+    fitting = [mask for mask in (labels, turned) if mask.shape == image.shape[-2:]]
     if len(fitting) > 1:
         raise SampleError(
             f"the image carries the EXIF orientation {orientation} and its label mask {carried} (1: none), so nobody "
             "can say whether the mask fits the image as it is shown or as it is stored; store both upright "
-            "(PIL.ImageOps.exif_transpose, or: magick mogrify -auto-orient FILE) and look whether they match"
+            "(PIL.ImageOps.exif_transpose, or: magick mogrify -auto-orient FILE) and check that they match"
         )
     return fitting[0] if fitting else labels
 
 
 def _upright(labels: Labels, orientation: int) -> Labels:
-    """Labels as people see them, by the EXIF orientation with which they are stored."""
+    """Stored labels turned upright, by their EXIF orientation."""
     if orientation == 1:
         return labels
     turned = labels.T if orientation >= 5 else labels
@@ -187,7 +188,7 @@ def resize_image(image: Image, size: Size) -> Image:
 
 
 def resize_labels(labels: Labels, size: Size) -> Labels:
-    """Nearest to (size, size) by pixel centres, exactly; "native" returns the labels as they are."""
+    """Nearest neighbour to (size, size), by pixel centres, exactly; "native" returns the labels as they are."""
     if size == "native" or tuple(labels.shape) == (size, size):
         return labels
     rows, columns = ((2 * torch.arange(size) + 1) * length // (2 * size) for length in labels.shape)

@@ -1,1 +1,1 @@
-"""Evidence: the only place where the model runs for an explanation, once per image variant."""
+"""Evidence for explanations: the model's passes whose results the built-in methods turn into maps."""

@@ -3,7 +3,7 @@ r"""Gradient evidence: activations F of the feature layer and G = dY/dF, by one 
     Y = sum_{uv} M_{uv} z_c(u, v)     (`objective="logits"`, Seg-Grad-CAM, Vinogradova et al. 2020)
     Y = s_c(x, M)                     (`objective="prob"`)
 
-The graph is recorded from the feature layer on, so the backward pass stops there: no weight takes part in it.
+The graph starts at the feature layer, so the backward pass ends there and computes no gradient of a weight.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Objective = Literal["logits", "prob"]
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """What one forward pass per variant tells: s_c in float64, the argmax, and how long it took."""
+    """The results of one forward pass per variant: s_c in float64, the argmax, and the seconds it took."""
 
     score: Float[Tensor, "N"]
     prediction: Int[Tensor, "N H W"]
@@ -68,12 +68,12 @@ def gradient_evidence(
 ) -> tuple[GradientEvidence, ForwardPass, float]:
     """Activations and gradients at `layer` (the model's feature layer by default) for N variants: N model passes.
 
-    The gradient reaches all that reads the layer's output (see `layer.altered`), but for what the model detaches, or
-    runs under `torch.no_grad` behind the part that holds the layer. A layer's first use costs three
-    passes more, which hold it to what is expected (see `layer.check_layer`).
+    The gradient comes through every part of the model that reads the layer's output (see `layer.altered`). Exceptions
+    are parts that the model detaches, or runs under `torch.no_grad` after the part that contains the layer. A layer's
+    first use costs three more passes, which check the layer (see `layer.check_layer`).
 
     Returns:
-        The evidence, what its forward pass told, and the seconds of forward and backward together.
+        The evidence, the results of its forward pass, and the seconds of forward and backward pass together.
 
     Raises:
         SettingsError: the layer does not exist, did not run or ran twice, gives no (N, K, h, w) tensor for N images,
@@ -120,11 +120,11 @@ def gradient_evidence(
 def _gradient(value: Tensor, leaf: Tensor, name: str | None) -> Tensor:
     if not value.requires_grad:
         raise SettingsError(
-            f"the logits do not depend on layer {name!r} through differentiable steps; name another one"
+            f"the logits do not depend on layer {name!r} through differentiable steps; name another layer"
         )
     (gradient,) = torch.autograd.grad(value, [leaf], allow_unused=True)
     if gradient is None:
-        raise SettingsError(f"the logits do not depend on layer {name!r}; name another one")
+        raise SettingsError(f"the logits do not depend on layer {name!r}; name another layer")
     return gradient
 
 

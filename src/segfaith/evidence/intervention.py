@@ -33,13 +33,13 @@ def intervention_evidence(
     Args:
         regions: how images are cut, what occludes a region, and in which precision the model runs.
         score: s_c of the unoccluded variants, float64.
-        rng: a fresh generator for each variant's operator.
-        guide: gradient evidence as maps, where the regions are refined by it.
+        rng: returns a fresh generator for the operator of each variant.
+        guide: gradient evidence as maps, if it decides which regions are refined.
 
-    One model pass for each region of each variant, and for a model that is run incrementally one for each variant's
-    clean features.
+    Model passes: one for each region of each variant. A model that is run incrementally needs one more for each
+    variant's clean features.
     """
-    found = []
+    measured = []
     for n, (image, region) in enumerate(zip(variants.images, variants.regions, strict=True)):
         scorer = scorer_for(model, image, region, class_index, regions.precision, expected=float(score[n]))
         clean = scorer.clean_score()[0] if isinstance(scorer, IncrementalScorer) else score[n]
@@ -55,7 +55,8 @@ def intervention_evidence(
                 drop: Tensor = clean - score_images(scorer.score, build, len(masks), batch, boxes)
                 return drop
 
-            found.append(adaptive_cells(drops, regions, region, None if guide is None else guide[n], mirrored=mirrored))
+            hint = None if guide is None else guide[n]
+            measured.append(adaptive_cells(drops, regions, region, hint, mirrored=mirrored))
             continue
         if regions.kind == "superpixels":
             cells = superpixels(image, regions.count, mirrored=mirrored)
@@ -69,8 +70,8 @@ def intervention_evidence(
             return occluded
 
         drop = clean - score_images(scorer.score, build, count, batch, boxes)
-        found.append((cells, drop, drop.clamp(min=0)))
-    cut, dropped, painted = zip(*found, strict=True)
+        measured.append((cells, drop, drop.clamp(min=0)))
+    cut, dropped, painted = zip(*measured, strict=True)
     return InterventionEvidence(torch.stack(cut), _padded(dropped, nan), _padded(painted, 0.0))
 
 
@@ -81,7 +82,7 @@ def _padded(rows: Sequence[Float[Tensor, "_"]], fill: float) -> Float[Tensor, "N
 
 
 def bounding_boxes(partition: Int[Tensor, "H W"], count: int) -> Boxes:
-    """The box around each region of a partition on the CPU; one pixel for a region that has none."""
+    """The bounding box of each region of a partition on the CPU; an empty region gets a box of one pixel."""
     cells = partition.numpy()
     start, stop = np.zeros((count, 2), dtype=np.int64), np.ones((count, 2), dtype=np.int64)
     for axis in (0, 1):
@@ -89,6 +90,6 @@ def bounding_boxes(partition: Int[Tensor, "H W"], count: int) -> Boxes:
         first, last = np.full(count, cells.shape[axis]), np.full(count, -1)
         np.minimum.at(first, cells, position)
         np.maximum.at(last, cells, position)
-        found = last >= 0
-        start[found, axis], stop[found, axis] = first[found], last[found] + 1
+        filled = last >= 0
+        start[filled, axis], stop[filled, axis] = first[filled], last[filled] + 1
     return start, stop

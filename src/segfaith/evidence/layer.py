@@ -1,4 +1,4 @@
-"""The feature layer: puts something in place of its output for all who read it, and checks that it can serve."""
+"""The feature layer: replaces its output for every part of the model that reads it, and checks that it is usable."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,43 +16,44 @@ from segfaith.types import Float, Image, Tensor
 Alter = Callable[[Float[Tensor, "N K h w"]], Float[Tensor, "N K h w"]]
 _CHECKED: WeakSet[nn.Module] = WeakSet()
 SAME_LOGITS = 1e-3
-"""By what share of the largest logit the logits may move when the layer is read; the operations are the same."""
-RESHAPE = "name another layer, or wrap it in one that reshapes, see 'Layers of another shape' in docs/extending.md"
+"""Reading the layer may change logits by at most this share of the largest logit."""
+RESHAPE = "name another layer, or wrap it in a layer that reshapes, see 'Layers of another shape' in docs/extending.md"
 
 NO_GRADIENT = (
     (
         "nference tensor",
-        "{model} runs layer {name!r}, or what reads it, in torch.inference_mode, or its weights were made there, where "
-        "no gradient can be had; use torch.no_grad in its place",
+        "{model} runs layer {name!r}, or a part that reads it, in torch.inference_mode, or made its weights there; "
+        "torch computes no gradients there, so use torch.no_grad instead",
     ),
     (
         "modified by an inplace operation",
-        "no gradient reaches layer {name!r} of {model}, since a part behind it writes into a tensor that the backward "
+        "no gradient reaches layer {name!r} of {model}, since a later part writes into a tensor that the backward "
         "pass needs; let that part make a new tensor (inplace=False), or name another layer",
     ),
     (
         "torch.utils.checkpoint",
-        "{model} computes parts of itself anew in the backward pass (torch.utils.checkpoint), which does not go with "
-        "reading layer {name!r}; switch checkpointing off",
+        "{model} computes parts of itself again in the backward pass (torch.utils.checkpoint), so layer {name!r} "
+        "cannot be read; switch checkpointing off",
     ),
 )
-"""What torch's errors in a pass with a gradient mean for the user, by a part of their text."""
+"""Explanations of torch's errors in a pass with gradients, by a part of the error's text."""
 
 
 @contextmanager
 def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alter) -> Iterator[None]:
-    """Inside, whoever reads the layer's output in a pass of `images` images reads `alter` of it.
+    """Inside the block, a pass of `images` images reads `alter(output)` in place of the layer's output.
 
-    It stands right behind the module's own `forward`, before all hooks. A tensor of the layer's own is written in
-    place, so that those who got hold of it in `forward` read the same as the next layer. A view, or an input or weight
-    that is only handed on, is replaced: what else reads the input does not read the layer. Where the model switches
-    recording off around the layer, it goes on from here if it was on outside.
+    The change is made right after the module's own `forward`, before all hooks. If the layer made the output tensor,
+    the new values are written into it, so that readers inside `forward` and the next layer read the same values. If
+    the output is a view, or an input or weight that the layer passes on, a new tensor takes its place, because other
+    readers of that input do not read the layer. If the model switches gradient recording off around the layer,
+    recording resumes here if it was on outside the model.
 
-    What the layer keeps of its output holds no graph after the block.
+    After the block, an output that the layer has stored holds no graph.
 
     Raises:
         SettingsError: the layer does not exist, did not run or ran twice, gives no (N, K, h, w) tensor for N images, or
-            the model is one through which no gradient goes.
+            no gradient can pass through the model.
     """
     module, name = model.feature_module(layer), layer or model.layer
     own, forward = vars(module).get("forward"), module.forward
@@ -61,10 +62,10 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
 
     def replaced(*args: Any, **kwargs: Any) -> Any:
         nonlocal ran
-        if torch.is_inference_mode_enabled() or any(one.is_inference() for one in model.module.parameters()):
+        if torch.is_inference_mode_enabled() or any(weight.is_inference() for weight in model.module.parameters()):
             raise SettingsError(NO_GRADIENT[0][1].format(name=name, model=model.name))
-        held = tree_leaves((args, kwargs, [vars(one) for one in module.modules()]))
-        given = [(one, _version(one)) for one in held if isinstance(one, Tensor)]
+        held = tree_leaves((args, kwargs, [vars(part) for part in module.modules()]))
+        given = [(leaf, _version(leaf)) for leaf in held if isinstance(leaf, Tensor)]
         output = forward(*args, **kwargs)
         feature = _feature_map(output, name, images)
         if ran:
@@ -76,13 +77,13 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
         torch.set_grad_enabled(recording)
         new = alter(feature)
         place = feature.untyped_storage().data_ptr()
-        handed_on = any(one.untyped_storage().data_ptr() == place and _version(one) == was for one, was in given)
+        handed_on = any(leaf.untyped_storage().data_ptr() == place and _version(leaf) == was for leaf, was in given)
         if not (handed_on or feature._is_view()):
             feature.copy_(new)
             written.append(feature)
             return output
         new = new.clone()  # an in-place operation may follow
-        return new if output is feature else type(output)(new if one is feature else one for one in output)
+        return new if output is feature else type(output)(new if item is feature else item for item in output)
 
     vars(module)["forward"] = replaced
     try:
@@ -96,28 +97,28 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
         del vars(module)["forward"]
         if own is not None:
             vars(module)["forward"] = own
-        for one in written:  # the module may keep it
-            one.detach_()
+        for feature in written:  # the module may have stored it
+            feature.detach_()
     if not ran:
-        raise SettingsError(f"layer {name!r} did not run in {model.name}'s forward pass; name another one")
+        raise SettingsError(f"layer {name!r} did not run in {model.name}'s forward pass; name another layer")
 
 
 def _version(tensor: Tensor) -> int:
-    """How often it was written into; 0 where nobody counts that."""
+    """How often a tensor was written to; 0 for inference tensors, which do not count it."""
     return 0 if tensor.is_inference() else tensor._version
 
 
 def _feature_map(output: Any, name: str | None, images: int) -> Float[Tensor, "N K h w"]:
-    """What a layer returned, or the only (N, K, h, w) tensor of a tuple or list that it returned."""
+    """A layer's output, or the only (N, K, h, w) tensor in the tuple or list that it returned."""
     items = output if type(output) in (tuple, list) else [output]
-    maps = [one for one in items if isinstance(one, Tensor) and one.ndim == 4 and one.is_floating_point()]
+    maps = [item for item in items if isinstance(item, Tensor) and item.ndim == 4 and item.is_floating_point()]
     if len(maps) != 1:
         raise SettingsError(
             f"layer {name!r} returns {_described(output)}; expected a feature map (N, channels, h, w); {RESHAPE}"
         )
     if len(maps[0]) != images:
         raise SettingsError(
-            f"layer {name!r} returns {_described(output)} for {images} image{'s' * (images > 1)}, as a layer does that "
+            f"layer {name!r} returns {_described(output)} for {images} image{'s' * (images > 1)}, like a layer that "
             f"runs on windows, or once per class or prompt; expected ({images}, channels, h, w); {RESHAPE}"
             + "; where the model goes through its images one by one, a batch size of 1 helps"
             * (images > 1)
@@ -133,15 +134,15 @@ def _described(output: Any) -> str:
 
 
 def check_layer(model: SegmentationModel, layer: str | None, image: Image) -> None:
-    """Holds a layer's axes, and the logits while it is read, to what is expected; once per layer.
+    """Checks, once per layer, that its axes are (N, K, h, w), and that the logits stay the same while it is read.
 
-    Which axes are rows and columns shows on an image of twice the width. A model that takes no such image, or makes
-    all images one size, must give a map of the image's aspect, or a square one.
+    An image of twice the width shows which axes are rows and columns. If the model refuses that image, or resizes all
+    images to one size, the layer's map must have the image's aspect ratio, or be square.
 
     Model passes: two of one image, and one of an image of twice its width.
 
     Raises:
-        SettingsError: see `altered`; the axes are others than (N, K, h, w); or the logits move when the layer is read.
+        SettingsError: see `altered`; the axes are not (N, K, h, w); or the logits change when the layer is read.
     """
     module, name = model.feature_module(layer), layer or model.layer
     if module in _CHECKED:
@@ -156,28 +157,28 @@ def check_layer(model: SegmentationModel, layer: str | None, image: Image) -> No
         images = image[None].clone()
         expected = model.logits(images)
         with altered(model, layer, 1, note):
-            got = model.logits(images)
+            logits = model.logits(images)
         try:
             with altered(model, layer, 1, note):
                 model.logits(torch.cat([images, images.flip(-1)], -1))
-        except Exception:  # no image of another size
+        except Exception:  # the model takes no image of another size
             del shapes[1:]
     fault = _axes_fault(shapes, (image.shape[1], image.shape[2]))
     if fault:
         raise SettingsError(f"layer {name!r} returns {fault}; {RESHAPE}")
     if not bool(expected.isfinite().all()):
-        return  # nothing to compare: what is not finite fails with its sample
-    moved = float((got - expected).abs().max())
+        return  # nothing to compare: the sample with these logits fails later
+    moved = float((logits - expected).abs().max())
     if moved > SAME_LOGITS * float(expected.abs().max()):
         raise SettingsError(
-            f"the logits of {model.name} move by up to {moved:.2g} when layer {name!r} is read, since another part of "
-            "the model writes into its output, or the model does not answer twice alike; name another layer"
+            f"the logits of {model.name} change by up to {moved:.2g} when layer {name!r} is read, since another part "
+            "of the model writes into its output, or two calls of the model differ; name another layer"
         )
     _CHECKED.add(module)
 
 
 def _axes_fault(shapes: list[tuple[int, ...]], size: tuple[int, int]) -> str:
-    """What is wrong with the shapes of a layer's output, for an image and one of twice its width; empty if nothing."""
+    """What is wrong with a layer's output shapes for an image and an image of twice its width; empty if nothing."""
     (_, channels, height, width), wide = shapes[0], shapes[-1]
     came = f"shape {shapes[0]} for an image of {size[0]} x {size[1]}"
     if wide != shapes[0]:
@@ -190,11 +191,11 @@ def _axes_fault(shapes: list[tuple[int, ...]], size: tuple[int, int]) -> str:
         last = there < 1
     if right:
         return ""
-    return f"{came}{', as channels-last maps (N, h, w, channels) do' * last}; expected (1, channels, h, w)"
+    return f"{came}{', like channels-last maps (N, h, w, channels)' * last}; expected (1, channels, h, w)"
 
 
 def _misfit(height: int, width: int, size: tuple[int, int]) -> float:
-    """By how many cells a map misses the image's aspect; 0 for square maps, which models of one fixed size have."""
+    """By how many cells a map misses the image's aspect ratio; 0 for square maps, as models of a fixed size give."""
     if height == width:
         return 0.0
     rows, columns = size

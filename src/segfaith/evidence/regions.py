@@ -1,14 +1,13 @@
 r"""Regions whose occlusion is evidence: a fixed grid, superpixels, or cells refined where the score drops.
 
-**Adaptive regions** start from a grid half as fine. The cells that matter most, by the drop that they were measured to
-cause, are cut in four and measured anew, until the budget of passes is used; none is finer than half a cell of the grid
-a side.
-A cell is spread over its parts in proportion to what they do:
+**Adaptive regions** start from a grid half as fine. The cells that matter most, by default those with the largest drop,
+are cut in four, and the parts are measured, until the budget of passes is used. No part is smaller than half a grid
+cell a side. A cell's value v is distributed over its parts in proportion to their drops:
 
     v_child = v_parent max(delta_child, 0) / mean of max(delta, 0) over the parent's pixels
 
-with v = max(delta, 0) on the first cells; so the total of a map does not depend on where it was refined, and parts of
-which none matters alone keep the value of the whole.
+with v = max(delta, 0) on the first cells. So a map's total does not depend on where it was refined. If no part of a
+cell matters alone, every part keeps the cell's value.
 
 **Superpixels**: SLIC (Achanta et al., TPAMI 2012) of scikit-image.
 """
@@ -38,17 +37,17 @@ Cell = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Regions:
-    """What an intervention evidence is asked for; equal requests share one evidence.
+    """A request for intervention evidence. Equal requests share their evidence.
 
     Attributes:
-        grid: cells a side, and about grid^2 superpixels.
+        grid: cells a side; there are about grid^2 superpixels.
         occlusion: a name of `occlusion.OPERATORS`.
-        kind: which partition.
-        passes: the budget of adaptive regions, in regions occluded.
-        refine: which cells are cut first: those of the highest drop, those that the target's boundary crosses, or those
-            that hold the most gradient evidence.
+        kind: the kind of partition.
+        passes: the budget of adaptive regions: how many regions may be occluded.
+        refine: which cells are cut first: the cells with the largest drop ("drop"), cells that the target's boundary
+            crosses ("boundary"), or cells with the most gradient evidence ("gradient").
         guide: the key of that gradient evidence.
-        precision: of the model's layers.
+        precision: the arithmetic of the model's layers.
     """
 
     grid: int = 14
@@ -61,7 +60,7 @@ class Regions:
 
     @property
     def count(self) -> int:
-        """How many regions an image is cut into: at most, or about as many superpixels."""
+        """The number of an image's regions: exact for grids, the most for adaptive regions, rough for superpixels."""
         return max(self.passes, _coarse(self.grid) ** 2) if self.kind == "adaptive" else self.grid**2
 
 
@@ -72,7 +71,7 @@ def grid_cells(size: tuple[int, int], grid: int, *, mirrored: bool) -> Int[Tenso
 
 
 def superpixels(image: Image, count: int, *, mirrored: bool) -> Int[Tensor, "H W"]:
-    """SLIC superpixels, about `count`; a mirrored image is cut as its mirror image.
+    """About `count` SLIC superpixels. A mirrored image gets the mirrored partition of the original image.
 
     Raises:
         SettingsError: scikit-image is not installed.
@@ -97,13 +96,13 @@ def adaptive_cells(
     *,
     mirrored: bool,
 ) -> tuple[Int[Tensor, "H W"], Float[Tensor, "R"], Float[Tensor, "R"]]:
-    """Cells refined where it matters: the partition, each cell's drop, and its value v per pixel (see above).
+    """Adaptive regions: the partition, each cell's drop, and each cell's value v per pixel (see the module).
 
     Args:
         drops: measures the drops of pixel sets, each inside its box.
-        region: M; cells are chosen in its frame.
+        region: the target mask M of this image.
         guide: gradient evidence (H, W), at least 0, for `refine = "gradient"`.
-        mirrored: the image is mirrored; so are the cells.
+        mirrored: whether the image is mirrored; its cells are then mirrored too.
     """
     height, width = region.shape
     device, region = region.device, region.cpu()
@@ -124,7 +123,7 @@ def adaptive_cells(
 
     def priority(cell: Cell) -> tuple[float, float]:
         top, left, bottom, right = frame(cell)
-        drop, inside = max(found[cell], 0.0), region[top:bottom, left:right]
+        drop, inside = max(known[cell], 0.0), region[top:bottom, left:right]
         if regions.refine == "boundary":
             return float(bool(inside.any()) and not bool(inside.all())), drop
         if regions.refine == "gradient" and guide is not None:
@@ -139,12 +138,12 @@ def adaptive_cells(
         for left, right in zip(edges[1], edges[1][1:], strict=False)
         if bottom > top and right > left
     ]
-    found = dict(zip(cells, measure(cells), strict=True))
-    value = {cell: max(drop, 0.0) for cell, drop in found.items()}
+    known = dict(zip(cells, measure(cells), strict=True))  # each cell's drop
+    value = {cell: max(drop, 0.0) for cell, drop in known.items()}
     smallest = (max(1, height // (2 * regions.grid)), max(1, width // (2 * regions.grid)))
     left_over = regions.passes - len(cells)
     for rounds in (2, 1):
-        able = [cell for cell in found if cell[2] - cell[0] >= 2 * smallest[0] and cell[3] - cell[1] >= 2 * smallest[1]]
+        able = [cell for cell in known if cell[2] - cell[0] >= 2 * smallest[0] and cell[3] - cell[1] >= 2 * smallest[1]]
         chosen = sorted(able, key=priority, reverse=True)[: max(0, left_over) // (4 * rounds)]
         parts = [part for cell in chosen for part in _quarters(cell)]
         if not parts:
@@ -156,14 +155,14 @@ def adaptive_cells(
             area = {part: (part[2] - part[0]) * (part[3] - part[1]) for part in drop_of}
             mean = sum(max(drop, 0.0) * area[part] for part, drop in drop_of.items()) / sum(area.values())
             whole = value.pop(cell)
-            del found[cell]
-            found |= drop_of
+            del known[cell]
+            known |= drop_of
             value |= {part: whole * max(drop, 0.0) / mean if mean > 0 else whole for part, drop in drop_of.items()}
     partition = torch.zeros(height, width, dtype=torch.long)
-    for number, cell in enumerate(found):
+    for number, cell in enumerate(known):
         top, left, bottom, right = frame(cell)
         partition[top:bottom, left:right] = number
-    as_tensor = [torch.tensor([table[cell] for cell in found], dtype=torch.float64) for table in (found, value)]
+    as_tensor = [torch.tensor([table[cell] for cell in known], dtype=torch.float64) for table in (known, value)]
     return partition.to(device), as_tensor[0].to(device), as_tensor[1].to(device)
 
 

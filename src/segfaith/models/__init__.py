@@ -1,4 +1,4 @@
-"""Models by name, by file and function, with weights downloaded, from a file, or random."""
+"""Loads models, by name or by file and function; their weights are downloaded, read from a file, or random."""
 
 import importlib
 import importlib.util
@@ -92,15 +92,15 @@ def load_model(
     Args:
         name: a name of `MODELS`, or `path/to/file.py:function` or `package.module:function`, where the function
             returns a `torch.nn.Module`.
-        weights: None downloads torchvision's VOC weights for its models (with a progress bar), takes the embedded
-            ones for `scenes`, and keeps a function's own; a `.pth`, `.pt`, `.ckpt` or `.safetensors` file is loaded
-            strictly (a prefix that all its names have in common is taken off where they fit so); "random", for a known
-            name only, draws weights with `seed`, for trials of correctness and speed.
-        layer: feature layer for gradient methods; known names have one.
+        weights: None downloads torchvision's VOC weights for torchvision's models (with a progress bar), loads the
+            embedded weights for `scenes`, and keeps the weights of a function's module. A `.pth`, `.pt`, `.ckpt` or
+            `.safetensors` file is loaded strictly; a prefix that all its names share is removed if the names fit
+            without it. "random", for a name of `MODELS` only, draws weights with `seed`, to try correctness and speed.
+        layer: feature layer for gradient methods; the models of `MODELS` have a default.
         classes: "voc", a list of names, or a file with one name a line, in the order of the output channels.
         mean, std: normalisation of RGB in [0, 1].
         args: keyword arguments of the function.
-        device: "cpu", "cuda", "cuda:1", or "auto": a GPU where there is one.
+        device: "cpu", "cuda", "cuda:1", or "auto" (a GPU if there is one, else the CPU).
         head: see `wrap`.
 
     Raises:
@@ -135,7 +135,7 @@ def load_model(
 
 
 def _check_types(name: Any, weights: Any, args: Any, seed: Any) -> None:
-    """Refuses what no lookup or path could be made of."""
+    """Refuses arguments of wrong types, which would fail later in look-ups and paths."""
     expected: tuple[tuple[str, Any, Any, str], ...] = (
         ("name", name, str, "a name of `segfaith list models` or FILE.py:FUNCTION"),
         ("weights", weights, str | Path | None, "the path of a file, 'random', or None"),
@@ -190,12 +190,12 @@ def _proof_of_use(weights: Path) -> dict[str, str]:
         content = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
         proven = content["proof"]["proven"] if content["file_sha256"] == file_digest(weights) else []
     except (OSError, ValueError, TypeError, KeyError):
-        return {}  # no card, or a file that is none: nothing is proven
+        return {}  # no card, or a file that is not a card: nothing is proven
     return {"proven_kinds": ",".join(proven)} if proven else {}
 
 
 def _download(name: str, weights: Any) -> Mapping[str, torch.Tensor]:
-    """torchvision's weights, from its cache or with a progress bar from the net; their hash is checked."""
+    """torchvision's weights, from torch's cache or downloaded with a progress bar; their hash is checked."""
     try:
         state: Mapping[str, torch.Tensor] = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (urllib.error.URLError, OSError, RuntimeError, UnpicklingError, EOFError) as error:
@@ -221,7 +221,7 @@ def _custom_module(
         signature(build).bind(**args)
     except TypeError as error:
         raise SettingsError(f"{name} does not take args {args}: {error}; see [model] args") from error
-    except ValueError:  # a function of C's, whose signature nobody knows
+    except ValueError:  # a C function, whose signature cannot be read
         pass
     module = _seeded(name, build, args, seed)
     if not isinstance(module, nn.Module):
@@ -242,7 +242,7 @@ def _seeded(name: str, build: Callable[..., Any], args: Mapping[str, Any], seed:
     """Calls build(**args) with torch's global generator seeded, and leaves that generator as it was.
 
     Raises:
-        SettingsError: the call failed, or wanted to end the process.
+        SettingsError: the call failed, or called `sys.exit`.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -259,20 +259,20 @@ def _seeded(name: str, build: Callable[..., Any], args: Mapping[str, Any], seed:
 
 
 class _FromSource(SourceFileLoader):
-    """Runs the file that was named, whose digest runs are known by: bytecode beside it may be of another one."""
+    """Always compiles the named file, whose digest runs record. Cached bytecode may come from an older version."""
 
     def get_code(self, fullname: str) -> Any:
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _run_file(path: Path) -> ModuleType:
-    """Imports a file as a module of its own; modules that lie beside it can be imported by it."""
+    """Imports a file as a separate module, which can import the modules in its folder."""
     name = f"{path.stem}_{sha256(bytes(path)).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     if spec is None or spec.loader is None:
         raise SettingsError(f"{path} cannot be imported as a Python module")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look a class's module up
+    sys.modules[spec.name] = module  # dataclasses look up a class's module here
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
@@ -301,7 +301,7 @@ def import_function(name: str) -> Callable[..., Any]:
     except (
         Exception,
         SystemExit,
-    ) as error:  # a script that ends the process must not end segfaith's as if all were well
+    ) as error:  # a script that calls sys.exit must not end segfaith as if it had succeeded
         raise SettingsError(f"importing {place!r} (from {name!r}) failed: {words_of(error)}") from error
     function = getattr(module, attribute, None)
     if not callable(function):

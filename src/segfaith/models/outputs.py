@@ -1,4 +1,4 @@
-"""Where the logits are in what a segmentation module returns."""
+"""Finds the logits in the output of a segmentation module."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,10 @@ from segfaith.errors import SampleError
 
 
 def logits_in(output: Any) -> Tensor:
-    """The logits in what a module returned: tensor, `.logits`, dict with `out` or `logits`, tuple or list.
+    """The logits in a module's output: a tensor, `.logits`, a dict with `out` or `logits`, a tuple or a list.
 
     Raises:
-        SampleError: there are none; the message says what came.
+        SampleError: the output holds no logits; the message describes the output.
     """
     if isinstance(output, Tensor):
         return output

@@ -1,6 +1,6 @@
-"""Puts a model to a test before its first use: are its outputs logits, does it answer twice alike, does it mix a batch?
+"""Tests a model before its first use: are its outputs logits, do two calls agree, do images of a batch stay separate?
 
-Each fault found here would be a wrong number in every row, and status ok.
+Without these tests, such a fault would put a wrong number into every row, with status `ok`.
 """
 
 from weakref import WeakKeyDictionary
@@ -14,43 +14,43 @@ from segfaith.models.segmentation import SegmentationModel
 from segfaith.types import Float, Image
 
 TOLERANCE = 1e-5
-"""The most by which the probabilities of a class may differ, on average over an image, between two calls. Rounding,
-which changes with the batch's size, stays below a tenth of it also where logits are large."""
+"""The largest allowed difference of a class's probability between two calls, averaged over an image. Rounding, which
+depends on the batch size, stays below a tenth of it, even for large logits."""
 CALLS = 4
-"""Calls with one image, which must be alike. What happens with probability q in a call stays unseen where it happens in
-none of them or in all: (1 - q)^4 + q^4."""
+"""How many calls with the same image must agree. A random effect that occurs with probability q per call is missed if
+it occurs in none of the calls or in all of them, so with probability (1 - q)^4 + q^4."""
 
-OVERSHOT = "let probabilities lie in [0, 1] with the sum 1; where they are resized, mode 'bilinear' keeps them there"
+OVERSHOT = "keep probabilities in [0, 1] and their sum at 1; if you resize them, use mode 'bilinear', which does so"
 
 
 class ModelFails(SettingsError):
-    """The model raised an error on an image, or returned what are no maps (N, classes, h, w)."""
+    """The model raised an error on an image, or its output is not logits (N, classes, h, w)."""
 
 
 _PROBED: WeakKeyDictionary[SegmentationModel, int] = WeakKeyDictionary()
-"""By model: the batch size that it was tested for."""
+"""The batch size for which each model was tested."""
 
 
-@torch.inference_mode(False)  # what a model keeps from its first pass must serve gradients too
+@torch.inference_mode(False)  # tensors that a model caches in its first pass must allow gradients
 @torch.no_grad()
 def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
-    """Tests a model once: on an image, on it with little contrast, on coarse blocks of colour, and on such blocks with
-    colours far outside [0, 1], where logits leave [0, 1] and probabilities do not.
+    """Tests a model once, on five images: the given image, the same image with little contrast, coarse blocks of
+    colour, and two images of blocks with colours far outside [0, 1]. There logits leave [0, 1]; probabilities do not.
 
-    A model that mixes the images of a batch, or takes one only, is given one image at a time from then on
-    (`model.mixing` says why).
+    If an image's outputs depend on the other images of a batch, or the model takes no batch, it gets one image at a
+    time from then on (`model.mixing` says why).
 
-    Model passes: 8, and up to 3 more where `batch_size` is above 1; none for a model that was tested before.
+    Model passes: 8, and up to 3 more if `batch_size` is above 1; none for a model that was tested before.
 
     Raises:
-        ModelFails: it cannot be run on this image.
-        SettingsError: two calls differ, the outputs are not what `model.head` says (or, where it says nothing, cannot
-            be logits), or there are not as many class names as classes.
+        ModelFails: the model cannot be run on this image.
+        SettingsError: two calls differ; the outputs are not what `model.head` says, or cannot be logits if it says
+            nothing; or the number of class names is not the number of classes.
     """
     batch_size = min(batch_size, 3)
     if _PROBED.get(model, 0) >= batch_size:
         return
-    if any(one.is_meta for one in model.module.parameters()):
+    if any(parameter.is_meta for parameter in model.module.parameters()):
         raise SettingsError(
             f"weights of {model.name} lie on the device 'meta', which holds no values; load them, as with "
             "module.to_empty(device='cpu') and module.load_state_dict(...)"
@@ -62,16 +62,16 @@ def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
         try:
             outputs.append(_run(model, other[None]))
             images.append(other)
-        except ModelFails:  # on made-up pictures some may, and yet serve photographs
+        except ModelFails:  # some models fail on artificial images and work on photographs
             continue
     _check_classes(model)
     if not all(_difference(model, first, _run(model, image[None])) <= TOLERANCE for _ in range(CALLS - 1)):
         raise SettingsError(
-            f"{model.name} gives two answers to one image: something in it is random, or remembers earlier calls, also "
-            "in evaluation mode. Pass training=self.training to functional dropout, and switch off noise, random depth "
-            "and test-time augmentation"
+            f"{model.name} gives different outputs for the same image: even in evaluation mode, something in it is "
+            "random or remembers earlier calls. Pass training=self.training to functional dropout, and switch off "
+            "noise, random depth and test-time augmentation"
         )
-    finite = [one for one in outputs if bool(one.isfinite().all())]
+    finite = [output for output in outputs if bool(output.isfinite().all())]
     if finite:
         _check_head(model, finite)
     if batch_size > 1 and not model.one_by_one:
@@ -80,7 +80,7 @@ def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
 
 
 def _blocks(image: Image) -> Image:
-    """Blocks of saturated colours, of the image's size."""
+    """An image of blocks of saturated colours, with the size of the given image."""
     height, width = image.shape[1:]
     colours = np.random.default_rng(0).integers(0, 2, (3, 6, 6)).astype(np.float32)
     rows, columns = np.arange(height) * 6 // height, np.arange(width) * 6 // width
@@ -105,15 +105,15 @@ def _run(model: SegmentationModel, images: Float[Tensor, "N 3 H W"]) -> Float[Te
 
 
 def _volumes(module: nn.Module) -> str:
-    """What a failing model says of itself that takes no photographs, as words to add to the message."""
-    convolutions = [one for one in module.modules() if isinstance(one, nn.Conv2d | nn.Conv3d)]
-    if any(isinstance(one, nn.Conv3d) for one in convolutions):
+    """Words to add to a failing model's message, if its convolutions show that it takes no RGB images; else empty."""
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d)]
+    if any(isinstance(layer, nn.Conv3d) for layer in convolutions):
         return ". It has 3-D convolutions, so it takes volumes; segfaith gives RGB images (N, 3, H, W)"
     if convolutions and convolutions[0].in_channels != 3:
         count = convolutions[0].in_channels
         return (
             f". Its first convolution takes {count} channel(s); segfaith gives RGB images (N, 3, H, W): wrap a module "
-            "that makes its input of them"
+            "that computes its input from them"
         )
     return ""
 
@@ -122,15 +122,18 @@ def _probabilities(model: SegmentationModel, outputs: Float[Tensor, "N C h w"]) 
     return model.as_logits(outputs).softmax(1)
 
 
-def _difference(model: SegmentationModel, one: Float[Tensor, "N C h w"], other: Float[Tensor, "N C h w"]) -> float:
-    """The largest mean absolute difference of a class's probability over an image; images that are NaN in `one` are
-    left out, and infinite where only `other` is NaN or of another shape."""
-    if one.shape != other.shape:
+def _difference(model: SegmentationModel, first: Float[Tensor, "N C h w"], second: Float[Tensor, "N C h w"]) -> float:
+    """The mean absolute difference of a class's probability over an image: the largest over classes and images.
+
+    Images with NaN or infinite outputs in `first` are left out. The result is infinite if only `second` has such
+    outputs, or if the shapes differ.
+    """
+    if first.shape != second.shape:
         return float("inf")
-    known = one.isfinite().flatten(1).all(1)
+    known = first.isfinite().flatten(1).all(1)
     if not bool(known.any()):
         return 0.0
-    difference = (_probabilities(model, one[known]) - _probabilities(model, other[known])).abs().mean((2, 3)).max()
+    difference = (_probabilities(model, first[known]) - _probabilities(model, second[known])).abs().mean((2, 3)).max()
     return float(difference.nan_to_num(torch.inf))
 
 
@@ -139,51 +142,56 @@ def _mixing(model: SegmentationModel, images: Float[Tensor, "N 3 H W"], alone: l
     try:
         together = model.outputs_of(model.module, images)
     except Exception as error:
-        if len(images) > 1 and "memory" in str(error).lower():  # then no batch of so many will be run
+        if len(images) > 1 and "memory" in str(error).lower():  # a batch of this size will not be run
             return _mixing(model, images[:-1], alone)
         return f"a batch of {len(images)} fails: {words_of(error)}"
-    if all(_difference(model, one, both[None]) <= TOLERANCE for one, both in zip(alone, together, strict=False)):
+    if all(
+        _difference(model, by_itself, in_batch[None]) <= TOLERANCE
+        for by_itself, in_batch in zip(alone, together, strict=False)
+    ):
         return ""
-    return "an image's outputs depend on the others of its batch"
+    return "an image's outputs depend on the other images of its batch"
 
 
 def _check_classes(model: SegmentationModel) -> None:
     count = model.class_count
     if model.classes is not None and count is not None and len(model.classes) != count:
         names = f"{', '.join(model.classes[:5])}{', ...' if len(model.classes) > 5 else ''}"
-        one = ": one channel stands for the two classes background and foreground" if model.channels == 1 else ""
+        hint = ": one channel stands for the two classes background and foreground" if model.channels == 1 else ""
         raise SettingsError(
-            f"{model.name} has {count} output classes{one}, but {len(model.classes)} class names were given: {names}; "
+            f"{model.name} has {count} output classes{hint}, but {len(model.classes)} class names were given: {names}; "
             "give classes a name for each"
         )
 
 
 def _check_head(model: SegmentationModel, outputs: list[Tensor]) -> None:
-    """Holds the outputs (1, C, h, w) for some images against what `model.head` says.
+    """Checks that the outputs (1, C, h, w) for some images are what `model.head` says.
 
     Raises:
-        SettingsError: they are something else.
+        SettingsError: they are not.
     """
     if model.head == "logits":
         return
     channels = outputs[0].shape[1]
     slack = max(1e-4, 4 * torch.finfo(outputs[0].dtype).eps)
-    low, high = min(float(one.min()) for one in outputs), max(float(one.max()) for one in outputs)
+    low, high = min(float(output.min()) for output in outputs), max(float(output.max()) for output in outputs)
     within = low >= -slack and high <= 1 + slack
-    sums = channels > 1 and all(bool(((one.float().sum(1) - 1).abs() <= slack).all()) for one in outputs)
+    sums = channels > 1 and all(bool(((output.float().sum(1) - 1).abs() <= slack).all()) for output in outputs)
     came = f"the outputs of {model.name} on {len(outputs)} test pictures lie in [{low:.4g}, {high:.4g}]"
-    highs = torch.stack([one.amax((0, 2, 3)).double() for one in outputs]).amax(0)
-    spread = float((highs - torch.stack([one.amin((0, 2, 3)).double() for one in outputs]).amin(0)).max())
+    highs = torch.stack([output.amax((0, 2, 3)).double() for output in outputs]).amax(0)
+    lows = torch.stack([output.amin((0, 2, 3)).double() for output in outputs]).amin(0)
+    spread = float((highs - lows).max())
     varied = spread > 0
     total = _total(outputs, slack * spread) if varied and channels > 1 else 0.0
-    # of centred logits it is 0, and logits that a bias lifts leave this range on strong colours
+    # centred logits sum to 0, and logits that a bias shifts leave this range on strong colours
     if not -0.5 * total <= low <= high <= 1.5 * total:
         total = 0.0
     labels = 255 if channels == 1 else 1  # class indices and masks, or one-hot maps
-    if varied and 0 <= low <= high <= labels and all(bool((one == one.round()).all()) for one in outputs):
+    if varied and 0 <= low <= high <= labels and all(bool((output == output.round()).all()) for output in outputs):
         raise SettingsError(
-            f"{came} and are whole numbers, as class indices, masks and one-hot maps are: these are decisions, from "
-            'which no probability can be read. Return the logits before them; if these are logits, say head = "logits"'
+            f"{came} and are whole numbers, like class indices, masks and one-hot maps: these are decisions, from "
+            "which no probability can be read. Return the logits behind the decisions; if these are logits, say "
+            'head = "logits"'
         )
     if model.head == "probabilities":
         if not within or not (sums or channels == 1):
@@ -213,7 +221,7 @@ def _check_head(model: SegmentationModel, outputs: list[Tensor]) -> None:
 
 
 def _total(outputs: list[Tensor], slack: float) -> float:
-    """What the channels (1, C, h, w) sum to at every pixel of all outputs, where that is one number; else 0."""
-    sums = [one.sum(1, dtype=torch.float64) for one in outputs]
-    low, high = min(float(one.min()) for one in sums), max(float(one.max()) for one in sums)
+    """The sum of the channels (1, C, h, w), if it is the same at every pixel of all outputs; else 0."""
+    sums = [output.sum(1, dtype=torch.float64) for output in outputs]
+    low, high = min(float(total.min()) for total in sums), max(float(total.max()) for total in sums)
     return (low + high) / 2 if high - low <= slack else 0.0

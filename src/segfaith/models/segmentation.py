@@ -20,25 +20,25 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Head = Literal["logits", "probabilities"]
-"""What a module's outputs are; where nobody says it, logits are assumed, and `probe` refuses what cannot be logits."""
+"""What a module's outputs are. If it is not given, logits are assumed, and `probe` refuses what cannot be logits."""
 
 
 class SegmentationModel:
-    """A module with all that segfaith needs to know of it. Made by `wrap` or `load_model`.
+    """A module, and what segfaith needs to know about it. Made by `wrap` or `load_model`.
 
     Attributes:
-        module: the user's own module, used as it is; it comes back as it was (train flags, requires_grad, hooks). Of a
-            compiled module the one that it was made of.
+        module: the user's own module (for a compiled module, the module that was compiled); its train flags,
+            requires_grad and hooks are restored after use.
         layer: dotted name of the feature layer for gradient evidence, or None where no gradient method is used.
         mean, std: normalisation, applied per channel to RGB in [0, 1] as the model's first step.
         classes: names in the order of the output channels, or None.
-        name: how outputs call the model.
+        name: the model's name in all outputs.
         weights: where the weights come from, in words; outputs repeat it.
-        provenance: what `run.json` records of the weights: file, SHA-256 digests.
-        head: what the module's outputs are said to be, or None where logits are assumed; see `as_logits`.
-        mixing: why images must not share a batch, as `probe` found it, or "".
+        provenance: what `run.json` records about the weights: file, SHA-256 digests.
+        head: what the outputs are, as the user says; None: logits are assumed. See `as_logits`.
+        mixing: why images must not share a batch, set by `probe`; "" if they may.
         incremental: whether interventions may recompute only what they change (see `incremental`); exact to 1e-5.
-        compile: whether interventions go through `torch.compile` instead, as whole images.
+        compile: whether interventions run whole images through `torch.compile` instead.
     """
 
     incremental = True
@@ -58,18 +58,18 @@ class SegmentationModel:
         head: Head | None = None,
     ) -> None:
         _check_module(module)
-        if hasattr(module, "_orig_mod"):  # of torch.compile, which would not see hooks that come later
+        if hasattr(module, "_orig_mod"):  # torch.compile's module, which would ignore hooks that are added later
             module = cast(nn.Module, module._orig_mod)
             layer = layer.removeprefix("_orig_mod.") if isinstance(layer, str) else layer
         if head is not None and head not in get_args(Head):
-            raise SettingsError(f"head = {head!r}: expected 'logits' or 'probabilities', or none for logits, assumed")
+            raise SettingsError(f"head = {head!r}: expected 'logits', 'probabilities' or None (logits are assumed)")
         self.module = module
         self.head: Head | None = head
         self._channels: int | None = None
         self.mixing = ""
         self.layer = layer
         self.mean, self.std = _numbers(mean, std)
-        self._normalisation: tuple[Any, list[Tensor]] = (None, [])  # for what, and both as tensors
+        self._normalisation: tuple[Any, list[Tensor]] = (None, [])  # a key, and mean and std as tensors
         self.classes = None if classes is None else list(classes)
         self.name = name
         self.weights = weights
@@ -87,14 +87,14 @@ class SegmentationModel:
 
     @property
     def head_name(self) -> str | None:
-        """What makes the outputs probabilities: softmax, sigmoid, or (they are) probabilities; None: not run yet."""
+        """What turns outputs into probabilities; "probabilities" if they are already, None before the first pass."""
         if self.head == "probabilities":
             return self.head
         return None if self.channels is None else "sigmoid" if self.channels == 1 else "softmax"
 
     @property
     def head_words(self) -> str:
-        """The same in words, with whether the user said so or segfaith assumed it."""
+        """`head_name` in words, and whether the user said so or segfaith assumes it."""
         source = "assumed" if self.head is None else f"as head = {self.head!r} says"
         if self.channels is None:
             what = self.head_name or "softmax over several channels, sigmoid of one"
@@ -106,7 +106,7 @@ class SegmentationModel:
 
     @property
     def class_count(self) -> int | None:
-        """How many classes the outputs stand for: the channels, or 2 where there is one; None before the first pass."""
+        """The number of classes: the number of channels, or 2 for a single channel; None before the first pass."""
         return None if self.channels is None else max(self.channels, 2)
 
     @property
@@ -117,10 +117,10 @@ class SegmentationModel:
 
     @property
     def one_by_one(self) -> str:
-        """Why images must not share a batch, or "": what `probe` found, or batch norms without running statistics."""
+        """Why images must not share a batch: `mixing`, or batch norms without running statistics; "" if they may."""
         if self.mixing:
             return self.mixing
-        norms = any(isinstance(one, _BatchNorm) and one.running_mean is None for one in self.module.modules())
+        norms = any(isinstance(part, _BatchNorm) and part.running_mean is None for part in self.module.modules())
         return "batch norms without running statistics mix the images of a batch" if norms else ""
 
     def _first_tensor(self) -> Tensor | None:
@@ -132,11 +132,11 @@ class SegmentationModel:
         return self
 
     def feature_module(self, layer: str | None = None) -> nn.Module:
-        """The module of the dotted name `layer`, by default the model's own feature layer.
+        """The submodule with the dotted name `layer`, by default the model's own feature layer.
 
         Raises:
-            SettingsError: no layer was named, there is none of that name (the nearest ones are listed), or the module
-                is a scripted one, whose layers cannot be read.
+            SettingsError: no layer was named, no submodule has that name (the message lists the nearest names), or the
+                module is scripted, so that its layers cannot be read.
         """
         layer = self.layer if layer is None else layer
         if layer is not None and not isinstance(layer, str):
@@ -152,8 +152,8 @@ class SegmentationModel:
         modules.pop("")
         if layer is None:
             raise SettingsError(
-                f"gradient methods need a feature layer and {self.name} names none; give layer=..., usually the last "
-                f"layer of the backbone. The last ones: {', '.join(list(modules)[-8:])}"
+                f"gradient methods need a feature layer and {self.name} has none; give layer=..., usually the last "
+                f"layer of the backbone. The last layers: {', '.join(list(modules)[-8:])}"
             )
         if layer not in modules:
             close = nearest(layer, modules, 5) or list(modules)[-5:]
@@ -166,7 +166,7 @@ class SegmentationModel:
 
         On a GPU, convolutions run by deterministic algorithms inside the block, and all in full float32 unless `tf32`.
         """
-        training = [one for one in self.module.modules() if getattr(one, "training", False)]  # frozen ones have none
+        training = [part for part in self.module.modules() if getattr(part, "training", False)]  # not set if frozen
         for module in training:
             module.training = False
         cuda = self.device.type == "cuda"
@@ -187,7 +187,7 @@ class SegmentationModel:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Inside the block no parameter requires a gradient, so that a graph is recorded only from where one starts."""
+        """Inside the block no parameter requires a gradient, so graphs start only at tensors that the caller marks."""
         free = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         for parameter in free:
             parameter.requires_grad = False
@@ -204,7 +204,7 @@ class SegmentationModel:
         probabilities become logits first, see `as_logits`.
 
         Raises:
-            SampleError: the output is not usable as logits; the message says what came.
+            SampleError: the output is not usable as logits; the message describes the output.
         """
         return self.logits_of(self.module, images)
 
@@ -212,9 +212,9 @@ class SegmentationModel:
         """(x - mean) / std per channel."""
         key = self.mean, self.std, images.device, images.dtype
         if self._normalisation[0] != key:
-            with torch.inference_mode(False):  # or gradients could not use them later
+            with torch.inference_mode(False):  # gradients cannot use inference tensors
                 kind: dict[str, Any] = {"device": images.device, "dtype": images.dtype}
-                self._normalisation = key, [torch.tensor(one, **kind)[:, None, None] for one in (self.mean, self.std)]
+                self._normalisation = key, [torch.tensor(rgb, **kind)[:, None, None] for rgb in (self.mean, self.std)]
         mean, std = self._normalisation[1]
         return (images - mean) / std
 
@@ -226,10 +226,10 @@ class SegmentationModel:
         return logits
 
     def as_logits(self, outputs: Float[Tensor, "N C h w"]) -> Float[Tensor, "N K h w"]:
-        """The module's outputs as logits in float32, K = C, or 2 where one channel stands for [0, z].
+        """The module's outputs as logits in float32. K = C; a single channel z becomes the K = 2 logits [0, z].
 
-        With `head = "probabilities"` z = log p, and log p - log(1 - p) for one channel, whose softmax is p again; p is
-        clamped to the smallest normal float, so that z is finite.
+        With `head = "probabilities"`, z = log p, and z = log p - log(1 - p) for a single channel. The softmax of these
+        logits is p again. p is clamped to the smallest normal float, so that z is finite.
         """
         values = outputs.float()
         if self.head == "probabilities":
@@ -239,13 +239,13 @@ class SegmentationModel:
         return torch.cat([torch.zeros_like(values), values], 1) if values.shape[1] == 1 else values
 
     def outputs_of(self, module: Callable[[Tensor], Any], images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
-        """What the module, or a stand-in, returns for images, at its own resolution and in its own float type.
+        """The outputs of the module, or of a stand-in, for images, at the module's resolution and in its float type.
 
         Raises:
             SampleError: as `logits`.
         """
         if len(images) > 1 and self.one_by_one:
-            return torch.cat([self.outputs_of(module, one[None]) for one in images])
+            return torch.cat([self.outputs_of(module, image[None]) for image in images])
         tensor = self._first_tensor()
         inputs = self.normalise(images)
         if tensor is not None and tensor.is_floating_point():
@@ -269,7 +269,7 @@ def _check_module(module: Any) -> None:
     what = type(module).__name__
     remedy = "put what it does into the forward of a torch.nn.Module"
     if isinstance(module, type) and issubclass(module, nn.Module):
-        what, remedy = f"the class {module.__name__}", f"make one of it: {module.__name__}(...)"
+        what, remedy = f"the class {module.__name__}", f"make an instance: {module.__name__}(...)"
     elif isinstance(module, torch.export.ExportedProgram):
         remedy = "give its .module()"
     elif isinstance(module, SegmentationModel):
@@ -279,10 +279,10 @@ def _check_module(module: Any) -> None:
 
 def _numbers(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     try:
-        values = tuple(float(one) for one in mean), tuple(float(one) for one in std)
+        values = tuple(float(number) for number in mean), tuple(float(number) for number in std)
     except (TypeError, ValueError):
         values = (), ()
-    if [len(one) for one in values] != [3, 3] or not all(map(isfinite, sum(values, ()))) or min(values[1]) <= 0:
+    if list(map(len, values)) != [3, 3] or not all(map(isfinite, sum(values, ()))) or min(values[1]) <= 0:
         raise SettingsError(f"mean and std need three values each, std above 0; got mean={mean!r}, std={std!r}")
     return values
 
@@ -299,23 +299,23 @@ def wrap(
 ) -> SegmentationModel:
     """Makes any segmentation module usable by segfaith, without changing it.
 
-    Before its first use it is put to a test on a few images (`models.probe`): what cannot be logits and what does not
-    answer twice alike is refused; a model that mixes the images of a batch is given one image at a time.
+    The model is tested before its first use (`models.probe`). It is refused if its outputs cannot be logits, or if two
+    calls differ. It gets one image at a time if an image's outputs depend on the other images of a batch.
 
     Args:
         module: takes normalised RGB (N, 3, H, W); returns logits (N, C, h, w) of any resolution as a tensor, a dict
-            with `out` or `logits`, a tuple or list whose first item they are, or an object with `.logits`. One channel
-            means the logit of a sigmoid foreground (class 1).
+            with `out` or `logits`, a tuple or list whose first item holds them, or an object with `.logits`. A single
+            channel is a sigmoid's logit of the foreground (class 1).
         layer: dotted name of the feature layer for gradient methods, as in `module.named_modules()`.
         classes: class names in the order of the channels; "voc", a list, or a file with one name a line.
-        mean, std: normalisation of RGB in [0, 1]; ImageNet's by default. Give (0, 0, 0) and (1, 1, 1) for none.
-        head: what the outputs are. None: logits are assumed, those of a softmax over several channels, that of a
-            sigmoid for one. So the channels of a multi-label head, whose classes may overlap, are put through a softmax
-            too, and p is not what that head means by it: nothing in the outputs tells the two apart. "logits": the
-            same, said by you. "probabilities": they are the softmax's or the sigmoid's values already.
+        mean, std: normalisation of RGB in [0, 1]; ImageNet's by default. (0, 0, 0) and (1, 1, 1) mean none.
+        head: what the outputs are. None: segfaith assumes logits, of a softmax for several channels and of a sigmoid
+            for a single channel. "logits": the same, but you say it. "probabilities": the outputs are already the
+            values of the softmax or the sigmoid. Outputs do not show whether a head is multi-label, with classes that
+            may overlap. Such a head gets a softmax too, and p is then not the probability that the head means.
 
     Raises:
-        SettingsError: no module, a layer that does not exist, mean or std that are not three numbers, or another head.
+        SettingsError: the module, layer, mean, std or head cannot be used; the message says why.
     """
     return SegmentationModel(
         module,

@@ -1,4 +1,4 @@
-"""Weights: files, torchvision's downloads, random draws, and the digests that every result carries."""
+"""Reads files of weights, loads them into modules, and computes the digests that every result carries."""
 
 import re
 from collections.abc import Mapping
@@ -39,13 +39,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         inside = re.search(r"GLOBAL (\S+)", str(error))
-        holds = f"it holds a {inside[1]}" if inside else "it is damaged or no file of torch's"
+        holds = f"it holds a {inside[1]}" if inside else "it is damaged or not a torch file"
         raise SettingsError(
             f"weights file {path} is not a plain state dict ({holds}); save model.state_dict() with torch.save"
         ) from error
-    except Exception as error:  # of a file that is something else, torch reads instructions at random
+    except Exception as error:  # torch.load may raise anything on a file of another kind
         raise SettingsError(
-            f"weights file {path} cannot be read ({words_of(error)}): it is damaged or no file of torch's"
+            f"weights file {path} cannot be read ({words_of(error)}): it is damaged or not a torch file"
         ) from error
     return _unpacked(content, path)
 
@@ -63,19 +63,19 @@ def _unpacked(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _inside(content: Any) -> str:
-    """The first keys of what is no state dict, as words to add to its type, and what to do about them."""
+    """Words to add to the type of content that is not a state dict: its first keys, and what to do."""
     if not isinstance(content, Mapping) or not content:
         return ""
     keys = [f"{key!r} ({type(value).__name__})" for key, value in content.items()]
     more = ", ..." if len(keys) > 8 else ""
-    return f" with the keys {', '.join(keys[:8])}{more}; save the part that is the state dict to a file of its own"
+    return f" with the keys {', '.join(keys[:8])}{more}; save the part that is the state dict to a separate file"
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) -> str:
     """Loads `state` strictly.
 
-    A prefix that all names have in common, as `module.` of DataParallel or `model.` of Lightning, is taken off where
-    they are the module's names then.
+    A prefix that all names share, such as `module.` of DataParallel or `model.` of Lightning, is removed if the names
+    then match the module's names.
 
     Returns:
         What was done to the names, as words to add to the source: "" or "without the prefix ...".
@@ -96,7 +96,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], source: str) ->
 
 
 def _prefix(state: Mapping[str, Tensor], module: nn.Module) -> str:
-    """What must be taken off all names of the state to make them the module's, or ""."""
+    """The prefix to remove from all names of the state so that they match the module's names, or ""."""
     wanted = set(module.state_dict())
     if not state or set(state) == wanted:
         return ""

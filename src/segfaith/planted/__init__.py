@@ -1,1 +1,1 @@
-"""What the planted scenes are for: training the embedded model, proving that it uses the evidence, judging methods."""
+"""Uses of the planted scenes: training the embedded model, proving that it uses the evidence, judging methods."""

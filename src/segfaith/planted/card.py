@@ -24,7 +24,7 @@ WEIGHTS, CARD, TEXT, LOG = "scenes.safetensors", "scenes.json", "scenes.md", "tr
 
 
 Tell = Callable[[str, int, str], None]
-"""Called with the stage ("training" or "proof"), how much of it is done, and words about it."""
+"""Called with the stage ("training" or "proof"), the number of steps or scenes done, and words about it."""
 
 
 def train_scenes(
@@ -34,13 +34,13 @@ def train_scenes(
 
     Args:
         recipe: steps, seed and rates.
-        proof_scenes: how many unseen scenes the proof of use is measured on, with the weights as written.
+        proof_scenes: the number of unseen scenes for the proof of use, which tests the weights as written.
 
     Raises:
         SettingsError: the directory holds weights already.
 
     Returns:
-        The proof of use. The log grows step by step; the weights lie there, whole, before the proof starts.
+        The proof of use. The log is written step by step; the file of weights is complete before the proof starts.
     """
     if (directory / WEIGHTS).exists():
         raise SettingsError(f"{directory} holds weights already; choose another folder, or remove {WEIGHTS} there")

@@ -4,9 +4,9 @@
     Blocks:  z = g [1/4, F_red^2 + F_blue^2, F_green^2] at each pixel: a pixel sees only what is next to it
     Corner:  z = g [1/4, mean of F_red over the top left corner, 0]: the same at every pixel
 
-In `Blocks` red and blue decide class 1 through channels of their own and, because of the squares, with gradients of
-their own: explaining one block never marks the other, not even with one weight per channel. Each target is a block
-with a dark frame around it, so that no pixel outside the target sees the block.
+In `Blocks` red and blue decide class 1 through separate channels and, because of the squares, with separate gradients.
+So an explanation of one block never marks the other, not even with one weight per channel. Each target is a block with
+a dark frame around it, so no pixel outside the target sees the block.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,10 @@ class _Colours(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]), torch.no_grad():  # its first weights come from the global generator
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.no_grad(),
+        ):  # Conv2d draws its first weights from the global generator
             self.convolution = nn.Conv2d(3, 3, 3, stride=2, padding=1)
             self.convolution.weight.copy_(((1.5 * torch.eye(3) - 0.5) / 9)[:, :, None, None].expand(3, 3, 3, 3))
             self.convolution.bias.fill_(-0.25)  # type: ignore[union-attr]
@@ -53,7 +56,7 @@ class Blocks(nn.Module):
 
 
 class Corner(nn.Module):
-    """Every pixel is of class 1 if the top left corner, a quarter of each side, is red: nothing else matters."""
+    """Every pixel is of class 1 if the top left corner (a quarter of each side) is red; nothing else matters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,15 +71,15 @@ class Corner(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class Question:
     """A question with a known answer.
 
     Attributes:
-        image_id: cases of one image share it.
+        image_id: questions about the same image share it.
         words: the question in words.
         evidence: the pixels that alone decide the target's score.
         others: pixels that a wrong map would mark: the other blocks; for `Corner`, the target.
-        suspicion: what a map that is high on `others` looks like.
+        suspicion: the likely cause if a map is high on `others`.
     """
 
     image_id: str
@@ -89,18 +92,18 @@ class Case:
     suspicion: str
 
 
-def block_cases() -> list[Case]:
+def block_cases() -> list[Question]:
     """Targets of `Blocks` on a square image and on one of 97 x 131 whose blocks touch the border.
 
-    The square image also has the red and the green block as one target, whose answer depends on the class alone. The
-    other green block is never asked about: with it, both classes also occur outside every target.
+    On the square image, the red and the green block together are also a target; the right answer then depends on the
+    class alone. No question asks about the other green block: it makes both classes occur outside every target.
     """
     inner = {"red": (8, 10), "green": (60, 14), "blue": (42, 60), "other green": (8, 64)}
     border = {"red": (0, 0), "green": (76, 50), "blue": (30, 110), "other green": (20, 60)}
     return _cases("square", (96, 96), inner, both=True) + _cases("odd", (97, 131), border, both=False)
 
 
-def corner_case() -> Case:
+def corner_case() -> Question:
     """The target of `Corner`, a green block far from the red corner that decides; 72 x 120."""
     image, blocks, targets = _scene("corner", (72, 120), {"green": (40, 70)})
     corner = torch.zeros_like(blocks["green"])
@@ -109,13 +112,13 @@ def corner_case() -> Case:
     words = "a green block, which is of class 1 if the corner is red (72 x 120)"
     target = Target(1, targets["green"])
     suspicion = "as if the map were cut to the target"
-    return Case("corner", words, _model(Corner(), "Corner"), image, target, corner, targets["green"], suspicion)
+    return Question("corner", words, _model(Corner(), "Corner"), image, target, corner, targets["green"], suspicion)
 
 
-def told_apart(one: Case, other: Case) -> str:
-    """What tells two questions about one image apart if only one thing does and the answer differs by it.
+def told_apart(one: Question, other: Question) -> str:
+    """What differs between two questions about the same image with different answers: "classes" or "regions".
 
-    "classes", "regions", or an empty text.
+    Empty if class and region both differ, or for other pairs of questions.
     """
     if one.image_id != other.image_id or torch.equal(one.evidence, other.evidence):
         return ""
@@ -125,10 +128,10 @@ def told_apart(one: Case, other: Case) -> str:
     return "regions" if same_class else "classes"
 
 
-def misplaced(case: Case, heatmap: Map) -> str:
-    """What is wrong with where a map in [0, 1] is high, in words; empty where nothing is.
+def misplaced(case: Question, heatmap: Map) -> str:
+    """What is wrong with the place where a map in [0, 1] is high, in words; empty if nothing is.
 
-    Right is a mean over what decides above the middle between the rest's mean and the others' (or the rest's alone).
+    A map is right if its mean on the evidence exceeds (r + max(o, r)) / 2, for its means o on `others` and r elsewhere.
     """
     ground = ~(case.evidence | case.others)
     decides, others, rest = (float(heatmap[mask].mean()) for mask in (case.evidence, case.others, ground))
@@ -140,16 +143,18 @@ def misplaced(case: Case, heatmap: Map) -> str:
     return f"{decides:.2f} on average on what decides, {others:.2f} on other objects, {rest:.2f} elsewhere, {looks}"
 
 
-def _cases(image_id: str, size: tuple[int, int], corners: dict[str, tuple[int, int]], *, both: bool) -> list[Case]:
+def _cases(image_id: str, size: tuple[int, int], corners: dict[str, tuple[int, int]], *, both: bool) -> list[Question]:
     image, blocks, targets = _scene(image_id, size, corners)
     model = _model(Blocks(), "Blocks")
     anything = torch.stack(list(blocks.values())).any(0)
     asked = [(f"the {colour} block", colour, region) for colour, region in targets.items() if colour in CLASS_OF]
     if both:
         either = targets["red"] | targets["green"]
-        asked += [(f"the red and the green block as class {CLASS_OF[one]}", one, either) for one in ("red", "green")]
+        asked += [
+            (f"the red and the green block as class {CLASS_OF[colour]}", colour, either) for colour in ("red", "green")
+        ]
     return [
-        Case(
+        Question(
             image_id,
             f"{words} ({size[0]} x {size[1]})",
             model,
@@ -166,7 +171,7 @@ def _cases(image_id: str, size: tuple[int, int], corners: dict[str, tuple[int, i
 def _scene(
     image_id: str, size: tuple[int, int], corners: dict[str, tuple[int, int]]
 ) -> tuple[Image, dict[str, Mask], dict[str, Mask]]:
-    """Blocks of 21 x 21 pixels on a dark, slightly noisy ground: the image, the blocks, and these with their frames."""
+    """Blocks of 21 x 21 pixels on a dark, slightly noisy ground: the image, the blocks, and the blocks with frames."""
     noise = generator(0, image_id, "closed form").uniform(0, 0.1, (3, *size))
     image = torch.from_numpy(noise).float()
     blocks, targets = {}, {}

@@ -1,7 +1,7 @@
-"""Conformance: does a method keep the contract of a method, and does it find what is known to decide?
+"""Conformance: does a method keep the contract of methods, and do its maps mark the pixels that are known to decide?
 
-Every call is made on a copy of model, image and target that is compared with the original afterwards; global random
-states and settings are put back. So one fault neither causes another finding nor reaches the caller.
+Every call gets copies of model, image and target, which are compared with the originals afterwards. Global random
+states and settings are put back. So one fault neither causes a second finding nor reaches the caller.
 """
 
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ from segfaith.evaluation.evidence_score import evidence_scores
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
-from segfaith.planted.closed_form import Case, block_cases, corner_case, misplaced, told_apart
+from segfaith.planted.closed_form import Question, block_cases, corner_case, misplaced, told_apart
 from segfaith.planted.traces import edited, left_behind, listed
 from segfaith.randomness import generator
 from segfaith.scores import BatchSize
@@ -36,22 +36,22 @@ from segfaith.types import Image, Map, Planted, Sample, Target, Tensor
 _Asked = tuple[Sample, Target, Planted]
 RANDOM_CONTROLS = ("random", "random_cells")
 SAME, ALIKE = 1e-5, 1e-3
-"""Maps in [0, 1]: two calls may differ by at most SAME at any pixel; two targets must by more than ALIKE on average."""
+"""Maps in [0, 1]: equal calls differ by at most SAME at any pixel, different targets by more than ALIKE on average."""
 FLAT_SCENES = 0.1
-"""The share of the scenes on which a map may be constant; on closed-form segmenters none may."""
+"""Maps may be constant on at most this share of the scenes; on closed-form segmenters, no map may be."""
 TRIED = 4
-"""For n scenes at most TRIED n are looked at, until n are predicted right."""
+"""To get n scenes that are predicted right, at most TRIED * n scenes are tried."""
 
 CONTRACT = {
     "call": ("function(model, image, target) returns without an exception", "mend the function"),
-    "type": ("the map is a torch tensor or numpy array of real numbers", "of complex values return .abs() or .real"),
+    "type": ("the map is a torch tensor or numpy array of real numbers", "for complex values, return .abs() or .real"),
     "shape": ("the map has the image's (H, W)", "return one value per pixel of the image"),
     "finite": ("every value is finite in float32", "look for a division by 0, a logarithm of 0, or an overflow"),
     "constant": ("the map varies over the image", "look for detach(), no_grad, a wrong layer, or a relu of negatives"),
-    "deterministic": ("two calls give the same map", "draw from a generator of its own that has a fixed seed"),
+    "deterministic": ("two calls give the same map", "draw from a generator that the method makes, with a fixed seed"),
     "global_state": (
         "global random states and settings stay as they are",
-        "draw from a generator of its own, torch.Generator().manual_seed(0), and change settings in a with block only",
+        "draw from a new generator, torch.Generator().manual_seed(0), and change settings only in a with block",
     ),
     "hooks": ("no hook stays on the model", "call remove() on each handle in a finally clause"),
     "gradients": ("no .grad stays on the model's parameters", "use torch.autograd.grad or backward(inputs=[...])"),
@@ -79,7 +79,7 @@ CONTRACT = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found, in a sentence: what was expected, what came and, where it failed, the remedy."""
+    """The result of one check, in a sentence: what was expected, what came and, if the check failed, the remedy."""
 
     check: str
     passed: bool
@@ -88,7 +88,7 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A method under trial; `log` holds for each check (what was asked, what was wrong or an empty text)."""
+    """A method under trial. For each check, `log` holds pairs: the question, and what was wrong (empty if nothing)."""
 
     instance: MethodInstance
     batch_size: int
@@ -115,16 +115,16 @@ def check_method(
 
     Args:
         name: as in a settings file: `ega`, `dea@grid=7`, `package.module:function`, `path/to/file.py:function`.
-        model: one that knows the scenes' classes, by default the embedded one. It comes back as it was.
-        scenes: how many scenes that the model predicts right the evidence score is taken over; 0 leaves it out.
+        model: a model that knows the scenes' classes; by default, the embedded model. It is left unchanged.
+        scenes: the number of scenes for the evidence score, all predicted right by the model; 0 leaves the score out.
         size: the scenes' side in pixels.
         batch_size: images per pass of the methods that read shared evidence.
         seed: of the choice of scenes and of the random controls.
         on_step: called with a few words before each call of the method.
 
     Returns:
-        A finding per check, in a fixed order. Those that nothing could be measured for are left out, as are all that
-        look at maps if no call gave one, and `outside` where the polarity is wrong.
+        A finding for each check, in a fixed order. Checks without any measurement are left out, such as all checks of
+        maps if no call gave a map. `outside` is left out if the polarity is wrong.
 
     Raises:
         SettingsError: the embedded model cannot be loaded. No fault of the method raises.
@@ -132,7 +132,7 @@ def check_method(
     try:
         instance = resolve_method(name, {})
     except Exception as error:
-        words = f"expected a method that can be imported; {_said(error)}; mend its name or its module"
+        words = f"expected a method that can be imported; {_words_of(error)}; mend its name or its module"
         return [Finding("import", False, words)]
     if "file" in instance.method.needs:
         words = f"expected a function; {instance.name} reads maps from files; name the function that made them"
@@ -149,19 +149,19 @@ def _finding(check: str, log: Sequence[tuple[str, str]]) -> Finding:
     expected, remedy = CONTRACT[check]
     wrong = [f"{asked}: {came}" for asked, came in log if came]
     if not wrong:
-        return Finding(check, True, f"{expected}: so in {len(log)} of {len(log)} cases")
+        return Finding(check, True, f"{expected}: true in {len(log)} of {len(log)} cases")
     text = f"expected that {expected}; not so in {len(wrong)} of {len(log)} cases, first for {wrong[0]}; {remedy}"
     return Finding(check, False, text)
 
 
-def _said(error: BaseException) -> str:
+def _words_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
 def _ask(
     trial: _Trial, asked: str, model: SegmentationModel, image: Image, target: Target, image_id: str, draw: int = 0
 ) -> Map | None:
-    """One call, with all that it left behind noted: the map in [0, 1], or None if there is no usable one."""
+    """Calls the method once, and notes what the call left behind. Returns the map in [0, 1], or None if unusable."""
     trial.on_step(asked)
     copy, given, region = deepcopy(model), image.clone(), target.region.clone()
     came, raised = None, ""
@@ -170,16 +170,16 @@ def _ask(
             copied = Target(target.class_index, region)
             came = _explain(trial, trial.instance, copy, given, copied, image_id, draw)
         except (Exception, SystemExit) as error:
-            raised = _said(error)
+            raised = _words_of(error)
     trial.note("call", asked, raised)
     behind = left_behind(model, copy).items()
-    left = {check: listed("left on" if check in ("hooks", "gradients") else "changed", one) for check, one in behind}
+    left = {kind: listed("left on" if kind in ("hooks", "gradients") else "changed", names) for kind, names in behind}
     inputs = ["the image"] if edited(image, given) else []
     inputs += ["the region"] if edited(target.region, region) else []
     inputs += ["requires_grad of the image"] if given.requires_grad else []
     left |= {"global_state": listed("changed", changed), "inputs": listed("changed", inputs)}
     for check, wrong in left.items():
-        if wrong or not raised:  # a call that did not come to its end says only what is wrong
+        if wrong or not raised:  # after an exception, only faults are noted
             trial.note(check, asked, wrong)
     return None if raised else _usable(trial, asked, came, (image.shape[1], image.shape[2]))
 
@@ -187,7 +187,7 @@ def _ask(
 def _explain(
     trial: _Trial, method: MethodInstance, model: SegmentationModel, image: Image, target: Target, name: str, draw: int
 ) -> Any:
-    """What a user's function returns, as it comes, or the (H, W) map in [0, 1] of a method that reads evidence."""
+    """The unchecked output of a user's function, or the (H, W) map in [0, 1] of a method that reads evidence."""
     if "model" in method.method.needs:
         return method.method.combine(model, image, target)
     rng, variants = sample_rng(trial.seed, name), clean_variant(image, target.region)
@@ -230,9 +230,9 @@ def _real(came: Any) -> Tensor:
 
 
 def _try_closed_forms(trial: _Trial) -> None:
-    """The checks of segmenters whose right answer is known: constancy, repetition, dependence on the target, place."""
+    """Checks maps of segmenters with known answers: constancy, repetition, dependence on the target, place."""
 
-    def ask(case: Case) -> Map | None:
+    def ask(case: Question) -> Map | None:
         return _ask(trial, case.words, case.model, case.image, case.target, case.image_id)
 
     blocks, corner = block_cases(), corner_case()
@@ -242,10 +242,10 @@ def _try_closed_forms(trial: _Trial) -> None:
     for case, heatmap in answers:
         trial.note("constant", case.words, "a constant map came" if _flat(heatmap) else "")
     varied = [(case, heatmap) for case, heatmap in answers if not _flat(heatmap)]
-    for (one, first), (other, second) in combinations(varied, 2):
-        if differ := told_apart(one, other):
+    for (question, first), (other, second) in combinations(varied, 2):
+        if differ := told_apart(question, other):
             wrong = f"two {differ} have the same map" if float((first - second).abs().mean()) <= ALIKE else ""
-            trial.note("target", f"{one.words} and {other.words}", wrong)
+            trial.note("target", f"{question.words} and {other.words}", wrong)
     for case, heatmap in varied:
         if case.image_id != corner.image_id:
             trial.note("polarity", case.words, misplaced(case, heatmap))
@@ -279,11 +279,11 @@ def _try_scenes(trial: _Trial, model: SegmentationModel, scenes: int, size: int)
         if not rows:
             _repeat(trial, asked, maps[0], _ask(trial, asked, model, *given))
         flat += any(map(_flat, maps))
-        found = {trial.instance.name: _found(maps, planted)}
-        for control, one in controls.items():
-            maps = [_explain(trial, one, model, *given, draw).cpu() for draw in range(one.method.draws)]
-            found[control] = _found(maps, planted)
-        rows.append((planted.kind, found))
+        scores = {trial.instance.name: _average_precision(maps, planted)}
+        for control, method in controls.items():
+            maps = [_explain(trial, method, model, *given, draw).cpu() for draw in range(method.method.draws)]
+            scores[control] = _average_precision(maps, planted)
+        rows.append((planted.kind, scores))
     if not right:
         words = f"expected scenes that {model.name} ({model.weights}) predicts right; of {TRIED * scenes} there is none"
         return [Finding("evidence", False, f"{words}; give a model that was trained on the scenes")]
@@ -293,7 +293,7 @@ def _try_scenes(trial: _Trial, model: SegmentationModel, scenes: int, size: int)
 
 
 def _right_scenes(model: SegmentationModel, tried: int, size: int, seed: int) -> Iterator[_Asked]:
-    """Scenes whose largest object has planted evidence, of the proven kinds if these are known, and the right class."""
+    """Scenes whose largest object is predicted right and has planted evidence, of a proven kind if these are known."""
     dataset = open_scenes(None, "val", None, False)
     proven = [kind.strip() for kind in model.provenance.get("proven_kinds", "").split(",") if kind.strip()]
     for index in generator(seed, "", "conformance").permutation(len(dataset.ids))[:tried]:
@@ -306,25 +306,25 @@ def _right_scenes(model: SegmentationModel, tried: int, size: int, seed: int) ->
             yield sample, target, planted
 
 
-def _found(maps: Sequence[Map], planted: Planted) -> float:
-    """The evidence's average precision, averaged over a method's draws; no tie-break enters it."""
+def _average_precision(maps: Sequence[Map], planted: Planted) -> float:
+    """The average precision of maps as detectors of the evidence, averaged over a method's draws; ties stay ties."""
     ranks = torch.arange(maps[0].numel()).reshape(maps[0].shape)
-    return mean(evidence_scores(one, planted.alternatives, ranks, 0.2)["evidence_ap"] for one in maps)
+    return mean(evidence_scores(heatmap, planted.alternatives, ranks, 0.2)["evidence_ap"] for heatmap in maps)
 
 
 def _above_controls(name: str, rows: Sequence[tuple[str, Mapping[str, float]]]) -> Finding:
     def means(kind: str | None) -> dict[str, float]:
-        chosen = [scores for one, scores in rows if kind in (None, one)]
+        chosen = [scores for shown, scores in rows if kind in (None, shown)]
         return {key: mean(scores[key] for scores in chosen) for key in (name, *RANDOM_CONTROLS)}
 
-    def told(scores: Mapping[str, float]) -> str:
+    def listing(scores: Mapping[str, float]) -> str:
         return ", ".join(f"{key} {value:.3f}" for key, value in scores.items())
 
     total, counts = means(None), Counter(kind for kind, _ in rows)
-    parts = "; ".join(f"{kind} ({count}): {told(means(kind))}" for kind, count in sorted(counts.items()))
+    parts = "; ".join(f"{kind} ({count}): {listing(means(kind))}" for kind, count in sorted(counts.items()))
     passed = total[name] > max(total[control] for control in RANDOM_CONTROLS)
     words = (
-        "expected a mean average precision on the planted evidence above the random controls'; came on "
-        f"{len(rows)} scenes that the model predicts right: {told(total)}; by kind {parts}"
+        "expected a higher mean average precision on the planted evidence than the random controls have; mean on "
+        f"{len(rows)} scenes that the model predicts right: {listing(total)}; by kind: {parts}"
     )
     return Finding("evidence", passed, words if passed else f"{words}; see the maps: they miss what decides")

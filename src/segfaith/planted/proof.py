@@ -1,8 +1,8 @@
-"""Proof of use: does a model decide by the planted evidence, and by nothing that was planted as a distractor?
+"""Proof of use: does a model decide by the planted evidence, and never by a planted distractor?
 
-Each body that is predicted right (the class of most of its visible pixels) on an unseen scene is looked at again in
-counterfactual scenes. With what decides it changed, its predicted class must become the new one; with one of two
-sufficient parts removed, or a distractor swapped, moved or removed, it must not change.
+On unseen scenes, each body that is predicted right (by the class of most of its visible pixels) is predicted again in
+counterfactual scenes. If its evidence is changed, the predicted class must become the new class. If one of two
+sufficient parts is removed, or a distractor is swapped, moved or removed, the predicted class must stay.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,13 +36,13 @@ REQUIRED = {
     "conjunction": ("needed part removed",),
     "redundancy": ("spare part removed", "both parts removed"),
 }
-"""The changes that must have been tried, with all claims of the kind holding, before a kind is proven."""
+"""A kind is proven if these changes were tried and all claims of the kind hold."""
 AT_LEAST, AT_MOST = f"at least {LEAST:.0%}", f"at most {MOST:.0%}"
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One line of the proof: in which share of the cases a change of the scene changes the predicted class."""
+class Trial:
+    """One line of the proof: the share of cases in which a change of the scene changes the predicted class."""
 
     kind: str
     change: str
@@ -54,7 +54,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Proof:
-    """All claims, on the `right` ones of all visible `regions`, those that are predicted right.
+    """All claims. They are about the `right` regions: of all visible `regions`, these are predicted right.
 
     `iou` is the intersection over union per class on the unedited scenes ("mean": over the classes).
     """
@@ -63,12 +63,12 @@ class Proof:
     size: int
     regions: int
     right: int
-    claims: list[Claim]
+    claims: list[Trial]
     iou: dict[str, float]
 
     @property
     def proven(self) -> list[str]:
-        """The kinds of which every claim holds and the required changes were tried."""
+        """The kinds whose claims all hold and whose required changes were tried."""
         claims = {kind: [claim for claim in self.claims if claim.kind == kind] for kind in REQUIRED}
         return [
             kind
@@ -115,7 +115,7 @@ def prove(
 
 
 def _changes(model: SegmentationModel, scene: Scene, right: dict[int, Mask], size: int) -> list[dict[str, Any]]:
-    """One row per body predicted right and counterfactual scene: before, expected, and what came."""
+    """A row for each body that is predicted right and each of its counterfactual scenes."""
     edits: list[tuple[int | None, str, Scene]] = [
         (index, name, edit) for index in right for name, edit in decisive_edits(scene, index).items()
     ]
@@ -135,7 +135,7 @@ def _changes(model: SegmentationModel, scene: Scene, right: dict[int, Mask], siz
 
 
 def _words(name: str, decides: bool) -> str:
-    """An edit's name without what differs between scenes; a part is spare where the class stays without it."""
+    """An edit's name without details of its scene. A part is spare if the class stays the same without it."""
     if name == "without both":
         return "both parts removed"
     if name.startswith("without"):
@@ -145,7 +145,7 @@ def _words(name: str, decides: bool) -> str:
     return SWAPPED
 
 
-def _claims(rows: pd.DataFrame) -> Iterator[Claim]:
+def _claims(rows: pd.DataFrame) -> Iterator[Trial]:
     order = [*FAMILIES, COUNTERPART]
     for kind in order:
         of_kind = rows[rows["kind"] == kind] if len(rows) else rows
@@ -154,7 +154,7 @@ def _claims(rows: pd.DataFrame) -> Iterator[Claim]:
             share = float(changed.mean())
             holds = share >= LEAST if decides else share <= MOST
             bound = AT_LEAST if decides else AT_MOST
-            yield Claim(kind, str(change), len(group), share, bound, bool(holds))
+            yield Trial(kind, str(change), len(group), share, bound, bool(holds))
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from segfaith.types import Tensor
 
 
 def left_behind(original: SegmentationModel, copy: SegmentationModel) -> dict[str, list[str]]:
-    """What a call left behind on a copy of a model, by kind: the names of the modules and parameters concerned."""
+    """What a call left behind on a copy of a model: by kind, the names of the changed modules and parameters."""
     was, now = dict(original.module.named_modules()), dict(copy.module.named_modules())
     kept = [name for name in was if type(now.get(name)) is type(was[name])]
     names = {name: name or "the module itself" for name in kept}
@@ -45,7 +45,7 @@ def _settings(module: nn.Module) -> dict[str, Any]:
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The public attributes that are numbers, texts, flags or tuples; `training` is one."""
+    """The public attributes that are numbers, texts, flags or tuples, such as `training`."""
     kinds = (bool, int, float, str, tuple, type(None))
     return {key: value for key, value in attributes.items() if key[0] != "_" and isinstance(value, kinds)}
 

@@ -1,8 +1,8 @@
 """Training of the embedded model on pairs of scenes that differ in one part, cue or distractor.
 
-Some images carry flat patches, as interventions do, so that these are nothing new to the model, and so that evidence
-that is hidden is missed: with its marker or cue hidden, a body may be of either class. (That retraining changes what
-deletion measures is the point of ROAR, Hooker et al. 2019; here the model is trained once, for all methods.)
+Some images carry flat patches like those of interventions. So patches are nothing new to the model, and it learns what
+hidden evidence means: a body whose marker or cue is hidden may be of either class. (Retraining changes
+what deletion measures, as ROAR shows, Hooker et al. 2019; here the model is trained once, for all methods.)
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ class Recipe:
 
 
 class ScenePairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Pair i: a scene and one that differs in a decisive part or in a distractor.
+    """Pair i: a scene, and a copy that differs in a decisive part or in a distractor.
 
     Images (2, 3, S, S), class labels and labels of the plates' patterns, both (2, S/8, S/8).
     """
@@ -66,7 +66,7 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
         body = int(rng.integers(len(scene.bodies)))
         edits = distractor_edits(scene, rng) if rng.random() < 0.25 else decisive_edits(scene, body)
         edited = list(edits.values())[rng.integers(len(edits))]
-        views = [self._view(one, rng) for one in (scene, edited)]
+        views = [self._view(view, rng) for view in (scene, edited)]
         images, labels, patterns = (torch.stack(parts) for parts in zip(*views, strict=True))
         return images, _thin(labels), _thin(patterns)
 
@@ -86,7 +86,7 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 def draw_patches(scene: Scene, rng: np.random.Generator, size: int) -> Mask:
-    """One to six rectangles, half of them over a plate: what interventions do to an image, bool (size, size)."""
+    """One to six rectangles like those of interventions, half of them over a plate; bool (size, size)."""
     plates = [*scene.distractors, *(part for body in scene.bodies for part in body.parts)]
     plates += [scene.cue] * 2 if scene.cue is not None else []
     hidden = torch.zeros(size, size, dtype=torch.bool)
@@ -101,10 +101,10 @@ def draw_patches(scene: Scene, rng: np.random.Generator, size: int) -> Mask:
 
 
 def classes_under_patches(scene: Scene, hidden: Mask, rng: np.random.Generator) -> list[int]:
-    """The bodies' classes as far as they can still be told when some pixels are hidden.
+    """The bodies' class labels when some pixels are hidden.
 
-    A plate is lost where most of it is hidden. With its marker or its cue lost, a body may be of either class, and gets
-    one by chance; a part of a conjunction or redundancy that is lost is not there.
+    A plate is lost if most of it is hidden. A body that has lost its marker or its cue gets one of the two classes by
+    chance. A lost part of a conjunction or redundancy counts as absent.
     """
 
     def lost(plate: Plate) -> bool:
@@ -130,11 +130,11 @@ def _thin(labels: Labels) -> Labels:
 def train(recipe: Recipe, on_step: Callable[[int, float, float], None] = lambda step, loss, aux: None) -> nn.Module:
     """Trains the scene model from random weights on the CPU and returns it in evaluation mode.
 
-    AdamW with a one-cycle rate; cross-entropy in which the background weighs less. Seeded; sums of several threads
-    make the last digits differ between machines.
+    AdamW with a one-cycle rate; cross-entropy in which the background weighs less. Training is seeded, but
+    sums over several threads differ in the last digits between machines.
 
     Args:
-        on_step: called with the step's number, from 1, its loss and that of the second head, which learns patterns.
+        on_step: called with the step's number (from 1), its loss, and the loss of the second head, for patterns.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

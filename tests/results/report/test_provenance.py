@@ -36,6 +36,7 @@ def run(*rows: dict[str, Any], data: str = "voc2012", samples: int | None = None
         "data": {"name": data, "split": "val", "samples": ids},
         "model": {"name": "net", "weights": "net.pth"} | model,
         "settings": {"seed": seed},
+        "methods": {},
     }
     return description, frame
 

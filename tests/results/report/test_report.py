@@ -206,7 +206,20 @@ def test_the_table_holds_the_means_of_run_level_means(made: list[Run], page: Pag
 def test_all_sections_are_there_in_order(page: Page) -> None:
     sections = [own["id"] for tag, own in page.tags if tag == "section"]
     assert sections == [
-        *("summary", "limits", "scores", "significance", "claims", "randomisation", "rankings", "curves", "leakage"),
+        *(
+            "verdict",
+            "leaderboard",
+            "influence",
+            "summary",
+            "limits",
+            "scores",
+            "significance",
+            "claims",
+            "randomisation",
+            "rankings",
+            "curves",
+            "leakage",
+        ),
         *("denominators", "properties", "unmeasured", "gallery", "glossary", "runs"),
     ]
 

@@ -180,7 +180,7 @@ def test_a_directory_that_refuses_is_said_and_the_words_are_there(two_runs: list
     assert "cannot write into" in written.refused
     assert written.refused.endswith("choose another place with -o DIR")
     assert written.paths == []
-    assert [section.name for section in written.sections][:2] == ["summary", "limits"]
+    assert [section.name for section in written.sections][:2] == ["verdict", "leaderboard"]
 
 
 def test_no_run_is_an_error(tmp_path: Path) -> None:

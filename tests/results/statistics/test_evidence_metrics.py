@@ -28,7 +28,12 @@ COLUMNS = [*JUDGED, "evidence_ap", "evidence_mass", "evidence_top"]
 
 def run(rows: list[dict[str, Any]], proven: str | None = KINDS) -> Pair:
     model = {"name": "scenes", "weights": "w"} | ({} if proven is None else {"proven_kinds": proven})
-    return {"model": model, "data": {"name": "scenes", "split": "val"}, "settings": {"seed": 0}}, pd.DataFrame(rows)
+    return {
+        "model": model,
+        "data": {"name": "scenes", "split": "val"},
+        "settings": {"seed": 0},
+        "methods": {},
+    }, pd.DataFrame(rows)
 
 
 def rows_of(

@@ -13,19 +13,19 @@ from segfaith.types import Labels, Planted, Sample
 __all__ = ["SCENES_VERSION", "open_scenes", "planted_evidence", "scene_of"]
 
 SCENES_VERSION = 1
-"""Raised with the first release whose scenes differ in any pixel from the last one's; part of the data's digest."""
+"""Goes up with each release whose scenes differ in any pixel from the last release's; part of the data's digest."""
 SPLITS = ("val", "train")
 COUNT = 1000
 LEAST_SIZE = 32
-"""Below, plates have hardly a pixel."""
+"""In smaller images, a plate has hardly a pixel."""
 MAIN_CLASSES = [label for label in range(1, len(SCENE_CLASSES)) if label not in COUNTERPARTS]
-"""What the largest body of scene i is, in turn: the classes that have evidence."""
+"""The classes that have evidence. The largest body of scene i takes them in turn."""
 
 
 def open_scenes(root: object, split: str, classes: list[str] | None, download: bool) -> Dataset:
-    """1,000 scenes a split ("val", "train"), drawn from their ids; any size. `root` and `download` mean nothing here.
+    """1,000 scenes a split ("val", "train"), drawn from their ids; any size. `root` and `download` are ignored.
 
-    The embedded model was trained on other scenes than either split's.
+    The embedded model was trained on scenes of neither split.
     """
     if split not in SPLITS:
         raise SettingsError(f"scenes has no split {split!r}; it has {', '.join(SPLITS)}")

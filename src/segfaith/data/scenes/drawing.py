@@ -1,4 +1,4 @@
-"""Drawing of scenes: everything random in a scene but its background, light and noise, from its key."""
+"""Draws a scene from its key: everything random in it, except its background, light and noise."""
 
 import colorsys
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ from segfaith.data.scenes.symbols import (
 from segfaith.randomness import generator
 
 SHARE = {"plain": 0.042, "marker": 0.042, "context": 0.042, "conjunction": 0.021, "redundancy": 0.021}
-"""Area of a plate as a share of its whole body; what decides is at most 5 % of what is seen of the body."""
+"""Area of a plate as a share of its whole body. The deciding plates cover at most 5 % of the body's visible part."""
 VISIBLE = 0.86
-"""The least share of a body that must be seen."""
+"""At least this share of a body must be visible."""
 SIZE, MOST = 224, 0.0495
-"""The native size, at which evidence covers at most this share of what is seen of its body."""
+"""The native size, and the largest share of a body's visible part that its evidence covers at that size."""
 GAP = 0.012
 """Free room around a plate, in units of the image's side."""
 OUTLINES = {
@@ -41,7 +41,7 @@ OUTLINES = {
 }
 """Waves (order, height) of the outlines."""
 HUES = {"plain": 0.09, "marker": 0.6, "context": 0.36, "conjunction": 0.78, "redundancy": 0.97}
-"""Mean hue of a kind's bodies, in turns: tells kinds apart at a glance, never the classes within one."""
+"""Mean hue of a kind's bodies, in turns. It tells kinds apart at a glance, never the classes of a kind."""
 
 
 def draw_scene(key: str, main_class: int) -> Scene:
@@ -53,12 +53,12 @@ def draw_scene(key: str, main_class: int) -> Scene:
     """
     rng = generator(0, key, f"scene|{main_class}")
     while (scene := _draft(rng, key, main_class)) is None:
-        pass  # parts that do not fit: the next draw of the same generator
+        pass  # a part did not fit: draw again from the same generator
     return scene
 
 
 def _draft(rng: np.random.Generator, key: str, main_class: int) -> Scene | None:
-    """One attempt at a scene; None if the main body is too much hidden, alone, or without room for a plate."""
+    """One attempt at a scene; None if the main body is too much hidden, if it is alone, or if a plate has no room."""
     placed: list[tuple[int, Body]] = []  # from the front to the back
     for label in _labels(rng, main_class):
         body = _place_body(rng, label, [other for _, other in placed])
@@ -101,7 +101,7 @@ def _draft(rng: np.random.Generator, key: str, main_class: int) -> Scene | None:
 def _evidence_is_small(scene: Scene, index: int) -> bool:
     """Whether no alternative of a body's evidence covers more than 5 % of its visible pixels at 224 px.
 
-    The plates' pixels are counted; what is seen of the body is measured on a lattice, hence the margin.
+    The plates' pixels are counted. The body's visible part is estimated on a lattice, so the limit has a margin.
     """
     body = scene.bodies[index]
     seen = _visible_share(body, [*scene.bodies[index + 1 :], *scene.occluders], fineness=3)
@@ -123,7 +123,7 @@ def _labels(rng: np.random.Generator, main_class: int) -> list[int]:
     chosen = [main_class]
     count = int(rng.integers(2, 5))
     for label in rng.permutation(np.arange(1, len(SCENE_CLASSES))).tolist():
-        contexts = sum(SCENE_CLASSES[one].startswith("context") for one in [*chosen, label])
+        contexts = sum(SCENE_CLASSES[index].startswith("context") for index in [*chosen, label])
         if len(chosen) < count and label not in chosen and contexts <= 1:
             chosen.append(label)
     return chosen
@@ -148,16 +148,16 @@ def _place_body(rng: np.random.Generator, label: int, others: Sequence[Body]) ->
     turn, scale = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.9, 1.25))
     for _ in range(40):
         centre = _point(rng, 0.85 * radius)
-        if all(np.hypot(*np.subtract(centre, one.centre)) > 0.95 * (radius + one.radius) for one in others):
+        if all(np.hypot(*np.subtract(centre, body.centre)) > 0.95 * (radius + body.radius) for body in others):
             return Body(family, texture, centre, radius, waves, turn, scale, tones)
     return None
 
 
 def _part_patterns(rng: np.random.Generator, label: int, family: str) -> tuple[str, ...]:
-    """The patterns of a body's plates: those that make its class, and harmless ones.
+    """The patterns of a body's plates: the patterns that decide its class, and harmless patterns.
 
-    Conjunction and redundancy have two or three plates whatever their class, so that neither their number nor a blank
-    one tells anything.
+    Bodies of conjunction and redundancy have two or three plates whatever their class. So neither the number of plates
+    nor a blank plate reveals the class.
     """
     name = SCENE_CLASSES[label]
     if family in ("conjunction", "redundancy"):
@@ -205,7 +205,7 @@ def _visible_share(body: Body, front: Sequence[Shape], fineness: int = 1) -> flo
 def inside_plate(
     rng: np.random.Generator, pattern: str, side: float, body: Body, obstacles: Sequence[Shape]
 ) -> Plate | None:
-    """A plate wholly inside a body, clear of all that lies in front of it and of its other plates."""
+    """A plate wholly inside a body that touches none of the obstacles; None if there is no room."""
     for _ in range(60):
         angle, reach = rng.uniform(0, 2 * np.pi), body.radius * np.sqrt(rng.uniform(0, 0.8))
         centre = (body.centre[0] + reach * np.sin(angle), body.centre[1] + reach * np.cos(angle))

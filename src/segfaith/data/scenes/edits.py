@@ -1,4 +1,4 @@
-"""Counterfactual scenes: one decisive part or one distractor changed, all else the same to the pixel."""
+"""Counterfactual scenes: one decisive part or one distractor is changed, and all other pixels stay the same."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +10,11 @@ from segfaith.data.scenes.symbols import BARS, BLANK, CUES, PARTS, SHAPES, Body,
 
 
 def decisive_edits(scene: Scene, index: int) -> dict[str, Scene]:
-    """The scenes in which what decides the class of body `index` has changed, by the change's name.
+    """Scenes in which the evidence for the class of body `index` is changed, by the change's name.
 
     `swapped`: the other texture, part or cue. `without PART`: that part's plate is blank; `without both`: both are.
-    `with PART`: a missing part stands in place of a harmless plate. `scene.label` tells whether the class changes with
-    it: an `either` body with two parts keeps its class when one goes.
+    `with PART`: a missing part stands in place of a harmless plate. `scene.label` tells whether the class
+    changes: an `either` body with two parts keeps its class without one of them.
     """
     body = scene.bodies[index]
     if body.family == "plain":
@@ -44,8 +44,8 @@ def decisive_edits(scene: Scene, index: int) -> dict[str, Scene]:
 def distractor_edits(scene: Scene, rng: np.random.Generator) -> dict[str, Scene]:
     """Scenes that differ in one distractor, swapped, moved or removed: no body's class changes.
 
-    Distractors are the plates on the background, the cue where no body depends on it (elsewhere it is only moved),
-    and the plates inside bodies that decide nothing there. What has no other place to go is not moved.
+    Distractors are the plates on the background, the plates that decide nothing inside bodies, and the cue if no body
+    depends on it (a deciding cue is only moved). A plate without another free place is not moved.
     """
     edits: dict[str, Scene] = {}
     standing: list[Shape] = [*scene.bodies, *scene.occluders, *scene.distractors, *([scene.cue] if scene.cue else [])]
@@ -77,7 +77,7 @@ def distractor_edits(scene: Scene, rng: np.random.Generator) -> dict[str, Scene]
 
 
 def other_pattern(plate: Plate, names: Sequence[str], rng: np.random.Generator | None = None) -> Plate:
-    """The plate with another pattern of `names`: drawn, or the first other one."""
+    """The plate with another pattern of `names`: drawn, or the first other pattern if `rng` is None."""
     others = [name for name in names if name != plate.pattern]
     return replace(plate, pattern=others[0 if rng is None else int(rng.integers(len(others)))])
 

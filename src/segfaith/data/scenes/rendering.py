@@ -1,4 +1,4 @@
-"""Scenes as pixels, at any size: the same scene with one plate changed differs in that plate's pixels alone."""
+"""Renders scenes at any size. If one plate of a scene changes, only that plate's pixels change."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def render(scene: Scene, size: int) -> tuple[Image, Labels]:
 
 
 def paint(scene: Scene, size: int) -> tuple[Image, Labels]:
-    """The image as `render` gives it, and whose each pixel is: 0, or 1 + the index of the body that is seen there."""
+    """The image of `render`, and each pixel's owner: 1 + the index of the body visible there, or 0 for none."""
     rng = generator(0, scene.key, "background")
     canvas = _background(rng, size)
     owners = np.zeros((size, size), dtype=np.int64)
@@ -132,7 +132,7 @@ def _paint_body(canvas: Array, owners: Array, body: Body, number: int) -> None:
 
 
 def _texture(body: Body, offset: Array, distance: Array, angle: Array) -> Array:
-    """Where a body shows its lighter tone: half of its area, whatever the texture."""
+    """Where a body shows its lighter tone; with every texture, this is half of its area."""
     cosine, sine = np.cos(body.turn), np.sin(body.turn)
     field: Array
     x = (offset[..., 1] * cosine + offset[..., 0] * sine) * 2 * np.pi * 16 / body.scale

@@ -1,4 +1,4 @@
-"""Scenes as symbols: bodies, plates and clutter, so that one of them can change and all else stay.
+"""Scenes as symbols: bodies, plates and clutter. One symbol can change while all others stay.
 
 A scene is a frozen description in units of the image's side. What decides each body's class is known by construction:
 
@@ -31,12 +31,12 @@ COUNTERPARTS = frozenset({SCENE_CLASSES.index("not_both"), SCENE_CLASSES.index("
 """Classes decided by the absence of a part, for which no set of pixels is the evidence."""
 BARS, SHAPES, CUES = ("upright", "level"), ("disc", "cross"), ("above", "below")
 BLANK = "frame"
-"""The plate that a removed part leaves behind: two tones like every plate, and no class anywhere."""
+"""The pattern of the plate that replaces a removed part: it has two tones like every plate, and decides no class."""
 PARTS = (*BARS, *SHAPES, BLANK)
 
 
 class Shape(Protocol):
-    """What can be asked which points it covers."""
+    """Anything that tells which points it covers."""
 
     def covers(self, points: Array, margin: float = 0.0) -> Array:
         """Which of the points (N, 2), each (row, column), lie on it or within `margin` of it, (N,)."""
@@ -114,7 +114,7 @@ class Splash:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is to be seen, in the order in which it is painted; `key` seeds the background, light and noise."""
+    """Everything visible, in the order of painting; `key` seeds the background, light and noise."""
 
     key: str
     clutter: tuple[Splash, ...]
@@ -124,7 +124,7 @@ class Scene:
     occluders: tuple[Splash, ...]
 
     def label(self, body: Body) -> int:
-        """The class index of one of its bodies, read off what decides it."""
+        """The class index of a body of this scene, derived from its evidence."""
         seen = {part.pattern for part in body.parts}
         if body.family == "plain":
             name = f"plain_{body.texture}"

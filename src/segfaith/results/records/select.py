@@ -83,3 +83,17 @@ def without_variants(one: Run) -> Run:
 def _without(one: Run, column: str, gone: set[str]) -> Run:
     records, curves, again = (part[~part[column].isin(gone)] for part in (one.records, one.curves, one.randomisation))
     return replace(one, records=records, curves=curves, randomisation=again)
+
+
+def method_labels(runs: Sequence[Run]) -> dict[str, str]:
+    """The label of each method, by its name: that of `[methods] labels`, or the name itself.
+
+    Where runs give one method several labels, the first counts.
+    """
+    labels: dict[str, str] = {}
+    for run in runs:
+        for name, entry in run.description["methods"].items():
+            label = str(entry.get("label") or name)
+            if labels.get(name, name) == name:
+                labels[name] = label
+    return labels

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.figures.drawing import Drawing
+from segfaith.results.statistics.verdicts import Mark
 
 ARROWS = {"higher": " \N{UPWARDS ARROW}", "lower": " \N{DOWNWARDS ARROW}", None: ""}
 Order = Literal["ascending", "descending"]
@@ -38,24 +39,26 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its words, what it is sorted by (None: last), and small words after and under it."""
+    """A cell: its words, what it is sorted by (None: last), small words after and under it, and the paper's figure."""
 
     text: str | Markup
     value: float | str | None = None
     note: str | Markup = ""
     under: str | Markup = ""
     best: bool = False
+    paper: str | Markup = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that sorts; its first column heads the rows."""
+    """A table that sorts; its first column heads the rows. The last `tail` rows are controls: they stay below."""
 
     name: str
     caption: Markup
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     kind: str = "table"
+    tail: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,13 @@ class Figure:
     kind: str = "figure"
 
 
-Mark = Literal["pass", "warn", "fail", "unknown"]
-"""`unknown`: not measured, or too little to tell."""
+MARK_WORDS: dict[Mark, str] = {
+    "pass": "Trust",
+    "warn": "With care",
+    "fail": "Do not trust",
+    "unknown": "Not tested",
+}
+"""What the mark of a whole card says."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,7 @@ class Fold:
 
 
 Block = Table | Prose | Points | Figure | Cards | Fold
+"""What a section is made of."""
 
 
 @dataclass(frozen=True)

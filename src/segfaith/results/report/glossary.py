@@ -178,6 +178,11 @@ TERMS: dict[str, tuple[str, str]] = {
         "Absolute drops",
         "s − s(O(x, S_t)) and |s − s(O(x, S_o))|, not divided by s: samples with a small s can't rule them.",
     ),
+    "influence": (
+        "Influence of one image",
+        "How far a mean moves when one image is left out: the mean without the image minus the mean with it. The image "
+        "with the largest change is named.",
+    ),
     "stratum": ("Stratum", "A part of the samples: by s, by the target's share of the image, or by class."),
     "spearman": (
         "Spearman, Pearson",

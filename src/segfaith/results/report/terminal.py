@@ -4,6 +4,7 @@ Words are plain text: who prints them decides which signs a terminal may get.
 """
 
 from collections.abc import Iterator, Sequence
+from textwrap import fill
 
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
@@ -63,7 +64,8 @@ def verdicts(sections: Sequence[Section]) -> list[str]:
     blocks = (block for section in sections for block in section.blocks() if isinstance(block, Cards))
     cards = [card for block in blocks for card in block.cards]
     room = max((len(card.label) for card in cards), default=0)
-    return [f"{SIGNS[card.mark]} {card.label:<{room}}  {plain(card.headline)}" for card in cards]
+    lines = [f"{SIGNS[card.mark]} {card.label:<{room}}  {plain(card.headline)}" for card in cards]
+    return [fill(line, WIDTH, subsequent_indent=" " * min(room + 4, WIDTH // 2)) for line in lines]
 
 
 def table(part: DataAnalysis, width: int = WIDTH) -> Iterator[RenderableType]:

@@ -8,7 +8,7 @@ Samples are chosen here, by `Options.min_s` and `Options.min_iou`, and nowhere e
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Literal
 
@@ -16,7 +16,7 @@ import pandas as pd
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.records.identity import data_label
+from segfaith.results.records.identity import data_label, own_numbers
 from segfaith.results.records.runs import Run
 from segfaith.results.records.select import enough, is_control, method_order, under_test
 from segfaith.results.statistics import (
@@ -26,11 +26,15 @@ from segfaith.results.statistics import (
     evidence,
     evidence_tables,
     friedman,
+    influence,
     paired,
     rankings,
     summary,
+    verdicts,
 )
+from segfaith.results.statistics.influence import Best
 from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS, Pair
+from segfaith.results.statistics.verdicts import Verdict
 
 Over = Literal["occlusion", "k"]
 By = Literal["s", "target_area", "class_index"]
@@ -209,6 +213,64 @@ class DataAnalysis:
     def evidence_leakage(self) -> pd.DataFrame:
         """`evidence_tables.leakages`: what of the leakages is beyond the planted evidence."""
         return evidence_tables.leakages(self.evidence[0])
+
+    @cached_property
+    def chance(self) -> pd.DataFrame:
+        """Each method under test against random cells by TDD, as `paired.compare`, one run alone tested too."""
+        several = len(set(own_numbers([run.description for run in self.runs]))) > 1
+        pairs = self.pairs[self.pairs["metric"] == "tdd"]
+        if not (several or self.options.single_run) or paired.CHANCE not in set(pairs["second"]):
+            return self._against_cells(self.runs, "tdd")
+        return pairs[pairs["second"] == paired.CHANCE]
+
+    @cached_property
+    def truth(self) -> pd.DataFrame:
+        """The same by average precision, over the rows of `evidence`; empty where no evidence was planted.
+
+        Where other kinds entered, plain objects do not: there the whole object is the evidence, and a likeness to the
+        mask scores.
+        """
+        rows, _ = self.evidence
+        kinds = set(rows["kind"]) - {"plain"} or {"plain"}
+        told = []
+        for run in self.runs if len(rows) else ():
+            usable, _ = evidence.usable([run.run])
+            told.append(replace(run, records=usable[usable["kind"].isin(kinds)]))
+        return self._against_cells(told, "evidence_ap")
+
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """`verdicts.verdicts`: whether each method can be trusted, the most trustworthy first."""
+        finished = not distributions.unfinished_checks(self.runs)
+        own = self._held(self.own)
+        return verdicts.verdicts(own, self.chance, self.truth, self.randomisation, self.summary, finished)
+
+    @cached_property
+    def influence(self) -> pd.DataFrame:
+        """`influence.influence`: for each mean the image that moves it most."""
+        metrics = [name for name in self.metrics if name != "runtime_s"]
+        return influence.influence(self.runs, self.label, metrics)
+
+    @cached_property
+    def best(self) -> dict[str, Best]:
+        """`influence.best` by every metric of the summary that ranks methods: what is bold and what is called best."""
+        own = self._held(self.own)
+        return {name: influence.best(self.runs, name, own) for name in self.metrics if METRICS[name].better}
+
+    @cached_property
+    def missed(self) -> tuple[int, int]:
+        """`influence.missed`: targets that the model misses, and how many are known, of all samples as read."""
+        return influence.missed(self.read)
+
+    def _against_cells(self, runs: Sequence[Run], metric: str) -> pd.DataFrame:
+        """Each method under test against random cells, corrected over all their pairs, one run alone tested too."""
+        names = [*self._held(self.own), paired.CHANCE]
+        held = {name for run in runs for name in run.records["method"]}
+        names = [name for name in names if name in held]
+        if len(names) < 2 or paired.CHANCE not in names:
+            return pd.DataFrame(columns=list(paired.COLUMNS))
+        pairs = paired.compare([run.run for run in runs], metric, methods=names, single_run=True)
+        return pairs[pairs["second"] == paired.CHANCE]
 
     def _held(self, methods: Sequence[str]) -> list[str]:
         return [name for name in methods if name in self.methods]

@@ -8,6 +8,8 @@ from segfaith.results.report.sections import (
     curves,
     denominators,
     evidence,
+    influence,
+    leaderboard,
     leakage,
     limits,
     map_properties,
@@ -17,11 +19,15 @@ from segfaith.results.report.sections import (
     scores,
     significance,
     summary,
+    verdict,
 )
 from segfaith.results.statistics.analysis import Analysis
 
 Topic = Callable[[Analysis], Section]
 TOPICS: tuple[Topic, ...] = (
+    verdict.section,
+    leaderboard.section,
+    influence.section,
     summary.section,
     limits.section,
     scores.section,

@@ -41,7 +41,7 @@ from segfaith.results.report.sections.topic import (
 )
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.paper import PAPER_METRICS
-from segfaith.results.statistics.summary import TABLE_METRICS, side
+from segfaith.results.statistics.summary import TABLE_METRICS
 
 NOT_ASKED = "stability: not measured on this sample"
 """What the records say of a sample on which the settings do not ask for stability."""
@@ -78,23 +78,6 @@ def _scores(part: DataAnalysis) -> list[Block]:
     return [*blocks, Fold(Markup("Wins by run"), _wins(part))]
 
 
-def best(summary: pd.DataFrame) -> dict[str, str]:
-    """The best method that explains, by metric.
-
-    A metric has none where some methods have fewer runs than others, and where the best two means are a draw. Leakages
-    have none: each method has them on other samples, those on which its TDD is high enough.
-    """
-    own = summary[~summary["method"].map(is_control).astype(bool)].dropna(subset="mean")
-    winners = {}
-    for metric, rows in own.groupby("metric"):
-        better = METRICS[str(metric)].better
-        if better and len(rows) > 1 and rows["runs"].nunique() == 1 and not str(metric).startswith("leak_"):
-            values = rows.set_index("method")["mean"].sort_values(ascending=better == "lower")
-            if side(values.iloc[0], values.iloc[1], str(metric)):
-                winners[str(metric)] = str(values.index[0])
-    return winners
-
-
 def not_asked(part: DataAnalysis) -> dict[str, int]:
     """On how many measured samples of each method the settings did not ask for stability."""
     rows = pd.concat([run.records for run in part.runs])
@@ -129,7 +112,7 @@ def _remark(part: DataAnalysis) -> Markup:
 
 def _means(part: DataAnalysis) -> Table:
     shown = [metric for metric in part.metrics if metric in set(part.summary["metric"])]
-    winners, skipped, called = best(part.summary), not_asked(part), labels(part)
+    skipped, called = not_asked(part), labels(part)
     rows = []
     for method in part.methods:
         lines = rows_by(part.summary[part.summary["method"] == method], "metric")
@@ -143,7 +126,7 @@ def _means(part: DataAnalysis) -> Table:
                     spread(line["mean"], line["std"]),
                     None if isnan(line["mean"]) else float(line["mean"]),
                     note=f"({int(line['n'])})" if line["n"] < wanted else "",
-                    best=winners.get(metric) == method,
+                    best=metric in part.best and part.best[metric].method == method,
                 )
             )
         undefined = sum(lines[metric]["undefined"] for metric in TABLE_METRICS) - skipped[method]

@@ -6,6 +6,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from segfaith.results.records.identity import slug
+from segfaith.results.records.select import method_labels
 from segfaith.results.report.blocks import (
     Block,
     Cell,
@@ -56,12 +57,8 @@ def lacking(part: DataAnalysis, why: str, command: str) -> Prose:
 
 
 def labels(part: DataAnalysis) -> dict[str, str]:
-    """How the report calls each method: the label that the first run gives it, or its name."""
-    names = {name: name for name in part.methods}
-    for run in reversed(part.read):
-        for name, about in run.description.get("methods", {}).items():
-            names[name] = about.get("label") or name
-    return names
+    """How the report calls each method, by its name: see `select.method_labels`."""
+    return {name: name for name in part.methods} | method_labels(part.read)
 
 
 def base_methods(part: DataAnalysis, methods: Iterable[str]) -> list[str]:

@@ -24,7 +24,7 @@ PHOTOGRAPH = SHARED / "voc" / "VOCdevkit" / "VOC2012" / "JPEGImages" / "2007_000
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class Workload:
     """The model, the image (3, H, W) in [0, 1], the target's class and region, and RIA's cells."""
 
     model: SegmentationModel
@@ -72,7 +72,7 @@ def read_image() -> Tensor:
     return scenes.load(scenes.ids[0], SIZE).image
 
 
-def make_case(model: SegmentationModel, share: float) -> Case:
+def make_case(model: SegmentationModel, share: float) -> Workload:
     """A centred rectangle of `share` of the image; the class is the most probable one in it, background left out."""
     image = read_image().to(model.device)
     half = round(SIZE * share**0.5 / 2)
@@ -81,4 +81,4 @@ def make_case(model: SegmentationModel, share: float) -> Case:
     with torch.inference_mode():
         inside = model.logits(image[None]).softmax(1)[0][:, region].mean(1)
     cells = grid_partition((SIZE, SIZE), GRID).to(model.device)
-    return Case(model, image, int(inside[1:].argmax()) + 1, region, cells)
+    return Workload(model, image, int(inside[1:].argmax()) + 1, region, cells)

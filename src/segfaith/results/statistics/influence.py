@@ -1,0 +1,188 @@
+"""How much of each mean one image decides, and whether it decides which method is best.
+
+With x_ri the value of image i in run r, n_r the number of the run's images that have one, and m_r their mean, the
+table's mean is m = mean over r of m_r. Without image j
+
+    m_r(-j) = (n_r m_r - x_rj) / (n_r - 1) where run r has it, else m_r         m(-j) = mean over r of m_r(-j)
+
+An image that is all that a run has cannot be left out of it; the run then drops out of the mean.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import nan
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from segfaith.evaluation.metrics import METRICS
+from segfaith.results.records.runs import Run
+from segfaith.results.statistics.summary import side
+
+MISSED_IOU = 0.1
+"""A target that the model predicts with a lower intersection over union is missed: there is little to explain."""
+INFLUENCE_COLUMNS = ["data", "method", "metric", "mean", "image", "without", "change", "images"]
+
+
+@dataclass(frozen=True)
+class Best:
+    """Which method under test has the best mean by a metric.
+
+    Attributes:
+        method: its name, or "" where `why` says why none is.
+        mean: its mean over the runs that have all methods under test.
+        second: the next one and its mean; "" and NaN where there is no other.
+        runs: how many runs have all methods under test; `every` is how many there are.
+        control: a control whose mean is better still, or "".
+        flipped: an image without which another method would be best, or ""; then `instead` is that method.
+        why: why no method is best: a draw, one method alone, or no run with all of them.
+    """
+
+    metric: str
+    method: str
+    mean: float = nan
+    second: str = ""
+    second_mean: float = nan
+    runs: int = 0
+    every: int = 0
+    control: str = ""
+    flipped: str = ""
+    instead: str = ""
+    why: str = ""
+
+
+def influence(runs: Sequence[Run], label: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """For the mean of each method by each metric, the image that moves it most.
+
+    Args:
+        runs: of one data set, with the samples that enter.
+        label: the data set's.
+
+    Returns:
+        Columns data, method, metric, mean, image (the sample's id; "" where a single image has a value), without (the
+        mean without it), change (without - mean), images (how many have a value). Methods without a value have no row.
+    """
+    rows = []
+    for metric in metrics:
+        for method, values in _by_method(runs, metric).items():
+            without = _without_each(values)
+            mean = float(values.mean(axis=1).mean())
+            moved = np.abs(without - mean)
+            place = int(np.nanargmax(moved)) if np.isfinite(moved).any() else -1
+            image, left = (str(values.columns[place]), float(without[place])) if place >= 0 else ("", nan)
+            rows.append([label, method, metric, mean, image, left, left - mean, values.shape[1]])
+    return pd.DataFrame(rows, columns=INFLUENCE_COLUMNS)
+
+
+def best(runs: Sequence[Run], metric: str, own: Sequence[str]) -> Best:
+    """The method with the best mean by a metric, among the methods under test.
+
+    Means are over the runs that have a value of all methods under test, so that no method is ahead by an easier run. A
+    difference that counts as a draw (`summary.side`) leaves none best. Leakages have none: their means rest on other
+    images for each method, those on which its TDD is high enough.
+
+    Args:
+        own: the methods under test.
+    """
+    better = METRICS[metric].better
+    every = len(runs)
+    if better is None or metric.startswith("leak_"):
+        return Best(metric, "", every=every, why="its means rest on other images for each method")
+    tables = _by_method(runs, metric)
+    names = [name for name in own if name in tables]
+    if len(names) < 2:
+        return Best(metric, "", every=every, why="fewer than two methods have a value")
+    shared = [run for run in range(every) if all(run in tables[name].index for name in names)]
+    if not shared:
+        return Best(metric, "", every=every, why="no run has a value of all methods")
+    chosen = {
+        name: tables[name].loc[shared].dropna(axis=1, how="all") for name in tables if _covers(tables[name], shared)
+    }
+    means = {name: float(table.mean(axis=1).mean()) for name, table in chosen.items()}
+    first, second = _ordered(means, names, better)[:2]
+    known = Best(metric, first, means[first], second, means[second], len(shared), every)
+    if side(means[first], means[second], metric) == 0:
+        return replace(known, method="", why=f"{first} and {second} are a draw")
+    controls = [name for name in means if name not in own]
+    ahead = [name for name in controls if _beats(means[name], means[first], metric)]
+    control = _ordered(means, ahead, better)[0] if ahead else ""
+    flipped, instead = _flip(chosen, names, first, metric)
+    return replace(known, control=control, flipped=flipped, instead=instead)
+
+
+def missed(runs: Sequence[Run]) -> tuple[int, int]:
+    """How many measured targets the model misses (IoU below `MISSED_IOU`), and how many have an IoU at all."""
+    count = every = 0
+    for run in runs:
+        records = run.records
+        if "target_iou" in records:
+            values = records[records["status"] == "ok"].drop_duplicates("sample_id")["target_iou"].dropna()
+            count, every = count + int((values < MISSED_IOU).sum()), every + len(values)
+    return count, every
+
+
+def _by_method(runs: Sequence[Run], metric: str) -> dict[str, pd.DataFrame]:
+    """Values of a metric by method: a row per run that has one (its place), a column per image."""
+    parts = []
+    for place, run in enumerate(runs):
+        records = run.records
+        if metric in records:
+            rows = records.loc[records["status"] == "ok", ["sample_id", "method", metric]]
+            parts.append(rows.assign(run=place).astype({metric: float}).dropna(subset=metric))
+    if not parts:
+        return {}
+    rows = pd.concat(parts, ignore_index=True)
+    return {
+        str(method): part.pivot_table(index="run", columns="sample_id", values=metric, sort=False)
+        for method, part in rows.groupby("method", sort=False)
+    }
+
+
+def _without_each(values: pd.DataFrame) -> NDArray[np.float64]:
+    """The mean over runs of run-level means, without each image in turn; NaN where nothing is left."""
+    table = values.to_numpy(float)
+    there = ~np.isnan(table)
+    counts = there.sum(1, keepdims=True)
+    sums = np.where(there, table, 0.0).sum(1, keepdims=True)
+    left = counts - there
+    means = np.divide(sums - np.where(there, table, 0.0), left, out=np.full(table.shape, nan), where=left > 0)
+    known = ~np.isnan(means)
+    total: NDArray[np.float64] = np.divide(
+        np.where(known, means, 0.0).sum(0), known.sum(0), out=np.full(table.shape[1], nan), where=known.any(0)
+    )
+    return total
+
+
+def _flip(tables: dict[str, pd.DataFrame], names: Sequence[str], first: str, metric: str) -> tuple[str, str]:
+    """An image without which another method is best, and that method; two empty texts where there is none.
+
+    Of several such images the one that leaves the largest lead of the other method is named.
+    """
+    images = list(dict.fromkeys(image for name in names for image in tables[name].columns))
+    means = {}
+    for name in names:
+        whole = float(tables[name].mean(axis=1).mean())
+        without = pd.Series(_without_each(tables[name]), tables[name].columns)
+        means[name] = without.reindex(images).fillna(whole).to_numpy(float)
+    sign = -1 if METRICS[metric].better == "lower" else 1
+    lead, image, instead = 0.0, "", ""
+    for name in names:
+        for place in np.flatnonzero(sign * (means[name] - means[first]) > lead):
+            if side(means[name][place], means[first][place], metric) == sign:
+                lead = float(sign * (means[name][place] - means[first][place]))
+                image, instead = str(images[place]), name
+    return image, instead
+
+
+def _covers(table: pd.DataFrame, places: Sequence[int]) -> bool:
+    return all(place in table.index for place in places)
+
+
+def _ordered(means: dict[str, float], names: Sequence[str], better: str) -> list[str]:
+    """The names with the best mean first."""
+    return sorted(names, key=lambda name: means[name], reverse=better == "higher")
+
+
+def _beats(mean: float, other: float, metric: str) -> bool:
+    return side(mean, other, metric) == (-1 if METRICS[metric].better == "lower" else 1)

@@ -1,0 +1,128 @@
+"""The verdict on each method: every border of its rules, and the mark of the whole."""
+
+from math import isnan, nan
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from segfaith.results.statistics.verdicts import (
+    ENOUGH,
+    QUICK,
+    RULES,
+    SAME_MODEL,
+    SHAKY,
+    SIMILAR,
+    SLOW,
+    STABLE,
+    Verdict,
+    verdicts,
+)
+
+NOTHING = pd.DataFrame(columns=["first"])
+
+
+def pair(p: float = 0.001, effect: float = 0.5, images: int = 30, why: str = "", method: str = "ria") -> dict[str, Any]:
+    values = {"value_first": 0.4, "value_second": 0.1, "images": images}
+    tested = {"p_holm": p, "significant": p < 0.05 and not why, "effect": effect, "why": why}
+    return {"first": method, "second": "random_cells"} | values | tested
+
+
+def stages(*spearman: float, model: str = "net", method: str = "ria") -> list[dict[str, Any]]:
+    return [
+        {"method": method, "model": model, "stage": stage, "spearman": value, "n": 4}
+        for stage, value in enumerate((1.0, *spearman))
+    ]
+
+
+def told(
+    chance: dict[str, Any] | None = None,
+    truth: dict[str, Any] | None = None,
+    again: list[dict[str, Any]] | None = None,
+    stability: float = 0.95,
+    seconds: float = 1.0,
+    finished: bool = True,
+) -> Verdict:
+    """The verdict on ria."""
+    rows = [("stability", stability), ("runtime_s", seconds)]
+    summary = pd.DataFrame([{"method": "ria", "metric": name, "mean": value, "n": 9} for name, value in rows])
+    tables = [pd.DataFrame([one]) if one else NOTHING for one in (chance, truth)]
+    randomised = pd.DataFrame(again or [], columns=["method", "model", "stage", "spearman", "n"])
+    (verdict,) = verdicts(["ria"], *tables, randomised, summary, finished)
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("row", "mark"),
+    [
+        (pair(), "pass"),
+        (pair(effect=-0.5), "fail"),
+        (pair(p=0.2, images=ENOUGH), "fail"),
+        (pair(p=0.2, images=ENOUGH - 1), "warn"),
+        (pair(why="not testable: 4 images with a difference, at least 6 needed"), "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_chance_and_truth_follow_the_test_against_random_cells(row: dict[str, Any] | None, mark: str) -> None:
+    assert told(chance=row).findings["chance"].mark == mark
+    assert told(truth=row).findings["evidence"].mark == mark
+
+
+@pytest.mark.parametrize(
+    ("last", "mark"),
+    [(SAME_MODEL, "fail"), (SAME_MODEL - 0.01, "warn"), (SIMILAR, "warn"), (SIMILAR - 0.01, "pass"), (-0.9, "pass")],
+)
+def test_the_model_is_judged_at_the_last_stage(last: float, mark: str) -> None:
+    finding = told(again=stages(0.99, last)).findings["model"]
+    assert (finding.mark, finding.value, finding.n) == (mark, last, 4)
+
+
+def test_of_several_models_the_highest_correlation_counts() -> None:
+    finding = told(again=[*stages(0.1), *stages(0.8, model="other")]).findings["model"]
+    assert (finding.mark, finding.value) == ("fail", 0.8)
+
+
+def test_a_check_that_tells_nothing_is_unknown_with_its_reason() -> None:
+    assert "stopped" in told(again=stages(0.1), finished=False).findings["model"].why
+    assert "constant" in told(again=stages(nan)).findings["model"].why
+    assert told(again=stages()).findings["model"].mark == "unknown"  # the trained model alone
+
+
+@pytest.mark.parametrize(
+    ("value", "mark"),
+    [(STABLE, "pass"), (STABLE - 0.01, "warn"), (SHAKY, "warn"), (SHAKY - 0.01, "fail"), (nan, "unknown")],
+)
+def test_stability_has_its_borders(value: float, mark: str) -> None:
+    assert told(stability=value).findings["stability"].mark == mark
+
+
+@pytest.mark.parametrize(
+    ("value", "mark"), [(QUICK, "pass"), (QUICK + 1, "warn"), (SLOW, "warn"), (SLOW + 1, "fail"), (nan, "unknown")]
+)
+def test_time_has_its_borders(value: float, mark: str) -> None:
+    assert told(seconds=value).findings["time"].mark == mark
+
+
+def test_the_whole_passes_only_where_chance_and_model_pass() -> None:
+    good = stages(0.1)
+    assert told(chance=pair(), again=good).mark == "pass"
+    assert told(chance=pair()).mark == "warn"  # the model was not measured
+    assert told(chance=pair(), again=good, stability=0.1).mark == "warn"
+    assert told(chance=pair(), again=stages(0.9)).mark == "fail"
+    assert told(chance=pair(p=0.5), again=good).mark == "fail"
+    assert told(chance=pair(), again=good, truth=pair(effect=-1)).mark == "fail"
+    assert told().mark == "unknown"
+
+
+def test_the_most_trustworthy_method_comes_first() -> None:
+    chance = pd.DataFrame([pair(p=0.5, method="a"), pair(method="b"), pair(method="c") | {"value_first": 0.6}])
+    again = pd.DataFrame([row for name in "abc" for row in stages(0.1, method=name)])
+    summary = pd.DataFrame(columns=["method", "metric", "mean", "n"])
+    order = [verdict.method for verdict in verdicts(list("abc"), chance, NOTHING, again, summary)]
+    assert order == ["c", "b", "a"]
+
+
+def test_every_question_has_a_rule() -> None:
+    findings = told().findings
+    assert set(findings) == set(RULES)
+    assert all(isnan(finding.value) == (finding.mark == "unknown") for finding in findings.values())

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from segfaith.results.report.tables_text import layout
 from torch import Tensor, nn
 
 import segfaith
@@ -16,7 +17,6 @@ from segfaith.classes import class_index
 from segfaith.errors import SampleError, SettingsError
 from segfaith.occlusion import gaussian_blur
 from segfaith.perturbation import PERTURBATIONS
-from segfaith.results.report.tables_text import layout
 from segfaith.results.statistics.summary import summarise
 from toys import SmallCNN, plain
 

@@ -289,46 +289,41 @@ def test_run_in_a_process_of_its_own_prints_an_error_without_a_traceback(tmp_pat
 # report
 
 
+def shortened(value: float) -> str:
+    """A number as the terminal has it: three decimals, no zero before the point, a real minus sign."""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}").replace("-", "−").replace("−.000", ".000")
+
+
 def test_report_prints_the_table_and_writes_it(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    assert command(monkeypatch, "report", finished, "-o", tmp_path / "tables") == 0
+    assert command(monkeypatch, "report", finished, "-o", tmp_path / "tables", "--verbose") == 0
     output = capsys.readouterr().out
     records = load_run(finished).records
     for method, rows in records.groupby("method"):
         (line,) = [line for line in output.splitlines() if line.split()[:1] == [method]][:1]
-        cells = [cell for cell in line.split() if not cell.startswith("(")]  # how many entered, where fewer did
-        assert cells[1:3] == [f"{rows['tdd'].mean():.3f}", f"{rows['tdd_gain'].mean():.3f}"]
-        assert cells[3] == f"{rows['odd_abs'].mean():.3f}"
-        assert cells[6] == "n/a", "stability was not measured"
-        assert cells[-2] == "3"
-        assert int(cells[-1]) == 3 + rows["leak_abs"].isna().sum(), "stability was not measured on the three samples"
-    for label in (
-        "Method",
-        "TDD ↑",
-        "TDD gain ↑",
-        "OT abs ↓",
-        "Leak abs ↓",
-        "Ins. ↑",
-        "Stab. ↑",
-        "Time s ↓",
-        "n",
-        "undef.",
-    ):
-        assert label in output
-    assert "folder data val, 32 px: mean" in output
-    assert "folder data val, 32 px: median over samples" in output
+        cells = line.replace(" / ", "/").split()
+        for place, metric in ((1, "tdd"), (2, "odd_abs"), (3, "insertion_gain")):
+            numbers = rows[metric].mean(), rows[metric].median()
+            assert cells[place] == "/".join(shortened(value) for value in numbers), (method, metric)
+        assert cells[4] == "n/a/n/a", "stability was not measured"
+    heads = next(line for line in output.splitlines() if line.startswith("Method"))
+    assert heads.split() == ["Method", "TDD", "↑", "OT", "abs", "↓", "Ins.", "↑", "Stab.", "↑", "Time", "s", "↓"]
+    assert "folder data val, 32 px: mean / median, 3 samples of 1 run, stability on none of 3 samples" in output
+    undefined = records["leak_abs"].isna().sum()
+    assert f"Undefined values: Leak abs {undefined}." in output, "stability was not to be measured on the samples"
     assert "tiny.py:build, weights tiny.pth" in output
     assert "3 of 3 samples measured, 0 skipped, 0 failed" in output
-    assert f"written: {tmp_path / 'tables' / 'table.csv'}" in output
+    assert f"written into {tmp_path / 'tables'}:" in output
+    assert "table.csv, table.md, table.tex" in output
     with (tmp_path / "tables" / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     (tdd,) = [row for row in rows if (row["method"], row["metric"]) == ("dea", "tdd")]
     assert float(tdd["mean"]) == pytest.approx(records[records["method"] == "dea"]["tdd"].mean())
     assert (tdd["n"], tdd["undefined"], tdd["not_ok"]) == ("3", "0", "0")
     text = (tmp_path / "tables" / "table.md").read_text(encoding="utf-8")
-    assert text.count("| dea |") == 2, "in the table of means and in that of medians"
+    assert text.count("| dea | ") == 1 + 6 + 1, "means, six medians, and the run"
 
 
 def test_report_writes_into_the_run_where_no_output_is_named(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,11 +340,13 @@ def test_report_over_several_runs_counts_each_run_once(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "250")
     other = segfaith.run(make_settings(content(project, data={"n": 1}, seed=1)), tmp_path / "other")
-    assert command(monkeypatch, "report", finished, other, "-o", tmp_path) == 0
+    assert command(monkeypatch, "report", finished, other, "-o", tmp_path, "--verbose") == 0
     output = capsys.readouterr().out
     means = [load_run(one).records.query("method == 'ria'")["tdd"].mean() for one in (finished, other)]
     mean, spread = sum(means) / 2, abs(means[0] - means[1]) / 2**0.5
-    assert f"{mean:.3f} ± {spread:.3f}" in output
+    assert f"{mean:.3f} ± {spread:.3f}" in (tmp_path / "table.md").read_text(encoding="utf-8")
+    (line,) = [line for line in output.splitlines() if line.split()[:1] == ["ria"]]
+    assert line.split()[1] == shortened(mean)
     assert output.count("weights tiny.pth") == 2
 
 
@@ -387,9 +384,11 @@ def test_report_of_an_unfinished_run_says_so(
     segfaith.run(make_settings(content(project, execution=shards, methods={"names": ["random"]})), tmp_path / "run")
     (tmp_path / "run" / "records" / "00001.parquet").unlink()
     assert command(monkeypatch, "report", tmp_path / "run") == 0
+    assert "not finished, 1 sample to go." in capsys.readouterr().out
+    assert command(monkeypatch, "report", tmp_path / "run", "--verbose") == 0
     output = capsys.readouterr().out
     assert "2 of 3 samples measured, 0 skipped, 0 failed" in output
-    assert "NOT FINISHED, 1 samples to go" in output
+    assert "not finished, 1 sample to go" in output
 
 
 def test_download_of_an_unknown_or_a_folder_data_set_is_an_error(
@@ -468,7 +467,7 @@ def test_run_quickstart_ends_with_the_table_and_the_pictures(scenes_run: tuple[P
         f"pictures: {directory / 'pictures.png'}, and one for each sample in {directory / 'pictures'}",
         f"Next: segfaith report {directory}",
     ]
-    assert "scenes val, 64 px: mean" in output
+    assert "scenes val, 64 px: mean / median" in output
     pictures = sorted(path.name for path in (directory / "pictures").iterdir())
     assert pictures == ["val-0002.png", "val-0004.png"]
     for sample_id in ("val-0002", "val-0004"):
@@ -517,26 +516,26 @@ def test_report_of_scenes_prints_and_writes_how_far_to_trust(
     scenes_run: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody has shown that random weights decide by the evidence, so nothing is concluded."""
-    assert command(monkeypatch, "report", scenes_run[0], "-o", tmp_path) == 0
+    assert command(monkeypatch, "report", scenes_run[0], "-o", tmp_path, "--verbose") == 0
     output = capsys.readouterr().out
     assert "How far to trust these metrics" in output
-    assert "left out: marker: unproven" in output
-    assert "nothing is left from which to conclude" in output
-    assert f"written: {tmp_path / 'trust.md'}" in output
+    assert "Left out: marker: unproven" in output
+    assert "Nothing is left from which to conclude" in output
+    assert "trust.md" in output
     page = (tmp_path / "trust.md").read_text(encoding="utf-8")
-    assert "- left out: context: unproven: the model was not shown to decide by this evidence" in page
+    assert "- Left out: context: unproven: the model was not shown to decide by this evidence" in page
 
 
 def test_report_of_photographs_has_no_page_on_trust(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(monkeypatch, "report", finished, "-o", tmp_path) == 0
+    assert command(monkeypatch, "report", finished, "-o", tmp_path, "--verbose") == 0
     output = capsys.readouterr().out
     assert "trust" not in output
     written = {path.name for path in tmp_path.iterdir()}
     assert {"table.csv", "table.md", "table.tex", "claims.md", "conclusions.md", "significance.md"} <= written
     assert not written & {"trust.md", "figures", "report.html"}, "asked for by flags, or not there"
-    assert all(f"written: {path}" in output for path in tmp_path.iterdir())
+    assert all(path.name in output for path in tmp_path.iterdir())
 
 
 def test_report_draws_figures_and_writes_the_page_where_asked(
@@ -675,7 +674,7 @@ def test_words_of_a_run_are_shown_as_they_are_and_command_no_terminal(
 
     edit_description(run, change)
     monkeypatch.setenv("COLUMNS", "300")
-    assert command(monkeypatch, "report", run, "-o", tmp_path / "out") == 0
+    assert command(monkeypatch, "report", run, "-o", tmp_path / "out", "--verbose") == 0
     printed = capsys.readouterr().out
     assert "maps:[red]x" in next(line for line in printed.splitlines() if "maps:" in line)
     assert "net\ufffd]0;title\ufffd[bold]" in printed

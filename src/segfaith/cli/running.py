@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, print_tables, say
+from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, say, show
 from segfaith.errors import SegfaithError, SettingsError
 
 
@@ -102,7 +102,9 @@ def _summarise(directory: Path, first: str = "") -> int:
     """
     from segfaith.results.figures.tiles import write_pictures
     from segfaith.results.records.runs import load_run
-    from segfaith.results.statistics.summary import summarise
+    from segfaith.results.report import terminal
+    from segfaith.results.report.sections import verdict
+    from segfaith.results.statistics.analysis import analyse
 
     run = load_run(directory)
     description, records = run.description, run.records
@@ -126,7 +128,8 @@ def _summarise(directory: Path, first: str = "") -> int:
     if not len(ok):
         say(f"0 of {planned} samples measured, {len(bad)} rows not ok.")
         return 1
-    print_tables(summarise([run]), ["Mean"])
+    analysis = analyse([run])
+    show(terminal.brief(analysis, [verdict.section(analysis)]))
     say(f"{ok['sample_id'].nunique()} of {planned} samples measured, {len(bad)} rows not ok.")
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")

@@ -3,14 +3,12 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 app = typer.Typer(
@@ -53,8 +51,6 @@ BROKEN_PIPE = 128 + 13
 """Exit status of a command whose reader has gone away: a shell reports this status after SIGPIPE."""
 out, err = _Output(markup=False, emoji=False), _Errors(stderr=True, markup=False, emoji=False)
 
-WIDE = 110
-"""Terminals narrower than this, in characters, get table heads of two lines."""
 COLUMNS = (
     TextColumn("{task.description}", markup=False),
     BarColumn(),
@@ -75,21 +71,10 @@ def on_the_way(text: str) -> None:
     err.print(text, soft_wrap=True, highlight=False)
 
 
-def print_tables(summary: Any, titles: Sequence[str]) -> None:
-    """Prints a summary of `summary.summarise`, a table for each data set and title of `tables_text.STATISTICS`."""
-    from segfaith.results.report import tables_text as tables
-
-    for title in titles:
-        for data, group in summary.groupby("data", sort=False):
-            header, *body = tables.layout(group, tables.STATISTICS[title])
-            table = Table(title=f"{data}: {title.lower()}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-            table.padding = (0, 1, 0, 0)
-            for name in header[1:]:
-                words = name if out.width >= WIDE else name.replace(" ", "\n", 1)
-                table.add_column(words, justify="left" if name == "Method" else "right", overflow="fold")
-            for _, *cells in body:
-                table.add_row(*cells)
-            out.print(table)
+def show(parts: Iterable[RenderableType]) -> None:
+    """Prints parts of a report, as `results.report.terminal` gives them."""
+    for part in parts:
+        out.print(part, highlight=False)
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, print_tables, say
+from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, say, show
 
 
 @app.command("suite")
@@ -144,13 +144,15 @@ def _summarise(directory: Path, outcomes: Sequence[Any]) -> int:
     """Prints the table over the directory's finished runs and which runs of this call are not among them."""
     from segfaith.benchmark.status import read_states
     from segfaith.results.records.runs import load_run
+    from segfaith.results.report import terminal
+    from segfaith.results.report.sections import verdict
     from segfaith.results.statistics.analysis import analyse
 
     states = read_states(directory)
     measured = [one.name for one in states if one.state == "finished" and one.measured]
     if measured:
         analysis = analyse([load_run(directory / name) for name in measured])
-        print_tables(analysis.table("summary"), ["Mean"])
+        show(terminal.brief(analysis, [verdict.section(analysis)]))
     say(f"{len(measured)} of {len(states)} runs are in the table.")
     for kind, words in (("failed", "failed"), ("busy", "left to another process")):
         for reason in dict.fromkeys(one.reason for one in outcomes if one.state == kind):

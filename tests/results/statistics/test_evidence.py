@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import kendalltau
+from segfaith.results.report.trust_page import trust_page
 
 from planted_runs import FALLING, FOUR, RISING, planted_run, rows_of
-from segfaith.results.report.trust_page import trust_page
 from segfaith.results.statistics import evidence
 from segfaith.results.statistics.evidence import (
     AGREEMENT_COLUMNS,

@@ -1,9 +1,10 @@
-"""What the report page is made of: sections of prose, lists, tables, charts and folds, as plain data.
+"""What a report is made of: sections of prose, lists, tables, figures, verdict cards and folds, as plain data.
 
-Words are `Markup`: whoever builds them with `words` has every name, reason and path escaped.
+`sections` build them; `html`, `markdown`, `latex` and `terminal` render them. Words are `Markup` with few tags: `a`,
+`strong`, `code`, `span` and `small`. `words` escapes every name, reason and path that is put into them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Any, Literal
@@ -21,12 +22,19 @@ Order = Literal["ascending", "descending"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column's header; `define` is a key of the glossary, `first` the order of the first click on it."""
+    """A column's header.
+
+    Attributes:
+        define: a key of the glossary; the page links the header to it.
+        first: the order of the first click on the header.
+        diagnostic: whether the column says how complete the others are; LaTeX leaves it out unless it is asked for.
+    """
 
     label: str
     define: str = ""
     first: Order = "ascending"
     numeric: bool = True
+    diagnostic: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,6 @@ class Cell:
     note: str | Markup = ""
     under: str | Markup = ""
     best: bool = False
-    define: str = ""
     paper: str | Markup = ""
 
 
@@ -68,16 +75,6 @@ class Points:
 
     items: tuple[Markup, ...]
     kind: str = "points"
-
-
-@dataclass(frozen=True)
-class Charts:
-    """Panels of inline SVG side by side, with the key to their marks and a caption."""
-
-    panels: tuple[Markup, ...]
-    caption: Markup
-    key: Markup | str = ""
-    kind: str = "charts"
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,22 +135,46 @@ class Fold:
     """Parts that the reader unfolds."""
 
     title: Markup
-    parts: tuple[Any, ...]
+    parts: "tuple[Block, ...]"
     unfolded: bool = False
     kind: str = "fold"
 
 
+Block = Table | Prose | Points | Figure | Cards | Fold
+"""What a section is made of."""
+
+
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with a heading; `name` is its anchor."""
+    """A part of the report with a heading; `name` is its anchor.
+
+    A section whose parts all say what is missing is empty, see `measured`.
+    """
 
     name: str
     title: str
-    parts: tuple[Any, ...]
+    parts: tuple[Block, ...]
+
+    @property
+    def measured(self) -> bool:
+        """Whether the section says more than what is missing."""
+        return any(not (isinstance(part, Prose) and part.kind in ("missing", "heading")) for part in self.parts)
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks of the section in reading order, those inside folds too."""
+        waiting = list(reversed(self.parts))
+        while waiting:
+            block = waiting.pop()
+            yield block
+            if isinstance(block, Fold):
+                waiting += reversed(block.parts)
 
 
-Block = Prose | Points | Table | Figure | Charts | Cards | Fold
-"""What a section is made of."""
+def missing(why: str | Markup, command: str) -> Prose:
+    """Why something is missing, and the command that measures it (without one: nothing measures it)."""
+    reason = why if isinstance(why, Markup) else words("{}", why.rstrip("."))
+    sentence = words("{}{}.", reason[:1].upper(), Markup(reason[1:]))
+    return Prose(sentence + (words(" Measure it: <code>{}</code>", command) if command else ""), "missing")
 
 
 def words(template: str, /, *values: Any, **named: Any) -> Markup:
@@ -174,11 +195,6 @@ def listed(parts: Sequence[Any]) -> Markup:
 def ref(define: str, text: str | Markup) -> Markup:
     """A link from words or a number to its definition in the glossary."""
     return words('<a class="def" href="#def-{}">{}</a>', define, text)
-
-
-def quiet(define: str, text: str | Markup) -> Markup:
-    """A number of a table linked to its definition, in the table's own colour and out of the way of the Tab key."""
-    return words('<a class="n" tabindex="-1" href="#def-{}">{}</a>', define, text)
 
 
 def metric_ref(metric: str) -> Markup:
@@ -241,5 +257,5 @@ def metric_column(metric: str) -> Column:
 
 def rows_by(table: pd.DataFrame, *keys: str) -> dict[Any, dict[Any, Any]]:
     """The rows of a table as dictionaries, by the value of a column, or of several."""
-    found = table.to_dict("records")
-    return {row[keys[0]] if len(keys) == 1 else tuple(row[one] for one in keys): row for row in found}
+    rows = table.to_dict("records")
+    return {row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys): row for row in rows}

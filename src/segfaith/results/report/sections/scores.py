@@ -1,9 +1,5 @@
-"""The report's main sections: scores beside the paper's, the claims check, and what made the numbers.
+"""The scores: means beside medians, the paper's numbers, the values of each run, and wins by run."""
 
-Every function takes the label of one data set and its runs, and gives the parts of a section about it.
-"""
-
-from collections.abc import Mapping, Sequence
 from math import isnan, nan
 from typing import Any
 
@@ -11,21 +7,22 @@ import pandas as pd
 from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.records.identity import data_label, slug
-from segfaith.results.records.runs import Run
-from segfaith.results.records.select import is_control, method_order, without_variants
+from segfaith.results.figures.drawings import DRAWINGS
+from segfaith.results.records.identity import slug
+from segfaith.results.records.select import is_control
 from segfaith.results.report.blocks import (
+    Block,
     Cell,
-    Charts,
     Column,
+    Figure,
     Fold,
-    Points,
     Prose,
+    Section,
     Table,
+    count,
     figure,
-    listed,
     metric_column,
-    metric_ref,
+    missing,
     name_cell,
     ref,
     rows_by,
@@ -33,270 +30,209 @@ from segfaith.results.report.blocks import (
     whole,
     words,
 )
-from segfaith.results.report.page_charts import Strip, strips
-from segfaith.results.statistics import claims
-from segfaith.results.statistics import summary as tables
-from segfaith.results.statistics.analysis import analyse
-from segfaith.results.statistics.paired import paired
+from segfaith.results.report.sections.topic import (
+    METHOD,
+    NO_SAMPLE,
+    N,
+    base_methods,
+    by_data,
+    labels,
+    pair_cell,
+)
+from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.paper import PAPER_METRICS
+from segfaith.results.statistics.summary import TABLE_METRICS
+
+NOT_ASKED = "stability: not measured on this sample"
+"""What the records say of a sample on which the settings do not ask for stability."""
 
 
-def scores(label: str, group: Sequence[Run]) -> list[Any]:
-    """Run-level dots, the table of means with the paper's numbers, and folded: medians, runs, wins."""
-    runs = group
-    summary = tables.with_paper(tables.summarise(runs))
-    values = tables.run_values(runs)
-    shown = [name for name in (*tables.TABLE_METRICS, *tables.PLANTED_METRICS) if name in set(summary["metric"])]
-    return [
-        _dots(summary, values),
-        _means(label, summary, shown),
-        Prose(
-            words(
-                "Bold: the best of the methods that explain ({} left out), unless the best two are a {}; none of "
-                "leakages, whose means rest on other samples for each method. A number in brackets is how many samples "
-                "entered where fewer did. In small print: {}.",
-                ref("control", "controls"),
-                ref("claim", "draw"),
-                ref("paper", "the paper’s figure"),
-            ),
-            "remark",
-        ),
-        Fold(Markup("Means, medians and trimmed means over samples"), (_robust(label, runs),)),
-        Fold(Markup("Values of each run"), (_runs(label, values, shown),)),
-        Fold(Markup("Wins by run"), (_wins(label, group),)),
+def section(analysis: Analysis) -> Section:
+    """Means over runs with the best in bold, and in folds medians, the paper's numbers, each run, and wins."""
+    introduction = words(
+        "{} over runs, each run counting once. {} stands beside TDD, because a random map of the same coarseness has a "
+        "TDD above zero.",
+        ref("mean", "Means"),
+        ref("tdd_gain", "TDD gain"),
+    )
+    return by_data(analysis, "scores", "Scores", introduction, _scores)
+
+
+def _scores(part: DataAnalysis) -> list[Block]:
+    if part.summary.empty or not part.summary["n"].any():
+        return [missing(NO_SAMPLE, "segfaith run FILE")]
+    blocks: list[Block] = [
+        _means(part),
+        Prose(_remark(part), "remark"),
+        Figure(DRAWINGS["runs"](part)),
+        Figure(DRAWINGS["tradeoff"](part)),
+        Fold(Markup("Means, medians and trimmed means over samples"), (_robust(part),)),
     ]
-
-
-def claims_check(label: str, group: Sequence[Run]) -> list[Any]:
-    """The paper's claims with verdict, counts and numbers."""
-    found = analyse(group).parts[0].claims
-    rows = [
-        (
-            name_cell(row["claim"][0].upper() + row["claim"][1:]),
-            Cell(verdict(row["holds"]), row["holds"], under=_in_the_mean(row["holds"], row["count"])),
-            Cell(row["count"].replace(" runs", ""), row["count"]),
-            _beside(row),
-            Cell(row["numbers"], row["numbers"], define=row.get("metric", "claim")),
+    if part.summary["paper_mean"].notna().any():
+        about = words(
+            "{} used other models, images and samples. Its numbers give a scale and are no target.",
+            ref("paper", "The paper"),
         )
-        for row in found.to_dict("records")
-    ]
-    columns = (
-        Column("Claim of the paper", "claim", numeric=False),
-        Column("Verdict", "claim", numeric=False),
-        Column("Runs", "run"),
-        Column("Difference", "claim"),
-        Column("Numbers", "mean", numeric=False),
+        blocks.append(Fold(Markup("Beside Table 1 of the paper"), (Prose(about), _paper(part))))
+    blocks.append(Fold(Markup("Values of each run"), (_runs(part),)))
+    return [*blocks, Fold(Markup("Wins by run"), _wins(part))]
+
+
+def not_asked(part: DataAnalysis) -> dict[str, int]:
+    """On how many measured samples of each method the settings did not ask for stability."""
+    rows = pd.concat([run.records for run in part.runs])
+    rows = rows[(rows["status"] == "ok") & rows["stability"].isna()]
+    skipped = rows["reason"].fillna("").str.contains(NOT_ASKED, regex=False)
+    counts = rows[skipped].groupby("method").size()
+    return {name: int(counts.get(name, 0)) for name in part.methods}
+
+
+def stability_words(part: DataAnalysis) -> str:
+    """ "stability on 4 of 16 samples" where the settings ask for it on fewer samples than the rest, or ""."""
+    skipped = not_asked(part)
+    own = [name for name in part.methods if not is_control(name)] or part.methods
+    rows = rows_by(part.summary[part.summary["metric"] == "tdd"], "method")
+    most = max(own, key=lambda name: rows[name]["n"] + rows[name]["undefined"])
+    samples = int(rows[most]["n"] + rows[most]["undefined"])
+    asked = samples - skipped[most]
+    return f"stability on {asked or 'none'} of {count(samples, 'sample')}" if skipped[most] else ""
+
+
+def _remark(part: DataAnalysis) -> Markup:
+    remark = words(
+        "Bold: the best of the methods that explain. {} are never bold, nor are leakages, which each method has on "
+        "other samples, nor the best two where they are a {}. A number in brackets is how many samples entered where "
+        "fewer did.",
+        ref("control", "Controls"),
+        ref("claim", "draw"),
     )
-    return [Table(f"claims-{slug(label)}", words("Claims of the paper on {}", label), columns, tuple(rows))]
+    fewer = stability_words(part)
+    return remark + (words(" The settings ask for {}.", fewer) if fewer else "")
 
 
-def _in_the_mean(said: str, runs: str) -> str:
-    """What a claim that holds, though not in every run, rests on."""
-    held, slash, every = runs.split()[0].partition("/")
-    return "in the mean" if said == "holds" and slash and held != every.rstrip(",") else ""
-
-
-def _beside(row: Mapping[Any, Any]) -> Cell:
-    """The difference to the rival, over images, with its interval."""
-    words_ = claims.interval_words(row)
-    return Cell(words_ or "n/a", row["difference"] if words_ else None, define="difference" if words_ else "")
-
-
-def verdict(said: str) -> Markup:
-    """A verdict with its sign, which does not rest on colour."""
-    kind = {"holds": "good", "fails": "bad"}.get(said, "open")
-    sign = {"good": "✓", "bad": "✗", "open": "?"}[kind] if said != "draw" else "="
-    return words('<span class="verdict {}"><span aria-hidden="true">{} </span>{}</span>', kind, sign, said)
-
-
-def _dots(summary: pd.DataFrame, values: pd.DataFrame) -> Charts:
-    """Strips of run-level means by metric, beside the paper's."""
-    panels = []
-    names: list[str] = []
-    for metric in PAPER_METRICS:
-        rows = []
-        chosen = rows_by(summary[summary["metric"] == metric], "method")
-        for method in method_order(chosen):
-            own = values[(values["metric"] == metric) & (values["method"] == method)]["value"].dropna()
-            line = chosen[method]
-            if len(own):
-                rows.append(Strip(method, tuple(own), float(line["mean"]), float(line["paper_mean"])))
-        if rows:
-            label = METRICS[metric].label
-            arrow = {"higher": "higher is better", "lower": "lower is better", None: ""}[METRICS[metric].better]
-            panels.append(strips(rows, f"{label} ({arrow})"))
-            names += [row.method for row in rows]
-    caption = words(
-        "{}: a mark per {}; the upright bar is their {}, the open diamond {}.",
-        listed([metric_ref(metric) for metric in PAPER_METRICS]),
-        ref("run", "run"),
-        ref("mean", "mean"),
-        ref("paper", "the paper’s"),
-    )
-    return Charts(tuple(panels), caption)
-
-
-def _means(label: str, summary: pd.DataFrame, shown: Sequence[str]) -> Table:
-    best = _best(summary, "mean")
+def _means(part: DataAnalysis) -> Table:
+    shown = [metric for metric in part.metrics if metric in set(part.summary["metric"])]
+    skipped, called = not_asked(part), labels(part)
     rows = []
-    for method in method_order(summary["method"]):
-        lines = rows_by(summary[summary["method"] == method], "metric")
-        most = max(lines[metric]["n"] for metric in tables.TABLE_METRICS)
-        cells = [name_cell(method)]
+    for method in part.methods:
+        lines = rows_by(part.summary[part.summary["method"] == method], "metric")
+        most = max(lines[metric]["n"] for metric in TABLE_METRICS)
+        cells = [name_cell(called[method])]
         for metric in shown:
             line = lines[metric]
-            text = spread(line["mean"], line["std"])
+            wanted = most - (skipped[method] if metric == "stability" else 0)
             cells.append(
                 Cell(
-                    text,
+                    spread(line["mean"], line["std"]),
                     None if isnan(line["mean"]) else float(line["mean"]),
-                    note=f"({int(line['n'])})" if line["n"] < most else "",
-                    under=_paper(line["paper_mean"], line["paper_std"]),
-                    best=best.get(metric) == method,
+                    note=f"({int(line['n'])})" if line["n"] < wanted else "",
+                    best=metric in part.best and part.best[metric].method == method,
                 )
             )
-        undefined = sum(lines[metric]["undefined"] for metric in tables.TABLE_METRICS)
+        undefined = sum(lines[metric]["undefined"] for metric in TABLE_METRICS) - skipped[method]
         rows.append((*cells, whole(most), whole(undefined), whole(lines["tdd"]["not_ok"])))
     columns = (
-        Column("Method", "method", numeric=False),
-        *(metric_column(metric) for metric in shown),
-        Column("n", "n", "descending"),
-        Column("Undef.", "undefined", "descending"),
-        Column("Not ok", "status", "descending"),
+        METHOD,
+        *map(metric_column, shown),
+        N,
+        Column("Undef.", "undefined", "descending", diagnostic=True),
+        Column("Not ok", "status", "descending", diagnostic=True),
     )
-    several = "mean ± std over runs" if (summary["runs"] > 1).any() else "means of a single run"
-    return Table(f"means-{slug(label)}", words("{}: {}", label, several), columns, tuple(rows))
+    several = "mean ± std over runs" if (part.summary["runs"] > 1).any() else "means of a single run"
+    return Table(f"means-{slug(part.label)}", words("{}: {}", part.label, several), columns, tuple(rows))
 
 
-def _paper(mean: float, std: float) -> str | Markup:
-    return "" if isnan(mean) else words('<span class="aside">paper: </span>{}', spread(mean, std))
+def _paper(part: DataAnalysis) -> Table:
+    """Ours beside the paper's, for the methods and metrics of its Table 1."""
+    called = labels(part)
+    both = part.summary[part.summary["paper_mean"].notna()]
+    rows = []
+    for method in dict.fromkeys(both["method"]):
+        lines = rows_by(both[both["method"] == method], "metric")
+        cells = [name_cell(called[method])]
+        for metric in PAPER_METRICS:
+            line = lines[metric]
+            for mean, std in ((line["mean"], line["std"]), (line["paper_mean"], line["paper_std"])):
+                cells.append(Cell(spread(mean, std), None if isnan(mean) else float(mean)))
+        rows.append((*cells, whole(max(line["runs"] for line in lines.values()))))
+    columns = [METHOD]
+    for metric in PAPER_METRICS:
+        columns += [metric_column(metric), Column("paper", "paper", "descending")]
+    columns.append(Column("Runs", "run", "descending"))
+    return Table(f"paper-{slug(part.label)}", words("{}: beside the paper", part.label), tuple(columns), tuple(rows))
 
 
-def _best(summary: pd.DataFrame, statistic: str) -> dict[str, str]:
-    """The best method that explains, by metric.
-
-    None where some methods have fewer runs, which may be other ones, where the best two are a draw, and of leakages,
-    whose means rest on other samples for each method: those on which its TDD is high enough.
-    """
-    own = summary[~summary["method"].map(is_control).astype(bool)].dropna(subset=statistic)
-    found = {}
-    for metric, rows in own.groupby("metric"):
-        better = METRICS[str(metric)].better
-        if better and len(rows) > 1 and rows["runs"].nunique() == 1 and not str(metric).startswith("leak_"):
-            values = rows.set_index("method")[statistic].sort_values(ascending=better == "lower")
-            if tables.side(values.iloc[0], values.iloc[1], str(metric)):
-                found[str(metric)] = str(values.index[0])
-    return found
-
-
-def _robust(label: str, runs: Sequence[Run]) -> Table:
+def _robust(part: DataAnalysis) -> Table:
     """All samples count alike here; the counts of small s belong to each value."""
-    found = analyse(runs).parts[0].robust
+    called = labels(part)
     rows = [
         (
-            name_cell(row["method"]),
-            Cell(metric_ref(row["metric"]), METRICS[row["metric"]].label),
-            *(figure(row[name], define=row["metric"]) for name in ("mean", "median", "trimmed")),
+            name_cell(called[row["method"]]),
+            Cell(METRICS[row["metric"]].label, METRICS[row["metric"]].label),
+            *(figure(row[name]) for name in ("mean", "median", "trimmed")),
             whole(row["n"]),
             whole(row["small_s"]),
         )
-        for row in found.to_dict("records")
+        for row in part.robust.to_dict("records")
     ]
     columns = (
-        Column("Method", "method", numeric=False),
+        METHOD,
         Column("Metric", "method", numeric=False),
         Column("Mean", "mean", "descending"),
         Column("Median", "median", "descending"),
         Column("Trimmed", "trimmed", "descending"),
-        Column("n", "n", "descending"),
+        N,
         Column("s < .05", "small_s", "descending"),
     )
-    return Table(f"robust-{slug(label)}", words("{}: over samples", label), columns, tuple(rows))
+    return Table(f"robust-{slug(part.label)}", words("{}: over samples", part.label), columns, tuple(rows))
 
 
-def _runs(label: str, values: pd.DataFrame, shown: Sequence[str]) -> Table:
+def _runs(part: DataAnalysis) -> Table:
+    called = labels(part)
+    shown = [metric for metric in part.metrics if metric in set(part.values["metric"])]
     rows = []
-    for (run, method), part in values.groupby(["run", "method"], sort=False):
-        own = dict(zip(part["metric"], part["value"], strict=True))
-        first = part.iloc[0]
+    for (run, method), values in part.values.groupby(["run", "method"], sort=False):
+        own = dict(zip(values["metric"], values["value"], strict=True))
+        first = values.iloc[0]
+        cells = (figure(own.get(metric, nan)) for metric in shown)
         rows.append(
-            (
-                name_cell(run),
-                name_cell(first["model"]),
-                whole(first["seed"]),
-                name_cell(method),
-                *(figure(own.get(metric, nan)) for metric in shown),
-            )
+            (name_cell(run), name_cell(first["model"]), whole(first["seed"]), name_cell(called[str(method)]), *cells)
         )
     columns = (
         Column("Run", "run", numeric=False),
         Column("Model", "run", numeric=False),
         Column("Seed", "run"),
-        Column("Method", "method", numeric=False),
-        *(metric_column(metric) for metric in shown),
+        METHOD,
+        *map(metric_column, shown),
     )
-    return Table(f"runs-{slug(label)}", words("{}: run-level means", label), columns, tuple(rows))
+    return Table(f"runs-{slug(part.label)}", words("{}: run-level means", part.label), columns, tuple(rows))
 
 
-def _wins(label: str, group: Sequence[Run]) -> Any:
+def _wins(part: DataAnalysis) -> tuple[Block, ...]:
     """Pairs of methods by metric, "5/6", or in the only run "better"; controls and variants left out."""
-    runs = [without_variants(one) for one in group]
-    values = tables.run_values(runs)
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for metric in tables.TABLE_METRICS:
-        for row in tables.wins(values, paired(runs, metric)).to_dict("records"):
-            if not (is_control(row["first"]) or is_control(row["second"])):
-                found.setdefault((row["first"], row["second"]), {})[metric] = row
-    if not found:
-        return Points((Markup("Fewer than two methods besides controls: no wins to count."),))
+    shown, called = base_methods(part, part.own), labels(part)
+    pairs: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in part.wins.to_dict("records"):
+        if row["first"] in shown and row["second"] in shown:
+            pairs.setdefault((row["first"], row["second"]), {})[row["metric"]] = row
+    if not pairs:
+        return (Prose(Markup("No run has two methods besides controls, so there are no wins to count.")),)
+    about = words(
+        "In how many of the runs that have both methods the {} of the first is better. Leakages are compared on the "
+        "samples on which both methods have a value.",
+        ref("wins", "mean"),
+    )
     rows = [
         (
-            Cell(f"{first} better than {second}", f"{first} {second}"),
-            *(_won(by.get(metric)) for metric in tables.TABLE_METRICS),
+            pair_cell(called[first], called[second], " better than "),
+            *(_won(by.get(metric)) for metric in TABLE_METRICS),
         )
-        for (first, second), by in found.items()
+        for (first, second), by in pairs.items()
     ]
-    columns = (Column("Pair", "wins", numeric=False), *(metric_column(metric) for metric in tables.TABLE_METRICS))
-    title = words("{}: in how many runs" if len(runs) > 1 else "{}: in the only run", label)
-    return Table(f"wins-{slug(label)}", title, columns, tuple(rows))
+    columns = (Column("Pair", "wins", numeric=False), *map(metric_column, TABLE_METRICS))
+    title = words("{}: in how many runs" if len(part.runs) > 1 else "{}: in the only run", part.label)
+    return Prose(about), Table(f"wins-{slug(part.label)}", title, columns, tuple(rows))
 
 
 def _won(row: dict[str, Any] | None) -> Cell:
     return Cell("n/a") if row is None or not row["runs"] else Cell(row["count"], row["wins"] / row["runs"])
-
-
-def provenance(data: Sequence[Run]) -> list[Any]:
-    """One row per run: what made it."""
-    rows = []
-    for label, one in zip(tables.run_labels(data), data, strict=True):
-        about, model = one.description, one.description["model"]
-        measured = one.records[one.records["status"] == "ok"]["sample_id"].nunique()
-        texts = [
-            data_label(about),
-            model["name"],
-            model.get("weights", ""),
-            str(model.get("file_sha256", model.get("state_sha256", "")))[:12],
-        ]
-        rows.append(
-            (
-                name_cell(label),
-                *map(name_cell, texts),
-                whole(about["settings"]["seed"]),
-                whole(measured),
-                whole(len(about["data"]["samples"])),
-                *(
-                    name_cell(text)
-                    for text in (about.get("created", ""), about.get("versions", {}).get("segfaith", ""))
-                ),
-            )
-        )
-    text = ["Run", "Data", "Model", "Weights", "SHA-256"]
-    columns = (
-        *(Column(one, "run", numeric=False) for one in text),
-        Column("Seed", "run"),
-        Column("Measured", "status", "descending"),
-        Column("Planned", "status", "descending"),
-        Column("Made", "run", numeric=False),
-        Column("Version", "run", numeric=False),
-    )
-    return [Table("provenance", Markup("What made these numbers"), columns, tuple(rows))]

@@ -1,26 +1,28 @@
-"""The report's section on significance: pairs of methods and mean ranks, by metric."""
+"""Which differences between methods are significant: pairs of methods and mean ranks, by metric."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import isnan, nan
+from collections.abc import Mapping
+from math import isnan
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
+from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.records.identity import slug
-from segfaith.results.records.runs import Run
 from segfaith.results.report.blocks import (
+    Block,
     Cell,
-    Charts,
     Column,
+    Figure,
     Fold,
     Prose,
+    Section,
     Table,
     count,
     figure,
     listed,
+    missing,
     number,
     p_value,
     p_words,
@@ -28,57 +30,38 @@ from segfaith.results.report.blocks import (
     whole,
     words,
 )
-from segfaith.results.report.page_charts import ranks
-from segfaith.results.statistics import friedman
-from segfaith.results.statistics import paired as significance
-from segfaith.results.statistics.intervals import quantity
+from segfaith.results.report.sections.claims import plain
+from segfaith.results.report.sections.topic import by_data, labels, pair_cell
+from segfaith.results.statistics.analysis import Analysis, DataAnalysis
+from segfaith.results.statistics.friedman import Friedman
+from segfaith.results.statistics.intervals import LEAST_IMAGES, quantity
+from segfaith.results.statistics.paired import ALPHA, CHANCE, ONE_RUN
 
 COMPARED = ("tdd", "odd_abs", "leak_abs", "insertion_gain", "stability")
-"""Metrics whose differences are tested; tdd_gain subtracts one control from all, so that its pairs are those of tdd."""
+"""Metrics whose differences are shown. TDD gain subtracts one control from all, so its pairs are those of TDD."""
+SINGLE = (
+    "this is a single run, so differences are not tested: they would say nothing of other seeds or models; report on "
+    "several runs, or test what holds of this run alone"
+)
+ADVICE = "segfaith report DIR --single-run"
 
 
-@dataclass(frozen=True, eq=False)
-class Tested:
-    """The tests by one metric: rows of `significance.compare` and Friedman's."""
-
-    pairs: pd.DataFrame
-    ranked: friedman.Friedman
-
-
-def compare(group: Sequence[Run], *, methods: Sequence[str] | None = None, single_run: bool) -> dict[str, Tested]:
-    """All pairs and mean ranks by each metric, on the runs of one data set; nothing with fewer than two methods.
-
-    `single_run`: tests also where there is one run alone, see `significance.compare`. Of `methods` those that these
-    runs hold are compared.
-    """
-    if methods is not None:
-        held = {name for one in group for name in one.records["method"]}
-        methods = [name for name in methods if name in held]
-        if len(methods) < 2:
-            return {}
-    found: dict[str, Tested] = {}
-    for metric in COMPARED:
-        images = significance.paired(group, metric)
-        pairs = significance.compare(images, methods, single_run=single_run)
-        if not pairs.empty:
-            ranked = friedman.friedman(images, methods, single_run=single_run)
-            found[metric] = Tested(pairs, ranked)
-    return found
-
-
-def tests(label: str, results: Mapping[str, Tested]) -> list[Any]:
-    """Per metric, in a fold: the pairs with effect, interval and corrected p, and mean ranks."""
-    if not results:
-        return [Prose(words("{} not testable: fewer than two methods to compare.", f"{label}:"))]
-    pairs = next(iter(results.values())).pairs
-    names = list(dict.fromkeys([*pairs["first"], *pairs["second"]]))
-    said = words(
-        "Compared here: {}, {} by each metric, for which the {} are corrected together.",
-        listed(names),
-        count(len(pairs), "pair"),
-        ref("p", "p-values"),
+def section(analysis: Analysis) -> Section:
+    """By metric, in a fold: the pairs with effect, interval and corrected p, and mean ranks."""
+    introduction = words(
+        "Two methods are compared on the same {}, each averaged over its runs first. A difference is {} if p stays "
+        "below .05 after Holm’s correction for all pairs of a data set and metric. {} and its 95 % interval say how "
+        "large it is. “Not told apart” is no proof of equality.",
+        ref("images", "images"),
+        ref("p", "significant"),
+        ref("difference", "The difference"),
     )
-    return [Prose(said), *(_test(label, metric, one.pairs, one.ranked) for metric, one in results.items())]
+    return by_data(analysis, "significance", "Significance", introduction, _tests)
+
+
+def untested(pairs: pd.DataFrame) -> bool:
+    """Whether no pair was tested because there is a single run."""
+    return bool(len(pairs)) and bool(pairs["why"].str.contains(ONE_RUN, regex=False).any()) and not _known(pairs).any()
 
 
 def winner(row: Mapping[Any, Any], metric: str) -> str:
@@ -87,63 +70,121 @@ def winner(row: Mapping[Any, Any], metric: str) -> str:
     return str(smaller if METRICS[metric].better == "lower" else larger)
 
 
-def _test(label: str, metric: str, pairs: pd.DataFrame, ranked: friedman.Friedman) -> Fold:
-    known = pairs[pairs["why"] == ""]
+def _known(pairs: pd.DataFrame) -> "pd.Series[bool]":
+    return pairs["why"] == ""
+
+
+def _tests(part: DataAnalysis) -> list[Block]:
+    pairs, called = part.pairs, labels(part)
+    if pairs.empty:
+        return [
+            missing(
+                "not testable: fewer than two methods besides controls and variants",
+                "segfaith report DIR --compare gpa,dea,mask",
+            )
+        ]
+    if untested(pairs):
+        return [missing(SINGLE, ADVICE), *_folds(part)]
+    names = [called[name] for name in dict.fromkeys([*pairs["first"], *pairs["second"]])]
+    compared = words("Compared here: {}.", listed(names))
+    if part.options.methods is None and CHANCE in set(pairs["second"]):
+        compared += " Random cells are chance at the maps’ own coarseness; they do not enter Friedman’s test."
+    diagram = Figure(DRAWINGS["critical-differences"](part))
+    return [Prose(compared), *_folds(part), _how_to_read(), diagram]
+
+
+def _folds(part: DataAnalysis) -> list[Block]:
+    tables = {metric: part.pairs[part.pairs["metric"] == metric] for metric in COMPARED}
+    return [_test(part, metric, table) for metric, table in tables.items() if len(table)]
+
+
+def _how_to_read() -> Fold:
+    text = words(
+        "The difference is first minus second. For drops relative to s it is the pooled drop: the sum of drops over "
+        "the sum of s. For leakages it is the trimmed mean of the differences image by image, without the lowest and "
+        "the highest tenth. For the rest it is the mean. Below {} images there is no interval. The {} is the "
+        "matched-pairs rank-biserial correlation, from −1 to 1; it is positive where the first method tends to have "
+        "the larger values. p is that of Wilcoxon’s signed-rank test with Pratt’s treatment of zeros. The tests speak "
+        "of other images under these models and seeds, not of other models or seeds. An ablation is no run of its own. "
+        "TDD gain subtracts one control from all methods, so its pairs differ as those of TDD do. Other controls, and "
+        "variants such as dea@alpha=0.5, are compared only if they are named (<code>--compare</code>).",
+        LEAST_IMAGES,
+        ref("effect", "effect"),
+    )
+    return Fold(Markup("How to read these tables"), (Prose(text),))
+
+
+def _test(part: DataAnalysis, metric: str, pairs: pd.DataFrame) -> Fold:
+    known = pairs[_known(pairs)]
     apart = int(known["significant"].sum())
-    said = words("{} of {} told apart", apart, count(len(known), "pair")) if len(known) else Markup("not testable")
-    parts: list[Any] = []
-    if ranked.ranks and not ranked.why:
-        parts.append(_ranked(metric, ranked))
-    elif ranked.why:
-        parts.append(Prose(words("{}: {}.", ref("friedman", "Friedman’s test"), ranked.why), "remark"))
-    name = f"pairs-{metric}-{slug(label)}"
+    result = words("{} of {} told apart", apart, count(len(known), "pair")) if len(known) else Markup("not testable")
+    parts: list[Block] = []
+    if metric in part.ranked:
+        parts.append(Prose(_ranks(part, part.ranked[metric])))
+    if 0 < len(known) < len(pairs):
+        corrected = words("Holm’s correction is over the {} of {} pairs that are testable.", len(known), len(pairs))
+        parts.append(Prose(corrected))
+    name = f"pairs-{metric}-{slug(part.label)}"
+    of = quantity(metric)
     columns = (
         Column("Pair", "method", numeric=False),
-        Column(f"Difference, {quantity(metric)}", "difference", "descending"),
+        Column(f"First, {of}", "difference", "descending"),
+        Column(f"Second, {of}", "difference", "descending"),
+        Column(f"Difference, {of}", "difference", "descending"),
         Column("95 % interval", "interval"),
         Column("Effect", "effect", "descending"),
+        Column("p", "p"),
         Column("p (Holm)", "p"),
         Column("Verdict", "p", numeric=False),
         Column("Images", "images", "descending"),
         Column("Runs", "run", "descending"),
     )
-    rows = tuple(_pair(row, metric) for row in pairs.to_dict("records"))
-    parts.append(Table(name, words("{}: pairs of methods on {}", METRICS[metric].label, label), columns, rows))
-    return Fold(words("<strong>{}</strong>: {}", METRICS[metric].label, said), tuple(parts), metric == COMPARED[0])
+    called = labels(part)
+    rows = tuple(_pair(row, metric, called) for row in pairs.to_dict("records"))
+    caption = words("{}: pairs of methods on {}", METRICS[metric].label, part.label)
+    title = words("<strong>{}</strong>: {}", METRICS[metric].label, result)
+    return Fold(title, (*parts, Table(name, caption, columns, rows)), metric == COMPARED[0])
 
 
-def _ranked(metric: str, ranked: friedman.Friedman) -> Charts:
-    """Mean ranks with bars as long as the critical difference; without them where Friedman's test tells none apart."""
-    apart = ranked.p < significance.ALPHA
-    reach = words(
-        "Bars are as long as the {} ({}); methods whose bars do not overlap differ by Nemenyi’s test.",
-        ref("cd", "critical difference"),
-        ref("cd", number(ranked.critical_difference, 2)),
+def _ranks(part: DataAnalysis, test: Friedman) -> Markup:
+    """Mean ranks and Friedman's test in words."""
+    called = labels(part)
+    ranks = ", ".join(
+        f"{called[name]} {number(rank, 2)}" for name, rank in sorted(test.ranks.items(), key=lambda pair: pair[1])
     )
-    said = words(
-        "{} over {}{}: {}. {}",
-        ref("friedman", "Friedman’s test"),
-        count(ranked.images, "image"),
-        f" ({ranked.note})" if ranked.note else "",
-        ref("friedman", p_words(ranked.p)),
-        reach if apart else "It tells no methods apart, so that no critical difference is drawn.",
-    )
-    title = f"Mean rank by {METRICS[metric].label} (1 = best)"
-    return Charts((ranks(ranked.ranks, ranked.critical_difference if apart else nan, title),), said)
+    friedman = ref("friedman", "Friedman’s test")
+    if test.why:
+        result = words("{} is {}", friedman, test.why if ONE_RUN not in test.why else "not testable on a single run")
+    else:
+        apart = (
+            words(
+                "methods whose mean ranks differ by more than {} are told apart (Nemenyi’s {})",
+                number(test.critical_difference, 2),
+                ref("cd", "critical difference"),
+            )
+            if test.p < ALPHA
+            else "it tells no methods apart"
+        )
+        result = words("{}: chi-square {}, {}; {}", friedman, number(test.statistic, 2), p_words(test.p), apart)
+    note = words(" ({})", test.note) if test.note else ""
+    start = words("{} over {} (1 is best): {}. ", ref("rank", "Mean ranks"), count(test.images, "image"), ranks)
+    return (start if ranks else Markup("")) + result + note + "."
 
 
-def _pair(row: dict[Any, Any], metric: str) -> tuple[Cell, ...]:
+def _pair(row: dict[Any, Any], metric: str, called: Mapping[str, str]) -> tuple[Cell, ...]:
     """A pair; in place of a verdict, why it is not testable."""
-    said = f"{winner(row, metric)} is better" if row["significant"] else "not told apart"
-    note = row.get("note", "")
+    better = "better" if METRICS[metric].better else "larger"
+    result = f"{called[winner(row, metric)]} is {better}" if row["significant"] else "not told apart"
+    if row["why"]:
+        result = "not testable: one run" if ONE_RUN in row["why"] else row["why"]
     interval = "n/a" if isnan(row["low"]) else f"{number(row['low'])} to {number(row['high'])}"
     return (
-        Cell(f"{row['first']} − {row['second']}", f"{row['first']} {row['second']}"),
-        figure(row["difference"], define=metric),
+        pair_cell(called[row["first"]], called[row["second"]], " − "),
+        *(figure(row[name]) for name in ("value_first", "value_second", "difference")),
         Cell(interval, None if isnan(row["low"]) else row["low"]),
         figure(row["effect"], 2),
-        Cell(p_value(row["p_holm"]), None if isnan(row["p_holm"]) else row["p_holm"]),
-        Cell(row["why"] or said, row["why"] or said, under=note),
+        *(Cell(p_value(row[name]), None if isnan(row[name]) else row[name]) for name in ("p", "p_holm")),
+        Cell(result, result, under=plain(row.get("note") or "")),
         whole(row["images"]),
         whole(row["runs"]),
     )

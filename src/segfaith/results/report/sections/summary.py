@@ -1,22 +1,36 @@
-"""The report's summary in plain words: what was run and what came out."""
+"""What was run, and what came out, in plain words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.identity import own_numbers
-from segfaith.results.records.runs import Run
-from segfaith.results.records.select import is_control, method_order, without_variants
-from segfaith.results.report.blocks import count, join, listed, metric_ref, number, p_words, ref, spread, words
+from segfaith.results.records.select import is_control
+from segfaith.results.report.blocks import (
+    Block,
+    Points,
+    Prose,
+    Section,
+    count,
+    join,
+    listed,
+    metric_ref,
+    number,
+    p_words,
+    ref,
+    spread,
+    words,
+)
+from segfaith.results.report.sections.claims import of_the_paper
 from segfaith.results.report.sections.limits import first_setting, model_name
-from segfaith.results.report.sections.significance import Tested, winner
-from segfaith.results.statistics import claims
-from segfaith.results.statistics import evidence as trust
-from segfaith.results.statistics import summary as tables
-from segfaith.results.statistics.analysis import analyse
-from segfaith.results.statistics.paired import CHANCE, paired
+from segfaith.results.report.sections.significance import winner
+from segfaith.results.report.sections.topic import base_methods, labels
+from segfaith.results.statistics.analysis import Analysis, DataAnalysis
+from segfaith.results.statistics.claims import verdict_words
+from segfaith.results.statistics.paired import ALPHA, CHANCE, ONE_RUN
+from segfaith.results.statistics.summary import side
 
 PLAIN = {
     "tdd": "What is marked in the target matters to the model",
@@ -26,64 +40,78 @@ PLAIN = {
     "runtime_s": "Seconds for a map",
 }
 """What the summary's metrics say in plain words; it names the best method by each."""
+ALL = {2: "Both", 3: "All three", 4: "All four", 5: "All five", 6: "All six"}
 
 
-def ran(label: str, group: Sequence[Run]) -> Markup:
+def section(analysis: Analysis) -> Section:
+    """What was run, a sentence a data set; then what came out of each."""
+    blocks: list[Block] = [
+        Prose(Markup("What was run"), "heading"),
+        Points(tuple(_ran(part) for part in analysis.parts)),
+    ]
+    several = len(analysis.parts) > 1
+    for part in analysis.parts:
+        if sentences := _came_out(part):
+            title = words("What came out: {}", part.label) if several else Markup("What came out")
+            blocks += [Prose(title, "heading"), Points(tuple(sentences))]
+    return Section("summary", "Summary", tuple(blocks))
+
+
+def _ran(part: DataAnalysis) -> Markup:
     """One sentence on the runs of a data set."""
-    models = list(dict.fromkeys(model_name(one) for one in group))
-    seeds = sorted({str(one.description["settings"]["seed"]) for one in group})
-    images = {name for one in group for name in one.records["sample_id"]}
-    found = {"ok": 0, "skipped": 0, "failed": 0}
-    for one in group:
-        states = one.records.groupby("sample_id")["status"].agg(set)
-        for state in states:
-            found["ok" if "ok" in state else "failed" if "failed" in state else "skipped"] += 1
-    samples, own_runs = sum(found.values()), len(set(own_numbers([one.description for one in group])))
-    methods = method_order(name for one in group for name in one.records["method"])
-    own = [name for name in methods if not is_control(name)]
-    controls = [name for name in methods if is_control(name)]
+    called = labels(part)
+    models = list(dict.fromkeys(model_name(run) for run in part.read))
+    seeds = sorted({str(run.description["settings"]["seed"]) for run in part.read})
+    images = {name for run in part.read for name in run.records["sample_id"]}
+    states = {"ok": 0, "skipped": 0, "failed": 0}
+    for run in part.read:
+        for seen in run.records.groupby("sample_id")["status"].agg(set):
+            states["ok" if "ok" in seen else "failed" if "failed" in seen else "skipped"] += 1
+    samples, own_runs = sum(states.values()), len(set(own_numbers([run.description for run in part.read])))
+    methods = dict.fromkeys(name for run in part.read for name in run.records["method"])
+    own = [called.get(name, name) for name in methods if not is_control(name)]
+    controls = [called.get(name, name) for name in methods if is_control(name)]
     return words(
         "<strong>{}</strong>: {}{} of {} ({}) with {} {}, on {}. {} of {} were measured{}. Methods: {}{}. {}",
-        label,
-        ref("run", count(len(group), "run")),
-        f" ({own_runs} of their own, the rest ablations)" if own_runs < len(group) else "",
+        part.label,
+        ref("run", count(len(part.read), "run")),
+        f" ({own_runs} of their own, the rest ablations)" if own_runs < len(part.read) else "",
         count(len(models), "model"),
         join(models),
         "seed" if len(seeds) == 1 else "seeds",
         join(seeds),
         ref("images", count(len(images), "image")),
-        ref("status", f"{found['ok']:,}"),
+        ref("status", f"{states['ok']:,}"),
         count(samples, "sample"),
-        f" ({found['skipped']} skipped, {found['failed']} failed)" if samples > found["ok"] else "",
+        f" ({states['skipped']} skipped, {states['failed']} failed)" if samples > states["ok"] else "",
         join(own),
         words("; {}: {}", ref("control", "controls"), join(controls)) if controls else "",
-        _settings(group),
+        _settings(part),
     )
 
 
-def _settings(group: Sequence[Run]) -> Markup:
-    firsts = list(dict.fromkeys(first_setting(one) for one in group))
-    if not all(firsts):
+def _settings(part: DataAnalysis) -> Markup:
+    firsts = dict.fromkeys(first_setting(run) for run in part.read)
+    known = [f"{setting[0]} occlusion at k = {setting[1]:g}" for setting in firsts if setting]
+    if len(known) < len(firsts):
         return Markup("")
-    said = [f"{operator} occlusion at k = {k:g}" for operator, k in (one for one in firsts if one)]
-    return words("Scored with {}.", listed([ref("occlusion", one) for one in said]))
+    return words("Scored with {}.", listed([ref("occlusion", text) for text in known]))
 
 
-def came_out(group: Sequence[Run], results: Mapping[str, Tested]) -> list[Markup]:
+def _came_out(part: DataAnalysis) -> list[Markup]:
     """The best method by each metric, how methods stand against chance, the claims, the planted evidence."""
-    shown = [without_variants(one) for one in group]
-    summary = tables.summarise(shown)
-    own = summary[~summary["method"].map(is_control).astype(bool)].dropna(subset="mean")
-    values = tables.run_values(shown)
-    values = values[values["method"].isin(own["method"])]
-    said = [_best(shown, values[values["metric"] == one], one, results.get(one)) for one in PLAIN]
-    said += [_chance(own, shown, results.get("tdd")), _claims(group), _evidence(group)]
-    return [one for one in said if one]
+    if part.summary.empty:
+        return []
+    sentences = [_best(part, metric) for metric in PLAIN]
+    sentences += [_chance(part), _claims(part), _evidence(part)]
+    return [sentence for sentence in sentences if sentence]
 
 
-def _best(runs: Sequence[Run], values: pd.DataFrame, metric: str, result: Tested | None) -> Markup:
+def _best(part: DataAnalysis, metric: str) -> Markup:
     """The best two by the means over those runs that have a value of all methods, for others would compare runs."""
-    lower = METRICS[metric].better == "lower"
+    lower, called = METRICS[metric].better == "lower", labels(part)
+    shown = [name for name in base_methods(part, part.methods) if not is_control(name)]
+    values = part.values[(part.values["metric"] == metric) & part.values["method"].isin(shown)]
     every = values.pivot(index="run", columns="method", values="value").dropna(axis=1, how="all").dropna(how="all")
     if every.shape[1] < 2:
         return Markup("")
@@ -96,119 +124,137 @@ def _best(runs: Sequence[Run], values: pd.DataFrame, metric: str, result: Tested
         "{} ({}): <strong>{}</strong> is {}, {}; {} follows with {}",
         PLAIN[metric],
         metric_ref(metric),
-        names[0],
+        called[names[0]],
         "lowest" if lower else "highest",
-        ref(metric, spread(means[names[0]], stds[names[0]])),
-        names[1],
-        ref(metric, spread(means[names[1]], stds[names[1]])),
+        spread(means[names[0]], stds[names[0]]),
+        called[names[1]],
+        spread(means[names[1]], stds[names[1]]),
     )
-    if tables.side(means[names[0]], means[names[1]], metric) == 0:
+    if side(means[names[0]], means[names[1]], metric) == 0:
         sentence += words(" (a {})", ref("claim", "draw"))
     if len(shared) < len(every):
         sentence += words(" (over the {} of {} that have all methods)", len(shared), count(len(every), "run"))
-    won = tables.wins(tables.run_values(runs), paired(runs, metric))
-    pair = won[won["first"].isin(names) & won["second"].isin(names)]
-    if len(pair) and pair.iloc[0]["runs"]:
-        row = pair.iloc[0]
-        victories = row["wins"] if row["first"] == names[0] else row["losses"]
-        if len(runs) > 1:
-            sentence += words("; better in {} runs", ref("wins", f"{victories} of {row['runs']}"))
-        elif victories:
-            sentence += words("; better in {}", ref("wins", "the only run"))
-    return sentence + (_told(result.pairs, metric, names) if result else "") + "."
+    return sentence + _won(part, metric, names) + _told(part, metric, names) + "."
 
 
-def _told(pairs: pd.DataFrame, metric: str, names: tuple[str, str]) -> Markup:
-    """Whether the two, the first with the better mean, differ by the test, which is on ranks, not means."""
-    found = pairs[pairs["first"].isin(names) & pairs["second"].isin(names)]
-    if not len(found):
+def _won(part: DataAnalysis, metric: str, names: tuple[str, str]) -> Markup:
+    """In how many runs the first is better; of a single run nothing, for the means say it."""
+    wins = part.wins[part.wins["metric"] == metric]
+    pair = wins[wins["first"].isin(names) & wins["second"].isin(names)]
+    if len(part.runs) == 1 or not len(pair) or not pair.iloc[0]["runs"]:
         return Markup("")
-    row = found.iloc[0].to_dict()
+    row = pair.iloc[0]
+    victories = row["wins"] if row["first"] == names[0] else row["losses"]
+    return words("; better in {} runs", ref("wins", f"{victories} of {row['runs']}"))
+
+
+def _told(part: DataAnalysis, metric: str, names: tuple[str, str]) -> Markup:
+    """Whether the two, the first with the better mean, differ by the test, which is on ranks, not means."""
+    pairs, called = part.pairs[part.pairs["metric"] == metric], labels(part)
+    pair = pairs[pairs["first"].isin(names) & pairs["second"].isin(names)]
+    if not len(pair) or ONE_RUN in pair.iloc[0]["why"]:
+        return Markup("")
+    row = pair.iloc[0].to_dict()
     if row["why"]:
-        return words("; {}", short(row["why"]))
-    said = "the difference is significant" if row["significant"] else "they are not told apart"
-    if row["significant"] and winner(row, metric) != names[0]:
-        said += f" in favour of {winner(row, metric)}"
-    sentence = words("; over images {} ({})", said, ref("p", p_words(row["p_holm"])))
-    if row["effect"] and winner(row, metric) != names[0]:
-        sentence += words("; the test on ranks points the other way than the means (few images rule the mean)")
+        return words("; {}", row["why"].split(";")[0].split(",")[0])
+    favoured = winner(row, metric)
+    result = "the difference is significant" if row["significant"] else "they are not told apart"
+    if row["significant"] and favoured != names[0]:
+        result += f" in favour of {called[favoured]}"
+    sentence = words("; over images {} ({})", result, ref("p", p_words(row["p_holm"])))
+    if row["effect"] and favoured != names[0]:
+        sentence += words("; typical images say the opposite of these means, which a few outliers set")
     return sentence
 
 
-def short(why: str) -> str:
-    """The first words of a reason, "not testable: one run"."""
-    return why.split(";")[0].split(",")[0]
-
-
-def _chance(own: pd.DataFrame, runs: Sequence[Run], result: Tested | None = None) -> Markup:
+def _chance(part: DataAnalysis) -> Markup:
     """Which methods have a mean above that of random cells, which of them not in every run, and what the test says."""
-    gains = own[own["metric"] == "tdd_gain"].set_index("method")["mean"]
+    called = labels(part)
+    shown = [name for name in base_methods(part, part.methods) if not is_control(name)]
+    rows = part.summary[(part.summary["metric"] == "tdd_gain") & part.summary["method"].isin(shown)]
+    gains = rows.dropna(subset="mean").set_index("method")["mean"]
     if gains.empty:
         return Markup("")
-    values = tables.run_values(runs)
-    lowest = values[values["metric"] == "tdd_gain"].groupby("method")["value"].min()
-    above = [name for name in gains.index if gains[name] > 0]
-    below = [name for name in gains.index if name not in above]
-    mixed = [name for name in above if not lowest.get(name, -1) > 0]
-    told = {"Mean TDD above that of": above, "Mean TDD not above that of": below}
-    said = [
+    lowest = part.values[part.values["metric"] == "tdd_gain"].groupby("method")["value"].min()
+    above = [str(name) for name in gains.index if gains[name] > 0]
+    below = [str(name) for name in gains.index if name not in above]
+    mixed = [called[name] for name in above if not lowest.get(name, -1) > 0]
+    sentences = [
         words(
-            "{} {} ({}): {}.",
-            start,
+            "Deletes {} than {} in the mean ({}): {}.",
+            comparison,
             ref("control", "random cells"),
             metric_ref("tdd_gain"),
-            listed([words("{} {}", name, ref("tdd_gain", number(gains[name]))) for name in names]),
+            listed([words("{} {}", called[name], number(gains[name])) for name in names]),
         )
-        for start, names in told.items()
+        for comparison, names in (("more", above), ("no more", below))
         if names
     ]
     if mixed:
-        said.append(words("Above in the mean, but not in every run: {}.", listed(mixed)))
-    if result:
-        said.append(_against_chance(result.pairs))
-    return join([one for one in said if one], " ")
+        sentences.append(words("Not in every run: {}.", listed(mixed)))
+    pairs = part.pairs[(part.pairs["metric"] == "tdd") & (part.pairs["second"] == CHANCE) & (part.pairs["why"] == "")]
+    return join([*sentences, *against_chance(pairs, called)], " ")
 
 
-def _against_chance(pairs: pd.DataFrame) -> Markup:
-    """By the test over images: which methods have a higher TDD than random cells, a lower one, or neither."""
-    found: dict[str, list[str]] = {}
-    for row in pairs[(pairs["second"] == CHANCE) & (pairs["why"] == "")].to_dict("records"):
-        verdict = "not told apart from it" if not row["significant"] else "above" if row["effect"] > 0 else "below"
-        found.setdefault(verdict, []).append(row["first"])
-    if not found:
-        return Markup("")
-    said = [words("{} {}", verdict, listed(names)) for verdict, names in found.items()]
-    return words("By the {} over images: {}.", ref("p", "test"), join(said, "; "))
+def against_chance(pairs: pd.DataFrame, called: Mapping[str, str]) -> list[Markup]:
+    """By the test over images: which methods delete better than random cells, which worse, and which neither.
+
+    Args:
+        pairs: rows of `paired.compare` by TDD whose second method is `random_cells`, those that could be tested.
+    """
+    groups: dict[str, list[str]] = {}
+    for row in pairs.to_dict("records"):
+        verdict = "neither" if not row["significant"] else "better" if row["effect"] > 0 else "worse"
+        groups.setdefault(verdict, []).append(called[row["first"]])
+    level = f"p < {ALPHA:g}".replace("0.", ".").replace(" ", "\N{NO-BREAK SPACE}")
+    chance, sentences = ref("control", "random cells"), []
+    for verdict in [name for name in ("better", "worse") if name in groups]:
+        who, verb = _who(groups[verdict], len(pairs))
+        sentences.append(words("{} {} significantly {} than {} ({}).", who, verb, verdict, chance, ref("p", level)))
+    if "neither" in groups:
+        who, _ = _who(groups["neither"], len(pairs))
+        sentences.append(words("{}: the test does not tell {} from {}.", who, _it(groups["neither"]), chance))
+    return sentences
 
 
-def _claims(runs: Sequence[Run]) -> Markup:
-    found = analyse(runs).parts[0].claims
-    if not found["holds"].isin(("holds", "fails")).any():
+def _who(names: Sequence[str], every: int) -> tuple[Markup, str]:
+    """Whom a sentence is about, and its verb: "All four", "delete"."""
+    if len(names) == every and every in ALL:
+        return Markup(ALL[every]), "delete"
+    return listed(names), "delete" if len(names) > 1 else "deletes"
+
+
+def _it(names: Sequence[str]) -> str:
+    return "them" if len(names) > 1 else "it"
+
+
+def _claims(part: DataAnalysis) -> Markup:
+    table = part.claims
+    if not of_the_paper(part) or not table["holds"].isin(("holds", "fails")).any():
         return Markup("")
     return words(
-        'Of the paper’s {} {} (<a href="#claims">claims check</a>).',
-        ref("claim", f"{len(found)} claims"),
-        listed(claims.verdict_words(found["holds"])),
+        'Of the paper’s {} {} (<a href="#claims">all claims</a>).',
+        ref("claim", f"{len(table)} claims"),
+        listed(verdict_words(table["holds"])),
     )
 
 
-def _evidence(runs: Sequence[Run]) -> Markup:
+def _evidence(part: DataAnalysis) -> Markup:
     """Which metrics agree with planted evidence."""
-    if not tables.has_evidence(runs):
+    if not part.has_evidence or not len(part.evidence[0]):
         return Markup("")
-    rows, _ = trust.usable(runs)
-    kinds = set(rows["kind"]) if len(rows) else set()
+    kinds = set(part.evidence[0]["kind"])
     kind = "all but plain" if kinds - {"plain"} else "plain"
-    said: dict[str, list[Markup]] = {}
-    for metric in trust.JUDGED if kinds else ():
-        found = trust.agreement(rows, kind, metric)
-        said.setdefault("not testable" if found.why else found.verdict, []).append(metric_ref(metric))
-    if not said:
-        return Markup("")
-    verdicts = join([words("{}: {}", verdict, listed(names)) for verdict, names in said.items()], "; ")
+    kind = kind if len(kinds) > 1 else next(iter(kinds))
+    groups: dict[str, list[Markup]] = {}
+    table = part.evidence_agreements
+    for row in table[(table["kind"] == kind) & (table["among"] == "all")].to_dict("records"):
+        verdict = "not testable" if row["verdict"].startswith("not testable") else row["verdict"]
+        groups.setdefault(verdict, []).append(metric_ref(row["metric"]))
+    verdicts: Iterable[Markup] = (words("{}: {}", verdict, listed(names)) for verdict, names in groups.items())
     return words(
-        'Ranking of methods by each metric against that by {} ({}): {} (<a href="#evidence">details</a>).',
+        'Does each metric rank methods as the {} does ({})? {} (<a href="#evidence">details</a>).',
         ref("evidence", "planted evidence"),
-        "plain objects left out" if kind != "plain" else "plain objects only",
-        verdicts,
+        "plain objects only" if kind == "plain" else "plain objects left out",
+        join(verdicts, "; "),
     )

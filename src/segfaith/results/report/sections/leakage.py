@@ -1,0 +1,37 @@
+"""Leakage with equal areas, and by distance to the target."""
+
+from segfaith.evaluation.metrics import METRICS
+from segfaith.results.report.blocks import Block, Column, Prose, Section, metric_column, ref, words
+from segfaith.results.report.sections.topic import by_data, lacking, wide
+from segfaith.results.statistics.analysis import Analysis, DataAnalysis
+from segfaith.results.statistics.leakage import BANDS, LEAKAGE
+
+COMMAND = "segfaith run FILE --set 'evaluation.leakage=\"detailed\"'"
+
+
+def section(analysis: Analysis) -> Section:
+    """OT abs beside its area-fair form and the drops by distance."""
+    introduction = words(
+        "{} deletes the share k of all pixels outside the target. Where the target is small, these are more pixels "
+        "than TDD deletes. {} deletes as many as TDD. ODD near, middle and far are absolute drops by the deleted "
+        "pixels of one band of distance from the target.",
+        ref("odd_abs", "OT abs"),
+        ref("odd_fair_abs", "OT fair"),
+    )
+    return by_data(analysis, "leakage", "Leakage", introduction, _leakage)
+
+
+def _leakage(part: DataAnalysis) -> list[Block]:
+    table = part.leakage
+    if table.empty:
+        return [lacking(part, "leakage by area and distance was not measured", COMMAND)]
+    bands = {f"{name}_abs": Column(f"|{METRICS[name].label}|", name, "ascending") for name in BANDS}
+    columns = {name: bands.get(name) or metric_column(name) for name in LEAKAGE}
+    blocks: list[Block] = [wide(part, table, columns, "leakage", "leakage by area and distance")]
+    if "random_cells" in set(table["method"]):
+        remark = words(
+            "The bands of {} are absolute values of the mean over its draws, and so smaller.",
+            ref("control", "random_cells"),
+        )
+        blocks.append(Prose(remark, "remark"))
+    return blocks

@@ -1,0 +1,83 @@
+"""What all topics share: a section from one part for each data set, and the names of methods."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import pandas as pd
+from markupsafe import Markup
+
+from segfaith.results.records.identity import slug
+from segfaith.results.records.select import method_labels
+from segfaith.results.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Prose,
+    Section,
+    Table,
+    figure,
+    missing,
+    name_cell,
+    rows_by,
+    whole,
+    words,
+)
+from segfaith.results.statistics.analysis import Analysis, DataAnalysis
+
+METHOD = Column("Method", "method", numeric=False)
+N = Column("n", "n", "descending", diagnostic=True)
+NO_SAMPLE = "no sample was measured"
+
+
+def by_data(
+    analysis: Analysis,
+    name: str,
+    title: str,
+    introduction: Markup,
+    build: Callable[[DataAnalysis], Sequence[Block]],
+) -> Section:
+    """A section with the blocks of each data set, under headings of their own where there are several.
+
+    Where all blocks of all data sets say what is missing, the section holds nothing else, each reason once.
+    """
+    several = len(analysis.parts) > 1
+    blocks = {part.label: list(build(part)) for part in analysis.parts}
+    if not any(Section(name, title, tuple(inner)).measured for inner in blocks.values()):
+        reasons = dict.fromkeys(block for inner in blocks.values() for block in inner)
+        return Section(name, title, tuple(reasons))
+    parts: list[Block] = [Prose(introduction)]
+    for label, inner in blocks.items():
+        parts += [*([Prose(words("{}", label), "heading")] if several else []), *inner]
+    return Section(name, title, tuple(parts))
+
+
+def lacking(part: DataAnalysis, why: str, command: str) -> Prose:
+    """Why a table has no rows: no sample was measured, or else `why`, with the command that measures it."""
+    any_sample = any((run.records["status"] == "ok").any() for run in part.runs)
+    return missing(why, command) if any_sample else missing(NO_SAMPLE, "segfaith run FILE")
+
+
+def labels(part: DataAnalysis) -> dict[str, str]:
+    """How the report calls each method, by its name: see `select.method_labels`."""
+    return {name: name for name in part.methods} | method_labels(part.read)
+
+
+def base_methods(part: DataAnalysis, methods: Iterable[str]) -> list[str]:
+    """The methods without variants ("dea@alpha=0.5") of a method that the data set has too."""
+    return [name for name in methods if "@" not in name or name.partition("@")[0] not in part.methods]
+
+
+def wide(part: DataAnalysis, table: pd.DataFrame, columns: Mapping[str, Column], name: str, caption: str) -> Table:
+    """A table with a row for each method and the named columns of `table`, and how many samples entered."""
+    own, called = rows_by(table, "method"), labels(part)
+    rows = [
+        (name_cell(called[method]), *(figure(own[method][column]) for column in columns), whole(own[method]["n"]))
+        for method in part.methods
+        if method in own
+    ]
+    title = words("{}: {}", part.label, caption)
+    return Table(f"{name}-{slug(part.label)}", title, (METHOD, *columns.values(), N), tuple(rows))
+
+
+def pair_cell(first: str, second: str, between: str) -> Cell:
+    """A cell that holds two methods, "gpa better than ega"."""
+    return Cell(f"{first}{between}{second}", f"{first} {second}")

@@ -1,0 +1,194 @@
+"""The one call behind `segfaith report`: an analysis of runs, and its files in a directory."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from segfaith.results.figures.drawings import DRAWINGS
+from segfaith.results.figures.save import save_figures
+from segfaith.results.records.files import replace_file
+from segfaith.results.records.runs import Run
+from segfaith.results.report.blocks import Section
+from segfaith.results.report.html import write_page
+from segfaith.results.report.latex import latex
+from segfaith.results.report.markdown import markdown
+from segfaith.results.report.sections import gathered, provenance, topics
+from segfaith.results.statistics.analysis import BYS, OVERS, STRATIFIED, Analysis, Options, analyse
+from segfaith.results.statistics.curves import CURVE_KINDS
+from segfaith.results.statistics.paired import TESTED
+from segfaith.results.statistics.summary import TABLE_METRICS
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """A report: what it says, and where its files are.
+
+    Attributes:
+        sections: in reading order.
+        paths: the files that were written.
+        refused: why the directory could not be written into, or "".
+    """
+
+    analysis: Analysis
+    sections: list[Section]
+    directory: Path
+    paths: list[Path] = field(default_factory=list)
+    refused: str = ""
+
+
+def write(
+    runs: Sequence[Run],
+    directory: Path,
+    options: Options | None = None,
+    *,
+    html: bool = False,
+    figures: bool = False,
+    diagnostics: bool = False,
+    absent: Sequence[str] = (),
+    tell: Callable[[str], object] = lambda words: None,
+) -> Written:
+    """Analyses the runs and writes `FILES`, `PAGES`, `conclusions.md` and `table.tex` into the directory.
+
+    Args:
+        runs: as `records.runs.load_runs` reads them.
+        options: which samples enter and which pairs are tested; they reach every file.
+        html: also writes `report.html`.
+        figures: also draws `figures/`.
+        diagnostics: also the columns in `table.tex` that say how complete the others are.
+        absent: sentences on runs that were planned and are not here.
+        tell: is told of what takes long.
+
+    Returns:
+        The report. Where the directory cannot be written into, it holds the files written before, and `refused`.
+
+    Raises:
+        SettingsError: no runs, or methods that no run holds.
+    """
+    analysis = analyse(runs, options, absent)
+    built = topics(analysis)
+    report = Written(analysis, gathered(built), directory)
+    try:
+        for path in _write(report, built, html=html, figures=figures, diagnostics=diagnostics, tell=tell):
+            report.paths.append(path)
+    except OSError as error:
+        refused = f"cannot write into {directory} ({error}); choose another place with -o DIR"
+        return Written(analysis, report.sections, directory, report.paths, refused)
+    return report
+
+
+def _write(
+    report: Written,
+    built: Mapping[str, Section],
+    *,
+    html: bool,
+    figures: bool,
+    diagnostics: bool,
+    tell: Callable[[str], object],
+) -> Iterator[Path]:
+    analysis, directory = report.analysis, report.directory
+    for name, table in FILES.items():
+        content = table(analysis)
+        if len(content) or name in ALWAYS:
+            yield _file(directory / name, partial(content.to_csv, index=False))
+    if figures:
+        tell("drawing figures")
+        yield from save_figures(analysis, DRAWINGS, directory)
+    texts = {"conclusions.md": markdown(report.sections, figures=figures)}
+    for name, section in PAGES.items():
+        if section != "evidence" or any(part.has_evidence for part in analysis.parts):
+            alone = [built[section], built["runs"]]
+            texts[name] = markdown(alone, built[section].title, figures=figures)
+    texts["table.tex"] = latex(built["scores"], provenance.notes(analysis), diagnostics=diagnostics)
+    for name, text in texts.items():
+        yield _file(directory / name, partial(Path.write_text, data=text, encoding="utf-8"))
+    if html:
+        tell("writing the page")
+        yield write_page(analysis, report.sections, directory / "report.html", files=report.paths)
+
+
+def _file(path: Path, write_content: Callable[[Path], object]) -> Path:
+    replace_file(path, write_content)
+    return path
+
+
+PAGES = {"table.md": "scores", "claims.md": "claims", "significance.md": "significance", "trust.md": "evidence"}
+"""Markdown files of a single section, each with the section on the runs; `trust.md` where evidence was planted."""
+ALWAYS = ("table.csv", "significance.csv")
+"""Files that are written though they have no rows."""
+PAPER = ["paper_mean", "paper_std"]
+
+
+def _by_metric(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """The rows by metric in that order, else in their own."""
+    places = {metric: place for place, metric in enumerate(metrics)}
+    return table.sort_values("metric", key=lambda column: column.map(places), kind="stable", ignore_index=True)
+
+
+def _summary(analysis: Analysis) -> pd.DataFrame:
+    return analysis.table("summary").drop(columns=PAPER)
+
+
+def _paper(analysis: Analysis) -> pd.DataFrame:
+    table = analysis.table("summary")
+    return table[table["paper_mean"].notna()]
+
+
+def _rankings(analysis: Analysis) -> pd.DataFrame:
+    return pd.concat(
+        [
+            part.ranking(metric, over).assign(over=over, metric=metric)
+            for metric in CURVE_KINDS
+            for over in OVERS
+            for part in analysis.parts
+        ],
+        ignore_index=True,
+    )
+
+
+def _concordance(analysis: Analysis) -> pd.DataFrame:
+    return pd.concat(
+        [
+            part.concordance(metric, over, among).assign(among=among)
+            for metric in CURVE_KINDS
+            for over in OVERS
+            for among in ("all", "own")
+            for part in analysis.parts
+        ],
+        ignore_index=True,
+    )
+
+
+def _strata(analysis: Analysis) -> pd.DataFrame:
+    return pd.concat(
+        [
+            part.strata(metric, by).assign(by=by, metric=metric)
+            for by in BYS
+            for metric in STRATIFIED
+            for part in analysis.parts
+        ],
+        ignore_index=True,
+    )
+
+
+FILES: dict[str, Callable[[Analysis], pd.DataFrame]] = {
+    "table.csv": _summary,
+    "paper.csv": _paper,
+    "runs.csv": lambda analysis: analysis.table("values"),
+    "wins.csv": lambda analysis: _by_metric(analysis.table("wins"), TABLE_METRICS),
+    "claims.csv": lambda analysis: analysis.table("claims"),
+    "significance.csv": lambda analysis: _by_metric(analysis.table("pairs"), TESTED),
+    "rankings.csv": _rankings,
+    "concordance.csv": _concordance,
+    "areas.csv": lambda analysis: analysis.table("areas"),
+    "curves.csv": lambda analysis: analysis.table("curve_means"),
+    "robust.csv": lambda analysis: analysis.table("robust"),
+    "drops.csv": lambda analysis: analysis.table("drops"),
+    "strata.csv": _strata,
+    "leakage.csv": lambda analysis: analysis.table("leakage"),
+    "map_properties.csv": lambda analysis: analysis.table("map_properties"),
+    "randomisation.csv": lambda analysis: analysis.table("randomisation"),
+}
+"""Every CSV file and its table; a table without rows is not written."""

@@ -1,0 +1,195 @@
+"""The one call behind `segfaith report`: which files it writes, and that what was asked reaches all of them."""
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from made_runs import make_run
+from segfaith.errors import SettingsError
+from segfaith.results.records.runs import Run, load_run
+from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS
+from segfaith.results.report.write import FILES, write
+from segfaith.results.statistics import paired
+from segfaith.results.statistics.analysis import Options
+from segfaith.results.statistics.claims import verdict_words
+
+TEXTS = ["conclusions.md", "table.md", "claims.md", "significance.md", "table.tex"]
+
+
+def made(folder: Path, seeds: int = 1, **options: object) -> list[Run]:
+    return [load_run(make_run(folder / f"s{seed}", seed=seed, maps=0, **options)) for seed in range(seeds)]  # type: ignore[arg-type]
+
+
+def lines_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_report_of_full_runs_writes_everything(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    written = write(made(tmp_path / "runs", 2), out)
+    assert written.refused == ""
+    assert [path.name for path in written.paths] == [*FILES, *TEXTS]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, *TEXTS])
+    assert all(len(lines_of(out / name)) for name in FILES)
+    page = (out / "conclusions.md").read_text(encoding="utf-8")
+    assert "Not measured" not in page
+    verdicts = pd.read_csv(out / "claims.csv")["holds"].value_counts()
+    assert verdicts.sum() == 15 == verdicts.reindex(["holds", "fails", "draw"]).sum()
+    said = " and ".join(verdict_words(pd.read_csv(out / "claims.csv")["holds"]))
+    assert f"voc2012 val: {said}." in page
+    assert "| DEA's TDD is above EGA's in every run | ✓ holds | 2/2 | " in page
+    pattern = r"By operator: Kendall’s W = 0\.\d\d \(chance 0\.33; .* over 3 settings, 4 methods and 2\d image"
+    assert re.search(pattern, page)
+    assert "Among all 10 methods, controls included, which raise it, W is 0." in page
+    assert "| ega | netA | classifier | 0.720 | 0.700 | 0.700 | 8 | 0 | 0 |" in page
+    assert (out / "claims.md").read_text(encoding="utf-8").count("| ✓ holds |") >= 10
+
+
+def test_pages_of_one_section_have_its_title_and_the_runs(two_runs: list[Run], tmp_path: Path) -> None:
+    write(two_runs, tmp_path)
+    titles = {"table.md": "Scores", "claims.md": "The paper’s claims", "significance.md": "Significance"}
+    for name, title in titles.items():
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert text.startswith(f"# {title}\n\n")
+        assert text.count(f"# {title}\n") == 1
+        assert text.count("- voc2012 val: netA, weights netA.pth, seed ") == 2
+
+
+def test_table_csv_is_the_summary(two_runs: list[Run], tmp_path: Path) -> None:
+    analysis = write(two_runs, tmp_path).analysis
+    rows = lines_of(tmp_path / "table.csv")
+    assert list(rows[0])[:4] == ["data", "weights", "method", "metric"]
+    assert list(rows[0])[4:] == ["mean", "std", "median", "runs", "n", "undefined", "not_ok"]
+    assert {row["weights"] for row in rows} == {"netA.pth"}
+    summary = analysis.parts[0].summary
+    assert [float(row["mean"]) for row in rows if row["metric"] == "tdd"] == list(
+        summary[summary["metric"] == "tdd"]["mean"]
+    )
+    dea = next(row for row in rows if (row["method"], row["metric"]) == ("dea", "stability"))
+    assert (dea["n"], dea["undefined"]) == ("16", "14"), "also what was not to be measured"
+
+
+def test_the_rows_of_several_data_sets_stand_by_metric(tmp_path: Path) -> None:
+    """In wins and tests: first all pairs by TDD of every data set, then those by the next metric."""
+    runs = [*made(tmp_path / "a"), *made(tmp_path / "b", data="sbd")]
+    write(runs, tmp_path / "out")
+    for name in ("wins.csv", "significance.csv", "rankings.csv", "strata.csv"):
+        rows = lines_of(tmp_path / "out" / name)
+        blocks = list(dict.fromkeys((row["metric"], row["data"]) for row in rows))
+        assert [data for _, data in blocks[:4]] == ["voc2012 val", "sbd val"] * 2, name
+
+
+def test_old_records_say_what_is_missing_and_why(tmp_path: Path) -> None:
+    (run,) = made(tmp_path / "runs", methods=("ega", "dea", "random_cells"), data="folder")
+    newer = [*("odd_fair", "odd_fair_abs", "odd_near", "odd_middle", "odd_far", "energy_inside", "pointing", "gini")]
+    newer += [name for name in run.records if re.fullmatch("s_(fair|near|middle|far)_deleted", name)]
+    old = replace(
+        run,
+        records=run.records.drop(columns=newer),
+        curves=pd.DataFrame(columns=[*CURVE_COLUMNS]),
+        randomisation=pd.DataFrame(columns=[*RANDOMISATION_COLUMNS]),
+    )
+    names = {path.name for path in write([old], tmp_path / "out").paths}
+    absent = {"paper.csv", "rankings.csv", "areas.csv", "curves.csv", "leakage.csv", "map_properties.csv"}
+    assert set(FILES) - names == absent | {"randomisation.csv"}
+    page = (tmp_path / "out" / "conclusions.md").read_text(encoding="utf-8")
+    for words in (
+        "**Rankings under other settings**: These runs were scored under one operator and one k. Measure it: `segfaith",
+        "**Curves**: These runs were scored at a single k, so there are no curves. Measure it: `segfaith run",
+        "**Leakage**: Leakage by area and distance was not measured. Measure it: `segfaith run FILE --set '",
+        "**What the maps look like**: What the maps look like was not measured: an older version made these records.",
+        "**Randomised models**: Whether the maps depend on what the model has learnt was not measured. Mea",
+        "**How far to trust these metrics**: No evidence was planted here",
+        "| RIA has the highest TDD | ? not testable | 0/0 | n/a | no run has a value of TDD for ria, gpa |",
+    ):
+        assert words in page, words
+
+
+def test_a_score_that_no_sample_has_is_the_reason_for_every_empty_table(two_runs: list[Run], tmp_path: Path) -> None:
+    written = write(two_runs, tmp_path, Options(min_s=1.1))
+    page = (tmp_path / "conclusions.md").read_text(encoding="utf-8")
+    assert "**Scores**: No sample was measured." in page
+    assert "**Leakage**: No sample was measured." in page
+    assert "older version" not in page
+    assert "single k" not in page
+    assert {"table.csv", "significance.csv", "significance.md"} <= {path.name for path in written.paths}
+
+
+def test_filters_reach_every_number(two_runs: list[Run], tmp_path: Path) -> None:
+    every = write(two_runs[:1], tmp_path / "all").analysis
+    write(two_runs[:1], tmp_path / "some", Options(min_s=0.05))
+    tables = [pd.read_csv(tmp_path / name / "runs.csv") for name in ("all", "some")]
+    leak = [table[(table["method"] == "ega") & (table["metric"] == "odd_abs")].iloc[0] for table in tables]
+    assert leak[0]["n"] - leak[1]["n"] == 1
+    assert leak[0]["value"] > 1.5 * leak[1]["value"], "the sample with s = .01 sets the mean"
+    page = (tmp_path / "some" / "conclusions.md").read_text(encoding="utf-8")
+    assert "Only samples with s >= 0.05 entered." in page
+    assert "0 ≤ s < 0.05" not in page
+    records = every.runs[0].records
+    limit = float(records["target_iou"].median())
+    write(two_runs[:1], tmp_path / "iou", Options(min_iou=limit))
+    kept = records[(records["status"] == "ok") & (records["target_iou"] >= limit) & (records["method"] == "ria")]
+    runs = pd.read_csv(tmp_path / "iou" / "runs.csv")
+    assert runs[(runs["method"] == "ria") & (runs["metric"] == "tdd")]["n"].item() == len(kept) < 15
+    assert "with the target >= " in (tmp_path / "iou" / "table.md").read_text(encoding="utf-8")
+
+
+def test_what_is_compared_and_a_single_run_reach_the_tests(two_runs: list[Run], tmp_path: Path) -> None:
+    write(two_runs[:1], tmp_path, Options(methods=("ria", "mask"), single_run=True))
+    rows = lines_of(tmp_path / "significance.csv")
+    assert list(rows[0]) == list(paired.COLUMNS)
+    assert {(row["first"], row["second"]) for row in rows} == {("ria", "mask")}
+    assert {row["why"] for row in rows} == {""}
+    text = (tmp_path / "significance.md").read_text(encoding="utf-8")
+    assert "Compared here: ria and mask." in text
+    assert "Random cells are chance" not in text
+    assert "ria is better (one run: says nothing of other seeds or models" in text
+
+
+def test_absent_runs_are_named_wherever_conclusions_are_drawn(two_runs: list[Run], tmp_path: Path) -> None:
+    sentence = "net-seed4 is planned, but not here: <not> started"
+    write(two_runs, tmp_path, absent=[sentence])
+    for name in ("conclusions.md", "claims.md", "significance.md"):
+        assert r"net-seed4 is planned, but not here: \<not> started" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_figures_and_the_page_come_only_if_asked_for(two_runs: list[Run], tmp_path: Path) -> None:
+    told: list[str] = []
+    written = write(two_runs, tmp_path, html=True, figures=True, tell=told.append)
+    assert told == ["drawing figures", "writing the page"]
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    page = (tmp_path / "conclusions.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((figures/[^)]+)\)", page)
+    assert "figures/runs-voc2012-val.png" in links
+    assert len(links) >= 4
+    for link in links:
+        assert tmp_path / link in written.paths
+    plain = write(two_runs, tmp_path / "plain").paths
+    assert not {"report.html", "figures"} & {path.relative_to(tmp_path / "plain").parts[0] for path in plain}
+    assert "](figures" not in (tmp_path / "plain" / "conclusions.md").read_text(encoding="utf-8")
+
+
+def test_a_directory_that_refuses_is_said_and_the_words_are_there(two_runs: list[Run], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    written = write(two_runs, tmp_path / "file")
+    assert "cannot write into" in written.refused
+    assert written.refused.endswith("choose another place with -o DIR")
+    assert written.paths == []
+    assert [section.name for section in written.sections][:2] == ["verdict", "leaderboard"]
+
+
+def test_no_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="expected at least one run to report on; got none"):
+        write([], tmp_path)
+
+
+def test_the_files_are_the_same_each_time(two_runs: list[Run], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write(two_runs, tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 
 from segfaith.results.records.runs import Run
-from segfaith.results.statistics.influence import MISSED_IOU, best, influence, missed
+from segfaith.results.statistics.influence import MISSED_IOU, Best, best, influence, missed
+from segfaith.results.statistics.paired import paired
 
 
 def made(*tables: dict[str, dict[str, float]], metric: str = "tdd", iou: float = 0.5) -> list[Run]:
     """Runs with a metric's values by method and image."""
+    about = {"data": {"name": "voc2012", "split": "val"}, "model": {"name": "net", "weights": "w"}}
     runs = []
     for number, table in enumerate(tables):
         rows: list[dict[str, Any]] = [
@@ -19,8 +21,21 @@ def made(*tables: dict[str, dict[str, float]], metric: str = "tdd", iou: float =
             for method, values in table.items()
             for image, value in values.items()
         ]
-        runs.append(Run(Path(f"r{number}"), {}, pd.DataFrame(rows), pd.DataFrame(), pd.DataFrame()))
+        runs.append(
+            Run(
+                Path(f"r{number}"),
+                about | {"settings": {"seed": number}},
+                pd.DataFrame(rows),
+                pd.DataFrame(),
+                pd.DataFrame(),
+            )
+        )
     return runs
+
+
+def named(runs: list[Run], metric: str, own: list[str]) -> Best:
+    """The best method of the runs."""
+    return best(paired(runs, metric), own, len(runs))
 
 
 def mean_without(table: list[dict[str, float]], image: str) -> float:
@@ -35,7 +50,7 @@ def mean_without(table: list[dict[str, float]], image: str) -> float:
 def test_each_mean_names_the_image_that_moves_it_most_by_loops() -> None:
     first = {"a": 0.1, "b": 0.5, "c": 0.6, "d": 0.65}
     second = {"b": 0.2, "c": 0.9, "e": 0.3}
-    table = influence(made({"ria": first}, {"ria": second}), "data", ["tdd"])
+    table = influence({"tdd": paired(made({"ria": first}, {"ria": second}), "tdd")})
     (row,) = table.to_dict("records")
     whole = (sum(first.values()) / 4 + sum(second.values()) / 3) / 2
     moves = {name: mean_without([first, second], name) - whole for name in "abcde"}
@@ -48,10 +63,12 @@ def test_each_mean_names_the_image_that_moves_it_most_by_loops() -> None:
 
 
 def test_an_image_that_is_all_of_a_run_drops_the_run() -> None:
-    (row,) = influence(made({"ria": {"a": 1.0}}, {"ria": {"b": 0.0, "c": 0.1}}), "data", ["tdd"]).to_dict("records")
+    (row,) = influence({"tdd": paired(made({"ria": {"a": 1.0}}, {"ria": {"b": 0.0, "c": 0.1}}), "tdd")}).to_dict(
+        "records"
+    )
     assert row["image"] == "a"
     assert row["without"] == pytest.approx(0.05)
-    (alone,) = influence(made({"ria": {"a": 1.0}}), "data", ["tdd"]).to_dict("records")
+    (alone,) = influence({"tdd": paired(made({"ria": {"a": 1.0}}), "tdd")}).to_dict("records")
     assert alone["image"] == ""
     assert alone["without"] != alone["without"]
 
@@ -60,33 +77,33 @@ def test_one_image_that_decides_the_best_method_is_named() -> None:
     """With the outlier x, ega's mean is .40 and ria's .30; without it ria leads by .30 to .20."""
     ega = {"a": 0.2, "b": 0.2, "c": 0.2, "x": 1.0}
     ria = {"a": 0.3, "b": 0.3, "c": 0.3, "x": 0.3}
-    found = best(made({"ega": ega, "ria": ria}), "tdd", ["ega", "ria"])
+    found = named(made({"ega": ega, "ria": ria}), "tdd", ["ega", "ria"])
     assert (found.method, found.second, found.flipped, found.instead) == ("ega", "ria", "x", "ria")
-    steady = best(made({"ega": ega | {"x": 0.2}, "ria": ria}), "tdd", ["ega", "ria"])
+    steady = named(made({"ega": ega | {"x": 0.2}, "ria": ria}), "tdd", ["ega", "ria"])
     assert (steady.method, steady.flipped) == ("ria", "")
 
 
 def test_lower_is_better_for_leaks_outside() -> None:
     table = {"ega": {"a": 0.4, "b": 0.2}, "ria": {"a": 0.1, "b": 0.2}, "mask": {"a": 0.0, "b": 0.1}}
-    found = best(made(table, metric="odd_abs"), "odd_abs", ["ega", "ria"])
+    found = named(made(table, metric="odd_abs"), "odd_abs", ["ega", "ria"])
     assert found.method == "ria"
     assert found.control == "mask"
 
 
 def test_a_draw_a_lone_method_and_a_leakage_have_no_best() -> None:
     even = {"ega": {"a": 0.2}, "ria": {"a": 0.20005}}
-    assert best(made(even), "tdd", ["ega", "ria"]).why == "ria and ega are a draw"
-    assert best(made({"ria": {"a": 0.2}}), "tdd", ["ria"]).why == "fewer than two methods have a value"
-    leaks = best(made({"ega": {"a": 0.2}, "ria": {"a": 0.9}}, metric="leak_abs"), "leak_abs", ["ega", "ria"])
+    assert named(made(even), "tdd", ["ega", "ria"]).why == "ria and ega are a draw"
+    assert named(made({"ria": {"a": 0.2}}), "tdd", ["ria"]).why == "fewer than two methods have a value"
+    leaks = named(made({"ega": {"a": 0.2}, "ria": {"a": 0.9}}, metric="leak_abs"), "leak_abs", ["ega", "ria"])
     assert leaks.method == ""
     assert leaks.why
 
 
 def test_methods_are_compared_over_the_runs_that_have_them_all() -> None:
     runs = made({"ega": {"a": 0.2}, "ria": {"a": 0.3}}, {"ega": {"b": 0.9}})
-    found = best(runs, "tdd", ["ega", "ria"])
+    found = named(runs, "tdd", ["ega", "ria"])
     assert (found.method, found.runs, found.every) == ("ria", 1, 2)
-    assert best(made({"ega": {"a": 1.0}}, {"ria": {"a": 0.1}}), "tdd", ["ega", "ria"]).method == ""
+    assert named(made({"ega": {"a": 1.0}}, {"ria": {"a": 0.1}}), "tdd", ["ega", "ria"]).method == ""
 
 
 def test_missed_targets_are_counted_once_a_sample() -> None:

@@ -5,8 +5,8 @@ earlier call are removed. The same data give the same bytes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -67,13 +67,30 @@ def entered(options: Options) -> str:
 
 def _save(figure: Figure, stem: Path) -> Iterator[Path]:
     """Writes PNG and PDF without dates, so that the same figure gives the same bytes."""
-    dates: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
-    for ending, metadata in dates.items():
-        path = stem.with_name(f"{stem.name}.{ending}")
+    png, pdf = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf"))
 
-        def write(temporary: Path, ending: str = ending, metadata: Any = metadata) -> None:
-            with rc_context(STYLE):
-                figure.savefig(temporary, format=ending, metadata=metadata)
+    def write_png(temporary: Path) -> None:
+        packing = {"compress_level": 3}  # a third of the time of the default, for a tenth more bytes
+        figure.savefig(temporary, format="png", metadata={"Software": None}, pil_kwargs=packing)
 
-        replace_file(path, write)
+    def write_pdf(temporary: Path) -> None:
+        with _own_pixels(figure):
+            figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
+
+    for path, write in ((png, write_png), (pdf, write_pdf)):
+        with rc_context(STYLE):
+            replace_file(path, write)
         yield path
+
+
+@contextmanager
+def _own_pixels(figure: Figure) -> Iterator[None]:
+    """Inside the block, photographs are written with their own pixels, and the reader's program scales them."""
+    images = [(image, image.get_interpolation()) for axes in figure.axes for image in axes.images]
+    for image, _ in images:
+        image.set_interpolation("none")
+    try:
+        yield
+    finally:
+        for image, interpolation in images:
+            image.set_interpolation(interpolation)

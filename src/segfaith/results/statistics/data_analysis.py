@@ -242,13 +242,14 @@ class DataAnalysis:
     def influence(self) -> pd.DataFrame:
         """`influence.influence`: for each mean the image that moves it most."""
         metrics = [name for name in self.metrics if name != "runtime_s"]
-        return influence.influence(self.runs, self.label, metrics)
+        return influence.influence({name: self.paired(name) for name in metrics})
 
     @cached_property
     def best(self) -> dict[str, Best]:
         """`influence.best` by every metric of the summary that ranks methods: what is bold and what is called best."""
         own = self._held(self.own)
-        return {name: influence.best(self.runs, name, own) for name in self.metrics if METRICS[name].better}
+        ranking = [name for name in self.metrics if METRICS[name].better]
+        return {name: influence.best(self.paired(name), own, len(self.runs)) for name in ranking}
 
     @cached_property
     def missed(self) -> tuple[int, int]:

@@ -8,7 +8,7 @@ table's mean is m = mean over r of m_r. Without image j
 An image that is all that a run has cannot be left out of it; the run then drops out of the mean.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.runs import Run
+from segfaith.results.records.select import is_control
+from segfaith.results.statistics.paired import Paired
 from segfaith.results.statistics.summary import side
 
 MISSED_IOU = 0.1
@@ -52,30 +54,29 @@ class Best:
     why: str = ""
 
 
-def influence(runs: Sequence[Run], label: str, metrics: Sequence[str]) -> pd.DataFrame:
+def influence(values: Mapping[str, Paired]) -> pd.DataFrame:
     """For the mean of each method by each metric, the image that moves it most.
 
     Args:
-        runs: of one data set, with the samples that enter.
-        label: the data set's.
+        values: of one data set by metric, as `paired.paired` gives them.
 
     Returns:
         Columns data, method, metric, mean, image (the sample's id; "" where a single image has a value), without (the
         mean without it), change (without - mean), images (how many have a value). Methods without a value have no row.
     """
     rows = []
-    for metric in metrics:
-        for method, values in _by_method(runs, metric).items():
-            without = _without_each(values)
-            mean = float(values.mean(axis=1).mean())
+    for metric, images in values.items():
+        for method, table in _by_method(images).items():
+            without = _without_each(table)
+            mean = float(table.mean(axis=1).mean())
             moved = np.abs(without - mean)
             place = int(np.nanargmax(moved)) if np.isfinite(moved).any() else -1
-            image, left = (str(values.columns[place]), float(without[place])) if place >= 0 else ("", nan)
-            rows.append([label, method, metric, mean, image, left, left - mean, values.shape[1]])
+            image, left = (str(table.columns[place]), float(without[place])) if place >= 0 else ("", nan)
+            rows.append([images.data, method, metric, mean, image, left, left - mean, table.shape[1]])
     return pd.DataFrame(rows, columns=INFLUENCE_COLUMNS)
 
 
-def best(runs: Sequence[Run], metric: str, own: Sequence[str]) -> Best:
+def best(images: Paired, own: Sequence[str], every: int) -> Best:
     """The method with the best mean by a metric, among the methods under test.
 
     Means are over the runs that have a value of all methods under test, so that no method is ahead by an easier run. A
@@ -83,28 +84,32 @@ def best(runs: Sequence[Run], metric: str, own: Sequence[str]) -> Best:
     images for each method, those on which its TDD is high enough.
 
     Args:
+        images: the metric's values, as `paired.paired` gives them.
         own: the methods under test.
+        every: how many runs there are.
     """
+    metric = images.metric
     better = METRICS[metric].better
-    every = len(runs)
     if better is None or metric.startswith("leak_"):
         return Best(metric, "", every=every, why="its means rest on other images for each method")
-    tables = _by_method(runs, metric)
+    tables = _by_method(images)
     names = [name for name in own if name in tables]
     if len(names) < 2:
         return Best(metric, "", every=every, why="fewer than two methods have a value")
-    shared = [run for run in range(every) if all(run in tables[name].index for name in names)]
+    shared = [run for run in tables[names[0]].index if all(run in tables[name].index for name in names)]
     if not shared:
         return Best(metric, "", every=every, why="no run has a value of all methods")
     chosen = {
-        name: tables[name].loc[shared].dropna(axis=1, how="all") for name in tables if _covers(tables[name], shared)
+        name: table.loc[shared].dropna(axis=1, how="all")
+        for name, table in tables.items()
+        if all(run in table.index for run in shared)
     }
     means = {name: float(table.mean(axis=1).mean()) for name, table in chosen.items()}
     first, second = _ordered(means, names, better)[:2]
     known = Best(metric, first, means[first], second, means[second], len(shared), every)
     if side(means[first], means[second], metric) == 0:
         return replace(known, method="", why=f"{first} and {second} are a draw")
-    controls = [name for name in means if name not in own]
+    controls = [name for name in means if is_control(name)]
     ahead = [name for name in controls if _beats(means[name], means[first], metric)]
     control = _ordered(means, ahead, better)[0] if ahead else ""
     flipped, instead = _flip(chosen, names, first, metric)
@@ -122,21 +127,11 @@ def missed(runs: Sequence[Run]) -> tuple[int, int]:
     return count, every
 
 
-def _by_method(runs: Sequence[Run], metric: str) -> dict[str, pd.DataFrame]:
-    """Values of a metric by method: a row per run that has one (its place), a column per image."""
-    parts = []
-    for place, run in enumerate(runs):
-        records = run.records
-        if metric in records:
-            rows = records.loc[records["status"] == "ok", ["sample_id", "method", metric]]
-            parts.append(rows.assign(run=place).astype({metric: float}).dropna(subset=metric))
-    if not parts:
-        return {}
-    rows = pd.concat(parts, ignore_index=True)
-    return {
-        str(method): part.pivot_table(index="run", columns="sample_id", values=metric, sort=False)
-        for method, part in rows.groupby("method", sort=False)
-    }
+def _by_method(images: Paired) -> dict[str, pd.DataFrame]:
+    """The values of each method that has any: a row per run that has one, a column per image."""
+    values = images.values.droplevel("own")
+    tables = {name: values[name].dropna() for name in images.methods if name in values}
+    return {name: table.unstack("sample_id", sort=False) for name, table in tables.items() if len(table)}
 
 
 def _without_each(values: pd.DataFrame) -> NDArray[np.float64]:
@@ -173,10 +168,6 @@ def _flip(tables: dict[str, pd.DataFrame], names: Sequence[str], first: str, met
                 lead = float(sign * (means[name][place] - means[first][place]))
                 image, instead = str(images[place]), name
     return image, instead
-
-
-def _covers(table: pd.DataFrame, places: Sequence[int]) -> bool:
-    return all(place in table.index for place in places)
 
 
 def _ordered(means: dict[str, float], names: Sequence[str], better: str) -> list[str]:

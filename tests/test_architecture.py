@@ -96,6 +96,48 @@ def test_no_two_modules_import_each_other() -> None:
     assert cyclic({name: {other for other in imported(name) if other in MODULES} for name in MODULES}) == {}
 
 
+STOREYS = ("records", "statistics", "figures", "report")
+"""The rooms of results, from the ground up."""
+
+
+def storey(module: str) -> int:
+    """The place of a module of results among `STOREYS`; -1 elsewhere."""
+    parts = module.split(".")
+    return STOREYS.index(parts[2]) if parts[:2] == ["segfaith", "results"] and len(parts) > 2 else -1
+
+
+def test_imports_point_down_within_results() -> None:
+    rooms = {name for name in MODULES if storey(name) >= 0}
+    assert {name.split(".")[2] for name in rooms} == set(STOREYS)
+    upwards = [f"{name} imports {other}" for name in rooms for other in imported(name) if storey(other) > storey(name)]
+    assert upwards == []
+
+
+def test_the_drawing_of_the_house_names_every_room() -> None:
+    """`docs/architecture.md`: every folder and module of the root stands in the tree, and nothing that is not there."""
+    page = (SOURCE.parents[1] / "docs/architecture.md").read_text(encoding="utf-8")
+    tree = page.split("```")[1]
+    named = set(re.findall(r"\b(\w+)(?:/|\.py)", tree)) - {"src", "segfaith", "benchmarks", "tests", "sections"}
+    assert named == {room(name) for name in MODULES} - {"", "__main__"} | set(STOREYS)
+    places = re.findall(r"`((?:\w+/)+\w+\.py)`", page)
+    assert len(places) >= 10
+    assert [
+        place for place in places if not any((root / place).is_file() for root in (SOURCE, SOURCE.parents[1]))
+    ] == []
+    for place, name in re.findall(r"`((?:\w+/)+\w+\.py)`, `(\w+)`", page):
+        assert re.search(rf"^(?:def )?{name}\b", (SOURCE / place).read_text(encoding="utf-8"), re.M), (place, name)
+
+
+def test_the_tests_mirror_the_source() -> None:
+    """A folder of tests for each room with several modules, and no other."""
+    folders = {
+        path.name for path in (SOURCE.parents[1] / "tests").iterdir() if path.is_dir() and any(path.rglob("*.py"))
+    }
+    assert folders == {name for name in FLOOR if (SOURCE / name).is_dir()}
+    inner = {path.name for path in (tests / "results").iterdir() if any(path.glob("*.py"))}
+    assert inner == set(STOREYS)
+
+
 def test_results_and_what_they_need_import_no_torch() -> None:
     """In a process of its own, so that what they import in turn counts."""
     light = [name for name in MODULES if room(name) == "results"]

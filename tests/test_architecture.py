@@ -130,9 +130,8 @@ def test_the_drawing_of_the_house_names_every_room() -> None:
 
 def test_the_tests_mirror_the_source() -> None:
     """A folder of tests for each room with several modules, and no other."""
-    folders = {
-        path.name for path in (SOURCE.parents[1] / "tests").iterdir() if path.is_dir() and any(path.rglob("*.py"))
-    }
+    tests = SOURCE.parents[1] / "tests"
+    folders = {path.name for path in tests.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
     assert folders == {name for name in FLOOR if (SOURCE / name).is_dir()}
     inner = {path.name for path in (tests / "results").iterdir() if any(path.glob("*.py"))}
     assert inner == set(STOREYS)

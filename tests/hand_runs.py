@@ -33,6 +33,7 @@ def run_of_rows(
         "data": {"name": data, "split": "val", "samples": ids},
         "model": {"name": "net", "weights": "net.pth"} | model,
         "settings": {"seed": seed},
+        "methods": {name: {} for name in frame["method"]},
     }
     return run_of(description, frame)
 

@@ -17,7 +17,12 @@ COLUMNS = [*JUDGED, "evidence_ap", "evidence_mass", "evidence_top"]
 
 def planted_run(rows: list[dict[str, Any]], proven: str | None = KINDS) -> Run:
     model = {"name": "scenes", "weights": "w"} | ({} if proven is None else {"proven_kinds": proven})
-    about = {"model": model, "data": {"name": "scenes", "split": "val", "samples": []}, "settings": {"seed": 0}}
+    about = {
+        "model": model,
+        "data": {"name": "scenes", "split": "val", "samples": []},
+        "settings": {"seed": 0},
+        "methods": {row["method"]: {} for row in rows},
+    }
     return run_of(about, pd.DataFrame(rows))
 
 

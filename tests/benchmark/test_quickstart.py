@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from segfaith.benchmark.settings import PACKAGED, find_settings, read_settings
 from segfaith.cli import app
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.records.runs import read_run
+from segfaith.results.records.runs import load_run
 from segfaith.results.statistics.summary import TABLE_METRICS, summarise
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
@@ -56,17 +56,18 @@ def test_the_settings_are_those_of_the_issue() -> None:
 
 
 def test_every_sample_is_measured(finished: tuple[Path, str]) -> None:
-    description, records = read_run(finished[0])
+    run = load_run(finished[0])
+    records = run.records
     assert len(records) == 16 * len(METHODS)
     assert (records["status"] == "ok").all()
     assert (records["majority_class"] == records["class_index"]).all()
     assert records["stability"].notna().groupby(records["sample_id"]).any().sum() == 4
-    assert set(records["kind"]) == set(description["model"]["proven_kinds"].split(","))
+    assert set(records["kind"]) == set(run.description["model"]["proven_kinds"].split(","))
 
 
 def test_the_numbers_are_those_of_the_readme(finished: tuple[Path, str]) -> None:
     """Runtimes aside, within 0.002."""
-    summary = summarise([read_run(finished[0])]).set_index(["method", "metric"])
+    summary = summarise([load_run(finished[0])]).set_index(["method", "metric"])
     labels = {metric.label: name for name, metric in METRICS.items()}
     header, *lines = table_of(README)
     assert [line[0] for line in lines] == METHODS
@@ -88,7 +89,7 @@ def test_it_ends_with_the_table_and_the_path_of_the_pictures(finished: tuple[Pat
     overview, folder = directory / "pictures.png", directory / "pictures"
     assert lines[-2] == f"pictures: {overview}, and one for each sample in {folder}"
     assert all(any(line.split()[:1] == [name] for line in lines) for name in ("gpa", "ega", "ria", "dea"))
-    ids = pd.unique(read_run(directory)[1]["sample_id"])
+    ids = pd.unique(load_run(directory).records["sample_id"])
     assert {path.stem for path in folder.glob("*.png")} == set(ids)
     rows = [Image.open(folder / f"{name}.png") for name in ids]
     assert Image.open(overview).size == (rows[0].width, sum(row.height for row in rows))

@@ -22,9 +22,9 @@ from segfaith.errors import SettingsError
 from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.figures.style import literal
 from segfaith.results.records.runs import load_run, load_runs
-from segfaith.results.report import blocks as page_model
-from segfaith.results.report import conclusions
-from segfaith.results.report.sections import robust as page_robust
+from segfaith.results.report.blocks import Table
+from segfaith.results.report.markdown import markdown
+from segfaith.results.report.sections import randomisation as section
 from segfaith.results.statistics import randomisation as checks
 from segfaith.results.statistics.analysis import analyse
 
@@ -266,9 +266,10 @@ def test_constant_maps_are_rows_that_say_so_and_are_counted(tmp_path: Path) -> N
     table = checks.randomisation([load_run(directory)]).set_index("method")
     assert (table.loc[flat["method"].iloc[0], ["n", "constant"]] == [0, 2]).all(axis=None)
     assert (table.loc["mask", ["n", "constant"]] == [2, 0]).all(axis=None)
-    text = "\n".join(conclusions._randomisation(analyse([load_run(directory)])).lines)
-    stages = rows["stage"].nunique()
-    assert f"Constant maps, which have no correlation and enter nothing: flat.py:flat {2 * stages}." in text
+    text = markdown([section.section(analyse([load_run(directory)]))])
+    lines = [line for line in text.splitlines() if "flat.py:flat |" in line]
+    assert len(lines) == rows["stage"].nunique()
+    assert all(line.endswith("| 0 | 2 | 0 |") for line in lines), "n, constant and failed"
 
 
 def test_the_stages_that_were_done_outlive_ctrl_c_and_reports_say_that_others_are_missing(
@@ -295,10 +296,7 @@ def test_the_stages_that_were_done_outlive_ctrl_c_and_reports_say_that_others_ar
     assert before["finished"].all()
     assert not data.randomisation["finished"].any()
     sentence = "run: the randomisation check was stopped after stage 1; the later parts were not drawn anew"
-    assert sentence in "\n".join(conclusions._randomisation(analyse([data])).lines)
-    page = page_robust.randomisation("folder val", [data])
-    assert isinstance(page[0], page_model.Prose)
-    assert sentence in page[0].text
+    assert sentence in markdown([section.section(analyse([data]))])
 
 
 def test_a_suite_is_checked_run_by_run_and_told_apart_by_model(
@@ -322,10 +320,8 @@ def test_a_suite_is_checked_run_by_run_and_told_apart_by_model(
     assert table["s"].between(0, 1).all()
     assert not table.duplicated(["model", "method", "stage"]).any()
 
-    page = page_robust.randomisation("folder val", data)
-    assert len(page[0].panels) == 2
-    assert ["tiny.py:build, tiny.pth" in panel for panel in page[0].panels] == [False, True]
-    assert {row[1].text for row in page[1].parts[0].rows} == set(counts)
+    (shown,) = [block for block in section.section(analyse(data)).blocks() if isinstance(block, Table)]
+    assert {row[1].text for row in shown.rows} == set(counts)
     figure = DRAWINGS["randomisation"](analyse(data).parts[0]).figure
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == [literal(one) for one in counts]

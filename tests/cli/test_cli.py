@@ -159,8 +159,8 @@ def test_run_writes_a_run_and_names_the_next_command(
         f"Next: segfaith report {tmp_path / 'run'}",
     ]
     assert "pictures" not in output, "no maps were kept"
-    assert "folder data val, 32 px: mean" in output
-    assert "median" not in output, "that table is for the report"
+    assert "folder data val, 32 px: mean / median, 3 samples of 1 run" in output
+    assert "0 skipped, 0 failed" not in output, "that sentence is for the report"
     assert "3/3" in errors, "the progress bar counts samples"
     assert len(load_run(tmp_path / "run").records) == 3 * 7
 

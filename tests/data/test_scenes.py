@@ -103,7 +103,8 @@ def test_a_scene_is_the_same_in_another_process() -> None:
     ids = ["val-0000", "val-0017", "train-0004"]
     lines = ["import sys", "from test_scenes import fingerprint", "[fingerprint('val-0999', 33)]"]
     lines += [f"print(fingerprint({one!r}, 80))" for one in reversed(ids)]
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})\n" + "\n".join(lines)
+    here = Path(__file__).resolve().parent
+    code = f"import sys; sys.path[:0] = {[str(here), str(here.parent)]!r}\n" + "\n".join(lines)
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split()[::-1] == [fingerprint(one, 80) for one in ids]
 

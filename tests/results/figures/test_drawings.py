@@ -21,6 +21,7 @@ from segfaith.results.records.select import method_labels
 from segfaith.results.statistics import cases
 from segfaith.results.statistics.analysis import DataAnalysis, Options, analyse
 from segfaith.results.statistics.friedman import friedman
+from segfaith.results.statistics.paired import paired
 
 FOUR = ("gpa", "ega", "ria", "dea")
 
@@ -148,7 +149,7 @@ def test_a_method_of_few_runs_does_not_empty_the_critical_differences(tmp_path: 
     axes = figure(drawing).axes
     assert [len(one.get_title()) > 0 for one in axes] == [True] * 4
     words = " ".join(text.get_text() for text in axes[0].texts)
-    (expected,) = friedman([run.run for run in runs], "tdd", methods=FOUR[1:])
+    expected = friedman(paired(runs, "tdd"), FOUR[1:])
     assert all(
         f"{name} {expected.ranks[name]:.2f}" in words or f"{expected.ranks[name]:.2f} {name}" in words
         for name in FOUR[1:]

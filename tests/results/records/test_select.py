@@ -19,7 +19,6 @@ from segfaith.results.records.select import (
     methods_of,
     own_methods,
     under_test,
-    without_variants,
 )
 
 EMPTY = pd.DataFrame()
@@ -123,9 +122,3 @@ def test_enough_by_the_models_prediction_leaves_out_what_is_not_known(tmp_path: 
         assert set(table["sample_id"]) == {"b"}
     older = replace(run, records=run.records.drop(columns="target_iou"))
     assert len(enough(older, min_iou=0.1).records) == 0
-
-
-def test_variants_are_left_out_where_their_method_is_there() -> None:
-    both = one_metric({"dea": [0.1], "dea@alpha=0.5": [0.2], "ria@grid=7": [0.3]})
-    assert methods_of([without_variants(both)]) == ["dea", "ria@grid=7"]
-    assert isinstance(without_variants(both).measured, pd.DataFrame)

@@ -1,5 +1,6 @@
 """Agreement of metrics with planted evidence, from hand-made records whose rankings are known."""
 
+import re
 from dataclasses import replace
 from math import nan
 from typing import Any
@@ -8,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import kendalltau
-from segfaith.results.report.trust_page import trust_page
 
 from planted_runs import FALLING, FOUR, RISING, planted_run, rows_of
+from segfaith.results.records.runs import Run
+from segfaith.results.report.markdown import markdown
+from segfaith.results.report.sections import evidence as section
 from segfaith.results.statistics import evidence
+from segfaith.results.statistics.analysis import analyse
 from segfaith.results.statistics.evidence import (
     AGREEMENT_COLUMNS,
     JUDGED,
@@ -31,6 +35,11 @@ def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return usable([planted_run(rows)])[0]
 
 
+def page_of(runs: list[Run]) -> str:
+    """What the report says of these runs, as Markdown."""
+    return markdown([section.section(analyse(runs))])
+
+
 LEAST_IN_USE = evidence.LEAST_SCENES
 
 
@@ -44,8 +53,8 @@ def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_metric_without_any_value_is_not_testable_and_the_page_stands() -> None:
     rows = rows_of(RISING, stability=nan)
     assert agreement(frame(rows), "marker", "stability").verdict == "not testable: 0 scenes, at least 5 needed"
-    page = trust_page([planted_run(rows)])
-    assert "- Stab. (stability): not testable: 0 scenes, at least 5 needed: marker\n" in page
+    page = page_of([planted_run(rows)])
+    assert re.search(r"^- Stab\.: too few scenes to tell, .*\(marker 0\)\.$", page, re.MULTILINE)
     assert "| Stab. |" not in page
 
 
@@ -54,17 +63,17 @@ def test_kinds_without_a_proof_are_left_out_and_said() -> None:
     kept, left_out = usable([planted_run(rows, "marker,plain")])
     assert set(kept["kind"]) == {"marker"}
     assert left_out == {"context": "unproven: the model was not shown to decide by this evidence"}
-    page = trust_page([planted_run(rows, "marker,plain")])
-    assert "- left out: context: unproven" in page
+    page = page_of([planted_run(rows, "marker,plain")])
+    assert "- Left out: context: unproven" in page
     assert "| context |" not in page
-    assert "scenes that entered: marker 6\n" in page
+    assert "Scenes that entered: marker 6." in page
 
 
 @pytest.mark.parametrize("proven", [None, ""])
 def test_a_model_without_any_proof_leaves_nothing(proven: str | None) -> None:
-    page = trust_page([planted_run(rows_of(RISING), proven)])
-    assert "- left out: marker: unproven" in page
-    assert page.endswith("- nothing is left from which to conclude\n")
+    page = page_of([planted_run(rows_of(RISING), proven)])
+    assert "- Left out: marker: unproven" in page
+    assert page.endswith("- Nothing is left from which to conclude.\n")
     assert "| tdd" not in page.lower()
 
 
@@ -77,7 +86,7 @@ def test_wrongly_predicted_regions_are_left_out_and_counted_over_all_runs() -> N
     kept, left_out = usable(runs)
     assert not set(kept["sample_id"]) & {row["sample_id"] for row in wrong + unproven}
     assert left_out["predicted wrong"] == "4 region(s) that the model does not predict right"
-    assert "- left out: predicted wrong: 4 region(s)" in trust_page(runs)
+    assert "- Left out: predicted wrong: 4 region(s)" in page_of(runs)
 
 
 def test_a_scene_of_several_runs_is_one_scene() -> None:
@@ -86,7 +95,7 @@ def test_a_scene_of_several_runs_is_one_scene() -> None:
     single, copied = (agreement(usable(runs)[0], "marker", "tdd") for runs in ([one], [one] * 4))
     assert single.low < single.tau
     assert copied == single
-    assert "scenes that entered: marker 6\n" in trust_page([one] * 4)
+    assert "Scenes that entered: marker 6." in page_of([one] * 4)
 
 
 @pytest.mark.parametrize("metric", JUDGED)
@@ -305,3 +314,35 @@ def test_tables_of_no_rows_are_empty_with_their_columns() -> None:
     rows, _ = usable([planted_run(rows_of(RISING), "")])
     assert [len(table) for table in (scores(rows), agreements(rows))] == [0, 0]
     assert len(leakage(frame(rows_of(RISING)).iloc[:0])) == 0
+
+
+# What the report says of the tables
+
+
+def test_the_page_gives_both_agreements_where_controls_change_the_verdict() -> None:
+    controls = {"random": 0.05, "random_cells@grid=7": 0.06, "mask": 0.2}
+    rows = rows_of(RISING | controls, FALLING | controls, scenes=6)
+    rows += rows_of(RISING | controls, scenes=5, kind="context", first=50)
+    page = page_of([planted_run(rows)])
+    assert page.startswith("# How far to trust these metrics\n")
+    assert "Scenes that entered: marker 6, context 5." in page
+    assert "| marker | gpa | 0.100 | 0.100 | 0.100 |" in page
+    lines = [line for line in page.splitlines() if line.startswith("| TDD | ")]
+    assert [line.split(" | ")[3] for line in lines][:2] == ["−1.00 [−1.00, −1.00]", "1.00 [1.00, 1.00]"]
+    assert lines[0].endswith("; without controls: disagrees |"), "the controls alone must not make a metric agree"
+    assert lines[1].endswith("| agrees |")
+
+
+def test_the_page_says_how_much_of_the_leakage_is_beyond_the_evidence() -> None:
+    page = page_of([planted_run(rows_of(RISING, scenes=2, kind="context", odd_abs=0.75, odd_beyond_abs=0.125))])
+    assert "OT abs is 0.750 in the mean over gpa, ega, ria and dea; 0.125 of it is beyond the evidence." in page
+    assert page.splitlines()[-4:] == [
+        f"| context | {name} | 0.750 | 0.125 | {1 - ap:.3f} | {0.125 / ap:.3f} | 2 |" for name, ap in RISING.items()
+    ]
+
+
+def test_a_method_without_scenes_of_a_kind_is_not_available_on_the_page() -> None:
+    page = page_of([planted_run(rows_of(RISING) + rows_of({"gpa": 0.5, "ega": 0.6}, kind="context", first=50))])
+    assert "| context | ria | n/a | n/a | n/a |" in page
+    absent = [line for line in page.splitlines() if line.endswith("| n/a | n/a | n/a | n/a | 0 |")]
+    assert [line.split(" | ")[:2] for line in absent] == [["| context", "ria"], ["| context", "dea"]]

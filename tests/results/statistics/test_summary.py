@@ -133,7 +133,23 @@ def test_notes_say_random_weights_and_the_filters() -> None:
     assert lines[0] == notes(runs)[0]
     assert "weights random (seed 0)" in lines[0]
     assert "SHA-256" not in lines[0]
-    assert lines[1:] == ["Only samples with s >= 0.3 entered.", "Only samples with target_iou >= 0.1 entered."]
+    assert lines[1:] == [
+        "Only samples with s >= 0.3 entered.",
+        "Only samples with an IoU of the prediction with the target >= 0.1 entered.",
+    ]
+
+
+def test_notes_say_which_label_of_a_method_is_not_used() -> None:
+    """Labels are given by data set: the label of another data set's run is used there."""
+    runs = [run_of_rows(row("a", "ega", 0.1), data=data) for data in ("voc2012", "voc2012", "sbd")]
+    labels = ("Ours", "Fused", "Fused")
+    named = [
+        replace(run, directory=Path(name), description=run.description | {"methods": {"ega": {"label": label}}})
+        for run, name, label in zip(runs, "abc", labels, strict=True)
+    ]
+    sentence = "b calls ega 'Fused'; here it is 'Ours', as in an earlier run."
+    assert [line for line in analyse(named).notes if " calls " in line] == [sentence]
+    assert not [line for line in analyse(runs).notes if " calls " in line]
 
 
 def test_notes_count_samples_that_were_skipped_or_failed() -> None:
@@ -204,8 +220,10 @@ def test_runs_of_other_seeds_on_the_very_same_samples_say_that_their_spread_is_n
 def test_notes_say_that_a_run_is_not_finished() -> None:
     (line,) = notes([run_of_rows(row("id0", "ega", 0.1), samples=5)])
     assert "1 of 5 samples measured" in line
-    assert "NOT FINISHED, 4 samples to go" in line
-    assert "NOT FINISHED" not in notes([run_of_rows(row("id0", "ega", 0.1), samples=1)])[0]
+    assert "not finished, 4 samples to go" in line
+    (nearly,) = notes([run_of_rows(row("id0", "ega", 0.1), samples=2)])
+    assert nearly.endswith("not finished, 1 sample to go")
+    assert "not finished" not in notes([run_of_rows(row("id0", "ega", 0.1), samples=1)])[0]
 
 
 def test_run_values_are_means_of_what_is_defined() -> None:

@@ -107,15 +107,8 @@ def enough(run: Run, min_s: float | None = None, min_iou: float | None = None) -
             values = records[column] if column in records else pd.Series(nan, records.index)
             low |= ~(values >= least)
     low &= records["status"] == "ok"
-    return _without(run, "sample_id", set(records.loc[low, "sample_id"])) if low.any() else run
-
-
-def without_variants(run: Run) -> Run:
-    """The run without variants ("dea@alpha=0.5") of methods that it holds itself: ranks are then among the rest."""
-    names = set(run.records["method"])
-    return _without(run, "method", {name for name in names if name != base(name) and base(name) in names})
-
-
-def _without(run: Run, column: str, gone: set[str]) -> Run:
-    records, curves, again = (part[~part[column].isin(gone)] for part in (run.records, run.curves, run.randomisation))
+    if not low.any():
+        return run
+    gone = set(records.loc[low, "sample_id"])
+    records, curves, again = (part[~part["sample_id"].isin(gone)] for part in (records, run.curves, run.randomisation))
     return replace(run, records=records, curves=curves, randomisation=again)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from segfaith.errors import SettingsError
 from segfaith.results.records.runs import Run
-from segfaith.results.records.select import enough, grouped, methods_of, own_methods
+from segfaith.results.records.select import enough, grouped, label_notes, methods_of, own_methods
 from segfaith.results.statistics.data_analysis import BYS, OVERS, STRATIFIED, By, DataAnalysis, Options
 from segfaith.results.statistics.paired import family
 from segfaith.results.statistics.rankings import Over
@@ -48,12 +48,16 @@ class Analysis:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What a reader must know of the runs, see `summary.notes`, and by which filters samples were left out."""
-        lines = notes(self.read, [name for part in self.parts for name in part.names])
-        filters = (("s", self.options.min_s), ("target_iou", self.options.min_iou))
+        """What a reader must know of the runs: `summary.notes`, labels that are not used, and filters on samples."""
+        filters = {"s": self.options.min_s, "an IoU of the prediction with the target": self.options.min_iou}
         return [
-            *lines,
-            *(f"Only samples with {name} >= {least:g} entered." for name, least in filters if least is not None),
+            *notes(self.read, [name for part in self.parts for name in part.names]),
+            *(sentence for part in self.parts for sentence in label_notes(part.read)),
+            *(
+                f"Only samples with {name} >= {least:g} entered."
+                for name, least in filters.items()
+                if least is not None
+            ),
         ]
 
     def table(self, name: str) -> pd.DataFrame:

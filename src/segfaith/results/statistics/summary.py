@@ -90,7 +90,7 @@ def _note(run: Run) -> str:
         f"{model['name']}, weights {model['weights']}{digest}, seed {description['settings']['seed']}; "
         f"{len(entered)} of {len(planned)} samples measured, {int((others == 'skipped').sum())} skipped, "
         f"{int((others == 'failed').sum())} failed; {small} with s < {SMALL_SCORE}"
-        + (f"; NOT FINISHED, {unfinished} samples to go" if unfinished else "")
+        + (f"; not finished, {unfinished} sample{'s' * (unfinished != 1)} to go" if unfinished else "")
     )
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from folder_runs import command, content, make_project, toml, write_settings
 from made_runs import edit_description, edit_rows, make_run
-from segfaith.benchmark import runner as executors
+from segfaith.benchmark import runner
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.status import read_states
 from segfaith.data.dataset import Dataset
@@ -205,14 +205,14 @@ def test_a_list_that_names_the_parent_folder_removes_nothing(
 
 
 def test_maps_of_a_bad_id_go_nowhere_even_if_it_came_so_far(project: Path) -> None:
-    prepared = executors.prepare(make_settings(content(project, methods={"names": ["mask"]}, output={"maps": True})))
+    prepared = runner.prepare(make_settings(content(project, methods={"names": ["mask"]}, output={"maps": True})))
     sample = prepared.plan.dataset.load("s0", 32)
     directory = project / "foreign" / "run"
-    executors.open_directory(directory, prepared)
+    runner.open_directory(directory, prepared)
     before = files(project / "foreign")
     for name in ("..", "../..", str(project / "foreign")):
         with pytest.raises(SettingsError, match="is not a plain name"):
-            executors.run_sample(prepared, name, lambda: sample, BatchSize(4), directory)
+            runner.run_sample(prepared, name, lambda: sample, BatchSize(4), directory)
     assert files(project / "foreign") == before
 
 
@@ -270,9 +270,9 @@ def test_a_run_behind_a_link_is_made_and_resumed(project: Path, monkeypatch: pyt
 def test_a_description_that_is_a_link_to_nothing_is_a_message(project: Path) -> None:
     (project / "run").mkdir()
     (project / "run/run.json").symlink_to(project / "nowhere")
-    prepared = executors.prepare(make_settings(content(project, methods={"names": ["mask"]})))
+    prepared = runner.prepare(make_settings(content(project, methods={"names": ["mask"]})))
     with pytest.raises(SettingsError, match=r"run\.json is a symbolic link to nothing"):
-        executors.open_directory(project / "run", prepared)
+        runner.open_directory(project / "run", prepared)
 
 
 def test_figures_and_pictures_are_not_drawn_through_a_link(project: Path) -> None:

@@ -11,7 +11,7 @@ from folder_runs import add_sample, command, content, make_project, write_settin
 from segfaith.attribution.explain import gather, sample_rng
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark import fast_modes as precision
-from segfaith.benchmark import runner as executors
+from segfaith.benchmark import runner
 from segfaith.benchmark.fast_modes import verify_precision
 from segfaith.benchmark.runner import Prepared
 from segfaith.benchmark.settings import make_settings
@@ -28,12 +28,12 @@ def project(tmp_path: Path) -> Path:
 
 
 def prepared_of(project: Path, **changes: Any) -> Prepared:
-    return executors.prepare(make_settings(content(project, **changes)))
+    return runner.prepare(make_settings(content(project, **changes)))
 
 
 def evidence_of(prepared: Prepared, sample_id: str, **parameters: Any) -> InterventionEvidence:
     sample = prepared.plan.dataset.load(sample_id, 32)
-    target = executors.find_target(prepared, sample)
+    target = runner.find_target(prepared, sample)
     method = resolve_method("ria", {"ria": {"grid": 4, **parameters}})
     variant = clean_variant(sample.image, target.region)
     rng = sample_rng(prepared.plan.settings.seed, sample_id)
@@ -100,7 +100,7 @@ def test_metrics_are_means_and_largest_changes_over_the_samples(project: Path) -
         )
         samples = {one: changed.plan.dataset.load(one, 32) for one in changed.plan.ids}
         rows = [
-            executors.run_sample(changed, one, lambda sample=sample: sample, BatchSize(16))  # type: ignore[misc]
+            runner.run_sample(changed, one, lambda sample=sample: sample, BatchSize(16))  # type: ignore[misc]
             for one, sample in samples.items()
         ]
         runs[regions] = [{row["method"]: row for row in result.records} for result in rows]

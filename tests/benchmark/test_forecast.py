@@ -13,7 +13,7 @@ from segfaith.benchmark.forecast import Pace, pace
 from segfaith.benchmark.settings import make_settings
 from segfaith.evidence import gradient
 from segfaith.incremental.graph import Graph
-from segfaith.incremental.plan import WindowPlan
+from segfaith.incremental.window_plan import WindowPlan
 
 FOUR = ["gpa", "ega", "ria", "dea"]
 OWN = """

@@ -22,8 +22,7 @@ from made_runs import edit_description, take_over
 from segfaith import models
 from segfaith.attribution import methods
 from segfaith.attribution.maps import read_map
-from segfaith.benchmark import foreign
-from segfaith.benchmark import runner as executors
+from segfaith.benchmark import foreign, runner
 from segfaith.benchmark.plan import digest
 from segfaith.benchmark.settings import make_settings
 from segfaith.cli import app
@@ -180,7 +179,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a run of its own model and method."""
     root = make_project(tmp_path_factory.mktemp("own"), samples=1)
     (root / "flat.py").write_text("def flat(model, image, target):\n    return image[0]\n")
-    executors.run(make_settings(content(root, methods={"names": [f"{root}/flat.py:flat", "mask"]})), root / "run")
+    runner.run(make_settings(content(root, methods={"names": [f"{root}/flat.py:flat", "mask"]})), root / "run")
     return root
 
 
@@ -360,7 +359,7 @@ def test_postscript_among_the_photographs_is_a_failed_sample(tmp_path: Path, mon
     image, labels = sample_arrays(1)
     add_sample(root / "data", "s1", image, labels)
     PillowImage.fromarray(image).save(root / "data/images/s1.png", format="EPS")
-    records = load_run(executors.run(make_settings(content(root, methods={"names": ["mask"]})), root / "run")).records
+    records = load_run(runner.run(make_settings(content(root, methods={"names": ["mask"]})), root / "run")).records
     bad = records[records["sample_id"] == "s1"]
     assert set(bad["status"]) == {"failed"}
     assert bad["reason"].str.contains("it is PostScript, a program that would be run; convert it to PNG first").all()

@@ -23,12 +23,12 @@ from folder_runs import (
     sample_arrays,
 )
 from segfaith.attribution.methods import resolve_method
-from segfaith.benchmark import runner as executors
+from segfaith.benchmark import runner
 from segfaith.benchmark.plan import passes_per_sample
 from segfaith.benchmark.settings import EvaluationSettings, make_settings
 from segfaith.errors import SettingsError
 from segfaith.incremental.graph import Graph
-from segfaith.incremental.plan import WindowPlan
+from segfaith.incremental.window_plan import WindowPlan
 from segfaith.results.records.runs import load_run
 from segfaith.scores import BatchSize
 
@@ -37,19 +37,19 @@ from segfaith.scores import BatchSize
 
 def test_the_seed_changes_the_subset(project: Path) -> None:
     drawn = [
-        tuple(executors.make_plan(make_settings(content(project, seed=seed, data={"n": 3}))).ids) for seed in range(6)
+        tuple(runner.make_plan(make_settings(content(project, seed=seed, data={"n": 3}))).ids) for seed in range(6)
     ]
     assert all(len(set(ids)) == 3 and list(ids) == sorted(ids) for ids in drawn)
     assert len(set(drawn)) > 1
-    again = executors.make_plan(make_settings(content(project, data={"n": 3})))
+    again = runner.make_plan(make_settings(content(project, data={"n": 3})))
     assert tuple(again.ids) == drawn[0]
 
 
 def test_more_samples_than_there_are_and_unknown_ids_are_errors(project: Path) -> None:
     with pytest.raises(SettingsError, match=r"n = 7 samples asked for; folder val has 6"):
-        executors.make_plan(make_settings(content(project, data={"n": 7})))
+        runner.make_plan(make_settings(content(project, data={"n": 7})))
     with pytest.raises(SettingsError, match=r"folder val has no sample 's9'; the nearest are s"):
-        executors.make_plan(make_settings(content(project, data={"ids": ["s0", "s9"]})))
+        runner.make_plan(make_settings(content(project, data={"ids": ["s0", "s9"]})))
 
 
 def test_random_cells_is_there_even_where_it_is_not_named(project: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def todo_after_moving(root: Path, **changes: Any) -> list[int]:
     moved = root.parent / "after"
     shutil.move(root, moved)
     text = json.dumps(content(moved, **changes)).replace(str(root), str(moved))
-    return executors.open_directory(moved / "run", executors.prepare(make_settings(json.loads(text))))
+    return runner.open_directory(moved / "run", runner.prepare(make_settings(json.loads(text))))
 
 
 def test_a_run_may_move_with_its_data_model_and_weights(movable: Path) -> None:
@@ -237,7 +237,7 @@ def passes_of_run(project: Path, directory: Path, **changes: Any) -> tuple[int, 
     A module with hooks is not traced, so it does without the passes for clean features, and those that hold each
     operator's baseline against the model, that the plan counts.
     """
-    prepared = executors.prepare(make_settings(content(project, **changes)))
+    prepared = runner.prepare(make_settings(content(project, **changes)))
     with counted(prepared.model.module) as total:
         segfaith.run(prepared, directory)
     assert set(load_run(directory).records["status"]) == {"ok"}
@@ -311,9 +311,9 @@ def test_passes_of_a_traced_model_are_those_announced(
 ) -> None:
     """The first sample traces the model and holds the trace against it; the second costs what the plan says."""
     changes = {"methods": {"names": FOUR, "ria": {"grid": 4}}, "evaluation": {"stability": True}}
-    prepared = executors.prepare(make_settings(content(project, data={"n": 2}, **changes)))
+    prepared = runner.prepare(make_settings(content(project, data={"n": 2}, **changes)))
     first, second = (prepared.plan.dataset.load(sample_id, 32) for sample_id in prepared.plan.ids)
-    executors.run_sample(prepared, first.id, lambda: first, BatchSize(8))
+    runner.run_sample(prepared, first.id, lambda: first, BatchSize(8))
     images = {"module": 0, "clean": 0, "altered": 0}
     forward, clean, evaluate = type(prepared.model.module).forward, Graph.clean, WindowPlan.evaluate
 
@@ -329,7 +329,7 @@ def test_passes_of_a_traced_model_are_those_announced(
     monkeypatch.setattr(
         WindowPlan, "evaluate", count("altered", lambda plan, windows, arithmetic: len(windows.data), evaluate)
     )
-    result = executors.run_sample(prepared, second.id, lambda: second, BatchSize(8))
+    result = runner.run_sample(prepared, second.id, lambda: second, BatchSize(8))
     assert {row["status"] for row in result.records} == {"ok"}
     assert images == {"module": 6 + 1, "clean": 6, "altered": 6 * 16 + 3 * (4 + 3) + 2}
     assert 2 * sum(images.values()) == prepared.plan.passes
@@ -373,7 +373,7 @@ def test_passes_on_scenes_are_at_most_those_announced(tmp_path: Path) -> None:
     prepared.model.module.register_forward_pre_hook(
         lambda module, inputs: images.__setitem__(0, images[0] + len(inputs[0]))
     )
-    executors.run(prepared, tmp_path / "run")
+    runner.run(prepared, tmp_path / "run")
     records = load_run(tmp_path / "run").records
     assert set(records["status"]) == {"ok"}
     assert set(records["kind"]) == {"plain", "marker", "context", "conjunction", "redundancy"}

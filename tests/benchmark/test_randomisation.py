@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 
 import segfaith
 from folder_runs import command, content, make_project
-from segfaith.benchmark import randomisation
-from segfaith.benchmark import runner as executors
+from segfaith.benchmark import randomisation, runner
 from segfaith.benchmark.randomisation import cascade, in_order, parts, randomise
 from segfaith.benchmark.settings import make_settings
 from segfaith.cli import app
@@ -203,9 +202,9 @@ def test_a_model_without_weights_is_refused() -> None:
 def found(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     root = make_project(tmp_path_factory.mktemp("randomised"), samples=3)
     settings = make_settings(content(root, methods={"names": ["gpa", "ria", "mask", "random"]}))
-    prepared = executors.prepare(settings)
+    prepared = runner.prepare(settings)
     before = {name: value.clone() for name, value in prepared.model.module.state_dict().items()}
-    directory = executors.run(prepared, root / "run")
+    directory = runner.run(prepared, root / "run")
     rows = pd.read_parquet(randomise(prepared, directory, 2))
     assert all(torch.equal(value, before[name]) for name, value in prepared.model.module.state_dict().items())
     return rows
@@ -238,8 +237,8 @@ def test_maps_of_a_trained_model_lose_their_likeness_and_it_loses_the_class(tmp_
         "model": {"name": "scenes"},
         "methods": {"names": ["gpa", "ria", "mask"], "ria": {"grid": 4}},
     }
-    prepared = executors.prepare(make_settings(settings))
-    executors.open_directory(tmp_path, prepared)
+    prepared = runner.prepare(make_settings(settings))
+    runner.open_directory(tmp_path, prepared)
     rows = pd.read_parquet(randomise(prepared, tmp_path, 2))
     assert (rows["status"] == "ok").all()
     first, last = (rows[rows["stage"] == stage] for stage in (0, rows["stage"].max()))
@@ -256,8 +255,8 @@ def test_constant_maps_are_rows_that_say_so_and_are_counted(tmp_path: Path) -> N
     root = make_project(tmp_path, samples=2)
     (root / "flat.py").write_text("def flat(model, image, target):\n    return image[0] * 0\n")
     names = [f"{root}/flat.py:flat", "mask"]
-    prepared = executors.prepare(make_settings(content(root, methods={"names": names})))
-    directory = executors.run(prepared, root / "run")
+    prepared = runner.prepare(make_settings(content(root, methods={"names": names})))
+    directory = runner.run(prepared, root / "run")
     rows = pd.read_parquet(randomise(prepared, directory, 2))
     flat = rows[rows["method"].str.endswith("flat")]
     assert set(flat["status"]) == {"ok"}
@@ -276,7 +275,7 @@ def test_the_stages_that_were_done_outlive_ctrl_c_and_reports_say_that_others_ar
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_project(tmp_path, samples=2)
-    directory = executors.run(make_settings(content(root, methods={"names": ["mask"]})), root / "run")
+    directory = runner.run(make_settings(content(root, methods={"names": ["mask"]})), root / "run")
     assert command(monkeypatch, "randomise", directory, "-n", "2", "--allow-code", f"{root}/tiny.py:build") == 0
     before = load_run(directory).randomisation
     calls, real = [], randomisation._maps
@@ -310,7 +309,7 @@ def test_a_suite_is_checked_run_by_run_and_told_apart_by_model(
     )
     for name, weights, seed in (("a-0", None, 0), ("a-1", None, 1), ("b-0", f"{root}/tiny.pth", 0)):
         settings = content(root, seed=seed, data={"n": 2}, methods={"names": ["mask"]}, model={"weights": weights})
-        executors.run(make_settings(settings), root / "suite" / name)
+        runner.run(make_settings(settings), root / "suite" / name)
     assert command(monkeypatch, "randomise", root / "suite", "-n", "1", "--allow-code", f"{root}/tiny.py:build") == 0
     assert "3 of 3 runs were checked" in capsys.readouterr().out
     data = load_runs([root / "suite"])
@@ -337,7 +336,7 @@ def test_the_verb_reads_the_run_directory(tmp_path: Path) -> None:
     """As a user calls it: the run says by itself what it was made of; nothing else in it changes."""
     root = make_project(tmp_path, samples=2)
     settings = content(root, methods={"names": ["gpa", "mask"]})
-    directory = executors.run(make_settings(settings), root / "run")
+    directory = runner.run(make_settings(settings), root / "run")
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     done = CliRunner().invoke(app, ["randomise", str(directory), "-n", "1", "--allow-code", f"{root}/tiny.py:build"])
     assert done.exit_code == 0, done.output

@@ -18,7 +18,7 @@ import pytest
 import segfaith
 from folder_runs import assert_same_records, command, content, make_project, run_records, write_settings
 from made_runs import edit_description, edit_rows, make_run
-from segfaith.benchmark import runner as executors
+from segfaith.benchmark import runner
 from segfaith.benchmark.lock import RunIsBusyError, at_work
 from segfaith.benchmark.randomisation import randomise
 from segfaith.benchmark.settings import make_settings
@@ -172,7 +172,7 @@ def test_a_shard_that_is_damaged_while_a_suite_works_fails_its_run_alone(project
 
 
 def test_a_damaged_randomisation_check_is_refused_and_set_aside(project: Path, run: Path) -> None:
-    prepared = executors.prepare(make_settings(content(project, **SHARDS)))
+    prepared = runner.prepare(make_settings(content(project, **SHARDS)))
     damage(randomise(prepared, run, 1))
     with pytest.raises(DamagedFileError, match=r"randomisation\.parquet is damaged"):
         load_run(run)
@@ -339,17 +339,17 @@ def test_what_is_missing_at_the_end_of_a_run_is_to_go(
         (run / "records" / "00000.parquet").unlink(missing_ok=True)
         run_shards(*arguments)  # type: ignore[arg-type]
 
-    run_shards = executors.run_shards
-    monkeypatch.setattr(executors, "run_shards", removes)
+    run_shards = runner.run_shards
+    monkeypatch.setattr(runner, "run_shards", removes)
     file = write_settings(project, **SHARDS)
     assert command(monkeypatch, "run", file, "-o", run) == 1
     said = capsys.readouterr().out
     assert "2 of 3 samples are still to go: give the same command again." in said
     assert "1 of 3 samples measured" in said
-    monkeypatch.setattr(executors, "run_shards", run_shards)
+    monkeypatch.setattr(runner, "run_shards", run_shards)
     assert command(monkeypatch, "run", file, "-o", run) == 0
     assert "3 of 3 samples measured" in capsys.readouterr().out
-    monkeypatch.setattr(executors, "run_shards", removes)
+    monkeypatch.setattr(runner, "run_shards", removes)
     (run / "records" / "00001.parquet").unlink()
     planned = PlannedRun("tiny", make_settings(content(project, **SHARDS)))
     outcome = _run_one(planned, run, lambda *_: None, lambda _: None, retry_failed=False)
@@ -391,14 +391,14 @@ def test_rows_of_the_randomisation_check_are_of_the_run_and_once(tmp_path: Path)
 
 
 @pytest.fixture
-def other(project: Path) -> executors.Prepared:
+def other(project: Path) -> runner.Prepared:
     """The same run at another k: its rows look like the first one's."""
     changed = SHARDS | {"evaluation": {"stability": False, "k": [0.05, 0.4]}}
-    return executors.prepare(make_settings(content(project, **changed)))
+    return runner.prepare(make_settings(content(project, **changed)))
 
 
 def test_the_shard_of_another_run_is_refused_and_measured_again(
-    project: Path, run: Path, other: executors.Prepared, tmp_path: Path
+    project: Path, run: Path, other: runner.Prepared, tmp_path: Path
 ) -> None:
     before = load_run(run).records
     theirs = segfaith.run(other, tmp_path / "theirs")
@@ -417,7 +417,7 @@ def test_the_shard_of_another_run_is_refused_and_measured_again(
 
 @pytest.mark.parametrize("again", [True, False], ids=["replaced", "removed"])
 def test_an_old_process_writes_nothing_into_a_directory_that_another_run_took(
-    project: Path, other: executors.Prepared, tmp_path: Path, again: bool
+    project: Path, other: runner.Prepared, tmp_path: Path, again: bool
 ) -> None:
     """It is taken after the first shard, in the middle of the second; maps and curves stay away as well."""
     directory, changed = tmp_path / "run", SHARDS | {"output": {"maps": True}}
@@ -427,7 +427,7 @@ def test_an_old_process_writes_nothing_into_a_directory_that_another_run_took(
             assert (directory / "maps" / "s1").is_dir()
             directory.rename(tmp_path / "old")
             if again:
-                executors.open_directory(directory, other)
+                runner.open_directory(directory, other)
 
     words = rf"run was {'replaced by another run' if again else 'removed'} while this run worked, which writes nothing"
     with pytest.raises(RunIsBusyError, match=words):
@@ -440,14 +440,14 @@ def test_an_old_process_writes_nothing_into_a_directory_that_another_run_took(
 
 
 def test_an_old_runs_failure_is_not_written_into_the_directory_of_the_new_one(
-    project: Path, other: executors.Prepared, tmp_path: Path
+    project: Path, other: runner.Prepared, tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
 
     def take(sample_id: str) -> None:
         if sample_id == "s0":
             directory.rename(tmp_path / "old")
-            executors.open_directory(directory, other)
+            runner.open_directory(directory, other)
 
     planned = PlannedRun("tiny", make_settings(content(project, **SHARDS)))
     outcome = _run_one(planned, directory, lambda *_: None, take, retry_failed=False)
@@ -456,7 +456,7 @@ def test_an_old_runs_failure_is_not_written_into_the_directory_of_the_new_one(
 
 
 def test_a_randomisation_check_of_a_run_that_was_replaced_is_not_written(
-    project: Path, other: executors.Prepared, run: Path
+    project: Path, other: runner.Prepared, run: Path
 ) -> None:
     with pytest.raises(RunIsBusyError, match=r"was replaced by another run"):
         randomise(other, run, 1)

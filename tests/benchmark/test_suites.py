@@ -20,8 +20,7 @@ import torch
 
 from folder_runs import add_sample, assert_same_records, command, make_project, sample_arrays, write_settings
 from made_runs import edit_description, edit_rows
-from segfaith.benchmark import lock, suite_runs
-from segfaith.benchmark import runner as executors
+from segfaith.benchmark import lock, runner, suite_runs
 from segfaith.benchmark.forecast import Pace
 from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
 from segfaith.benchmark.plan import RESULTS_VERSION
@@ -573,14 +572,14 @@ def test_a_run_that_cannot_start_is_recorded_and_the_others_go_on(
 def test_a_run_that_crashes_leaves_its_traceback_and_the_others_go_on(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = executors.run_shards
+    real = runner.run_shards
 
-    def full(prepared: executors.Prepared, *rest: object) -> None:
+    def full(prepared: runner.Prepared, *rest: object) -> None:
         if prepared.plan.settings.name == NAMES[0]:
             raise OSError(28, "No space left on device")
         real(prepared, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(executors, "run_shards", full)
+    monkeypatch.setattr(runner, "run_shards", full)
     suite = narrow(read_suite(project / "suite.toml"), ["a"])
     first, second = ended(suite, tmp_path / "out")
     assert (first.state, second.state) == ("failed", "finished")

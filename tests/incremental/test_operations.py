@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
-from segfaith.incremental import differences
 from segfaith.incremental.arithmetic import Exact, Values
-from segfaith.incremental.differences import Differences
+from segfaith.incremental.bfloat16 import Differences
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.operations import (
     Convolve,
@@ -24,7 +23,7 @@ from segfaith.incremental.operations import (
     Pointwise,
     operation_of,
 )
-from segfaith.incremental.plan import WindowPlan
+from segfaith.incremental.window_plan import WindowPlan
 from segfaith.incremental.windows import Box, Windows
 
 SIZE = (17, 22)

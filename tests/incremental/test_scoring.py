@@ -18,9 +18,9 @@ from segfaith.errors import SampleError, SettingsError
 from segfaith.evidence.regions import Regions
 from segfaith.incremental import scoring
 from segfaith.incremental.graph import Graph
-from segfaith.incremental.plan import WindowPlan
 from segfaith.incremental.scorers import IncrementalScorer, PlainScorer, Precision
 from segfaith.incremental.scoring import graph_of, scorer_for
+from segfaith.incremental.window_plan import WindowPlan
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import BatchSize, score_images
 from toys import plain

@@ -10,7 +10,7 @@ from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
 from segfaith.errors import SampleError
-from segfaith.evaluation.intervened import Altered, Scores, taken
+from segfaith.evaluation.intervention_scores import Altered, Scores, taken
 from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
 from segfaith.evaluation.metrics import METRICS, compute_metrics, deletion, mean_defined
 from segfaith.evaluation.ranking import Ranking

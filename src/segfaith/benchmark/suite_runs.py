@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
-from segfaith.benchmark import runner as executors
+from segfaith.benchmark import runner
 from segfaith.benchmark.forecast import Pace, pace
 from segfaith.benchmark.lock import RunIsBusyError, alone
 from segfaith.benchmark.plan import RESULTS_VERSION, Plan, differences, make_plan, resolve_methods
@@ -140,7 +140,7 @@ def _pace(settings: Settings) -> Pace | str:
         return f"the weights of {settings.model.name} are not downloaded yet"
     here = settings.data.model_copy(update={"download": False})
     try:
-        return pace(executors.prepare(settings.model_copy(update={"data": here})))
+        return pace(runner.prepare(settings.model_copy(update={"data": here})))
     except Exception as error:  # it will stop that run, and the others are timed
         return str(error) if isinstance(error, SegfaithError) else f"{type(error).__name__}: {error}"
 
@@ -160,7 +160,7 @@ def run_suite(
 ) -> Iterator[Outcome]:
     """Runs what is still to do of a suite and yields how each run ended, in the suite's order.
 
-    Each run lies in `directory/NAME` and is resumed as `executors.run` resumes it. What stops one of them goes to its
+    Each run lies in `directory/NAME` and is resumed as `runner.run` resumes it. What stops one of them goes to its
     `failure.json` and the others go on; the next call goes on with it. Several processes may share a suite: each leaves
     out the run that another one works on.
 
@@ -192,15 +192,15 @@ def _run_one(
     if directory.is_symlink():
         return Outcome(run, "failed", f"{directory} is a symbolic link; a suite writes through none: remove it")
     try:
-        prepared = executors.prepare(run.settings)
-        todo = executors.open_directory(directory, prepared, damaged.append, damaged.append)
+        prepared = runner.prepare(run.settings)
+        todo = runner.open_directory(directory, prepared, damaged.append, damaged.append)
         if retry_failed and forget_failed(directory):
-            todo = executors.open_directory(directory, prepared, damaged.append)
+            todo = runner.open_directory(directory, prepared, damaged.append)
         (directory / FAILURE_FILE).unlink(missing_ok=True)
         ids, shards = prepared.plan.ids, prepared.plan.shards
         on_start(run, len(ids) - sum(len(shards[shard]) for shard in todo), len(ids))
         if todo:
-            executors.run_shards(prepared, directory, todo, on_sample)
+            runner.run_shards(prepared, directory, todo, on_sample)
         state = run_state(directory)
     except RunIsBusyError as error:
         return Outcome(run, "busy", str(error))

@@ -16,7 +16,7 @@ from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.constants import IGNORE
 from segfaith.errors import SampleError, SampleSkipped
 from segfaith.evaluation.correlation import pearson
-from segfaith.evaluation.intervened import Scores, score_interventions
+from segfaith.evaluation.intervention_scores import Scores, score_interventions
 from segfaith.evaluation.metrics import compute_metrics
 from segfaith.evaluation.ranking import rank, tie_ranks
 from segfaith.evaluation.subject import Subject

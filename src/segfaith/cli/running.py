@@ -26,7 +26,7 @@ def run_command(
     ] = None,
 ) -> None:
     """Run the benchmark that CONFIG describes, or resume it."""
-    from segfaith.benchmark import runner as executors
+    from segfaith.benchmark import runner
     from segfaith.benchmark.settings import find_settings, read_settings
     from segfaith.benchmark.status import forget_failed
 
@@ -34,13 +34,13 @@ def run_command(
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
     chosen = read_settings(find_settings(config), overrides + (settings or []))
     directory = output or Path("runs") / chosen.name
-    prepared = executors.prepare(chosen)
+    prepared = runner.prepare(chosen)
     if dry_run:
         _print_plan(prepared)
         return
-    todo = executors.open_directory(directory, prepared, on_the_way, on_the_way)
+    todo = runner.open_directory(directory, prepared, on_the_way, on_the_way)
     if retry_failed and forget_failed(directory):
-        todo = executors.open_directory(directory, prepared, on_the_way)
+        todo = runner.open_directory(directory, prepared, on_the_way)
     if todo:
         _print_assumed(prepared.model, on_the_way)
         _run_with_progress(prepared, directory, todo)
@@ -186,12 +186,11 @@ def randomise_command(
 
 
 def _randomise(run: Path, n: int, overrides: list[str], allowed: list[str]) -> Path:
-    from segfaith.benchmark import randomisation
-    from segfaith.benchmark import runner as executors
+    from segfaith.benchmark import randomisation, runner
     from segfaith.benchmark.foreign import settings_of
 
-    prepared = executors.prepare(settings_of(run, overrides, allowed))
-    executors.open_directory(run, prepared, on_the_way)
+    prepared = runner.prepare(settings_of(run, overrides, allowed))
+    runner.open_directory(run, prepared, on_the_way)
     return randomisation.randomise(prepared, run, n, lambda words: err.print(f"{run.name}: {words}", style="dim"))
 
 

@@ -1,7 +1,7 @@
 """How operations compute: what a node is a function of, and the exact arithmetic.
 
 An arithmetic says what windows hold, and how operations compute with that. There are two with the same methods: `Exact`
-and `differences.Differences`.
+and `bfloat16.Differences`.
 """
 
 from collections.abc import Callable

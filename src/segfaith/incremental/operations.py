@@ -15,8 +15,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from segfaith.incremental.arithmetic import Exact, Function, Values
+from segfaith.incremental.bfloat16 import Differences
 from segfaith.incremental.convolution import Convolution, convolve, kernel_of
-from segfaith.incremental.differences import Differences
 from segfaith.incremental.graph import JOINING_FUNCTIONS, POINTWISE_FUNCTIONS, POINTWISE_MODULES, Graph, Shape
 from segfaith.incremental.windows import Box, Kernel, Pairs, Windows, crop, place, whole
 from segfaith.types import Tensor

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from segfaith.constants import EPS
 from segfaith.incremental.arithmetic import Exact, Values
-from segfaith.incremental.differences import Differences
+from segfaith.incremental.bfloat16 import Differences
 from segfaith.incremental.graph import Graph, Shape
-from segfaith.incremental.plan import WindowPlan
+from segfaith.incremental.window_plan import WindowPlan
 from segfaith.incremental.windows import Box, Windows, cut, view, whole
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import Boxes, check_class

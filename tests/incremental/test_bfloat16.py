@@ -12,8 +12,7 @@ import zoo
 from drops import evidence
 from exactness import check_exact_on, photograph, target
 from segfaith.evidence.regions import Regions
-from segfaith.incremental import differences
-from segfaith.incremental.differences import Differences
+from segfaith.incremental.bfloat16 import Differences
 from segfaith.incremental.windows import Windows
 from toys import plain
 

@@ -12,7 +12,6 @@ import segfaith
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample
-from segfaith.evaluation import intervened
 from segfaith.evaluation.ranking import tie_ranks, top_count
 from segfaith.evaluation.subject import Subject
 from segfaith.randomness import generator

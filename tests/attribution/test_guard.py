@@ -204,7 +204,10 @@ def test_a_method_cannot_write_into_shared_evidence(undisturbed: pd.DataFrame) -
     rows = evaluated(plain(SmallCNN(), layer="backbone.4"), [own, "ria", *OTHERS, "mask"])
     expected = evaluated(plain(SmallCNN(), layer="backbone.4"), ["ria", *OTHERS, "mask"])
     assert rows.loc["own", "status"] == "ok"
-    pd.testing.assert_frame_equal(rows.loc[["ria", *OTHERS, "mask"]], expected, rtol=0, atol=0, check_dtype=False)
+    others = rows.loc[
+        ["ria", *OTHERS, "mask"]
+    ]  # another method changes the size of a batch, and so a score's last digit
+    pd.testing.assert_frame_equal(others, expected, rtol=0, atol=1e-7, check_dtype=False)
 
 
 def test_a_map_is_what_was_returned_and_not_what_became_of_it() -> None:

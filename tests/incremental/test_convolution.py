@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exactness import check_exact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
+from exactness import check_exact
 from segfaith.incremental import convolution, winograd
 from segfaith.incremental.convolution import (
     LIVE_SHARE,

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exactness import check_exact_on, photograph, target
 from torch import Tensor
 from torch.nn import functional as F
 
 import zoo
 from drops import evidence
+from exactness import check_exact_on, photograph, target
 from segfaith.evidence.regions import Regions
 from segfaith.incremental import differences
 from segfaith.incremental.differences import Differences

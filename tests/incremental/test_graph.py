@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exactness import evaluated, photograph, target
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
+from exactness import evaluated, photograph, target
 from segfaith.incremental.graph import CHANNELS_LAST, JOINING_FUNCTIONS
 from toys import plain
 

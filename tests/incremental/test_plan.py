@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exactness import TIGHT, photograph
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
 from drops import single
+from exactness import TIGHT, photograph
 from segfaith.incremental.scorers import IncrementalScorer
 from segfaith.incremental.scoring import scorer_for
 from toys import plain

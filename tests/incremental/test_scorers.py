@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exactness import SIZES, TIGHT, check_exact, check_exact_on, photograph, target
 from torch import nn
 
 import zoo
 from drops import evidence, loop, single
+from exactness import SIZES, TIGHT, check_exact, check_exact_on, photograph, target
 from segfaith.data.images import load_image
 from segfaith.evidence.regions import Regions
 from segfaith.incremental.graph import Graph

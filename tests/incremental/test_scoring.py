@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exactness import TIGHT, check_exact, check_exact_on, evaluated, photograph, scattered_images, target
 from torch import Tensor, nn
 
 import zoo
 from drops import evidence, single
+from exactness import TIGHT, check_exact, check_exact_on, evaluated, photograph, scattered_images, target
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evidence.regions import Regions
 from segfaith.incremental import scoring

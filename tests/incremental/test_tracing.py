@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
-from exactness import TIGHT, photograph, scattered_images, target
 
 import zoo
 from drops import single
+from exactness import TIGHT, photograph, scattered_images, target
 from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import wrap
 

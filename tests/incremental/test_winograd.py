@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exactness import check_exact, photograph, target
 from torch import Tensor, nn
 
 import zoo
+from exactness import check_exact, photograph, target
 from segfaith.incremental import winograd
 from segfaith.incremental.convolution import kernel_of
 from segfaith.incremental.graph import Graph

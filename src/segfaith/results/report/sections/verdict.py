@@ -44,10 +44,10 @@ DETAILS = {
 }
 """The section that holds the numbers of each question."""
 TOLD = {
-    "tdd_gain": "Deletes most of the score",
-    "odd_abs": "Marks least outside the target that matters",
-    "insertion_gain": "Restores most of the score",
-    "stability": "Changes least when the image changes a little",
+    "tdd_gain": "Lowers the score most when deleted",
+    "odd_abs": "Leaks least outside the target",
+    "insertion_gain": "Raises the score most when restored",
+    "stability": "Most stable under small image changes",
     "evidence_ap": "Finds the planted evidence best",
 }
 """The metrics whose best method is named, as far as they were measured, and what is best by each in plain words."""

@@ -221,7 +221,7 @@ def test_files_beside_the_page_are_linked_relative_to_it(analysis: Analysis, tmp
         "figures/dots.png": 2,
         "figures/dots.pdf": 2,
     }
-    drawn = text[text.index('<figure class="drawn" id="dots">') :]
+    drawn = text[text.index('<figure class="drawn" id="figure-dots">') :]
     assert "figures/dots.pdf" in drawn[: drawn.index("</figure>")]
 
 

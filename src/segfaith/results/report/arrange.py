@@ -67,7 +67,7 @@ def drawings(sections: Sequence[Section]) -> list[Drawing]:
 
 def anchors(sections: Sequence[Section]) -> set[str]:
     """The anchors of sections, tables and figures."""
-    names = {section.name for section in sections} | {drawing.name for drawing in drawings(sections)}
+    names = {section.name for section in sections} | {f"figure-{drawing.name}" for drawing in drawings(sections)}
     tables = [block for section in sections for block in section.blocks() if isinstance(block, Table)]
     return names | {table.name for table in tables}
 

@@ -34,8 +34,8 @@ COMMAND = "segfaith run FILE --set 'evaluation.k=[0.2,0.05,0.1,0.4,0.6,0.8,1.0]'
 def section(analysis: Analysis) -> Section:
     """The curves as a figure, and a table of their areas."""
     introduction = words(
-        "The scores rest on one {}. The {} show the same maps scored at other fractions of the region too. Upright bars "
-        "are {}s.",
+        "The scores rest on one {}. The {} show the same maps scored at other fractions of the region too. Upright "
+        "bars are {}s.",
         ref("deleted", "k"),
         ref("curve", "curves"),
         ref("interval", "95 % interval"),

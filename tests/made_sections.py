@@ -6,6 +6,7 @@ from matplotlib.figure import Figure as Canvas
 from segfaith.errors import SettingsError
 from segfaith.results.figures.drawing import Drawing
 from segfaith.results.figures.style import canvas
+from segfaith.results.report.arrange import gathered
 from segfaith.results.report.blocks import Column, Figure, Fold, Points, Prose, Section, Table, figure, name_cell, words
 from segfaith.results.report.sections import leaderboard, verdict
 from segfaith.results.statistics.analysis import Analysis
@@ -14,9 +15,10 @@ CAVEAT = "A few samples with a small s can move a mean."
 
 
 def made_sections(analysis: Analysis) -> list[Section]:
-    """A page's sections: verdict and leaderboard of the analysis, parts of every kind, an empty section, and runs."""
+    """A page's sections: verdict and leaderboard of the analysis, parts of every kind, an empty section, and runs; as
+    `arrange.gathered` gives them."""
     remark = Prose(words("{}", CAVEAT), "remark")
-    return [
+    built = [
         verdict.section(analysis),
         leaderboard.section(analysis),
         Section(
@@ -37,6 +39,7 @@ def made_sections(analysis: Analysis) -> list[Section]:
         Section("hollow", "Hollow", (Prose(Markup("Only a heading"), "heading"), Points(()))),
         Section("runs", "Runs", (Points((Markup("The runs."),)),)),
     ]
+    return gathered({section.name: section for section in built})
 
 
 def _numbers(analysis: Analysis) -> Table:

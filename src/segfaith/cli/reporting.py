@@ -29,6 +29,8 @@ def report(
     diagnostics: Annotated[
         bool, typer.Option("--diagnostics", help="Also columns such as n and undefined values in table.tex.")
     ] = False,
+    title: Annotated[str, typer.Option(help="Heading of report.html.")] = "",
+    author: Annotated[str, typer.Option(help="Who made the report: named at the head of report.html.")] = "",
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Also print notes on the runs, the paper's claims, and planted evidence.")
     ] = False,
@@ -52,6 +54,8 @@ def report(
         html=html,
         figures=figures,
         diagnostics=diagnostics,
+        title=title,
+        author=author,
         absent=absent,
         tell=lambda words: err.print(words, style="dim"),
     )

@@ -40,12 +40,11 @@ def test_a_card_says_the_mark_the_reason_and_the_numbers(folder: Path) -> None:
     assert row["significant"]
     chance = next(check for check in found["ria"].checks if check.name == "Chance")
     assert chance.mark == "pass"
-    assert (
-        f"TDD {row['value_first']:.2f} against {row['value_second']:.2f} of random cells" in chance.sentence.striptags()
-    )
+    numbers = f"carry {row['value_first']:.2f} of the score, those of random cells {row['value_second']:.2f}"
+    assert numbers in chance.sentence.striptags()
     model = next(check for check in found["ria"].checks if check.name == "Model")
     last = part.randomisation[(part.randomisation["method"] == "ria") & (part.randomisation["stage"] == 3)]
-    assert f"Spearman {last['spearman'].max():.2f}" in model.sentence.striptags()
+    assert f"correlates {last['spearman'].max():.2f} with the original" in model.sentence.striptags()
     assert "Better than random cells" in found["ria"].headline
     assert all(check.rule for card in found.values() for check in card.checks)
 
@@ -93,7 +92,7 @@ def test_labels_of_the_settings_stand_in_every_block(folder: Path, tmp_path: Pat
     analysis = analysis_of(tmp_path, "labelled")
     assert "Ours" in [card.label for card in cards(analysis).cards]
     assert "Ours" in [row[0].text for row in leaderboard.leaderboard(analysis.parts[0]).rows]
-    (table,) = [block for block in influence.section(analysis).parts if isinstance(block, Table)]
+    (table,) = [block for block in influence.section(analysis).blocks() if isinstance(block, Table)]
     names = {row[0].text for row in table.rows}
     assert "Ours" in names
     assert "ria" not in names

@@ -35,7 +35,7 @@ from segfaith.results.report.sections import (
 from segfaith.results.statistics import evidence as trust
 from segfaith.results.statistics.analysis import Analysis, Options, analyse
 from segfaith.results.statistics.paired import compare
-from segfaith.results.statistics.summary import TABLE_METRICS, wins
+from segfaith.results.statistics.summary import TABLE_METRICS
 
 
 def tables(section: Section) -> dict[str, Table]:
@@ -233,7 +233,8 @@ def test_wins_are_the_tables_own(two_runs: list[Run], analysis: Analysis) -> Non
     assert plain(table.caption) == "voc2012 val: in how many runs"
     shown = {name: row[0] for name, row in cells(table).items()}
     assert len(shown) == 6
-    for row in wins([run.run for run in two_runs], "tdd").to_dict("records"):
+    own = analysis.parts[0].wins
+    for row in own[own["metric"] == "tdd"].to_dict("records"):
         name = f"{row['first']} better than {row['second']}"
         if name in shown:
             assert shown.pop(name) == row["count"]
@@ -348,7 +349,7 @@ def test_the_winner_is_by_the_ranks_of_the_test(two_runs: list[Run], metric: str
     by_ranks, by_means = ("ega", "ria") if metric == "tdd" else ("ria", "ega")
     assert significance.winner(row, metric) == by_ranks
     (cells_,) = tables(significance.section(changed))[f"pairs-{metric}-voc2012-val"].rows
-    verdict = cells_[8]
+    verdict = cells_[1]
     assert verdict.text == f"{by_ranks} is better"
     assert "the pooled drop says the opposite of typical images; a few outliers set it" in verdict.under
     (line,) = [line for line in came_out(changed) if f"({METRICS[metric].label}): {by_means} is " in line]
@@ -372,9 +373,10 @@ def test_a_single_run_is_not_tested(two_runs: list[Run]) -> None:
     section = significance.section(single)
     first = folds(section)[0]
     assert plain(first.title) == "TDD: not testable"
-    rows = tables(section)["pairs-tdd-voc2012-val"].rows
-    assert {plain(row[8].text) for row in rows} == {"not testable: one run"}
-    assert {row[7].text for row in rows} == {"n/a"}
+    table = tables(section)["pairs-tdd-voc2012-val"]
+    heads = [column.label for column in table.columns]
+    assert {plain(row[heads.index("Verdict")].text) for row in table.rows} == {"not testable: one run"}
+    assert not {"p", "p (Holm)", "Effect", "95 % interval"} & set(heads), "no column without any value"
     assert "This is a single run, so differences are not tested" in texts(section)
     assert "--single-run" in texts(section)
     assert "not testable" not in " ".join(came_out(single)), "said once, among the limits"
@@ -386,7 +388,7 @@ def test_a_single_run_is_tested_if_asked(two_runs: list[Run]) -> None:
     section = significance.section(single)
     assert "told apart" in plain(folds(section)[0].title)
     rows = tables(section)["pairs-tdd-voc2012-val"].rows
-    assert any("is better" in row[8].text and "one run:" in row[8].under for row in rows)
+    assert any("is better" in row[1].text and "one run:" in row[1].under for row in rows)
     assert "over images the difference is significant (p" in " ".join(came_out(single))
     left = " ".join(points(limits.section(single)))
     assert "It is a single run: nothing here speaks of other seeds or models" in left
@@ -453,13 +455,15 @@ def test_filters_hold_for_all_sections(two_runs: list[Run]) -> None:
 def test_the_tests_are_those_of_the_pairs(two_runs: list[Run], analysis: Analysis) -> None:
     section = significance.section(analysis)
     assert "Compared here: gpa, ega, ria, dea and random_cells." in texts(section)
-    row = compare([run.run for run in two_runs], "tdd").set_index(["first", "second"]).loc[("ega", "ria")]
+    row = compare(analysis.parts[0].paired("tdd")).set_index(["first", "second"]).loc[("ega", "ria")]
     line = cells(tables(section)["pairs-tdd-voc2012-val"])["ega − ria"]
     numbers = [f"{row[name]:.3f}".replace("-", "−") for name in ("value_first", "value_second", "difference")]
-    assert line[:4] == [*numbers, "n/a"], "no interval below twenty images"
-    assert line[5:] == ["< .001", "< .001", "ria is better", str(row["images"]), "2"]
+    assert line[:4] == ["ria is better", *numbers]
+    assert line[5:] == ["< .001", "< .001", str(row["images"]), "2"]
+    heads = [column.label for column in tables(section)["pairs-tdd-voc2012-val"].columns]
+    assert "95 % interval" not in heads, "no interval below twenty images"
     leak = cells(tables(section)["pairs-odd_abs-voc2012-val"])["gpa − ria"]
-    assert leak[7] == "ria is better", "lower is better: RIA's leakage of 0.2 against GPA's of 0.3"
+    assert leak[0] == "ria is better", "lower is better: RIA's leakage of 0.2 against GPA's of 0.3"
     ranks = next(plain(block.text) for block in folds(section)[0].parts if isinstance(block, Prose))
     assert re.match(r"Mean ranks over 1\d images \(1 is best\): ria 1\.\d\d, dea ", ranks)
     assert "Friedman’s test: chi-square " in ranks
@@ -469,7 +473,7 @@ def test_the_tests_are_those_of_the_pairs(two_runs: list[Run], analysis: Analysi
 def test_what_cannot_be_tested_says_why(two_runs: list[Run]) -> None:
     few = [replace(run, records=run.records[run.records["sample_id"] < "img04"]) for run in two_runs]
     section = significance.section(analyse(few))
-    verdicts = {plain(row[8].text) for row in tables(section)["pairs-tdd-voc2012-val"].rows}
+    verdicts = {plain(row[1].text) for row in tables(section)["pairs-tdd-voc2012-val"].rows}
     assert any(re.fullmatch(r"not testable: \d images with a difference, at least 6 needed", one) for one in verdicts)
     assert "Friedman’s test is not testable: " in texts(section)
     alone = [replace(run, records=run.records[run.records["method"].isin(("dea", "mask"))]) for run in two_runs]
@@ -564,7 +568,7 @@ def test_metrics_are_held_against_planted_evidence(two_runs: list[Run], monkeypa
     assert len(found["evidence-scores-voc2012-val"].rows) == 7
     assert body["marker"][1:] == ["0.050", "0.500", "0.500"], "of the last method"
     tdd = found["agreement-voc2012-val"].rows[0]
-    row = analysis.parts[0].agreements.iloc[0]
+    row = analysis.parts[0].evidence_agreements.iloc[0]
     assert plain(tdd[2].text).startswith(f"{row['tau']:.2f} [{row['low']:.2f}, ")
     assert [plain(part.text) for part in section.parts if isinstance(part, Prose) and part.kind == "heading"] == [
         "Who finds the evidence",

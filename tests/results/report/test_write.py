@@ -1,17 +1,25 @@
 """The one call behind `segfaith report`: which files it writes, and that what was asked reaches all of them."""
 
 import csv
+import json
 import re
+import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
-from made_runs import make_run
+from html_page import Page
+from made_runs import edit_description, make_run
+from segfaith.cli import app
 from segfaith.errors import SettingsError
+from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.records.runs import Run, load_run
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS
+from segfaith.results.report.glossary import unknown
 from segfaith.results.report.write import FILES, write
 from segfaith.results.statistics import paired
 from segfaith.results.statistics.analysis import Options
@@ -193,3 +201,78 @@ def test_the_files_are_the_same_each_time(two_runs: list[Run], tmp_path: Path) -
         write(two_runs, tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
+
+
+def test_the_page_holds_every_section_and_draws_every_figure_once(two_runs: list[Run], tmp_path: Path) -> None:
+    """Of real sections: no name is there twice, and every link leads to a section, a sample or a definition."""
+    written = write(two_runs, tmp_path, html=True)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert [own["id"] for tag, own in page.tags if tag == "section"] == [
+        *("verdict", "leaderboard", "influence", "summary", "limits", "scores", "significance", "claims"),
+        *("randomisation", "rankings", "curves", "leakage", "denominators", "properties", "unmeasured"),
+        *("gallery", "glossary", "runs"),
+    ]
+    ids = Counter(page.values("id"))
+    assert {name for name, times in ids.items() if times > 1} == set()
+    targets = {address[1:] for address in page.values("href", "a") if address.startswith("#")}
+    assert targets - set(ids) == set()
+    assert set(page.values("aria-labelledby")) - set(ids) == set()
+    asked = {target.removeprefix("def-") for target in targets if target.startswith("def-")}
+    assert len(asked) > 25
+    assert unknown(asked) == set()
+    part = written.analysis.parts[0]
+    drawings = [draw(part) for draw in DRAWINGS.values()]
+    shown = [drawing.name for drawing in drawings if drawing.on_page and drawing.figure]
+    assert len(shown) == 6
+    assert sorted(re.findall(r'<figure class="drawn" id="figure-([\w-]+)">', text)) == sorted(shown)
+    assert sum(tag == "svg" for tag, _ in page.tags) == len(shown)
+
+
+def quick(directory: Path, seed: int = 0) -> Path:
+    ids = tuple(f"i{number}" for number in range(8))
+    return make_run(directory, seed=seed, samples=ids, maps=0, randomisation=False)
+
+
+def test_the_command_names_absent_runs_and_hands_title_and_author_on(tmp_path: Path) -> None:
+    """A suite of a finished run, one that has begun without a shard, one that failed, and one that never began."""
+    quick(tmp_path / "net-seed0")
+    begun = tmp_path / "net-seed1"
+    begun.mkdir()
+    shutil.copy(tmp_path / "net-seed0" / "run.json", begun)
+    edit_description(begun, lambda about: about["settings"].update(seed=1))
+    (tmp_path / "net-seed2").mkdir()
+    (tmp_path / "net-seed2" / "failure.json").write_text(json.dumps({"reason": "no <weights> file net.pth"}))
+    planned = {f"net-seed{seed}": {"samples": 8} for seed in range(4)}
+    (tmp_path / "suite.json").write_text(json.dumps({"runs": planned}))
+    arguments = ["report", str(tmp_path), "--html", "--title", "Lesions", "--author", "Ada"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    sentence = "net-seed3 is planned, but not here: not started"
+    texts = [(tmp_path / name).read_text(encoding="utf-8") for name in ("conclusions.md", "claims.md", "report.html")]
+    assert all(sentence in text for text in (done.output, *texts))
+    assert "no &lt;weights&gt; file net.pth" in texts[2]
+    assert "<weights>" not in texts[2]
+    assert "<h1>Lesions</h1>" in texts[2]
+    assert '<meta name="author" content="Ada">' in texts[2]
+
+
+def test_a_method_with_several_parameters_can_be_named_to_compare(tmp_path: Path) -> None:
+    run = str(quick(tmp_path / "run"))
+    done = CliRunner().invoke(app, ["report", run, "--compare", "gpa, dea@alpha=0.5,beta=0.5,ega"])
+    assert "came dea@alpha=0.5,beta=0.5, which no run holds" in " ".join(str(done.exception).split())
+    done = CliRunner().invoke(app, ["report", run, "--compare", "gpa, ega", "--single-run"])
+    assert done.exit_code == 0, done.output
+    assert "Compared here: gpa and ega." in (tmp_path / "run" / "significance.md").read_text(encoding="utf-8")
+
+
+def test_the_screen_shows_claims_with_their_difference_and_says_in_the_only_run(tmp_path: Path) -> None:
+    ids = tuple(f"i{number:02d}" for number in range(24))
+    few = {"methods": ("ega", "dea", "random_cells"), "curves": False, "randomisation": False}
+    run = make_run(tmp_path / "run", samples=ids, maps=0, skipped=0, failed=0, **few)  # type: ignore[arg-type]
+    done = CliRunner().invoke(app, ["report", str(run), "--verbose"])
+    assert done.exit_code == 0, done.output
+    words = " ".join(done.output.split())
+    assert "DEA's TDD is above EGA's in the only run" in words
+    assert "to ega, pooled drop: +0." in words
+    assert "EGA's in every run" not in words

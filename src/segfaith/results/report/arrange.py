@@ -1,11 +1,21 @@
-"""Sections in the page's order, without what is empty and without what was already said."""
+"""The page's order of sections; what is empty, and what was already said, is left out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from segfaith.results.figures.drawing import Drawing
-from segfaith.results.report.blocks import Cards, Figure, Fold, Points, Prose, Section, Table, join, words
+from segfaith.results.report.blocks import (
+    Block,
+    Cards,
+    Figure,
+    Fold,
+    Points,
+    Prose,
+    Section,
+    Table,
+    join,
+    words,
+)
 
 LEADERBOARD = "leaderboard"
 """How the names of tables begin that stand above the pictures."""
@@ -13,19 +23,28 @@ LAST = "runs"
 """The section that closes the page."""
 
 
-def tidy(sections: Sequence[Section]) -> list[Section]:
-    """The sections without empty parts and repeated remarks; sections without any part go.
+def gathered(built: Mapping[str, Section]) -> list[Section]:
+    """The sections in which something was measured, and one before the last that names the others with their reasons.
 
-    A fold that holds nothing but reasons for what is missing becomes a remark, for there is nothing to unfold. A figure
-    that cannot be drawn becomes a remark with the reason; one that is not for the page goes.
+    Empty tables and lists go. A remark is said once, of figures too. A fold that holds nothing but reasons for what is
+    missing becomes a remark, for there is nothing to unfold.
+
+    Args:
+        built: sections by name, in reading order.
     """
     said: set[str] = set()
-    result = []
-    for section in sections:
-        parts = tuple(_tidied(section.parts, said))
-        if any(not _is_heading(part) for part in parts):
-            result.append(replace(section, parts=parts))
-    return result
+    sections = [replace(section, parts=tuple(_tidied(section.parts, said))) for section in built.values()]
+    shown = [section for section in sections if section.measured]
+    reasons = [
+        words("<strong>{}</strong>: {}", section.title, join(why, " "))
+        for section in sections
+        if not section.measured and (why := _reasons(section.parts))
+    ]
+    if not reasons:
+        return shown
+    place = next((place for place, section in enumerate(shown) if section.name == LAST), len(shown))
+    missing = Section("unmeasured", "What was not measured", (Points(tuple(reasons)),))
+    return [*shown[:place], missing, *shown[place:]]
 
 
 def arranged(sections: Sequence[Section]) -> tuple[list[Section], list[Section], list[Section]]:
@@ -35,32 +54,25 @@ def arranged(sections: Sequence[Section]) -> tuple[list[Section], list[Section],
     """
     last = [section for section in sections if section.name == LAST]
     others = [section for section in sections if section.name != LAST]
-    leading = [place for place, section in enumerate(others) if any(map(_leads, blocks(section.parts)))]
+    leading = [place for place, section in enumerate(others) if any(map(_leads, section.blocks()))]
     end = leading[-1] + 1 if leading else 1
     return others[:end], others[end:], last
 
 
-def blocks(parts: Sequence[Any]) -> Iterator[Any]:
-    """All blocks, those in folds too."""
-    for part in parts:
-        yield part
-        if isinstance(part, Fold):
-            yield from blocks(part.parts)
-
-
 def drawings(sections: Sequence[Section]) -> list[Drawing]:
-    """The drawings of all figures."""
-    return [block.drawing for section in sections for block in blocks(section.parts) if isinstance(block, Figure)]
+    """The drawings of all figures that the page shows."""
+    figures = [block for section in sections for block in section.blocks() if isinstance(block, Figure)]
+    return [block.drawing for block in figures if block.drawing.on_page]
 
 
 def anchors(sections: Sequence[Section]) -> set[str]:
     """The anchors of sections, tables and figures."""
-    names = {section.name for section in sections} | {drawing.name for drawing in drawings(sections)}
-    tables = [block for section in sections for block in blocks(section.parts) if isinstance(block, Table)]
+    names = {section.name for section in sections} | {f"figure-{drawing.name}" for drawing in drawings(sections)}
+    tables = [block for section in sections for block in section.blocks() if isinstance(block, Table)]
     return names | {table.name for table in tables}
 
 
-def _tidied(parts: Sequence[Any], said: set[str]) -> Iterator[Any]:
+def _tidied(parts: Sequence[Block], said: set[str]) -> Iterator[Block]:
     for part in parts:
         match part:
             case Prose(kind="remark"):
@@ -68,36 +80,31 @@ def _tidied(parts: Sequence[Any], said: set[str]) -> Iterator[Any]:
                     said.add(str(part.text))
                     yield part
             case Figure():
-                yield from _drawn(part, said)
+                drawing = part.drawing
+                remarks = tuple(remark for remark in drawing.remarks if remark not in said)
+                said.update(remarks)
+                yield part if remarks == drawing.remarks else Figure(replace(drawing, remarks=remarks))
             case Fold():
-                inner = tuple(_tidied(part.parts, said))
-                if all(isinstance(one, Prose) and one.kind == "missing" for one in inner):
-                    if inner:
-                        reasons = join(dict.fromkeys(one.text for one in inner), " ")
-                        yield Prose(words("{}: not measured. {}", part.title, reasons), "remark")
-                else:
-                    yield replace(part, parts=inner)
+                yield from _unfolded(part, tuple(_tidied(part.parts, said)))
             case Table(rows=()) | Points(items=()) | Cards(cards=()):
                 continue
             case _:
                 yield part
 
 
-def _drawn(figure: Figure, said: set[str]) -> Iterator[Any]:
-    drawing = figure.drawing
-    if not drawing.on_page:
-        return
-    if drawing.figure is None:
-        yield Prose(words("Not drawn: {}", drawing.why), "remark")
-        return
-    remarks = tuple(remark for remark in drawing.remarks if remark not in said)
-    said.update(remarks)
-    yield figure if remarks == drawing.remarks else Figure(replace(drawing, remarks=remarks))
+def _unfolded(fold: Fold, inner: tuple[Block, ...]) -> Iterator[Block]:
+    """The fold with those parts; a remark in its place where they are reasons alone, and nothing where it has none."""
+    reasons = _reasons(inner)
+    if len(reasons) < len(inner):
+        yield replace(fold, parts=inner)
+    elif reasons:
+        yield Prose(words("{}: not measured. {}", fold.title, join(dict.fromkeys(reasons), " ")), "remark")
 
 
-def _leads(block: Any) -> bool:
+def _reasons(parts: Sequence[Block]) -> list[object]:
+    """Why something is missing, in the words of the parts that say it."""
+    return [part.text for part in parts if isinstance(part, Prose) and part.kind == "missing"]
+
+
+def _leads(block: Block) -> bool:
     return isinstance(block, Cards) or (isinstance(block, Table) and block.name.startswith(LEADERBOARD))
-
-
-def _is_heading(part: Any) -> bool:
-    return isinstance(part, Prose) and part.kind == "heading"

@@ -28,7 +28,7 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.results.figures.svg import inline_svg
 from segfaith.results.records.files import replace_file
 from segfaith.results.records.select import method_labels
-from segfaith.results.report.arrange import anchors, arranged, drawings, tidy
+from segfaith.results.report.arrange import anchors, arranged, drawings
 from segfaith.results.report.blocks import MARK_WORDS, Section, count, metric_column, number
 from segfaith.results.report.gallery import SHOWN, Gallery, Sample, gallery, methods_of, scores_of
 from segfaith.results.report.glossary import glossary
@@ -37,6 +37,7 @@ from segfaith.results.report.showcase import ShownKind, keys, showcase
 from segfaith.results.statistics.analysis import Analysis
 from segfaith.results.statistics.cases import choose
 
+TITLE = "Faithfulness of attribution maps"
 LIMIT, PICTURES, LARGE_PICTURES = 15_000_000, 8_000_000, 3_000_000
 """Bytes of the page and, at first, of the gallery's pictures and of those that are shown large."""
 CASES = 3
@@ -67,7 +68,8 @@ class Contents:
     """All that the page shows but for the size of its pictures.
 
     Attributes:
-        sections: as they were given, tidied.
+        sections: as `arrange.gathered` gives them.
+        drawn: the SVG of each figure that could be drawn, by its name.
         links: the address of each file beside the page, relative to it, by the file's name.
     """
 
@@ -87,17 +89,17 @@ def write_page(
     sections: Sequence[Section],
     path: Path,
     *,
-    title: str | None = None,
-    author: str | None = None,
+    title: str = "",
+    author: str = "",
     files: Iterable[Path] = (),
 ) -> Path:
     """Writes the report as one HTML file of less than 15 MB.
 
     Args:
-        sections: what the page says; those with cards and leaderboards stand above the pictures.
+        sections: as `arrange.gathered` gives them; those with cards and leaderboards stand above the pictures.
         path: the file to write.
-        title: the page's heading.
-        author: who made the report.
+        title: the page's heading; "" for `TITLE`.
+        author: who made the report, or "".
         files: tables, texts and figures that were written with the page; it links those in its folder.
 
     Returns:
@@ -108,20 +110,19 @@ def write_page(
     """
     choices = [choose(part, CASES) for part in analysis.parts]
     shown = gallery(analysis.parts, always=keys(choices))
-    kept_sections = tidy(sections)
     contents = Contents(
         analysis,
-        kept_sections,
+        sections,
         showcase(analysis.parts, choices, shown.samples, sections),
         shown,
         {
             drawing.name: inline_svg(drawing.figure, drawing.name, drawing.caption)
-            for drawing in drawings(kept_sections)
+            for drawing in drawings(sections)
             if drawing.figure
         },
         _links(files, path.parent),
-        title or "Faithfulness of attribution maps",
-        author or "",
+        title or TITLE,
+        author,
         datetime.now(UTC).date().isoformat(),
     )
     cases = [case.sample for kind in contents.kinds for case in kind.cases]

@@ -11,11 +11,12 @@ from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.figures.save import save_figures
 from segfaith.results.records.files import replace_file
 from segfaith.results.records.runs import Run
+from segfaith.results.report.arrange import gathered
 from segfaith.results.report.blocks import Section
 from segfaith.results.report.html import write_page
 from segfaith.results.report.latex import latex
 from segfaith.results.report.markdown import markdown
-from segfaith.results.report.sections import gathered, provenance, topics
+from segfaith.results.report.sections import provenance, topics
 from segfaith.results.statistics.analysis import BYS, OVERS, STRATIFIED, Analysis, Options, analyse
 from segfaith.results.statistics.curves import CURVE_KINDS
 from segfaith.results.statistics.paired import TESTED
@@ -47,6 +48,8 @@ def write(
     html: bool = False,
     figures: bool = False,
     diagnostics: bool = False,
+    title: str = "",
+    author: str = "",
     absent: Sequence[str] = (),
     tell: Callable[[str], object] = lambda words: None,
 ) -> Written:
@@ -58,6 +61,8 @@ def write(
         html: also writes `report.html`.
         figures: also draws `figures/`.
         diagnostics: also the columns in `table.tex` that say how complete the others are.
+        title: the heading of `report.html`; "" for the usual one.
+        author: who made the report, for `report.html`; "" for nobody.
         absent: sentences on runs that were planned and are not here.
         tell: is told of what takes long.
 
@@ -71,8 +76,13 @@ def write(
     built = topics(analysis)
     report = Written(analysis, gathered(built), directory)
     try:
-        for path in _write(report, built, html=html, figures=figures, diagnostics=diagnostics, tell=tell):
+        for path in _write(report, built, figures=figures, diagnostics=diagnostics, tell=tell):
             report.paths.append(path)
+        if html:
+            tell("writing the page")
+            page = directory / "report.html"
+            files = tuple(report.paths)
+            report.paths.append(write_page(analysis, report.sections, page, title=title, author=author, files=files))
     except OSError as error:
         refused = f"cannot write into {directory} ({error}); choose another place with -o DIR"
         return Written(analysis, report.sections, directory, report.paths, refused)
@@ -83,11 +93,11 @@ def _write(
     report: Written,
     built: Mapping[str, Section],
     *,
-    html: bool,
     figures: bool,
     diagnostics: bool,
     tell: Callable[[str], object],
 ) -> Iterator[Path]:
+    """Writes all files but the page, and gives each path when its file is there."""
     analysis, directory = report.analysis, report.directory
     for name, table in FILES.items():
         content = table(analysis)
@@ -104,9 +114,6 @@ def _write(
     texts["table.tex"] = latex(built["scores"], provenance.notes(analysis), diagnostics=diagnostics)
     for name, text in texts.items():
         yield _file(directory / name, partial(Path.write_text, data=text, encoding="utf-8"))
-    if html:
-        tell("writing the page")
-        yield write_page(analysis, report.sections, directory / "report.html", files=report.paths)
 
 
 def _file(path: Path, write_content: Callable[[Path], object]) -> Path:

@@ -1,8 +1,9 @@
 """One topic a file: from an analysis to the section of the report about it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from segfaith.results.report.blocks import Points, Prose, Section, join, words
+from segfaith.results.report.arrange import gathered
+from segfaith.results.report.blocks import Section
 from segfaith.results.report.sections import (
     claims,
     curves,
@@ -57,22 +58,3 @@ def sections(analysis: Analysis) -> list[Section]:
     Several data sets stand under headings of their own within each section.
     """
     return gathered(topics(analysis))
-
-
-def gathered(built: Mapping[str, Section]) -> list[Section]:
-    """The sections in which something was measured, and one that names the others with what measures them."""
-    shown = [section for section in built.values() if section.measured]
-    reasons = [
-        words("<strong>{}</strong>: {}", section.title, join((_text(part) for part in section.parts), " "))
-        for section in built.values()
-        if not section.measured
-    ]
-    if not reasons:
-        return shown
-    place = next((place for place, section in enumerate(shown) if section.name == "runs"), len(shown))
-    missing = Section("unmeasured", "What was not measured", (Points(tuple(reasons)),))
-    return [*shown[:place], missing, *shown[place:]]
-
-
-def _text(part: object) -> object:
-    return part.text if isinstance(part, Prose) else ""

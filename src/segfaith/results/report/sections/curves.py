@@ -4,10 +4,10 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.records.identity import slug
 from segfaith.results.report.blocks import (
+    ARROWS,
     Block,
     Column,
     Figure,
-    Prose,
     Section,
     Table,
     figure,
@@ -20,7 +20,6 @@ from segfaith.results.report.blocks import (
 )
 from segfaith.results.report.sections.topic import METHOD, N, base_methods, by_data, labels, lacking
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
-from segfaith.results.statistics.intervals import LEAST_IMAGES
 
 KINDS = {
     "target_deletion": ("Deletion in the target", "tdd"),
@@ -35,8 +34,11 @@ COMMAND = "segfaith run FILE --set 'evaluation.k=[0.2,0.05,0.1,0.4,0.6,0.8,1.0]'
 def section(analysis: Analysis) -> Section:
     """The curves as a figure, and a table of their areas."""
     introduction = words(
-        "The scores rest on one {}. Here the same maps are scored at other fractions of the region too.",
+        "The scores rest on one {}. The {} show the same maps scored at other fractions of the region too. Upright "
+        "bars are {}s.",
         ref("deleted", "k"),
+        ref("curve", "curves"),
+        ref("interval", "95 % interval"),
     )
     return by_data(analysis, "curves", "Curves", introduction, _curves)
 
@@ -45,14 +47,7 @@ def _curves(part: DataAnalysis) -> list[Block]:
     means = part.curve_means
     if means.empty or means["k"].nunique() < 2:
         return [lacking(part, "these runs were scored at a single k, so there are no curves", COMMAND)]
-    about = words(
-        "{} under the first operator: drops are pooled over images, insertion gains are means. Bands are {}s over "
-        "images, none below {} images.",
-        ref("curve", "Curves"),
-        ref("interval", "95 % interval"),
-        LEAST_IMAGES,
-    )
-    blocks: list[Block] = [Figure(DRAWINGS["curves"](part)), Prose(about, "remark")]
+    blocks: list[Block] = [Figure(DRAWINGS["curves"](part))]
     if part.areas.empty:
         return [*blocks, missing("no areas under the curves: the runs share fewer than two k", COMMAND)]
     return [*blocks, _areas(part)]
@@ -78,5 +73,4 @@ def _areas(part: DataAnalysis) -> Table:
 def _column(kind: str) -> Column:
     title, metric = KINDS[kind]
     better = METRICS[metric].better
-    arrow = {"higher": " ↑", "lower": " ↓", None: ""}[better]
-    return Column(title + arrow, "area", "ascending" if better == "lower" else "descending")
+    return Column(title + ARROWS[better], "area", "ascending" if better == "lower" else "descending")

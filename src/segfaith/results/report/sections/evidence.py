@@ -13,6 +13,7 @@ from segfaith.results.report.blocks import (
     Block,
     Cell,
     Column,
+    Fold,
     Points,
     Prose,
     Section,
@@ -85,7 +86,7 @@ def _scores(part: DataAnalysis) -> list[Block]:
     return [
         Prose(Markup("Who finds the evidence"), "heading"),
         Prose(about),
-        Table(f"evidence-scores-{slug(part.label)}", caption, columns, rows),
+        Fold(Markup("The scores by kind"), (Table(f"evidence-scores-{slug(part.label)}", caption, columns, rows),)),
     ]
 
 
@@ -176,8 +177,8 @@ def _leakage(part: DataAnalysis) -> list[Block]:
         metric_ref("odd_abs"),
         metric_ref("leak_abs"),
     )
-    called, table = labels(part), part.evidence_leakage
-    own = table[(table["kind"] == "context") & ~table["method"].map(is_control).astype(bool)]
+    called, leakage = labels(part), part.evidence_leakage
+    own = leakage[(leakage["kind"] == "context") & ~leakage["method"].map(is_control).astype(bool)]
     blocks: list[Block] = [Prose(Markup("What leakage says of a true map"), "heading"), Prose(about)]
     if len(own):
         mean = own[["odd_abs", "odd_beyond_abs"]].mean(skipna=False)
@@ -195,7 +196,7 @@ def _leakage(part: DataAnalysis) -> list[Block]:
             *(figure(row[name]) for name in ("odd_abs", "odd_beyond_abs", "leak_abs", "leak_beyond")),
             whole(row["scenes"]),
         )
-        for row in table.to_dict("records")
+        for row in leakage.to_dict("records")
     )
     columns = (
         KIND,
@@ -207,4 +208,5 @@ def _leakage(part: DataAnalysis) -> list[Block]:
         Column("Scenes", "images", "descending"),
     )
     caption = words("{}: leakage with and without the evidence", part.label)
-    return [*blocks, Table(f"evidence-leakage-{slug(part.label)}", caption, columns, rows)]
+    table = Table(f"evidence-leakage-{slug(part.label)}", caption, columns, rows)
+    return [*blocks, Fold(Markup("Leakage by kind"), (table,))]

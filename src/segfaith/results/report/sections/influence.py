@@ -2,13 +2,15 @@
 
 from math import isnan
 
+from markupsafe import Markup
+
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.identity import slug
-from segfaith.results.records.select import method_labels
 from segfaith.results.report.blocks import (
     Block,
     Cell,
     Column,
+    Fold,
     Points,
     Prose,
     Section,
@@ -19,6 +21,7 @@ from segfaith.results.report.blocks import (
     whole,
     words,
 )
+from segfaith.results.report.sections.topic import labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 
 
@@ -34,17 +37,17 @@ def section(analysis: Analysis) -> Section:
     ]
     for part in analysis.parts:
         blocks += [Prose(words("{}", part.label), "heading")] if len(analysis.parts) > 1 else []
-        blocks += [_flips(part), _table(part)]
+        blocks += [_flips(part), Fold(Markup("The image that moves each mean most"), (_table(part),))]
     return Section("influence", "How much one image decides", tuple(blocks))
 
 
 def _flips(part: DataAnalysis) -> Block:
-    labels = method_labels(part.read)
+    called = labels(part)
     flips = [
         words(
             "{}: {} is best; without {} it is {}.",
-            *(metric_ref(name), labels.get(best.method, best.method), best.flipped),
-            labels.get(best.instead, best.instead),
+            *(metric_ref(name), called[best.method], best.flipped),
+            called[best.instead],
         )
         for name, best in part.best.items()
         if best.flipped
@@ -53,7 +56,7 @@ def _flips(part: DataAnalysis) -> Block:
 
 
 def _table(part: DataAnalysis) -> Table:
-    labels = method_labels(part.read)
+    called = labels(part)
     rows = []
     for row in part.influence.to_dict("records"):
         if row["method"] in part.controls:
@@ -61,7 +64,7 @@ def _table(part: DataAnalysis) -> Table:
         label = METRICS[row["metric"]].label
         rows.append(
             (
-                name_cell(labels.get(row["method"], row["method"])),
+                name_cell(called[row["method"]]),
                 Cell(label, label),
                 figure(row["mean"]),
                 name_cell(row["image"] or "n/a"),

@@ -5,7 +5,6 @@ from math import isnan
 from markupsafe import Markup
 
 from segfaith.results.records.identity import slug
-from segfaith.results.records.select import method_labels
 from segfaith.results.report.blocks import (
     Block,
     Cell,
@@ -22,6 +21,7 @@ from segfaith.results.report.blocks import (
     whole,
     words,
 )
+from segfaith.results.report.sections.topic import labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 
 SHOWN = ("evidence_ap", "tdd_gain", "tdd", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
@@ -39,13 +39,13 @@ def section(analysis: Analysis) -> Section:
 def leaderboard(part: DataAnalysis) -> Table:
     """Means over runs with standard deviations, medians over samples below; the methods first, then the controls."""
     shown = [name for name in SHOWN if name in part.metrics]
-    by_cell, labels = rows_by(part.summary, "method", "metric"), method_labels(part.read)
+    by_cell, called = rows_by(part.summary, "method", "metric"), labels(part)
     ordered = [name for name in part.methods if name not in part.controls] + part.controls
     rows = []
     for method in ordered:
         lines = {name: by_cell[method, name] for name in shown}
         most = max(int(line["n"]) for line in lines.values())
-        cells = [name_cell(labels.get(method, method))]
+        cells = [name_cell(called[method])]
         for metric, line in lines.items():
             small = int(line["n"])
             cells.append(

@@ -62,10 +62,9 @@ def _scores(part: DataAnalysis) -> list[Block]:
     if part.summary.empty or not part.summary["n"].any():
         return [missing(NO_SAMPLE, "segfaith run FILE")]
     blocks: list[Block] = [
-        _means(part),
-        Prose(_remark(part), "remark"),
         Figure(DRAWINGS["runs"](part)),
         Figure(DRAWINGS["tradeoff"](part)),
+        Fold(Markup("All means, and what is undefined"), (_means(part), Prose(_remark(part), "remark"))),
         Fold(Markup("Means, medians and trimmed means over samples"), (_robust(part),)),
     ]
     if part.summary["paper_mean"].notna().any():

@@ -115,6 +115,7 @@ def _how_to_read() -> Fold:
 
 
 def _test(part: DataAnalysis, metric: str, pairs: pd.DataFrame) -> Fold:
+    """The fold of a metric; columns without any value are left out."""
     known = pairs[_known(pairs)]
     apart = int(known["significant"].sum())
     result = words("{} of {} told apart", apart, count(len(known), "pair")) if len(known) else Markup("not testable")
@@ -128,6 +129,7 @@ def _test(part: DataAnalysis, metric: str, pairs: pd.DataFrame) -> Fold:
     of = quantity(metric)
     columns = (
         Column("Pair", "method", numeric=False),
+        Column("Verdict", "p", numeric=False),
         Column(f"First, {of}", "difference", "descending"),
         Column(f"Second, {of}", "difference", "descending"),
         Column(f"Difference, {of}", "difference", "descending"),
@@ -135,15 +137,17 @@ def _test(part: DataAnalysis, metric: str, pairs: pd.DataFrame) -> Fold:
         Column("Effect", "effect", "descending"),
         Column("p", "p"),
         Column("p (Holm)", "p"),
-        Column("Verdict", "p", numeric=False),
         Column("Images", "images", "descending"),
         Column("Runs", "run", "descending"),
     )
     called = labels(part)
     rows = tuple(_pair(row, metric, called) for row in pairs.to_dict("records"))
+    kept = [place for place in range(len(columns)) if any(row[place].text != "n/a" for row in rows)]
+    shown = tuple(columns[place] for place in kept)
+    cells = tuple(tuple(row[place] for place in kept) for row in rows)
     caption = words("{}: pairs of methods on {}", METRICS[metric].label, part.label)
     title = words("<strong>{}</strong>: {}", METRICS[metric].label, result)
-    return Fold(title, (*parts, Table(name, caption, columns, rows)), metric == COMPARED[0])
+    return Fold(title, (*parts, Table(name, caption, shown, cells)), metric == COMPARED[0] and len(known) > 0)
 
 
 def _ranks(part: DataAnalysis, test: Friedman) -> Markup:
@@ -180,11 +184,11 @@ def _pair(row: dict[Any, Any], metric: str, called: Mapping[str, str]) -> tuple[
     interval = "n/a" if isnan(row["low"]) else f"{number(row['low'])} to {number(row['high'])}"
     return (
         pair_cell(called[row["first"]], called[row["second"]], " − "),
+        Cell(result, result, under=plain(row.get("note") or "")),
         *(figure(row[name]) for name in ("value_first", "value_second", "difference")),
         Cell(interval, None if isnan(row["low"]) else row["low"]),
         figure(row["effect"], 2),
         *(Cell(p_value(row[name]), None if isnan(row[name]) else row[name]) for name in ("p", "p_holm")),
-        Cell(result, result, under=plain(row.get("note") or "")),
         whole(row["images"]),
         whole(row["runs"]),
     )

@@ -14,17 +14,26 @@ from segfaith.errors import SettingsError
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run directories, or directories of runs (a suite's).")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where the files go; default: the first.")
+        Path | None, typer.Option("-o", "--output", help="Where the files go; default: the first run directory.")
     ] = None,
-    min_s: Annotated[float | None, typer.Option(help="Leave out samples whose score s is lower.")] = None,
+    min_s: Annotated[
+        float | None,
+        typer.Option(help="Leave out samples whose score s, the model's confidence in the target, is lower."),
+    ] = None,
     min_iou: Annotated[
         float | None, typer.Option(help="Leave out samples that the model predicts with a lower IoU.")
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="Also write report.html: everything on one page.")] = False,
     figures: Annotated[bool, typer.Option("--figures", help="Also draw figures/ as PNG and PDF.")] = False,
-    compare: Annotated[str | None, typer.Option(help="Methods whose pairs are tested, as in gpa,dea,mask.")] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            help="Methods whose pairs are tested, as in gpa,dea,mask; default: those under test and random_cells."
+        ),
+    ] = None,
     single_run: Annotated[
-        bool, typer.Option("--single-run", help="Test significance within one run too: says nothing of other seeds.")
+        bool,
+        typer.Option("--single-run", help="Also test differences within one run; the result holds for this run alone."),
     ] = False,
     diagnostics: Annotated[
         bool, typer.Option("--diagnostics", help="Also columns such as n and undefined values in table.tex.")

@@ -13,13 +13,15 @@ from segfaith.errors import SegfaithError, SettingsError
 
 @app.command("run")
 def run_command(
-    config: Annotated[str, typer.Argument(help="Settings file (TOML), or packaged settings.")] = "quickstart",
+    config: Annotated[
+        str, typer.Argument(help="Settings file (TOML; docs/settings.md), or the packaged settings `quickstart`.")
+    ] = "quickstart",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Run directory; default runs/NAME.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print samples, passes and time; run nothing.")] = False,
     n: Annotated[int | None, typer.Option("-n", "--samples", help="Number of samples (data.n).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run (seed).")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto (execution.device).")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a model pass (execution.batch_size).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per model pass (execution.batch_size).")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also measure again what failed.")] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.n=20.")

@@ -83,6 +83,12 @@ def test_one_image_that_decides_the_best_method_is_named() -> None:
     assert (steady.method, steady.flipped) == ("ria", "")
 
 
+def test_an_image_without_which_the_best_two_are_a_draw_is_named() -> None:
+    gpa = {"a": 0.3, "b": 0.3, "x": 2.0}
+    found = named(made({"gpa": gpa, "ega": {"a": 0.3, "b": 0.3, "x": 0.3}}), "tdd", ["gpa", "ega"])
+    assert (found.method, found.flipped, found.instead) == ("gpa", "x", "")
+
+
 def test_lower_is_better_for_leaks_outside() -> None:
     table = {"ega": {"a": 0.4, "b": 0.2}, "ria": {"a": 0.1, "b": 0.2}, "mask": {"a": 0.0, "b": 0.1}}
     found = named(made(table, metric="odd_abs"), "odd_abs", ["ega", "ria"])
@@ -106,7 +112,8 @@ def test_methods_are_compared_over_the_runs_that_have_them_all() -> None:
     assert named(made({"ega": {"a": 1.0}}, {"ria": {"a": 0.1}}), "tdd", ["ega", "ria"]).method == ""
 
 
-def test_missed_targets_are_counted_once_a_sample() -> None:
+def test_missed_targets_are_counted_once_an_image() -> None:
     table = {"ega": {"a": 0.2, "b": 0.3}, "ria": {"a": 0.3, "b": 0.1}}
     assert missed(made(table, iou=MISSED_IOU - 0.01)) == (2, 2)
+    assert missed(made(table, table, iou=MISSED_IOU - 0.01)) == (2, 2)
     assert missed(made(table, iou=MISSED_IOU)) == (0, 2)

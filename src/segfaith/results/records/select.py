@@ -46,8 +46,8 @@ def method_order(methods: Iterable[str]) -> list[str]:
     names = list(dict.fromkeys(str(name) for name in methods))
 
     def place(name: str) -> int:
-        if name in CONTROLS:
-            return len(PAPER_ORDER) + 1 + CONTROLS.index(name)
+        if is_control(name):
+            return len(PAPER_ORDER) + 1 + CONTROLS.index(base(name))
         return PAPER_ORDER.index(base(name)) if base(name) in PAPER_ORDER else len(PAPER_ORDER)
 
     return sorted(names, key=place)

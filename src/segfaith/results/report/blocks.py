@@ -86,7 +86,7 @@ class Figure:
 
 
 MARK_WORDS: dict[Mark, str] = {
-    "pass": "Trust",
+    "pass": "May be trusted",
     "warn": "With care",
     "fail": "Do not trust",
     "unknown": "Not tested",

@@ -229,7 +229,7 @@ def choose(part: DataAnalysis, n: int = 1) -> dict[str, Choice]:
         free = known.assign(key=key)[~known["sample_id"].isin(taken)]
         chosen = _ordered(free)[:n]
         taken |= set(chosen["sample_id"])
-        words = [f"mean TDD gain {gain:.2f}" for gain in chosen["gain"]]
+        words = [f"mean TDD gain {gain:.2f}".replace("-", "\N{MINUS SIGN}") for gain in chosen["gain"]]
         choices[kind] = _choice(part, GALLERY_RULES[kind], chosen, words, len(rows), len(known))
     return {kind: choices[kind] for kind in GALLERY_RULES} | {"missed": missed(part, n)}
 
@@ -277,7 +277,8 @@ def _choice(
     none = f"no image with {_HIT} has {maps}; keep them with [output] maps = true"
     if rule == MISSED_RULE:
         none = "no image has maps of a method under test; keep them with [output] maps = true"
-    why = "" if cases else f"none of {looked} candidates meets the rule. {rule}" if looked else none
+    left = f"no image is left: all {met} that meet the rule are shown otherwise" if met else ""
+    why = "" if cases else left or (f"none of {looked} candidates meets the rule. {rule}" if looked else none)
     return Choice(rule, cases, looked, met, why)
 
 

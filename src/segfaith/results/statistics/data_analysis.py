@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeVar
 import pandas as pd
 
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.runs import Run
 from segfaith.results.records.select import is_control, method_order, methods_of
 from segfaith.results.statistics import (
@@ -206,13 +205,8 @@ class DataAnalysis:
 
     @cached_property
     def chance(self) -> pd.DataFrame:
-        """Each method under test against random cells by TDD, as `paired.compare`, one run alone tested too."""
-        several = len(set(own_numbers([run.description for run in self.runs]))) > 1
-        pairs = self.pairs[(self.pairs["metric"] == "tdd") & (self.pairs["second"] == paired.CHANCE)]
-        pairs = pairs[pairs["first"].isin(self.methods)]
-        if not (several or self.options.single_run) or paired.CHANCE not in self.methods or not len(pairs):
-            return self._against_cells(self.paired("tdd"))
-        return pairs
+        """Each method under test against random cells by TDD: `paired.against`, one run alone tested too."""
+        return paired.against(self.paired("tdd"), self._held(self.own))
 
     @cached_property
     def truth(self) -> pd.DataFrame:
@@ -229,14 +223,17 @@ class DataAnalysis:
         for run in self.runs:
             usable, _ = evidence.usable([run])
             told.append(replace(run, records=usable[usable["kind"].isin(kinds)]))
-        return self._against_cells(paired.paired(told, "evidence_ap"))
+        return paired.against(paired.paired(told, "evidence_ap"), self._held(self.own))
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
         """`verdicts.verdicts`: whether each method can be trusted, the most trustworthy first."""
-        finished = not randomisation.unfinished_checks(self.runs)
-        own = self._held(self.own)
-        return verdicts.verdicts(own, self.chance, self.truth, self.randomisation, self.summary, finished)
+        kept, started = randomisation.kept(self.runs), any(len(run.randomisation) for run in self.runs)
+        return verdicts.verdicts(
+            *(self._held(self.own), self.chance, self.truth, kept, self.summary),
+            unfinished=started and not len(kept),
+            planted=self.has_evidence,
+        )
 
     @cached_property
     def influence(self) -> pd.DataFrame:
@@ -253,16 +250,8 @@ class DataAnalysis:
 
     @cached_property
     def missed(self) -> tuple[int, int]:
-        """`influence.missed`: targets that the model misses, and how many are known, of all samples as read."""
-        return influence.missed(self.read)
-
-    def _against_cells(self, images: Paired) -> pd.DataFrame:
-        """Each method under test against random cells, corrected over all their pairs, one run alone tested too."""
-        names = [name for name in (*self.own, paired.CHANCE) if name in images.methods]
-        if len(names) < 2 or paired.CHANCE not in names:
-            return pd.DataFrame(columns=list(paired.COLUMNS))
-        pairs = paired.compare(images, names, single_run=True)
-        return pairs[pairs["second"] == paired.CHANCE]
+        """`influence.missed`: images whose target the model misses, and how many images have a known IoU."""
+        return influence.missed(self.runs)
 
     def _held(self, methods: Sequence[str]) -> list[str]:
         return [name for name in methods if name in self.methods]

@@ -37,7 +37,8 @@ class Best:
         second: the next one and its mean; "" and NaN where there is no other.
         runs: how many runs have all methods under test; `every` is how many there are.
         control: a control whose mean is better still, or "".
-        flipped: an image without which another method would be best, or ""; then `instead` is that method.
+        flipped: an image without which another method would be best, which `instead` names, or without which the best
+            two would be a draw (`instead` is then ""); "" where there is no such image.
         why: why no method is best: a draw, one method alone, or no run with all of them.
     """
 
@@ -117,14 +118,12 @@ def best(images: Paired, own: Sequence[str], every: int) -> Best:
 
 
 def missed(runs: Sequence[Run]) -> tuple[int, int]:
-    """How many measured targets the model misses (IoU below `MISSED_IOU`), and how many have an IoU at all."""
-    count = every = 0
-    for run in runs:
-        records = run.records
-        if "target_iou" in records:
-            values = records[records["status"] == "ok"].drop_duplicates("sample_id")["target_iou"].dropna()
-            count, every = count + int((values < MISSED_IOU).sum()), every + len(values)
-    return count, every
+    """How many images have a target that the model misses in some run (IoU below `MISSED_IOU`), and how many an IoU."""
+    parts = [run.measured[["sample_id", "target_iou"]] for run in runs if "target_iou" in run.records]
+    if not parts:
+        return 0, 0
+    lowest = pd.concat(parts).dropna().groupby("sample_id")["target_iou"].min()
+    return int((lowest < MISSED_IOU).sum()), len(lowest)
 
 
 def _by_method(images: Paired) -> dict[str, pd.DataFrame]:
@@ -152,7 +151,8 @@ def _without_each(values: pd.DataFrame) -> NDArray[np.float64]:
 def _flip(tables: dict[str, pd.DataFrame], names: Sequence[str], first: str, metric: str) -> tuple[str, str]:
     """An image without which another method is best, and that method; two empty texts where there is none.
 
-    Of several such images the one that leaves the largest lead of the other method is named.
+    Of several such images the one that leaves the largest lead of the other method is named. Where there is none, but
+    without an image the best two are a draw, that image is named, and no method.
     """
     images = list(dict.fromkeys(image for name in names for image in tables[name].columns))
     means = {}
@@ -167,6 +167,10 @@ def _flip(tables: dict[str, pd.DataFrame], names: Sequence[str], first: str, met
             if side(means[name][place], means[first][place], metric) == sign:
                 lead = float(sign * (means[name][place] - means[first][place]))
                 image, instead = str(images[place]), name
+    for name in (name for name in names if name != first and not image):
+        pairs = zip(means[first].tolist(), means[name].tolist(), strict=True)
+        drawn = [place for place, (ours, theirs) in enumerate(pairs) if side(ours, theirs, metric) == 0]
+        image = str(images[drawn[0]]) if drawn else ""
     return image, instead
 
 

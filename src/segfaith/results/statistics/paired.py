@@ -120,15 +120,27 @@ def compare(
         given, the others are NaN and significant is False.
     """
     rows = [
-        {"data": images.data, "metric": images.metric} | _pair(images, first, second, single_run=single_run, seed=seed)
+        _pair(images, first, second, single_run=single_run, seed=seed)
         for first, second in combinations(family(images.methods) if methods is None else methods, 2)
     ]
-    tested = [row for row in rows if not row["why"]]
-    if tested:
-        corrected = multipletests([row["p"] for row in tested], alpha=ALPHA, method="holm")[1]
-        for row, p_holm in zip(tested, corrected, strict=True):
-            row |= {"p_holm": float(p_holm), "significant": bool(p_holm < ALPHA)}
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(_corrected(images, rows), columns=list(COLUMNS))
+
+
+def against(images: Paired, methods: Sequence[str], control: str = CHANCE, *, seed: int = 0) -> pd.DataFrame:
+    """Each method against one control, with Holm's correction over these pairs alone; one run alone is tested too.
+
+    The question is whether each method beats the control. The pairs of methods among each other are no part of it, so
+    that the answer for a method hardly depends on which other methods were run.
+
+    Args:
+        methods: those that the runs do not hold are left out.
+
+    Returns:
+        The columns of `compare`, a row per method; empty where no run holds the control.
+    """
+    held = [name for name in methods if name in images.methods] if control in images.methods else []
+    rows = [_pair(images, name, control, single_run=True, seed=seed) for name in held]
+    return pd.DataFrame(_corrected(images, rows), columns=list(COLUMNS))
 
 
 def rank_biserial(differences: NDArray[np.float64]) -> float:
@@ -188,6 +200,16 @@ def difference(images: Paired, first: str, second: str) -> dict[str, Any]:
         **{"value_first": estimate(ours, weight, of).value, "value_second": estimate(theirs, weight, of).value},
         **{"difference": estimated.value, "low": estimated.low, "high": estimated.high, "no_interval": estimated.why},
     }
+
+
+def _corrected(images: Paired, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with data and metric, and with Holm's correction over those that were tested."""
+    tested = [row for row in rows if not row["why"]]
+    if tested:
+        corrected = multipletests([row["p"] for row in tested], alpha=ALPHA, method="holm")[1]
+        for row, p_holm in zip(tested, corrected, strict=True):
+            row |= {"p_holm": float(p_holm), "significant": bool(p_holm < ALPHA)}
+    return [{"data": images.data, "metric": images.metric} | row for row in rows]
 
 
 def _pair(images: Paired, first: str, second: str, *, single_run: bool, seed: int) -> dict[str, Any]:

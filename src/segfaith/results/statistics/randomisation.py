@@ -49,6 +49,33 @@ def randomisation(runs: Sequence[Run]) -> pd.DataFrame:
     return table(rows, RANDOMISATION_MEANS, "the randomisation check skipped all samples")
 
 
+def kept(runs: Sequence[Run]) -> pd.DataFrame:
+    """How much of each method's map is left once every weight is new, over the runs whose check is finished.
+
+    Args:
+        runs: of one data set.
+
+    Returns:
+        Columns method, model, kept (mean over maps of the absolute Spearman correlation with the trained model's map:
+        an inverted map depends on the model as little as the same map), n (maps with a correlation), lost (maps
+        without one: constant, or failed).
+    """
+    parts = [
+        run.randomisation.assign(model=model)
+        for run, model in zip(runs, _models(runs), strict=True)
+        if len(run.randomisation) and run.randomisation["finished"].astype(bool).all()
+    ]
+    rows: list[list[object]] = []
+    if parts:
+        everything = pd.concat(parts, ignore_index=True)
+        everything = everything[everything["status"] != "skipped"]
+        for (model, method), part in everything.groupby(["model", "method"], sort=False):
+            last = part[(part["stage"] == part["stage"].max()) & (part["stage"] > 0)]
+            values = last["spearman"].astype(float).abs().dropna()
+            rows.append([method, model, values.mean(), len(values), len(last) - len(values)])
+    return pd.DataFrame(rows, columns=["method", "model", "kept", "n", "lost"])
+
+
 def _models(runs: Sequence[Run]) -> list[str]:
     """What each run's model is called: by name, where that tells them apart, else by weights too, else by its runs."""
     keys = []

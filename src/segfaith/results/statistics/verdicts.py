@@ -21,31 +21,36 @@ Mark = Literal["pass", "warn", "fail", "unknown"]
 
 ENOUGH = 20
 """Images from which on a difference that is not significant counts as a failure, and not as too little to tell."""
+FEW_MAPS = 4
+"""With fewer maps, neither the model nor stability passes."""
 SAME_MODEL, SIMILAR = 0.6, 0.3
 """Spearman with the trained model's map once all weights are new: at least the first fails, below the second passes."""
 STABLE, SHAKY = 0.8, 0.5
 """Mean Pearson under perturbations: at least the first passes, below the second fails."""
 QUICK, SLOW = 10.0, 60.0
 """Seconds a map: up to the first passes, above the second fails."""
+NOT_MEASURED = "not measured"
+OPPOSITE = "typical images say the opposite of these values, which a few outliers set"
 RULES: dict[str, str] = {
     "chance": (
-        f"Pass: TDD is significantly above that of random cells, image by image (Wilcoxon, p < .05 after Holm's "
-        f"correction). Fail: it is significantly below, or not told apart on {ENOUGH} images or more. Warn: not told "
-        "apart on fewer images."
+        "Pass: TDD is significantly above that of random cells, image by image (Wilcoxon, p < .05 after Holm's "
+        f"correction over the methods). Fail: it is significantly below, or no difference was shown on {ENOUGH} images "
+        "or more. Warn: no difference was shown on fewer images."
     ),
     "model": (
-        f"Spearman correlation of the map with that of the trained model, once every weight is drawn anew. Pass: below "
-        f"{SIMILAR:g}. Warn: below {SAME_MODEL:g}. Fail: {SAME_MODEL:g} or more: most of the map does not depend on "
-        "what the model learnt. Of several models the highest correlation counts."
+        "Absolute Spearman correlation of the map with that of the trained model, once every weight is drawn anew. "
+        f"Pass: below {SIMILAR:g}, on {FEW_MAPS} maps or more and on most. Warn: below {SAME_MODEL:g}, or fewer maps. "
+        f"Fail: {SAME_MODEL:g} or more: most of the map does not depend on what the model learnt. Of several models "
+        "the highest counts."
     ),
     "stability": (
-        f"Mean Pearson correlation with the maps of five slightly changed images. Pass: {STABLE:g} or more. Warn: "
-        f"{SHAKY:g} or more. Fail: below {SHAKY:g}."
+        f"Mean Pearson correlation with the maps of five slightly changed images. Pass: {STABLE:g} or more, on "
+        f"{FEW_MAPS} samples or more. Warn: {SHAKY:g} or more, or fewer samples. Fail: below {SHAKY:g}."
     ),
     "evidence": (
         "Average precision of the map against the pixels that decide the class by construction. Pass: significantly "
-        f"above that of random cells (Wilcoxon, p < .05 after Holm's correction). Fail: not so on {ENOUGH} scenes or "
-        "more. Warn: not so on fewer scenes."
+        "above that of random cells (Wilcoxon, p < .05 after Holm's correction over the methods). Fail: significantly "
+        f"below, or not shown on {ENOUGH} scenes or more. Warn: not shown on fewer scenes."
     ),
     "time": f"Seconds a map. Pass: up to {QUICK:g}. Warn: up to {SLOW:g}. Fail: more.",
 }
@@ -100,29 +105,34 @@ def verdicts(
     methods: Sequence[str],
     chance: pd.DataFrame,
     truth: pd.DataFrame,
-    randomisation: pd.DataFrame,
+    kept: pd.DataFrame,
     summary: pd.DataFrame,
-    finished: bool = True,
+    *,
+    unfinished: bool = False,
+    planted: bool = False,
 ) -> list[Verdict]:
     """The verdict on each method under test, those that may be trusted most first.
 
     Args:
         methods: under test.
-        chance: rows of `paired.compare` by TDD that hold each method against random cells, one run alone tested too.
+        chance: of `paired.against`, each method against random cells by TDD.
         truth: the same by `evidence_ap`, over the rows with usable planted evidence; empty where there are none.
-        randomisation: as `randomisation.randomisation` gives it.
+        kept: of `randomisation.kept`.
         summary: as `summary.summarise` gives it.
-        finished: whether every randomisation check went through all parts.
+        unfinished: whether randomisation checks were begun and none was finished.
+        planted: whether evidence was planted.
     """
     order: dict[Mark, int] = {"pass": 0, "warn": 1, "unknown": 2, "fail": 3}
+    model = "the check was stopped before its last part" if unfinished else NOT_MEASURED
+    evidence = "none of the planted evidence can be used here" if planted else "no evidence was planted"
     made = [
         Verdict(
             name,
             {
-                "chance": _against_cells("chance", chance, name),
-                "model": _model(randomisation, name, finished),
+                "chance": _against_cells("chance", chance, name, NOT_MEASURED),
+                "model": _model(kept, name, model),
                 "stability": _stability(summary, name),
-                "evidence": _against_cells("evidence", truth, name),
+                "evidence": _against_cells("evidence", truth, name, evidence),
                 "time": _time(summary, name),
             },
         )
@@ -130,40 +140,43 @@ def verdicts(
     ]
 
     def lead(verdict: Verdict) -> float:
-        found = verdict.findings["chance"]
-        return -1.0 if isnan(found.value) else found.value
+        finding = verdict.findings["chance"]
+        return -1.0 if isnan(finding.value) else finding.value
 
     return sorted(made, key=lambda verdict: (order[verdict.mark], -lead(verdict)))
 
 
-def _against_cells(question: str, pairs: pd.DataFrame, method: str) -> Finding:
-    """Whether the method's values are above those of random cells."""
+def _against_cells(question: str, pairs: pd.DataFrame, method: str, missing: str) -> Finding:
+    """Whether the method's values are above those of random cells.
+
+    The test is on ranks and the values are pooled or means: where they disagree, a few images set the values, and the
+    method does not pass.
+    """
     rows = pairs[pairs["first"] == method].to_dict("records") if len(pairs) else []
     if not rows:
-        return Finding(question, "unknown", why="no evidence was planted" if question == "evidence" else "not measured")
+        return Finding(question, "unknown", why=missing)
     row: dict[Any, Any] = rows[0]
     known = {"value": row["value_first"], "reference": row["value_second"], "n": int(row["images"])}
+    enough = row["images"] >= ENOUGH
     if row["why"]:
-        return Finding(question, "unknown", **known, why=str(row["why"]))
-    if row["significant"]:
-        return Finding(question, "pass" if row["effect"] > 0 else "fail", **known, p=row["p_holm"])
-    return Finding(question, "fail" if row["images"] >= ENOUGH else "warn", **known, p=row["p_holm"])
+        return Finding(question, "fail" if enough else "unknown", **known, why=str(row["why"]))
+    if not row["significant"]:
+        return Finding(question, "fail" if enough else "warn", **known, p=row["p_holm"])
+    if row["effect"] * row["difference"] < 0:
+        return Finding(question, "warn", **known, p=row["p_holm"], why=OPPOSITE)
+    return Finding(question, "pass" if row["effect"] > 0 else "fail", **known, p=row["p_holm"])
 
 
-def _model(table: pd.DataFrame, method: str, finished: bool) -> Finding:
-    """How much of the map is left once every weight is new; of several models the highest correlation."""
-    rows = table[table["method"] == method] if len(table) else table
-    if not len(rows):
-        return Finding("model", "unknown", why="not measured")
-    if not finished:
-        return Finding("model", "unknown", why="the check was stopped before its last part")
-    last = [part.sort_values("stage").to_dict("records")[-1] for _, part in rows.groupby("model", sort=False)]
-    told = [row for row in last if row["stage"] > 0 and not isnan(row["spearman"])]
-    if not told:
-        return Finding("model", "unknown", why="its maps of the randomised model are constant, or failed")
-    row = max(told, key=lambda row: float(row["spearman"]))
-    value = float(row["spearman"])
-    mark: Mark = "fail" if value >= SAME_MODEL else "warn" if value >= SIMILAR else "pass"
+def _model(kept: pd.DataFrame, method: str, missing: str) -> Finding:
+    """How much of the map is left once every weight is new; of several models the most."""
+    own = kept[kept["method"] == method] if len(kept) else kept
+    rows = own.dropna(subset="kept").to_dict("records")
+    if not rows:
+        why = "its maps of the randomised model are constant, or failed" if len(own) else missing
+        return Finding("model", "unknown", why=why)
+    row = max(rows, key=lambda row: float(row["kept"]))
+    value, few = float(row["kept"]), row["n"] < max(FEW_MAPS, row["lost"])
+    mark: Mark = "fail" if value >= SAME_MODEL else "warn" if value >= SIMILAR or few else "pass"
     return Finding("model", mark, value, n=int(row["n"]))
 
 
@@ -171,7 +184,8 @@ def _stability(summary: pd.DataFrame, method: str) -> Finding:
     value, n = _mean(summary, method, "stability")
     if isnan(value):
         return Finding("stability", "unknown", why="not measured")
-    return Finding("stability", "pass" if value >= STABLE else "warn" if value >= SHAKY else "fail", value, n=n)
+    mark: Mark = "fail" if value < SHAKY else "warn" if value < STABLE or n < FEW_MAPS else "pass"
+    return Finding("stability", mark, value, n=n)
 
 
 def _time(summary: pd.DataFrame, method: str) -> Finding:

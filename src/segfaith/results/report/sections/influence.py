@@ -22,6 +22,7 @@ from segfaith.results.report.blocks import (
     words,
 )
 from segfaith.results.report.sections.topic import labels
+from segfaith.results.report.sections.verdict import instead
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 
 
@@ -45,9 +46,9 @@ def _flips(part: DataAnalysis) -> Block:
     called = labels(part)
     flips = [
         words(
-            "{}: {} is best; without {} it is {}.",
+            "{}: {} is best; without {}, {}.",
             *(metric_ref(name), called[best.method], best.flipped),
-            called[best.instead],
+            instead(best, called),
         )
         for name, best in part.best.items()
         if best.flipped

@@ -72,14 +72,14 @@ def leaderboard(part: DataAnalysis) -> Table:
 def _remarks(part: DataAnalysis) -> list[Block]:
     sentences = [
         words(
-            "Bold: the best method that is no {}, unless the best two are a {}. Leakages have no best: their means "
-            "rest on other samples for each method.",
-            ref("control", "control"),
+            "Bold: the best method by the metric, unless the best two are a {}; {} and variants (names with @) are not "
+            "considered. Leak abs is not ranked: the mean of each method is over different images.",
             ref("claim", "draw"),
+            ref("control", "controls"),
         )
     ]
-    if any(best.control for best in part.best.values()):
-        sentences.append(words("Where a control has the better value, the control wins: the verdict above names it."))
+    if any(best.runs < best.every for best in part.best.values() if best.second):
+        sentences.append(words("Bold is decided over the runs that have all methods; the means are over all runs."))
     fewer = [name for name in SHOWN if name in part.metrics and _fewer(part, name)]
     if fewer:
         sentences.append(words("A number in brackets says how many samples entered where not all did."))

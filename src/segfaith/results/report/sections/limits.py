@@ -59,7 +59,10 @@ def _few_runs(part: DataAnalysis) -> Markup:
             "It is a single {}{}: nothing here speaks of other seeds or models, there is no spread over runs, and {}.",
             ref("run", "run"),
             "" if len(group) == 1 else " with its ablations",
-            tests if part.options.single_run else "differences are not tested",
+            tests
+            if part.options.single_run
+            else "differences between methods are not tested (the cards above test each "
+            "method against random cells, over the images of this run)",
         )
     models = len({model_name(run) for run in group})
     which = "this one model" if models == 1 else f"these {models} models"
@@ -106,7 +109,7 @@ def _left_out(part: DataAnalysis) -> Markup:
 
 
 def _small(part: DataAnalysis) -> Markup:
-    if part.options.min_s is not None:
+    if (part.options.min_s or 0) >= SMALL_SCORE:
         return Markup("")
     scores = [run.records[run.records["status"] == "ok"].drop_duplicates("sample_id")["s"] for run in part.runs]
     small, every = sum(int((values < SMALL_SCORE).sum()) for values in scores), sum(map(len, scores))

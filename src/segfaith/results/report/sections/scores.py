@@ -223,7 +223,7 @@ def _wins(part: DataAnalysis) -> tuple[Block, ...]:
     )
     rows = [
         (
-            pair_cell(called[first], called[second], " better than "),
+            pair_cell(called[first], called[second], " against "),
             *(_won(by.get(metric)) for metric in TABLE_METRICS),
         )
         for (first, second), by in pairs.items()

@@ -132,7 +132,7 @@ def _test(part: DataAnalysis, metric: str, pairs: pd.DataFrame) -> Fold:
         Column("Verdict", "p", numeric=False),
         Column(f"First, {of}", "difference", "descending"),
         Column(f"Second, {of}", "difference", "descending"),
-        Column(f"Difference, {of}", "difference", "descending"),
+        Column("Difference", "difference", "descending"),
         Column("95 % interval", "interval"),
         Column("Effect", "effect", "descending"),
         Column("p", "p"),

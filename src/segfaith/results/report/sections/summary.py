@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 from markupsafe import Markup
 
-from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.select import is_control
 from segfaith.results.report.blocks import (
@@ -17,29 +16,16 @@ from segfaith.results.report.blocks import (
     join,
     listed,
     metric_ref,
-    number,
-    p_words,
     ref,
-    spread,
     words,
 )
 from segfaith.results.report.sections.claims import of_the_paper
 from segfaith.results.report.sections.limits import first_setting, model_name
-from segfaith.results.report.sections.significance import winner
 from segfaith.results.report.sections.topic import base_methods, labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.claims import verdict_words
-from segfaith.results.statistics.paired import ALPHA, CHANCE, ONE_RUN
-from segfaith.results.statistics.summary import side
+from segfaith.results.statistics.paired import ALPHA, CHANCE
 
-PLAIN = {
-    "tdd": "What is marked in the target matters to the model",
-    "odd_abs": "What is marked outside it matters too",
-    "insertion_gain": "What is marked in the target suffices",
-    "stability": "The map stays the same under small changes of the image",
-    "runtime_s": "Seconds for a map",
-}
-"""What the summary's metrics say in plain words; it names the best method by each."""
 ALL = {2: "Both", 3: "All three", 4: "All four", 5: "All five", 6: "All six"}
 
 
@@ -99,101 +85,23 @@ def _settings(part: DataAnalysis) -> Markup:
 
 
 def _came_out(part: DataAnalysis) -> list[Markup]:
-    """The best method by each metric, how methods stand against chance, the claims, the planted evidence."""
+    """How methods stand against chance, the claims, and the planted evidence; the verdict names the best methods."""
     if part.summary.empty:
         return []
-    sentences = [_best(part, metric) for metric in PLAIN]
-    sentences += [_chance(part), _claims(part), _evidence(part)]
-    return [sentence for sentence in sentences if sentence]
-
-
-def _best(part: DataAnalysis, metric: str) -> Markup:
-    """The best two by the means over those runs that have a value of all methods, for others would compare runs."""
-    lower, called = METRICS[metric].better == "lower", labels(part)
-    shown = [name for name in base_methods(part, part.methods) if not is_control(name)]
-    values = part.values[(part.values["metric"] == metric) & part.values["method"].isin(shown)]
-    every = values.pivot(index="run", columns="method", values="value").dropna(axis=1, how="all").dropna(how="all")
-    if every.shape[1] < 2:
-        return Markup("")
-    shared = every.dropna()
-    if shared.empty:
-        return words("{} ({}): no run has all methods.", PLAIN[metric], metric_ref(metric))
-    means, stds = shared.mean().sort_values(ascending=lower), shared.std(ddof=1)
-    names = (str(means.index[0]), str(means.index[1]))
-    sentence = words(
-        "{} ({}): <strong>{}</strong> is {}, {}; {} follows with {}",
-        PLAIN[metric],
-        metric_ref(metric),
-        called[names[0]],
-        "lowest" if lower else "highest",
-        spread(means[names[0]], stds[names[0]]),
-        called[names[1]],
-        spread(means[names[1]], stds[names[1]]),
-    )
-    if side(means[names[0]], means[names[1]], metric) == 0:
-        sentence += words(" (a {})", ref("claim", "draw"))
-    if len(shared) < len(every):
-        sentence += words(" (over the {} of {} that have all methods)", len(shared), count(len(every), "run"))
-    return sentence + _won(part, metric, names) + _told(part, metric, names) + "."
-
-
-def _won(part: DataAnalysis, metric: str, names: tuple[str, str]) -> Markup:
-    """In how many runs the first is better; of a single run nothing, for the means say it."""
-    wins = part.wins[part.wins["metric"] == metric]
-    pair = wins[wins["first"].isin(names) & wins["second"].isin(names)]
-    if len(part.runs) == 1 or not len(pair) or not pair.iloc[0]["runs"]:
-        return Markup("")
-    row = pair.iloc[0]
-    victories = row["wins"] if row["first"] == names[0] else row["losses"]
-    return words("; better in {} runs", ref("wins", f"{victories} of {row['runs']}"))
-
-
-def _told(part: DataAnalysis, metric: str, names: tuple[str, str]) -> Markup:
-    """Whether the two, the first with the better mean, differ by the test, which is on ranks, not means."""
-    pairs, called = part.pairs[part.pairs["metric"] == metric], labels(part)
-    pair = pairs[pairs["first"].isin(names) & pairs["second"].isin(names)]
-    if not len(pair) or ONE_RUN in pair.iloc[0]["why"]:
-        return Markup("")
-    row = pair.iloc[0].to_dict()
-    if row["why"]:
-        return words("; {}", row["why"].split(";")[0].split(",")[0])
-    favoured = winner(row, metric)
-    result = "the difference is significant" if row["significant"] else "they are not told apart"
-    if row["significant"] and favoured != names[0]:
-        result += f" in favour of {called[favoured]}"
-    sentence = words("; over images {} ({})", result, ref("p", p_words(row["p_holm"])))
-    if row["effect"] and favoured != names[0]:
-        sentence += words("; typical images say the opposite of these means, which a few outliers set")
-    return sentence
+    return [sentence for sentence in (_chance(part), _claims(part), _evidence(part)) if sentence]
 
 
 def _chance(part: DataAnalysis) -> Markup:
-    """Which methods have a mean above that of random cells, which of them not in every run, and what the test says."""
-    called = labels(part)
-    shown = [name for name in base_methods(part, part.methods) if not is_control(name)]
-    rows = part.summary[(part.summary["metric"] == "tdd_gain") & part.summary["method"].isin(shown)]
-    gains = rows.dropna(subset="mean").set_index("method")["mean"]
-    if gains.empty:
-        return Markup("")
-    lowest = part.values[part.values["metric"] == "tdd_gain"].groupby("method")["value"].min()
-    above = [str(name) for name in gains.index if gains[name] > 0]
-    below = [str(name) for name in gains.index if name not in above]
-    mixed = [called[name] for name in above if not lowest.get(name, -1) > 0]
-    sentences = [
-        words(
-            "Deletes {} than {} in the mean ({}): {}.",
-            comparison,
-            ref("control", "random cells"),
-            metric_ref("tdd_gain"),
-            listed([words("{} {}", called[name], number(gains[name])) for name in names]),
-        )
-        for comparison, names in (("more", above), ("no more", below))
-        if names
-    ]
+    """What the test says of each method against random cells, and which methods delete less in some run."""
+    called, pairs = labels(part), part.pairs[(part.pairs["metric"] == "tdd") & (part.pairs["second"] == CHANCE)]
+    gains = part.values[part.values["metric"] == "tdd_gain"].dropna(subset="value")
+    own = base_methods(part, [name for name in part.methods if not is_control(name)])
+    means, lowest = (getattr(gains.groupby("method")["value"], name)() for name in ("mean", "min"))
+    mixed = [called[name] for name in own if name in means and lowest[name] <= 0 < means[name]]
+    sentences = against_chance(pairs[pairs["why"] == ""], called)
     if mixed:
-        sentences.append(words("Not in every run: {}.", listed(mixed)))
-    pairs = part.pairs[(part.pairs["metric"] == "tdd") & (part.pairs["second"] == CHANCE) & (part.pairs["why"] == "")]
-    return join([*sentences, *against_chance(pairs, called)], " ")
+        sentences.append(words("Better in the mean, but not in every run: {}.", listed(mixed)))
+    return join(sentences, " ")
 
 
 def against_chance(pairs: pd.DataFrame, called: Mapping[str, str]) -> list[Markup]:

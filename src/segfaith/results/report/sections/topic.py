@@ -58,7 +58,7 @@ def lacking(part: DataAnalysis, why: str, command: str) -> Prose:
 
 def labels(part: DataAnalysis) -> dict[str, str]:
     """How the report calls each method, by its name: see `select.method_labels`."""
-    return method_labels(part.read)
+    return {name: name for name in (*part.methods, *part.compared)} | method_labels(part.read)
 
 
 def base_methods(part: DataAnalysis, methods: Iterable[str]) -> list[str]:

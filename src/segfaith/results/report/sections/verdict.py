@@ -1,7 +1,10 @@
 """The first section: which method may be trusted on these data and models, and why."""
 
 from collections.abc import Mapping
+from math import isnan
+from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 
 from segfaith.evaluation.metrics import METRICS
@@ -22,9 +25,11 @@ from segfaith.results.report.blocks import (
     ref,
     words,
 )
+from segfaith.results.report.sections.significance import winner
 from segfaith.results.report.sections.topic import labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.influence import MISSED_IOU, Best
+from segfaith.results.statistics.paired import ALPHA, CHANCE
 from segfaith.results.statistics.verdicts import RULES, Finding, Verdict
 
 NAMES = {
@@ -59,6 +64,10 @@ MORE = {
     "time": "",
 }
 """What measures the answer to a question that has none yet."""
+LEVEL = words(
+    "{} is a map of random values on a grid as coarse as that of the region methods: the level of chance.",
+    ref("control", "Random cells"),
+)
 UNMEASURED = {
     "no evidence was planted": "these images have no planted evidence",
     "not measured": "",
@@ -80,6 +89,8 @@ def _blocks(part: DataAnalysis) -> list[Block]:
     blocks: list[Block] = []
     if not part.verdicts:
         return [Prose(words("No method is under test: the runs hold controls alone."))]
+    if CHANCE in part.methods:
+        blocks.append(Prose(LEVEL, "remark"))
     blocks.append(Cards(part.label, tuple(_card(verdict, part) for verdict in part.verdicts)))
     return [*blocks, Points((*_missed(part), *_leaders(part)))]
 
@@ -99,8 +110,8 @@ def _headline(findings: Mapping[str, Finding]) -> Markup:
     answers = [
         {
             "pass": "better than random cells",
-            "warn": "not yet shown to beat random cells",
-            "fail": "worse than random cells" if chance.p < 0.05 else "no better than random cells",
+            "warn": "not shown to beat random cells",
+            "fail": "worse than random cells" if chance.p < ALPHA else "no better than random cells",
             "unknown": "",
         }[chance.mark],
         {
@@ -111,13 +122,13 @@ def _headline(findings: Mapping[str, Finding]) -> Markup:
         }[model.mark],
         {
             "pass": "finds the planted evidence",
-            "warn": "not yet shown to find the planted evidence",
+            "warn": "not shown to find the planted evidence",
             "fail": "does not find the planted evidence",
             "unknown": "",
         }[evidence.mark],
     ]
     if chance.mark == model.mark == "unknown":
-        answers.append("not tested yet" if evidence.mark == "unknown" else "not tested otherwise")
+        answers.append("too few tests to judge" if evidence.mark == "unknown" else "not tested otherwise")
     elif chance.mark == "unknown":
         answers.append("not tested against chance yet")
     elif model.mark == "unknown":
@@ -132,17 +143,19 @@ def _sentence(finding: Finding, part: DataAnalysis) -> Markup:
         why = finding.why.removeprefix("not testable: ")
         why = UNMEASURED.get(why, why)
         start = f"Not tested: {why}" if why else "Not tested yet"
-        return words("{}. {}", start, words(MORE[finding.question], part.read[0].directory.name))
+        if finding.question == "chance" and not isnan(finding.value):
+            start += f" (so far {_percent(finding.value)} against {_percent(finding.reference)} of random cells)"
+        return words("{}. {}", start, words(MORE[finding.question], part.read[0].directory))
     value, reference = number(finding.value, 2), number(finding.reference, 2)
     if finding.question == "chance":
         return words(
-            "Its top pixels carry {} of the score, those of random cells {} ({}, {})",
-            *(value, reference, p_words(finding.p), count(finding.n, "image")),
+            "Deleting its top pixels lowers the score by {}, random cells by {} ({}){}",
+            *(_percent(finding.value), _percent(finding.reference), _rests(finding, "image"), _but(finding)),
         )
     if finding.question == "evidence":
         return words(
-            "Average precision on the planted evidence: {}, random cells {} ({}, {})",
-            *(value, reference, p_words(finding.p), count(finding.n, "scene")),
+            "Average precision on the planted evidence: {}, random cells {} ({}){}",
+            *(value, reference, _rests(finding, "scene"), _but(finding)),
         )
     if finding.question == "model":
         return words(
@@ -157,6 +170,22 @@ def _sentence(finding: Finding, part: DataAnalysis) -> Markup:
     return words("{} s a map", number(finding.value, 2 if finding.value < 10 else 0))
 
 
+def _rests(finding: Finding, noun: str) -> Markup:
+    """What a comparison rests on: p, where a test was made, and the number of images."""
+    every = count(finding.n, noun)
+    return Markup(every) if isnan(finding.p) else words("{}, {}", p_words(finding.p), every)
+
+
+def _but(finding: Finding) -> str:
+    """What stands against a comparison, or ""."""
+    return f"; {finding.why.removeprefix('not testable: ')}" if finding.why else ""
+
+
+def _percent(value: float) -> str:
+    """A share in percent, with a real minus sign: "39 %"."""
+    return f"{number(100 * value, 0)}\N{NO-BREAK SPACE}%"
+
+
 def _missed(part: DataAnalysis) -> list[Markup]:
     """How many targets the model does not predict."""
     missed, known = part.missed
@@ -164,42 +193,76 @@ def _missed(part: DataAnalysis) -> list[Markup]:
         return []
     return [
         words(
-            "The model misses {} of {} (IoU below {}), and there is little to explain in them. Leave them out with "
+            "The model misses the target in {} of {} (IoU below {}): there is little to explain. Leave them out with "
             "<code>--min-iou {}</code>.",
-            *(missed, count(known, "target"), MISSED_IOU, MISSED_IOU),
+            *(missed, count(known, "image"), MISSED_IOU, MISSED_IOU),
         )
     ]
 
 
 def _leaders(part: DataAnalysis) -> list[Markup]:
     """The best method by each metric of `TOLD`, and in how many runs they were compared if not in all."""
-    told = [
-        part.best[name] for name in TOLD if name in part.best and (part.best[name].method or part.best[name].second)
-    ]
-    sentences = [_leader(best, labels(part)) for best in told]
+    told = [part.best[name] for name in TOLD if name in part.best and part.best[name].second]
+    told = [best for best in told if best.metric != "evidence_ap" or len(part.truth)]
+    sentences: list[Markup] = []
     fewer: dict[tuple[int, int], list[str]] = {}
     for best in told:
         if best.runs < best.every:
             fewer.setdefault((best.runs, best.every), []).append(METRICS[best.metric].label)
     for (runs, every), metrics in fewer.items():
-        which = "These values are" if len(metrics) == len(told) else f"{listed(metrics)}: the values are"
+        which = "The values below are" if len(metrics) == len(told) else f"{listed(metrics)}: the values below are"
         sentences.append(words("{} over the {} of {} that have all methods.", which, runs, count(every, "run")))
-    return sentences
+    return [*sentences, *(_leader(part, best) for best in told)]
 
 
-def _leader(best: Best, called: Mapping[str, str]) -> Markup:
-    """Which method is best by a metric, whether a control is better still, and whether one image decides it."""
-    metric = words("{}: ", TOLD[best.metric])
+def _leader(part: DataAnalysis, best: Best) -> Markup:
+    """Which method is best by a metric, whether the test agrees, and whether a control or one image says otherwise."""
+    metric, called = words("{}: ", TOLD[best.metric]), labels(part)
     value = words("{} {}", metric_ref(best.metric), number(best.mean))
-    if best.method:
-        sentence = words(
-            "{}<strong>{}</strong> ({}), then {} ({}).",
-            *(metric, called[best.method], value, called[best.second], number(best.second_mean)),
-        )
-    else:
+    if not best.method:
         sentence = words("{}the best two are a {} ({}).", metric, ref("claim", "draw"), value)
+    else:
+        sentence = words(
+            "{}<strong>{}</strong> ({}), then {} ({}){}{}.",
+            *(metric, called[best.method], value, called[best.second], number(best.second_mean)),
+            *(_won(part, best), _tested(part, best)),
+        )
     if best.control:
         sentence += words(" {}, which explains nothing, is better still.", called[best.control])
     if best.flipped:
-        sentence += words(" <strong>Without the image {}, {} is best.</strong>", best.flipped, called[best.instead])
+        sentence += words(" <strong>Without the image {}, {}.</strong>", best.flipped, instead(best, called))
     return sentence
+
+
+def instead(best: Best, called: Mapping[str, str]) -> str:
+    """What holds without the image that decides: another method is best, or the best two are a draw."""
+    return f"{called[best.instead]} is best" if best.instead else "the best two are a draw"
+
+
+def _won(part: DataAnalysis, best: Best) -> Markup:
+    """In how many runs the best method is ahead of the second; of a single run nothing, for the means say it."""
+    pair = _pair(part.wins, best)
+    if len(part.runs) == 1 or best.runs < best.every or pair is None or not pair["runs"]:
+        return Markup("")
+    victories = pair["wins"] if pair["first"] == best.method else pair["losses"]
+    return words("; better in {} runs", ref("wins", f"{victories} of {pair['runs']}"))
+
+
+def _tested(part: DataAnalysis, best: Best) -> Markup:
+    """Whether the best two differ by the test over images, which is on ranks and not on means."""
+    pair = _pair(part.pairs, best)
+    if pair is None or pair["why"]:
+        return Markup("")
+    favoured = winner(pair, best.metric)
+    verdict = f"{labels(part)[favoured]} is significantly better" if pair["significant"] else "not told apart"
+    sentence = words("; over images {} ({})", verdict, ref("p", p_words(pair["p_holm"])))
+    if pair["effect"] and favoured != best.method:
+        sentence += words("; typical images say the opposite of these means, which a few outliers set")
+    return sentence
+
+
+def _pair(table: pd.DataFrame, best: Best) -> dict[Any, Any] | None:
+    """The row of the best two methods in a table of pairs by metric."""
+    names = (best.method, best.second)
+    rows = table[(table["metric"] == best.metric) & table["first"].isin(names) & table["second"].isin(names)]
+    return rows.iloc[0].to_dict() if len(rows) else None

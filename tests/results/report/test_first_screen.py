@@ -40,7 +40,8 @@ def test_a_card_says_the_mark_the_reason_and_the_numbers(folder: Path) -> None:
     assert row["significant"]
     chance = next(check for check in found["ria"].checks if check.name == "Chance")
     assert chance.mark == "pass"
-    numbers = f"carry {row['value_first']:.2f} of the score, those of random cells {row['value_second']:.2f}"
+    numbers = f"lowers the score by {row['value_first']:.0%}, random cells by {row['value_second']:.0%}"
+    numbers = numbers.replace("%", " %")
     assert numbers in chance.sentence.striptags()
     model = next(check for check in found["ria"].checks if check.name == "Model")
     last = part.randomisation[(part.randomisation["method"] == "ria") & (part.randomisation["stage"] == 3)]
@@ -52,7 +53,7 @@ def test_a_card_says_the_mark_the_reason_and_the_numbers(folder: Path) -> None:
 def test_what_was_not_measured_names_the_command(folder: Path) -> None:
     (card, *_) = cards(analysis_of(folder, "alone")).cards
     said = {check.name: check.sentence.striptags() for check in card.checks if check.mark == "unknown"}
-    assert "segfaith randomise alone" in said["Model"]
+    assert f"segfaith randomise {folder / 'alone'}" in said["Model"]
     assert "segfaith check-method" in said["Truth"]
     chance = next(check for check in card.checks if check.name == "Chance")
     assert chance.mark == "pass"  # one run alone is tested over its images

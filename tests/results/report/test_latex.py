@@ -87,7 +87,7 @@ def test_latex_of_other_data_has_no_table_of_the_papers() -> None:
 def test_latex_has_win_counts_and_run_level_means() -> None:
     runs = [run({"gpa": [0.2, 0.4], "dea": [0.5]}, data="scenes"), run({"gpa": [0.6], "dea": [0.5]}, data="scenes")]
     tables = floats(written(*runs))
-    assert "gpa better than dea & 1/2 & " in tables["wins-scenes-val"]
+    assert "gpa against dea & 1/2 & " in tables["wins-scenes-val"]
     lines = [line.split(" & ")[3:5] for line in tables["runs-scenes-val"].splitlines() if " & " in line]
     assert lines == [
         ["Method", r"TDD $\uparrow$"],

@@ -146,7 +146,7 @@ def test_several_data_sets_stand_under_headings_of_their_own(two_runs: list[Run]
     }
     assert headings["scores"] == ["voc2012 val", "sbd val"]
     assert headings["limits"] == ["voc2012 val", "sbd val"]
-    assert headings["summary"] == ["What was run", "What came out: voc2012 val", "What came out: sbd val"]
+    assert headings["summary"] == ["What was run", "What came out: voc2012 val"]
     last = built["curves"].parts[-1]
     assert isinstance(last, Prose)
     assert last.kind == "missing", "of the data set without curves"
@@ -236,7 +236,7 @@ def test_wins_are_the_tables_own(two_runs: list[Run], analysis: Analysis) -> Non
     assert len(shown) == 6
     own = analysis.parts[0].wins
     for row in own[own["metric"] == "tdd"].to_dict("records"):
-        name = f"{row['first']} better than {row['second']}"
+        name = f"{row['first']} against {row['second']}"
         if name in shown:
             assert shown.pop(name) == row["count"]
     assert shown == {}

@@ -10,6 +10,7 @@ reason.
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from math import isfinite, isnan, nan
 from pathlib import Path
@@ -73,7 +74,7 @@ class Sample:
         known = self.rows["s"].dropna()
         return float(known.iloc[0]) if len(known) else nan
 
-    @property
+    @cached_property
     def class_name(self) -> str:
         """The name of the target's class."""
         known = self.rows["class_index"].dropna()
@@ -81,14 +82,14 @@ class Sample:
             return "no class"
         return class_name(self.run.description, int(known.iloc[0]))
 
-    @property
+    @cached_property
     def folder(self) -> Path | None:
         """Where its maps lie, or None where none were kept; never outside the run's directory."""
         root = (self.run.directory / "maps").resolve()
         folder = (root / self.sample_id).resolve()
         return folder if folder.is_relative_to(root) and (folder / "image.png").is_file() else None
 
-    @property
+    @cached_property
     def reasons(self) -> list[tuple[str, str]]:
         """Methods and why their row is not ok or has undefined values; methods with the same reason together."""
         found: dict[str, list[str]] = {}

@@ -118,7 +118,7 @@ def _mask(path: Path, image: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def _uri(picture: Image.Image, quality: int) -> str:
     buffer = BytesIO()
-    picture.save(buffer, format="WEBP", quality=quality, method=4)
+    picture.save(buffer, format="WEBP", quality=quality, method=2)  # half the time of 4, for 3 % more bytes
     return f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode('ascii')}"
 
 

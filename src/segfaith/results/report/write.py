@@ -103,6 +103,8 @@ def _write(
         content = table(analysis)
         if len(content) or name in ALWAYS:
             yield _file(directory / name, partial(content.to_csv, index=False))
+        else:
+            (directory / name).unlink(missing_ok=True)  # of an earlier report
     if figures:
         tell("drawing figures")
         yield from save_figures(analysis, DRAWINGS, directory)

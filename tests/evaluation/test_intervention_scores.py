@@ -12,6 +12,7 @@ import segfaith
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample
+from segfaith.evaluation import intervention_scores
 from segfaith.evaluation.ranking import tie_ranks, top_count
 from segfaith.evaluation.subject import Subject
 from segfaith.randomness import generator
@@ -116,7 +117,7 @@ def test_maps_share_the_image_in_which_a_whole_region_is_deleted(monkeypatch: py
         counts.append(count)
         return score_images(score, build, count, batch)
 
-    monkeypatch.setattr(intervened, "score_images", counted)
+    monkeypatch.setattr(intervention_scores, "score_images", counted)
     _, curves, _ = evaluated(torch.rand(SIZE), target(), k=[0.5, 1.0])
     assert counts == [1 + 1 + 4 * 3 + 3, 1], "the last is the baseline by the model itself"
     by_k = pd.DataFrame(curves).groupby(["kind", "k"])["score"].agg(["size", "nunique"])

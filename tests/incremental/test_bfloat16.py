@@ -12,6 +12,7 @@ import zoo
 from drops import evidence
 from exactness import check_exact_on, photograph, target
 from segfaith.evidence.regions import Regions
+from segfaith.incremental import bfloat16
 from segfaith.incremental.bfloat16 import Differences
 from segfaith.incremental.windows import Windows
 from toys import plain
@@ -30,7 +31,7 @@ def test_differences_from_the_clean_features_add_up_to_the_loop(
         entered.append(len(images.data))
         return real(self, image, images)
 
-    monkeypatch.setattr(differences, "SMALL", torch.float32)
+    monkeypatch.setattr(bfloat16, "SMALL", torch.float32)
     monkeypatch.setattr(Differences, "enter", enter)
     model, image, region = plain(zoo.randomised(zoo.TRACED[name]())), photograph(size), target(size, kind)
     class_index = 1 if model.logits(image[None]).shape[1] == 2 else 2

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
+from segfaith.incremental import bfloat16
 from segfaith.incremental.arithmetic import Exact, Values
 from segfaith.incremental.bfloat16 import Differences
 from segfaith.incremental.graph import Graph
@@ -148,7 +149,7 @@ def altered_windows(image: Tensor, alike: bool) -> tuple[Windows, Tensor]:
 def test_windows_get_what_the_operation_gives_on_whole_images(
     name: str, alike: bool, arithmetic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(differences, "SMALL", torch.float32)
+    monkeypatch.setattr(bfloat16, "SMALL", torch.float32)
     graph, _, clean, shapes = of_case(name)
     windows, copies = altered_windows(clean[graph.image], alike)
     size = np.array(clean[graph.output].shape[2:])

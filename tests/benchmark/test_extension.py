@@ -303,6 +303,55 @@ def test_a_process_at_work_on_the_smaller_run_is_not_disturbed(project: Path, ru
     assert not (run / "smaller").exists()
 
 
+def files_of(directory: Path) -> dict[str, bytes]:
+    """The content of each file of a run directory."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_smaller_command_that_digests_the_data_meanwhile_moves_nothing_of_the_larger_run(
+    project: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = runner.describe
+
+    def slow(*arguments: Any) -> dict[str, Any]:
+        description = describe(*arguments)
+        monkeypatch.setattr(runner, "describe", describe)
+        segfaith.run(settings_of(project, 7), run)
+        larger.update(files_of(run))
+        return description
+
+    larger: dict[str, bytes] = {}
+    smaller = runner.prepare(settings_of(project, 3))
+    monkeypatch.setattr(runner, "describe", slow)
+    with pytest.raises(SettingsError, match="with more samples, 7, than the 3"):
+        runner.open_directory(run, smaller)
+    assert larger
+    assert files_of(run) == larger
+
+
+@pytest.mark.parametrize("step", ["take_over", "set_damaged_aside"])
+def test_a_smaller_command_moves_nothing_after_the_larger_run_took_its_place(
+    project: Path, run: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The larger run takes the directory after the smaller command has read `run.json`, before it moves files."""
+    once = getattr(runner, step)
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.setattr(runner, step, once)
+        segfaith.run(settings_of(project, 7), run)
+        if step == "take_over":  # as where a process died in `extend`, and its smaller run went on
+            shutil.copytree(run, run / "smaller" / json.loads((run / "run.json").read_text())["identity_sha256"])
+        larger.update(files_of(run))
+        return once(*arguments)
+
+    larger: dict[str, bytes] = {}
+    monkeypatch.setattr(runner, step, late)
+    with pytest.raises(RunIsBusyError, match="was replaced by another run"):
+        segfaith.run(settings_of(project, 3), run)
+    assert larger
+    assert files_of(run) == larger
+
+
 def test_a_link_in_place_of_the_folder_of_smaller_runs_is_refused(project: Path, run: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (run / "smaller").symlink_to(tmp_path / "elsewhere")

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from segfaith.benchmark.lock import at_work
+from segfaith.benchmark.ownership import check_own
 from segfaith.benchmark.plan import Plan, differences, digest, identity, with_samples
 from segfaith.benchmark.worker import SampleResult
 from segfaith.errors import SettingsError
@@ -128,12 +129,13 @@ def take_over(directory: Path, identity_sha256: str) -> None:
             `extend`, and the smaller run went on.
 
     Raises:
-        RunIsBusyError: files are to be moved, and another process works on the run.
+        RunIsBusyError: files are to be moved, and another process works on the run or another run has taken its place.
     """
     folders = {folder.name: folder for folder in _folders(directory) if folder.name != identity_sha256}
     if not any(_owned(directory, folders)):
         return
     with at_work(directory):
+        check_own(directory, identity_sha256)
         for file, folder in _owned(directory, folders):
             if file.parent == directory:
                 _reseal(file, read_description(folder), identity_sha256)

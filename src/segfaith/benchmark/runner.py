@@ -118,12 +118,13 @@ def open_directory(
         if folder.exists() and not folder.is_dir():
             raise SettingsError(f"{folder} is a file where a run has a folder; move it away, or choose another")
     file = directory / "run.json"
+    description = prepared.description  # before `run.json` is read: to digest the data takes long
     if file.is_file():
         before = read_description(directory)
-        if differences(before.get("identity") or {}, prepared.description["identity"]):
-            on_extension(extend(directory, before, prepared.plan, prepared.model, prepared.description))
+        if differences(before.get("identity") or {}, description["identity"]):
+            on_extension(extend(directory, before, prepared.plan, prepared.model, description))
             return open_directory(directory, prepared, on_damage, on_extension)
-        relabel(directory, before, prepared.description)
+        relabel(directory, before, description)
         take_over(directory, prepared.identity)
         set_damaged_aside(directory, before, on_damage)
     elif file.is_symlink():
@@ -133,7 +134,7 @@ def open_directory(
             f"{directory} has records but no run.json, and they are another run's; choose another directory"
         )
     else:
-        create_file(file, sealed_json(prepared.description))
+        create_file(file, sealed_json(description))
         return open_directory(directory, prepared, on_damage, on_extension)  # another process may have been faster
     todo = _to_do(directory, prepared.plan)
     if not todo:

@@ -12,12 +12,14 @@ import pytest
 import segfaith
 from folder_runs import assert_same_records, command, content, make_project, write_settings
 from segfaith.benchmark import extension, runner
-from segfaith.benchmark.lock import RunIsBusyError, at_work
+from segfaith.benchmark import lock as lock_module
+from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
 from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.randomisation import randomise
 from segfaith.benchmark.settings import Settings, make_settings
 from segfaith.data.dataset import Dataset
 from segfaith.errors import SettingsError
+from segfaith.results.records.files import replace_file
 from segfaith.results.records.runs import load_run
 from segfaith.results.records.seals import owner_of
 
@@ -350,6 +352,62 @@ def test_a_smaller_command_moves_nothing_after_the_larger_run_took_its_place(
         segfaith.run(settings_of(project, 3), run)
     assert larger
     assert files_of(run) == larger
+
+
+@pytest.mark.parametrize("left", ["a shard", "nothing"])
+def test_a_stale_smaller_process_forgets_no_rows_that_the_larger_run_still_needs(
+    project: Path, run: Path, fresh: Path, left: str
+) -> None:
+    """The larger run takes the directory, writes as many shards as the smaller run has, and stops."""
+    if left == "a shard":
+        (run / "records" / "00000.parquet").unlink()
+    smaller, larger = (runner.prepare(settings_of(project, n)) for n in (3, 7))
+    todo = runner.open_directory(run, smaller)
+    assert todo == ([0] if left == "a shard" else [])
+    runner.run_shards(larger, run, runner.open_directory(run, larger)[:2], lambda sample_id: None)
+    before = files_of(run)
+    assert any(name.startswith("smaller") for name in before)
+    with pytest.raises(RunIsBusyError, match="was replaced by another run"):
+        runner.run_shards(smaller, run, todo, lambda sample_id: None)
+    assert files_of(run) == before
+    segfaith.run(settings_of(project, 7), run)
+    assert_same_runs(run, fresh)
+
+
+def test_a_finished_smaller_command_forgets_no_rows_of_a_run_that_takes_its_place_meanwhile(
+    project: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The larger run takes the directory when the smaller command has listed its shards and finds none to do."""
+    listed, larger = runner._to_do, runner.prepare(settings_of(project, 7))
+
+    def late(*arguments: Any) -> list[int]:
+        todo = listed(*arguments)
+        monkeypatch.setattr(runner, "_to_do", listed)
+        runner.open_directory(run, larger)
+        return todo
+
+    monkeypatch.setattr(runner, "_to_do", late)
+    with pytest.raises(RunIsBusyError, match="was replaced by another run"):
+        runner.open_directory(run, runner.prepare(settings_of(project, 3)))
+    assert len(list((run / "smaller").rglob("*.parquet"))) == 4
+
+
+def test_the_lock_is_on_the_file_that_lies_in_place(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process puts a new `run.json` in place while this process waits for the old file, or just locked it."""
+    lock, attempts = lock_module._lock, []
+
+    def meanwhile(file: int, *, exclusive: bool) -> bool | None:
+        attempts.append(file)
+        if len(attempts) == 1:
+            replace_file(run / "run.json", lambda temporary: shutil.copyfile(run / "run.json", temporary))
+        return lock(file, exclusive=exclusive)
+
+    monkeypatch.setattr(lock_module, "_lock", meanwhile)
+    with at_work(run):
+        monkeypatch.undo()
+        assert len(attempts) == 2
+        assert is_at_work(run) is True
+    assert is_at_work(run) is False
 
 
 def test_a_link_in_place_of_the_folder_of_smaller_runs_is_refused(project: Path, run: Path, tmp_path: Path) -> None:

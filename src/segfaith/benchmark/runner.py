@@ -137,8 +137,10 @@ def open_directory(
         create_file(file, sealed_json(description))
         return open_directory(directory, prepared, on_damage, on_extension)  # another process may have been faster
     todo = _to_do(directory, prepared.plan)
-    if not todo:
-        forget_smaller(directory)
+    if not todo and (directory / SMALLER).exists():
+        with at_work(directory):
+            check_own(directory, prepared.identity)
+            forget_smaller(directory)
     return todo
 
 
@@ -184,6 +186,7 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
     plan = prepared.plan
     batch = BatchSize(plan.settings.execution.batch_size)
     with at_work(directory):
+        check_own(directory, prepared.identity)  # else the files of records may be another run's
         todo = [shard for shard in shards if not record_file(directory, shard).is_file()]  # others were faster
         kept = kept_results(directory, plan, prepared.model)
         planned = [sample_id for shard in todo for sample_id in plan.shards[shard]]
@@ -201,6 +204,7 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
                 write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS, prepared.identity)
             check_own(directory, prepared.identity)
             write_rows(record_file(directory, shard), records, RECORD_COLUMNS, prepared.identity)
+        check_own(directory, prepared.identity)
         if not _to_do(directory, plan):
             forget_smaller(directory)
 

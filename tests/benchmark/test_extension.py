@@ -76,6 +76,11 @@ def assert_same_runs(first: Path, second: Path) -> None:
     assert not (first / "smaller").exists()
 
 
+def files_of(directory: Path) -> dict[str, bytes]:
+    """The content of each file of a run directory."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
 def measured_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids that `run_sample` is called with from now on."""
     ids: list[str] = []
@@ -273,6 +278,42 @@ def test_fewer_samples_are_refused_with_how_many_there_are(project: Path, fresh:
     assert {path: path.read_bytes() for path in fresh.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("first", [9, None], ids=["of all samples, then none", "none, then of all samples"])
+def test_the_same_samples_under_another_n_are_the_same_run(
+    project: Path, tmp_path: Path, first: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished run stays as it is, byte for byte; an unfinished run goes on under the `n` that it began with."""
+    second, told = None if first else 9, list[str]()
+    directory = segfaith.run(settings_of(project, first), tmp_path / "run")
+    before = files_of(directory)
+    ids = measured_ids(monkeypatch)
+    for n in (second, first, second):
+        prepared = runner.prepare(settings_of(project, n))
+        assert runner.open_directory(directory, prepared, on_extension=told.append) == []
+        assert segfaith.run(prepared, directory) == directory
+    assert (told, ids) == ([], [])
+    assert files_of(directory) == before
+    records = load_run(directory).records
+    (directory / "records" / "00001.parquet").unlink()
+    segfaith.run(settings_of(project, second), directory)
+    assert len(ids) == 2
+    assert_same_records(load_run(directory).records, records)
+    assert (directory / "run.json").read_bytes() == before["run.json"]
+
+
+def test_a_run_without_n_extends_to_more_samples_and_takes_their_rows_under_another_n(
+    project: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 3 samples to all, stopped after the first shard, then the same samples with their number as `n`."""
+    prepared = runner.prepare(settings_of(project, None))
+    runner.run_shards(prepared, run, runner.open_directory(run, prepared)[:1], lambda sample_id: None)
+    ids = measured_ids(monkeypatch)
+    segfaith.run(settings_of(project, 9), run)
+    assert 0 < len(ids) < 7, "seven samples were to do, and the smaller run has rows of some"
+    assert [entry["samples"] for entry in json.loads((run / "run.json").read_text())["extended_from"]] == [3]
+    assert not (run / "smaller").exists()
+
+
 def test_failed_samples_are_measured_again(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = {"evaluation": {"stability": False}}
 
@@ -303,11 +344,6 @@ def test_a_process_at_work_on_the_smaller_run_is_not_disturbed(project: Path, ru
     with at_work(run), pytest.raises(RunIsBusyError):
         segfaith.run(settings_of(project, 7), run)
     assert not (run / "smaller").exists()
-
-
-def files_of(directory: Path) -> dict[str, bytes]:
-    """The content of each file of a run directory."""
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def test_a_smaller_command_that_digests_the_data_meanwhile_moves_nothing_of_the_larger_run(

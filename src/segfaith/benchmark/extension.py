@@ -56,19 +56,19 @@ def other_size(plan: Plan, model: SegmentationModel, description: Mapping[str, A
 
 
 def extend(
-    directory: Path, before: Mapping[str, Any], plan: Plan, model: SegmentationModel, description: Mapping[str, Any]
+    directory: Path, before: Mapping[str, Any], other: Plan | None, plan: Plan, description: Mapping[str, Any]
 ) -> str:
     """Lets a run take the place of the same run with fewer samples, and returns the words for it.
 
     Args:
         before: what the directory's `run.json` holds.
-        plan, model, description: of the run that is about to start.
+        other: the plan of that run, from `other_size`.
+        plan, description: of the run that is about to start.
 
     Raises:
         SettingsError: the directory holds another run, or this run with more samples.
         RunIsBusyError: another process works on the smaller run.
     """
-    other = other_size(plan, model, before)
     if other is None:
         changed = differences(before.get("identity") or {}, description["identity"])
         raise SettingsError(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from segfaith.benchmark.description import describe
-from segfaith.benchmark.extension import SMALLER, extend, forget_smaller, kept_results, take_over
+from segfaith.benchmark.extension import SMALLER, extend, forget_smaller, kept_results, other_size, take_over
 from segfaith.benchmark.lock import at_work
 from segfaith.benchmark.ownership import check_own, relabel, set_damaged_aside, whose_records
 from segfaith.benchmark.plan import (
@@ -42,9 +42,12 @@ from segfaith.targets import class_target, dominant_target, majority_class
 from segfaith.types import Planted, Sample, Target
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Prepared:
-    """A plan with its model loaded: ready to run. `path` is how the warm-up's image was scored: see `warm_up`."""
+    """A plan with its model loaded: ready to run. `path` is how the warm-up's image was scored: see `warm_up`.
+
+    `open_directory` changes the plan where the directory holds this run, with the same samples, under another `data.n`.
+    """
 
     plan: Plan
     model: SegmentationModel
@@ -60,6 +63,11 @@ class Prepared:
     def identity(self) -> str:
         """What the run's files carry."""
         return str(self.description["identity_sha256"])
+
+    def replan(self, plan: Plan) -> None:
+        """Takes another plan for the same model; the description follows it."""
+        self.plan = plan
+        vars(self).pop("description", None)
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -102,7 +110,9 @@ def open_directory(
 ) -> list[int]:
     """Makes the run directory, or checks that it holds this very run; returns the shards that are still to do.
 
-    A directory that holds the same run with a smaller `data.n` becomes this run's, which keeps what is measured there.
+    A directory that holds the same run with fewer samples becomes this run's, which keeps what is measured there. Where
+    it holds the same samples under another `data.n`, as with `n` of all samples and without `n`, it stays as it is, and
+    `prepared` takes the plan with that `n`.
     Files in it that are damaged, another run's or not what was planned are set aside, so that their shards are to do.
 
     Args:
@@ -122,7 +132,11 @@ def open_directory(
     if file.is_file():
         before = read_description(directory)
         if differences(before.get("identity") or {}, description["identity"]):
-            on_extension(extend(directory, before, prepared.plan, prepared.model, description))
+            other = other_size(prepared.plan, prepared.model, before)
+            if other is not None and other.ids == prepared.plan.ids:
+                prepared.replan(other)
+            else:
+                on_extension(extend(directory, before, other, prepared.plan, description))
             return open_directory(directory, prepared, on_damage, on_extension)
         relabel(directory, before, description)
         take_over(directory, prepared.identity)

@@ -26,6 +26,7 @@ from segfaith.results.records.seals import owner_of
 STABLE = 2
 SEED = 3
 """Of the 3 samples that it draws, 2 keep their rows among 7; the third loses its stability."""
+MAPS: dict[str, Any] = {"evaluation": {"stability": False}, "output": {"maps": True}}
 
 
 @pytest.fixture(scope="module")
@@ -131,17 +132,51 @@ def test_an_extended_run_is_the_fresh_run_row_by_row(
 def test_without_stability_nothing_is_measured_twice(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = {"evaluation": {"stability": False}, "output": {"maps": True}}
-    directory = segfaith.run(settings_of(project, 3, **plain), tmp_path / "run")
+    directory = segfaith.run(settings_of(project, 3, **MAPS), tmp_path / "run")
     old = load_run(directory).records.set_index(["sample_id", "method"])
     maps = {path: path.stat().st_mtime_ns for path in directory.glob("maps/*/*.npy")}
     ids = measured_ids(monkeypatch)
-    segfaith.run(settings_of(project, None, **plain), directory)
+    segfaith.run(settings_of(project, None, **MAPS), directory)
     records = load_run(directory).records
     assert sorted([*ids, *old.index.unique("sample_id")]) == [f"s{number}" for number in range(9)]
     pd.testing.assert_frame_equal(records.set_index(["sample_id", "method"]).loc[old.index], old)
     assert {path: path.stat().st_mtime_ns for path in maps} == maps
     assert len(list(directory.glob("maps/*/ria.npy"))) == 9
+
+
+@pytest.mark.parametrize("missing", ["folder", "map", "image"])
+def test_a_sample_whose_maps_are_missing_is_measured_again(
+    project: Path, tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = segfaith.run(settings_of(project, 3, **MAPS), tmp_path / "run")
+    old = load_run(directory).records["sample_id"].unique().tolist()
+    lost = directory / "maps" / old[1]
+    if missing == "folder":
+        shutil.rmtree(lost)
+    else:
+        (lost / {"map": "ria.npy", "image": "image.png"}[missing]).unlink()
+    ids = measured_ids(monkeypatch)
+    segfaith.run(settings_of(project, 7, **MAPS), directory)
+    assert {*ids} & {*old} == {old[1]}
+    files = ["ega.npy", "image.png", "prediction.png", "random.npy", "random_cells.npy", "ria.npy", "target.png"]
+    for sample_id in load_run(directory).records["sample_id"].unique():
+        assert sorted(path.name for path in (directory / "maps" / sample_id).iterdir()) == files
+
+
+def test_a_process_that_dies_while_it_writes_maps_leaves_none_or_whole_ones(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The larger run dies as it writes the maps of a new sample; the next call writes them anew."""
+    directory = segfaith.run(settings_of(project, 3, **MAPS), tmp_path / "run")
+    old = [path.name for path in directory.glob("maps/*")]
+    with monkeypatch.context() as dying:
+        dying.setattr(runner, "picture", lambda *_: dies())
+        with pytest.raises(KeyboardInterrupt):
+            segfaith.run(settings_of(project, 7, **MAPS), directory)
+    assert sorted(path.name for path in directory.glob("maps/[!.]*")) == sorted(old)
+    assert list(directory.glob("maps/.*.tmp/*.npy")), "it died between a sample's maps and pictures"
+    segfaith.run(settings_of(project, 7, **MAPS), directory)
+    assert len(list(directory.glob("maps/*/target.png"))) == len(list((directory / "maps").iterdir())) == 7
 
 
 @pytest.mark.parametrize("step", ["take_place", "take_over", "second shard", "last shard"])

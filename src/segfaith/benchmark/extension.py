@@ -25,7 +25,7 @@ from segfaith.benchmark.plan import Plan, differences, digest, identity, with_sa
 from segfaith.benchmark.worker import SampleResult
 from segfaith.errors import SettingsError
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.paths import inside
+from segfaith.paths import inside, map_name
 from segfaith.results.records.files import replace_file, write_rows
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.schema import RANDOMISATION_COLUMNS
@@ -170,7 +170,8 @@ def kept_results(directory: Path, plan: Plan, model: SegmentationModel) -> dict[
     """The rows of each sample that a smaller run has measured as this run would; by id.
 
     Left out, and so measured again, are samples of which a method failed, samples whose stability this run measures and
-    the smaller run did not or the other way round, and samples of damaged files.
+    the smaller run did not or the other way round, samples of damaged files and, where this run keeps maps, samples of
+    which a map is missing.
     """
     kept: dict[str, SampleResult] = {}
     for folder in _folders(directory):
@@ -180,9 +181,17 @@ def kept_results(directory: Path, plan: Plan, model: SegmentationModel) -> dict[
             continue
         for sample_id, result in _measured(folder, description):
             failed = any(row["status"] == "failed" for row in result.records)
-            if not failed and _comparable(sample_id, smaller, plan):
+            lost = plan.settings.output.maps and not _has_maps(directory, sample_id, result)
+            if not failed and not lost and _comparable(sample_id, smaller, plan):
                 kept[sample_id] = result
     return kept
+
+
+def _has_maps(directory: Path, sample_id: str, result: SampleResult) -> bool:
+    """Whether `maps/ID` holds the maps of a sample's rows, and its image and target; a skipped sample has none."""
+    maps = [map_name(row["method"]) for row in result.records if row["status"] == "ok"]
+    folder = directory / "maps" / sample_id
+    return not maps or all((folder / name).is_file() for name in (*maps, "image.png", "target.png"))
 
 
 def _measured(directory: Path, description: Mapping[str, Any]) -> Iterator[tuple[str, SampleResult]]:

@@ -265,7 +265,7 @@ def run_sample(
         return unmeasured(sample_id, plan.methods, error, target, prepared.model.head_name)
     if directory is not None and settings.output.maps:  # a full disk does stop it
         check_own(directory, prepared.identity)
-        _keep_maps(inside(directory, "maps", sample_id, "file").parent, sample, target, result)
+        _keep_maps(directory, sample_id, sample, target, result)
     return result
 
 
@@ -296,12 +296,20 @@ def find_target(prepared: Prepared, sample: Sample) -> Target:
     return class_target(labels, prepared.class_index, names, source)
 
 
-def _keep_maps(folder: Path, sample: Sample, target: Target, result: SampleResult) -> None:
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    elif folder.exists():
+def _keep_maps(directory: Path, sample_id: str, sample: Sample, target: Target, result: SampleResult) -> None:
+    """Writes a sample's maps and pictures into `maps/ID`: under a temporary name first, so that `maps/ID` is whole."""
+    folder, temporary = (inside(directory, "maps", name, "file").parent for name in (sample_id, f".{sample_id}.tmp"))
+    if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{folder} is a file where the sample's maps go; move it away and give the command again")
-    folder.mkdir(parents=True)
+    for stale in (temporary, folder):
+        if stale.is_dir():
+            shutil.rmtree(stale)
+    temporary.mkdir(parents=True)
+    _write_maps(temporary, sample, target, result)
+    temporary.rename(folder)
+
+
+def _write_maps(folder: Path, sample: Sample, target: Target, result: SampleResult) -> None:
     for name, heatmap in result.maps.items():
         np.save(inside(folder, map_name(name)), heatmap)
     picture(sample.image).save(folder / "image.png")

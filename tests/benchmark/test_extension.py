@@ -12,18 +12,21 @@ import pytest
 import segfaith
 from folder_runs import assert_same_records, command, content, make_project, write_settings
 from segfaith.benchmark import extension, runner
-from segfaith.benchmark.lock import RunIsBusyError, at_work
+from segfaith.benchmark import lock as lock_module
+from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
 from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.randomisation import randomise
 from segfaith.benchmark.settings import Settings, make_settings
 from segfaith.data.dataset import Dataset
 from segfaith.errors import SettingsError
+from segfaith.results.records.files import replace_file
 from segfaith.results.records.runs import load_run
 from segfaith.results.records.seals import owner_of
 
 STABLE = 2
 SEED = 3
 """Of the 3 samples that it draws, 2 keep their rows among 7; the third loses its stability."""
+MAPS: dict[str, Any] = {"evaluation": {"stability": False}, "output": {"maps": True}}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,11 @@ def assert_same_runs(first: Path, second: Path) -> None:
     names = [sorted(str(path.relative_to(place)) for path in place.rglob("*.parquet")) for place in (first, second)]
     assert names[0] == names[1]
     assert not (first / "smaller").exists()
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    """The content of each file of a run directory."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def measured_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -124,17 +132,51 @@ def test_an_extended_run_is_the_fresh_run_row_by_row(
 def test_without_stability_nothing_is_measured_twice(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = {"evaluation": {"stability": False}, "output": {"maps": True}}
-    directory = segfaith.run(settings_of(project, 3, **plain), tmp_path / "run")
+    directory = segfaith.run(settings_of(project, 3, **MAPS), tmp_path / "run")
     old = load_run(directory).records.set_index(["sample_id", "method"])
     maps = {path: path.stat().st_mtime_ns for path in directory.glob("maps/*/*.npy")}
     ids = measured_ids(monkeypatch)
-    segfaith.run(settings_of(project, None, **plain), directory)
+    segfaith.run(settings_of(project, None, **MAPS), directory)
     records = load_run(directory).records
     assert sorted([*ids, *old.index.unique("sample_id")]) == [f"s{number}" for number in range(9)]
     pd.testing.assert_frame_equal(records.set_index(["sample_id", "method"]).loc[old.index], old)
     assert {path: path.stat().st_mtime_ns for path in maps} == maps
     assert len(list(directory.glob("maps/*/ria.npy"))) == 9
+
+
+@pytest.mark.parametrize("missing", ["folder", "map", "image"])
+def test_a_sample_whose_maps_are_missing_is_measured_again(
+    project: Path, tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = segfaith.run(settings_of(project, 3, **MAPS), tmp_path / "run")
+    old = load_run(directory).records["sample_id"].unique().tolist()
+    lost = directory / "maps" / old[1]
+    if missing == "folder":
+        shutil.rmtree(lost)
+    else:
+        (lost / {"map": "ria.npy", "image": "image.png"}[missing]).unlink()
+    ids = measured_ids(monkeypatch)
+    segfaith.run(settings_of(project, 7, **MAPS), directory)
+    assert {*ids} & {*old} == {old[1]}
+    files = ["ega.npy", "image.png", "prediction.png", "random.npy", "random_cells.npy", "ria.npy", "target.png"]
+    for sample_id in load_run(directory).records["sample_id"].unique():
+        assert sorted(path.name for path in (directory / "maps" / sample_id).iterdir()) == files
+
+
+def test_a_process_that_dies_while_it_writes_maps_leaves_none_or_whole_ones(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The larger run dies as it writes the maps of a new sample; the next call writes them anew."""
+    directory = segfaith.run(settings_of(project, 3, **MAPS), tmp_path / "run")
+    old = [path.name for path in directory.glob("maps/*")]
+    with monkeypatch.context() as dying:
+        dying.setattr(runner, "picture", lambda *_: dies())
+        with pytest.raises(KeyboardInterrupt):
+            segfaith.run(settings_of(project, 7, **MAPS), directory)
+    assert sorted(path.name for path in directory.glob("maps/[!.]*")) == sorted(old)
+    assert list(directory.glob("maps/.*.tmp/*.npy")), "it died between a sample's maps and pictures"
+    segfaith.run(settings_of(project, 7, **MAPS), directory)
+    assert len(list(directory.glob("maps/*/target.png"))) == len(list((directory / "maps").iterdir())) == 7
 
 
 @pytest.mark.parametrize("step", ["take_place", "take_over", "second shard", "last shard"])
@@ -271,6 +313,42 @@ def test_fewer_samples_are_refused_with_how_many_there_are(project: Path, fresh:
     assert {path: path.read_bytes() for path in fresh.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("first", [9, None], ids=["of all samples, then none", "none, then of all samples"])
+def test_the_same_samples_under_another_n_are_the_same_run(
+    project: Path, tmp_path: Path, first: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished run stays as it is, byte for byte; an unfinished run goes on under the `n` that it began with."""
+    second, told = None if first else 9, list[str]()
+    directory = segfaith.run(settings_of(project, first), tmp_path / "run")
+    before = files_of(directory)
+    ids = measured_ids(monkeypatch)
+    for n in (second, first, second):
+        prepared = runner.prepare(settings_of(project, n))
+        assert runner.open_directory(directory, prepared, on_extension=told.append) == []
+        assert segfaith.run(prepared, directory) == directory
+    assert (told, ids) == ([], [])
+    assert files_of(directory) == before
+    records = load_run(directory).records
+    (directory / "records" / "00001.parquet").unlink()
+    segfaith.run(settings_of(project, second), directory)
+    assert len(ids) == 2
+    assert_same_records(load_run(directory).records, records)
+    assert (directory / "run.json").read_bytes() == before["run.json"]
+
+
+def test_a_run_without_n_extends_to_more_samples_and_takes_their_rows_under_another_n(
+    project: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 3 samples to all, stopped after the first shard, then the same samples with their number as `n`."""
+    prepared = runner.prepare(settings_of(project, None))
+    runner.run_shards(prepared, run, runner.open_directory(run, prepared)[:1], lambda sample_id: None)
+    ids = measured_ids(monkeypatch)
+    segfaith.run(settings_of(project, 9), run)
+    assert 0 < len(ids) < 7, "seven samples were to do, and the smaller run has rows of some"
+    assert [entry["samples"] for entry in json.loads((run / "run.json").read_text())["extended_from"]] == [3]
+    assert not (run / "smaller").exists()
+
+
 def test_failed_samples_are_measured_again(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = {"evaluation": {"stability": False}}
 
@@ -301,6 +379,106 @@ def test_a_process_at_work_on_the_smaller_run_is_not_disturbed(project: Path, ru
     with at_work(run), pytest.raises(RunIsBusyError):
         segfaith.run(settings_of(project, 7), run)
     assert not (run / "smaller").exists()
+
+
+def test_a_smaller_command_that_digests_the_data_meanwhile_moves_nothing_of_the_larger_run(
+    project: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = runner.describe
+
+    def slow(*arguments: Any) -> dict[str, Any]:
+        description = describe(*arguments)
+        monkeypatch.setattr(runner, "describe", describe)
+        segfaith.run(settings_of(project, 7), run)
+        larger.update(files_of(run))
+        return description
+
+    larger: dict[str, bytes] = {}
+    smaller = runner.prepare(settings_of(project, 3))
+    monkeypatch.setattr(runner, "describe", slow)
+    with pytest.raises(SettingsError, match="with more samples, 7, than the 3"):
+        runner.open_directory(run, smaller)
+    assert larger
+    assert files_of(run) == larger
+
+
+@pytest.mark.parametrize("step", ["take_over", "set_damaged_aside"])
+def test_a_smaller_command_moves_nothing_after_the_larger_run_took_its_place(
+    project: Path, run: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The larger run takes the directory after the smaller command has read `run.json`, before it moves files."""
+    once = getattr(runner, step)
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.setattr(runner, step, once)
+        segfaith.run(settings_of(project, 7), run)
+        if step == "take_over":  # as where a process died in `extend`, and its smaller run went on
+            shutil.copytree(run, run / "smaller" / json.loads((run / "run.json").read_text())["identity_sha256"])
+        larger.update(files_of(run))
+        return once(*arguments)
+
+    larger: dict[str, bytes] = {}
+    monkeypatch.setattr(runner, step, late)
+    with pytest.raises(RunIsBusyError, match="was replaced by another run"):
+        segfaith.run(settings_of(project, 3), run)
+    assert larger
+    assert files_of(run) == larger
+
+
+@pytest.mark.parametrize("left", ["a shard", "nothing"])
+def test_a_stale_smaller_process_forgets_no_rows_that_the_larger_run_still_needs(
+    project: Path, run: Path, fresh: Path, left: str
+) -> None:
+    """The larger run takes the directory, writes as many shards as the smaller run has, and stops."""
+    if left == "a shard":
+        (run / "records" / "00000.parquet").unlink()
+    smaller, larger = (runner.prepare(settings_of(project, n)) for n in (3, 7))
+    todo = runner.open_directory(run, smaller)
+    assert todo == ([0] if left == "a shard" else [])
+    runner.run_shards(larger, run, runner.open_directory(run, larger)[:2], lambda sample_id: None)
+    before = files_of(run)
+    assert any(name.startswith("smaller") for name in before)
+    with pytest.raises(RunIsBusyError, match="was replaced by another run"):
+        runner.run_shards(smaller, run, todo, lambda sample_id: None)
+    assert files_of(run) == before
+    segfaith.run(settings_of(project, 7), run)
+    assert_same_runs(run, fresh)
+
+
+def test_a_finished_smaller_command_forgets_no_rows_of_a_run_that_takes_its_place_meanwhile(
+    project: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The larger run takes the directory when the smaller command has listed its shards and finds none to do."""
+    listed, larger = runner._to_do, runner.prepare(settings_of(project, 7))
+
+    def late(*arguments: Any) -> list[int]:
+        todo = listed(*arguments)
+        monkeypatch.setattr(runner, "_to_do", listed)
+        runner.open_directory(run, larger)
+        return todo
+
+    monkeypatch.setattr(runner, "_to_do", late)
+    with pytest.raises(RunIsBusyError, match="was replaced by another run"):
+        runner.open_directory(run, runner.prepare(settings_of(project, 3)))
+    assert len(list((run / "smaller").rglob("*.parquet"))) == 4
+
+
+def test_the_lock_is_on_the_file_that_lies_in_place(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process puts a new `run.json` in place while this process waits for the old file, or just locked it."""
+    lock, attempts = lock_module._lock, []
+
+    def meanwhile(file: int, *, exclusive: bool) -> bool | None:
+        attempts.append(file)
+        if len(attempts) == 1:
+            replace_file(run / "run.json", lambda temporary: shutil.copyfile(run / "run.json", temporary))
+        return lock(file, exclusive=exclusive)
+
+    monkeypatch.setattr(lock_module, "_lock", meanwhile)
+    with at_work(run):
+        monkeypatch.undo()
+        assert len(attempts) == 2
+        assert is_at_work(run) is True
+    assert is_at_work(run) is False
 
 
 def test_a_link_in_place_of_the_folder_of_smaller_runs_is_refused(project: Path, run: Path, tmp_path: Path) -> None:

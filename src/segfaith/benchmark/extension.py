@@ -20,11 +20,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from segfaith.benchmark.lock import at_work
+from segfaith.benchmark.ownership import check_own
 from segfaith.benchmark.plan import Plan, differences, digest, identity, with_samples
 from segfaith.benchmark.worker import SampleResult
 from segfaith.errors import SettingsError
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.paths import inside
+from segfaith.paths import inside, map_name
 from segfaith.results.records.files import replace_file, write_rows
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.schema import RANDOMISATION_COLUMNS
@@ -55,19 +56,19 @@ def other_size(plan: Plan, model: SegmentationModel, description: Mapping[str, A
 
 
 def extend(
-    directory: Path, before: Mapping[str, Any], plan: Plan, model: SegmentationModel, description: Mapping[str, Any]
+    directory: Path, before: Mapping[str, Any], other: Plan | None, plan: Plan, description: Mapping[str, Any]
 ) -> str:
     """Lets a run take the place of the same run with fewer samples, and returns the words for it.
 
     Args:
         before: what the directory's `run.json` holds.
-        plan, model, description: of the run that is about to start.
+        other: the plan of that run, from `other_size`.
+        plan, description: of the run that is about to start.
 
     Raises:
         SettingsError: the directory holds another run, or this run with more samples.
         RunIsBusyError: another process works on the smaller run.
     """
-    other = other_size(plan, model, before)
     if other is None:
         changed = differences(before.get("identity") or {}, description["identity"])
         raise SettingsError(
@@ -128,12 +129,13 @@ def take_over(directory: Path, identity_sha256: str) -> None:
             `extend`, and the smaller run went on.
 
     Raises:
-        RunIsBusyError: files are to be moved, and another process works on the run.
+        RunIsBusyError: files are to be moved, and another process works on the run or another run has taken its place.
     """
     folders = {folder.name: folder for folder in _folders(directory) if folder.name != identity_sha256}
     if not any(_owned(directory, folders)):
         return
     with at_work(directory):
+        check_own(directory, identity_sha256)
         for file, folder in _owned(directory, folders):
             if file.parent == directory:
                 _reseal(file, read_description(folder), identity_sha256)
@@ -168,7 +170,8 @@ def kept_results(directory: Path, plan: Plan, model: SegmentationModel) -> dict[
     """The rows of each sample that a smaller run has measured as this run would; by id.
 
     Left out, and so measured again, are samples of which a method failed, samples whose stability this run measures and
-    the smaller run did not or the other way round, and samples of damaged files.
+    the smaller run did not or the other way round, samples of damaged files and, where this run keeps maps, samples of
+    which a map is missing.
     """
     kept: dict[str, SampleResult] = {}
     for folder in _folders(directory):
@@ -178,9 +181,17 @@ def kept_results(directory: Path, plan: Plan, model: SegmentationModel) -> dict[
             continue
         for sample_id, result in _measured(folder, description):
             failed = any(row["status"] == "failed" for row in result.records)
-            if not failed and _comparable(sample_id, smaller, plan):
+            lost = plan.settings.output.maps and not _has_maps(directory, sample_id, result)
+            if not failed and not lost and _comparable(sample_id, smaller, plan):
                 kept[sample_id] = result
     return kept
+
+
+def _has_maps(directory: Path, sample_id: str, result: SampleResult) -> bool:
+    """Whether `maps/ID` holds the maps of a sample's rows, and its image and target; a skipped sample has none."""
+    maps = [map_name(row["method"]) for row in result.records if row["status"] == "ok"]
+    folder = directory / "maps" / sample_id
+    return not maps or all((folder / name).is_file() for name in (*maps, "image.png", "target.png"))
 
 
 def _measured(directory: Path, description: Mapping[str, Any]) -> Iterator[tuple[str, SampleResult]]:

@@ -7,8 +7,9 @@ locked, and it is unknown whether a process works on a run.
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import IO
 
 from segfaith.errors import SettingsError
 
@@ -32,21 +33,40 @@ def at_work(directory: Path) -> Iterator[None]:
     Raises:
         RunIsBusyError: another process holds it.
     """
+    with _locked(directory) or nullcontext():
+        yield
+
+
+def _locked(directory: Path) -> IO[bytes] | None:
+    """The run's `run.json`, open and locked; None where it is missing or not writable, so that nothing can be locked.
+
+    The process that holds the lock may put a new `run.json` in place. So each attempt opens the file anew, and a locked
+    file counts only if it is still the file in place.
+    """
+    path, deadline = directory / "run.json", time.monotonic() + PATIENCE
+    while True:
+        try:
+            file = path.open("rb+")
+        except OSError:
+            return None
+        free = _lock(file.fileno(), exclusive=True)
+        if free is None or (free and _is_in_place(file, path)):
+            return file
+        file.close()
+        if time.monotonic() > deadline:
+            raise RunIsBusyError(
+                f"another process works on {directory}; wait until it ends (segfaith status {directory}), stop it, "
+                "or choose another directory"
+            )
+        time.sleep(0.05)
+
+
+def _is_in_place(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file is the file that lies at `path` now."""
     try:
-        file = (directory / "run.json").open("rb+")
-    except OSError:  # the file is missing or not writable: nothing to lock
-        yield
-        return
-    with file:
-        deadline = time.monotonic() + PATIENCE
-        while _lock(file.fileno(), exclusive=True) is False:
-            if time.monotonic() > deadline:
-                raise RunIsBusyError(
-                    f"another process works on {directory}; wait until it ends (segfaith status {directory}), stop it, "
-                    "or choose another directory"
-                )
-            time.sleep(0.05)
-        yield
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -75,11 +75,12 @@ def set_damaged_aside(directory: Path, description: Mapping[str, Any], say: Call
         say: told a sentence about each.
 
     Raises:
-        RunIsBusyError: something is damaged, and another process works on the run.
+        RunIsBusyError: something is damaged, and another process works on the run or another run has taken its place.
     """
     if next(_damage(directory, description), None) is None:
         return
     with at_work(directory):
+        check_own(directory, description["identity_sha256"])
         for files, error, after in _damage(directory, description):
             for file in files:
                 if file.exists():

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from segfaith.benchmark.description import describe
-from segfaith.benchmark.extension import SMALLER, extend, forget_smaller, kept_results, take_over
+from segfaith.benchmark.extension import SMALLER, extend, forget_smaller, kept_results, other_size, take_over
 from segfaith.benchmark.lock import at_work
 from segfaith.benchmark.ownership import check_own, relabel, set_damaged_aside, whose_records
 from segfaith.benchmark.plan import (
@@ -42,9 +42,12 @@ from segfaith.targets import class_target, dominant_target, majority_class
 from segfaith.types import Planted, Sample, Target
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Prepared:
-    """A plan with its model loaded: ready to run. `path` is how the warm-up's image was scored: see `warm_up`."""
+    """A plan with its model loaded: ready to run. `path` is how the warm-up's image was scored: see `warm_up`.
+
+    `open_directory` changes the plan where the directory holds this run, with the same samples, under another `data.n`.
+    """
 
     plan: Plan
     model: SegmentationModel
@@ -60,6 +63,11 @@ class Prepared:
     def identity(self) -> str:
         """What the run's files carry."""
         return str(self.description["identity_sha256"])
+
+    def replan(self, plan: Plan) -> None:
+        """Takes another plan for the same model; the description follows it."""
+        self.plan = plan
+        vars(self).pop("description", None)
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -102,7 +110,9 @@ def open_directory(
 ) -> list[int]:
     """Makes the run directory, or checks that it holds this very run; returns the shards that are still to do.
 
-    A directory that holds the same run with a smaller `data.n` becomes this run's, which keeps what is measured there.
+    A directory that holds the same run with fewer samples becomes this run's, which keeps what is measured there. Where
+    it holds the same samples under another `data.n`, as with `n` of all samples and without `n`, it stays as it is, and
+    `prepared` takes the plan with that `n`.
     Files in it that are damaged, another run's or not what was planned are set aside, so that their shards are to do.
 
     Args:
@@ -118,12 +128,17 @@ def open_directory(
         if folder.exists() and not folder.is_dir():
             raise SettingsError(f"{folder} is a file where a run has a folder; move it away, or choose another")
     file = directory / "run.json"
+    description = prepared.description  # before `run.json` is read: to digest the data takes long
     if file.is_file():
         before = read_description(directory)
-        if differences(before.get("identity") or {}, prepared.description["identity"]):
-            on_extension(extend(directory, before, prepared.plan, prepared.model, prepared.description))
+        if differences(before.get("identity") or {}, description["identity"]):
+            other = other_size(prepared.plan, prepared.model, before)
+            if other is not None and other.ids == prepared.plan.ids:
+                prepared.replan(other)
+            else:
+                on_extension(extend(directory, before, other, prepared.plan, description))
             return open_directory(directory, prepared, on_damage, on_extension)
-        relabel(directory, before, prepared.description)
+        relabel(directory, before, description)
         take_over(directory, prepared.identity)
         set_damaged_aside(directory, before, on_damage)
     elif file.is_symlink():
@@ -133,11 +148,13 @@ def open_directory(
             f"{directory} has records but no run.json, and they are another run's; choose another directory"
         )
     else:
-        create_file(file, sealed_json(prepared.description))
+        create_file(file, sealed_json(description))
         return open_directory(directory, prepared, on_damage, on_extension)  # another process may have been faster
     todo = _to_do(directory, prepared.plan)
-    if not todo:
-        forget_smaller(directory)
+    if not todo and (directory / SMALLER).exists():
+        with at_work(directory):
+            check_own(directory, prepared.identity)
+            forget_smaller(directory)
     return todo
 
 
@@ -183,6 +200,7 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
     plan = prepared.plan
     batch = BatchSize(plan.settings.execution.batch_size)
     with at_work(directory):
+        check_own(directory, prepared.identity)  # else the files of records may be another run's
         todo = [shard for shard in shards if not record_file(directory, shard).is_file()]  # others were faster
         kept = kept_results(directory, plan, prepared.model)
         planned = [sample_id for shard in todo for sample_id in plan.shards[shard]]
@@ -200,6 +218,7 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
                 write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS, prepared.identity)
             check_own(directory, prepared.identity)
             write_rows(record_file(directory, shard), records, RECORD_COLUMNS, prepared.identity)
+        check_own(directory, prepared.identity)
         if not _to_do(directory, plan):
             forget_smaller(directory)
 
@@ -246,7 +265,7 @@ def run_sample(
         return unmeasured(sample_id, plan.methods, error, target, prepared.model.head_name)
     if directory is not None and settings.output.maps:  # a full disk does stop it
         check_own(directory, prepared.identity)
-        _keep_maps(inside(directory, "maps", sample_id, "file").parent, sample, target, result)
+        _keep_maps(directory, sample_id, sample, target, result)
     return result
 
 
@@ -277,12 +296,20 @@ def find_target(prepared: Prepared, sample: Sample) -> Target:
     return class_target(labels, prepared.class_index, names, source)
 
 
-def _keep_maps(folder: Path, sample: Sample, target: Target, result: SampleResult) -> None:
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    elif folder.exists():
+def _keep_maps(directory: Path, sample_id: str, sample: Sample, target: Target, result: SampleResult) -> None:
+    """Writes a sample's maps and pictures into `maps/ID`: under a temporary name first, so that `maps/ID` is whole."""
+    folder, temporary = (inside(directory, "maps", name, "file").parent for name in (sample_id, f".{sample_id}.tmp"))
+    if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{folder} is a file where the sample's maps go; move it away and give the command again")
-    folder.mkdir(parents=True)
+    for stale in (temporary, folder):
+        if stale.is_dir():
+            shutil.rmtree(stale)
+    temporary.mkdir(parents=True)
+    _write_maps(temporary, sample, target, result)
+    temporary.rename(folder)
+
+
+def _write_maps(folder: Path, sample: Sample, target: Target, result: SampleResult) -> None:
     for name, heatmap in result.maps.items():
         np.save(inside(folder, map_name(name)), heatmap)
     picture(sample.image).save(folder / "image.png")

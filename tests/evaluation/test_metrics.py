@@ -22,6 +22,7 @@ from segfaith.evaluation.metrics import (
     compute_metrics,
     mean_defined,
 )
+from segfaith.evaluation.names import FIXED_COLUMNS
 from segfaith.results.records.schema import RECORD_COLUMNS
 
 FROM_SCORES = ["tdd", "odd", "odd_abs", "leak_abs", "leak_signed", "insertion_gain", "insertion_gain_rel"]
@@ -263,6 +264,20 @@ def test_an_entry_that_cannot_be_computed_is_refused(metric: Metric, message: st
     before = dict(METRICS)
     with pytest.raises(SettingsError, match=message):
         add_metric(metric)
+    assert before == METRICS
+
+
+def test_the_fixed_columns_are_those_of_the_records_that_are_neither_scores_nor_metrics() -> None:
+    assert set(FIXED_COLUMNS) == set(RECORD_COLUMNS) - {*score_columns(), *METRICS, *STABILITIES}
+    assert len(FIXED_COLUMNS) > 10
+
+
+@pytest.mark.parametrize("name", [*RECORD_COLUMNS, *QUANTITIES, "control_tdd", "control_new"])
+def test_a_metric_of_a_name_that_is_taken_is_refused(name: str) -> None:
+    before = dict(METRICS)
+    words = rf"the name '{name}' (is taken by a|begins with 'control_').*; give the metric '{name}' another one"
+    with pytest.raises(SettingsError, match=words):
+        add_metric(_metric(name, "s"))
     assert before == METRICS
 
 

@@ -22,8 +22,8 @@ from statistics import fmean
 from typing import Any, Literal
 
 from segfaith.constants import EPS, LEAST_TDD
-from segfaith.errors import SettingsError
 from segfaith.evaluation.interventions import score_columns
+from segfaith.evaluation.names import CONTROL, OWNERS, refuse_taken
 from segfaith.lookup import lookup
 
 STABILITIES = tuple(f"stability_{name}" for name in ("noise", "brightness", "contrast", "blur", "flip"))
@@ -73,17 +73,19 @@ class Metric:
 METRICS: dict[str, Metric] = {}
 """By name, in the order of the columns."""
 
+OWNERS["a metric"] = lambda: METRICS
+OWNERS["a quantity that metrics may need"] = lambda: QUANTITIES
+
 
 def add_metric(metric: Metric) -> None:
     """Adds an entry to `METRICS`.
 
     Raises:
-        SettingsError: its name is taken, or it needs something that is not known.
+        SettingsError: a column of the records, a metric or a quantity has its name, or the name begins with `control_`; or
+            it needs something that is not known, or several things that are not known together.
     """
-    scores = score_columns()
-    if metric.name in METRICS or metric.name in scores or metric.name in QUANTITIES:
-        raise SettingsError(f"the name {metric.name!r} is taken; give the metric another one")
-    known = {**scores, **QUANTITIES, **METRICS, **{f"control_{name}": name for name in METRICS}}
+    refuse_taken(f"the metric {metric.name!r}", metric.name)
+    known = {**score_columns(), **QUANTITIES, **METRICS, **{f"{CONTROL}{name}": name for name in METRICS}}
     for need in metric.needs:
         lookup(f"need of the metric {metric.name!r}:", need, known)
     METRICS[metric.name] = metric

@@ -1,6 +1,7 @@
 """The rows of a sample: every column follows from the scores, with planted evidence and without."""
 
 from collections.abc import Iterator
+from itertools import combinations
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ from segfaith.benchmark.plan import passes_per_sample
 from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.benchmark.worker import SampleResult, evaluate_sample
 from segfaith.constants import COUNTERPART
+from segfaith.errors import SettingsError
 from segfaith.evaluation.evidence_score import evidence_ap, evidence_mass, evidence_top
-from segfaith.evaluation.metrics import METRICS, Metric, add_metric
+from segfaith.evaluation.interventions import score_columns
+from segfaith.evaluation.metrics import METRICS, QUANTITIES, Metric, add_metric
 from segfaith.evaluation.ranking import tie_ranks
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.layer import check_layer
@@ -436,6 +439,23 @@ def test_a_metric_that_is_undefined_has_its_own_words_as_reason(metrics: None) -
     assert "of_fair" not in row["reason"], "leakage was measured plainly"
     assert "of_scores: the moon is full in 3 of 3 draws" in control["reason"].split("; ")
     assert all(isnan(row[name]) for name in ("of_scores", "of_map", "of_means", "of_control", "of_fair"))
+
+
+def test_every_combination_of_needs_that_is_accepted_has_a_value(metrics: None) -> None:
+    """Whatever pair of needs is accepted: its metric is defined where both needs are."""
+    needs = [*score_columns(), *QUANTITIES, *METRICS]
+    needs += [f"control_{name}" for name in METRICS]
+    accepted = 0
+    for number, pair in enumerate(combinations(needs, 2)):
+        try:
+            add_metric(Metric(f"new_{number}", "New", "words", "formula", None, pair, lambda *values: 0.25))
+        except SettingsError:
+            continue
+        accepted += 1
+    assert accepted > 1000
+    for row in evaluated(Planted("marker", (INSIDE,)), [OWN], leakage="detailed").records:
+        assert row["status"] == "ok"
+        assert sum(row.get(name) == 0.25 for name in METRICS if name.startswith("new_")) == accepted
 
 
 def test_without_the_control_tdd_gain_is_undefined_and_says_so() -> None:

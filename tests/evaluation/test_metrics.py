@@ -281,6 +281,25 @@ def test_a_metric_of_a_name_that_is_taken_is_refused(name: str) -> None:
     assert before == METRICS
 
 
+@pytest.mark.parametrize("of_map", ["heatmap", "region", "alternatives", "ranks", "k"])
+@pytest.mark.parametrize("other", ["tdd", "s", "seconds", "stability_blur", "control_tdd", "tdd_gain", "control_gini"])
+def test_what_is_never_known_together_is_refused(of_map: str, other: str) -> None:
+    before = dict(METRICS)
+    for needs in ((of_map, other), (other, of_map)):
+        with pytest.raises(SettingsError, match=f"'new' cannot need {of_map} together with {other}: .* Add one metric"):
+            add_metric(_metric("new", *needs))
+    assert before == METRICS
+
+
+def test_a_need_of_the_controls_own_gain_is_refused() -> None:
+    before = dict(METRICS)
+    with pytest.raises(
+        SettingsError, match="'new' cannot need 'control_tdd_gain': tdd_gain is itself computed against"
+    ):
+        add_metric(_metric("new", "tdd", "control_tdd_gain"))
+    assert before == METRICS
+
+
 unit = st.floats(0, 1)
 
 

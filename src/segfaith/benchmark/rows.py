@@ -55,9 +55,10 @@ def records(
     rows = {name: _record(sample, name, method, settings, scores) for name, method in measured.items()}
     control = rows.get(GAIN_CONTROL, {})
     known = {f"control_{name}": control.get(name, nan) for name in METRICS}
-    for row in rows.values():
-        gains = compute_metrics(row | known)
-        reasons = _undefined([row | known | gains], list(gains))
+    for name, row in rows.items():
+        own = row | known | {"seconds": measured[name].explained.runtime}
+        gains = compute_metrics(own)
+        reasons = _undefined([own | gains], list(gains))
         if not control:
             reasons.append(f"{', '.join(gains)}: {GAIN_CONTROL} failed")
         row |= gains | {"reason": "; ".join(filter(None, [row["reason"], *reasons]))}

@@ -59,8 +59,8 @@ def add_intervention(entry: Intervention) -> None:
     """Adds an entry to `INTERVENTIONS`.
 
     Raises:
-        SettingsError: another entry has its kind; or a column of the records, a metric or a quantity has the name of its
-            column; or that name begins with `control_`.
+        SettingsError: another entry has its kind; or a column of the records, a metric or a quantity has the name of
+            its column; or that name begins with `control_`.
     """
     if entry.kind in INTERVENTIONS:
         raise SettingsError(f"the kind {entry.kind!r} is taken by another intervention; give it another one")

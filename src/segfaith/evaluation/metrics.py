@@ -22,6 +22,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from segfaith.constants import EPS, LEAST_TDD
+from segfaith.errors import SettingsError
 from segfaith.evaluation.interventions import score_columns
 from segfaith.evaluation.names import CONTROL, OWNERS, refuse_taken
 from segfaith.lookup import lookup
@@ -40,6 +41,9 @@ QUANTITIES = {
 }
 """What a metric may need besides the scores of `interventions.score_columns`, earlier metrics, and the metrics of
 `random_cells` on the same sample, which are called `control_NAME`."""
+
+OF_MAP = ("heatmap", "region", "alternatives", "ranks", "k")
+"""The quantities that are known for each single map, before anything is scored, and at no other time."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,43 @@ def add_metric(metric: Metric) -> None:
     known = {**score_columns(), **QUANTITIES, **METRICS, **{f"{CONTROL}{name}": name for name in METRICS}}
     for need in metric.needs:
         lookup(f"need of the metric {metric.name!r}:", need, known)
+    _refuse_apart(metric)
     METRICS[metric.name] = metric
+
+
+def _refuse_apart(metric: Metric) -> None:
+    """Lets a metric pass whose needs are known together.
+
+    Raises:
+        SettingsError: it needs the value of random_cells for a metric that is itself computed against random_cells, or
+            a quantity of the single map beside something that the map alone does not give.
+    """
+    for need in metric.needs:
+        name = need.removeprefix(CONTROL)
+        if need.startswith(CONTROL) and _against_control(name):
+            raise SettingsError(
+                f"the metric {metric.name!r} cannot need {need!r}: {name} is itself computed against random_cells, so "
+                "random_cells has no value of it yet. Metrics that need no control_NAME have such a value"
+            )
+    of_map = [need for need in metric.needs if need in OF_MAP]
+    others = [need for need in metric.needs if not _from_map(need)]
+    if of_map and others:
+        raise SettingsError(
+            f"the metric {metric.name!r} cannot need {', '.join(of_map)} together with {', '.join(others)}: "
+            f"{', '.join(OF_MAP)} are known for each map before anything is scored. They can be combined with each "
+            "other and with metrics of the map alone. Add one metric of the map, and a second metric that needs the "
+            f"first and {', '.join(others)}"
+        )
+
+
+def _from_map(need: str) -> bool:
+    """Whether a need follows from the map alone."""
+    return need in OF_MAP or (need in METRICS and all(map(_from_map, METRICS[need].needs)))
+
+
+def _against_control(need: str) -> bool:
+    """Whether a need is a value of random_cells, or a metric that follows from such a value."""
+    return need.startswith(CONTROL) or (need in METRICS and any(map(_against_control, METRICS[need].needs)))
 
 
 def compute_metrics(known: Mapping[str, Any]) -> dict[str, float]:

@@ -16,7 +16,7 @@ This module imports no torch: tables and reports read it too.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from math import inf, isnan, nan
+from math import inf, isinf, isnan, nan
 from operator import sub
 from statistics import fmean
 from typing import Any, Literal
@@ -57,7 +57,7 @@ class Metric:
         formula: in one line; A is the map, E the planted evidence, ε = 1e-6.
         better: None for a diagnostic that ranks nothing.
         needs: names of scores, quantities and earlier metrics; see `QUANTITIES`.
-        function: of what it needs, in that order; NaN where it is undefined.
+        function: of copies of what it needs, in that order; NaN where it is undefined.
         low, high: bounds of its values.
         undefined: why the function gives NaN where all that it needs is known; for the column `reason`.
     """
@@ -85,8 +85,8 @@ def add_metric(metric: Metric) -> None:
     """Adds an entry to `METRICS`.
 
     Raises:
-        SettingsError: a column of the records, a metric or a quantity has its name, or the name begins with `control_`; or
-            it needs something that is not known, or several things that are not known together.
+        SettingsError: a column of the records, a metric or a quantity has its name, or the name begins with `control_`;
+            or it needs something that is not known, or several things that are not known together.
     """
     refuse_taken(f"the metric {metric.name!r}", metric.name)
     known = {**score_columns(), **QUANTITIES, **METRICS, **{f"{CONTROL}{name}": name for name in METRICS}}
@@ -131,18 +131,44 @@ def _against_control(need: str) -> bool:
     return need.startswith(CONTROL) or (need in METRICS and any(map(_against_control, METRICS[need].needs)))
 
 
-def compute_metrics(known: Mapping[str, Any]) -> dict[str, float]:
+def compute_metrics(known: Mapping[str, Any], faults: dict[str, str]) -> dict[str, float]:
     """Every metric that follows from what is known and is not known yet, by name.
 
     Args:
         known: scores, quantities and metrics by name; see `Metric.needs`. A metric that needs anything else is left
             out. A score that was not measured is NaN, and so are the metrics that need it.
+        faults: each metric whose function fails is added to it, with the error in words; an older entry is kept. A
+            function fails if it raises an exception, or if its value is infinite or no number. The metric is then NaN.
     """
     values: dict[str, Any] = dict(known)
     for metric in METRICS.values():
         if metric.name not in known and all(need in values for need in metric.needs):
-            values[metric.name] = metric.function(*(values[need] for need in metric.needs))
+            try:
+                values[metric.name] = _value(metric, values)
+            except Exception as error:  # one metric's failure leaves the others
+                values[metric.name] = nan
+                faults.setdefault(metric.name, f"{type(error).__name__}: {error}")
     return {name: value for name, value in values.items() if name not in known}
+
+
+def _value(metric: Metric, values: Mapping[str, Any]) -> float:
+    """A metric's value from copies of what it needs.
+
+    Raises:
+        ValueError: the value is infinite.
+        Exception: the function fails, or `float` takes no value of its kind.
+    """
+    value = float(metric.function(*(_copied(values[need]) for need in metric.needs)))
+    if isinf(value):
+        raise ValueError(f"the value is {value}")
+    return value
+
+
+def _copied(value: Any) -> Any:
+    """A copy of a tensor, or of each tensor of a sequence; a number as it is."""
+    if isinstance(value, Sequence):
+        return tuple(map(_copied, value))
+    return value.clone() if hasattr(value, "clone") else value
 
 
 def deletion(s: float, s_deleted: float) -> float:

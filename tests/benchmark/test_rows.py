@@ -1,7 +1,8 @@
 """The rows of a sample: every column follows from the scores, with planted evidence and without."""
 
 from collections.abc import Iterator
-from math import isnan, nan
+from itertools import combinations, count
+from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from segfaith.benchmark.plan import passes_per_sample
 from segfaith.benchmark.settings import EvaluationSettings
 from segfaith.benchmark.worker import SampleResult, evaluate_sample
 from segfaith.constants import COUNTERPART
+from segfaith.errors import SettingsError
 from segfaith.evaluation.evidence_score import evidence_ap, evidence_mass, evidence_top
-from segfaith.evaluation.metrics import METRICS, Metric, add_metric
+from segfaith.evaluation.interventions import score_columns
+from segfaith.evaluation.metrics import METRICS, QUANTITIES, Metric, add_metric
 from segfaith.evaluation.ranking import tie_ranks
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.layer import check_layer
@@ -436,6 +439,82 @@ def test_a_metric_that_is_undefined_has_its_own_words_as_reason(metrics: None) -
     assert "of_fair" not in row["reason"], "leakage was measured plainly"
     assert "of_scores: the moon is full in 3 of 3 draws" in control["reason"].split("; ")
     assert all(isnan(row[name]) for name in ("of_scores", "of_map", "of_means", "of_control", "of_fair"))
+
+
+def test_every_combination_of_needs_that_is_accepted_has_a_value(metrics: None) -> None:
+    """Whatever pair of needs is accepted: its metric is defined where both needs are."""
+    needs = [*score_columns(), *QUANTITIES, *METRICS]
+    needs += [f"control_{name}" for name in METRICS]
+    accepted = 0
+    for number, pair in enumerate(combinations(needs, 2)):
+        try:
+            add_metric(Metric(f"new_{number}", "New", "words", "formula", None, pair, lambda *values: 0.25))
+        except SettingsError:
+            continue
+        accepted += 1
+    assert accepted > 1000
+    for row in evaluated(Planted("marker", (INSIDE,)), [OWN], leakage="detailed").records:
+        assert row["status"] == "ok"
+        assert sum(row.get(name) == 0.25 for name in METRICS if name.startswith("new_")) == accepted
+
+
+def _fails_once() -> Any:
+    """A function of a map that fails at its second call alone."""
+    calls = count(-1)
+    return lambda heatmap: 1 / next(calls)
+
+
+def test_a_metric_that_fails_is_nan_names_itself_and_leaves_the_others(metrics: None) -> None:
+    before = {row["method"]: row for row in evaluated(None, [OWN, "mask"]).records}
+    words: dict[str, Any] = {"formula": "none", "better": None, "undefined": "the moon is full"}
+    add_metric(Metric("of_scores", "A", "words", needs=("tdd",), function=lambda tdd: 1 / 0, **words))
+    add_metric(Metric("of_map", "B", "words", needs=("heatmap",), function=lambda heatmap: heatmap.sum(0), **words))
+    add_metric(Metric("of_means", "C", "words", needs=("seconds",), function=lambda seconds: None, **words))
+    add_metric(Metric("of_control", "D", "words", needs=("control_tdd",), function=lambda tdd: inf, **words))
+    add_metric(Metric("second", "E", "words", needs=("heatmap",), function=_fails_once(), **words))
+    rows = {row["method"]: row for row in evaluated(None, [OWN, "mask"]).records}
+    assert list(rows) == list(before)
+    for name, row in rows.items():
+        reasons = row["reason"].split("; ")
+        assert row["status"] == "ok"
+        assert all(isnan(row[column]) for column in ("of_scores", "of_map", "of_means", "of_control"))
+        assert "metric of_scores: ZeroDivisionError: division by zero" in reasons
+        assert any(reason.startswith("metric of_map: ValueError: only one element tensors") for reason in reasons)
+        assert any(reason.startswith("metric of_means: TypeError: float() argument") for reason in reasons)
+        assert "metric of_control: ValueError: the value is inf" in reasons
+        assert "moon" not in row["reason"], "a failure is no undefined value"
+        for column in set(before[name]) - {"reason", "runtime_s"}:
+            same = row[column] == before[name][column]
+            assert same or (isnan(row[column]) and isnan(before[name][column])), column
+    failure = "metric second: ZeroDivisionError: division by zero"
+    assert {name: failure in row["reason"] for name, row in rows.items()} == {
+        "ramp": False,
+        "mask": True,
+        "random_cells": False,
+    }
+    assert rows["ramp"]["second"] == -1
+    assert isnan(rows["mask"]["second"])
+
+
+def test_a_metric_that_fails_for_a_single_draw_is_nan(metrics: None) -> None:
+    add_metric(Metric("second", "E", "words", "none", None, ("heatmap",), _fails_once()))
+    (control,) = evaluated(None, []).records
+    assert control["method"] == "random_cells"
+    assert isnan(control["second"])
+    assert control["reason"].split("; ").count("metric second: ZeroDivisionError: division by zero") == 1
+
+
+def test_a_metric_cannot_change_the_map_that_is_saved(metrics: None) -> None:
+    def zeroed(heatmap: Tensor, region: Tensor) -> float:
+        return float(heatmap.zero_().sum() + region.zero_().sum())
+
+    before = evaluated(None, [OWN])
+    add_metric(Metric("zeroed", "Z", "words", "none", None, ("heatmap", "region"), zeroed))
+    after = evaluated(None, [OWN])
+    assert after.maps["ramp"].max() > 0
+    assert np.array_equal(after.maps["ramp"], before.maps["ramp"])
+    assert after.records[0]["zeroed"] == 0
+    assert after.records[0]["target_area"] == before.records[0]["target_area"]
 
 
 def test_without_the_control_tdd_gain_is_undefined_and_says_so() -> None:

@@ -1,5 +1,7 @@
 """The entries of interventions: their columns, when each is asked for, and what cannot be added."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,12 +49,32 @@ def test_what_is_asked_for_follows_from_settings_and_evidence(detailed: bool, pl
     assert asked == ["target_deletion", "off_deletion", "insertion", *more]
 
 
-@pytest.mark.parametrize(("kind", "column"), [("insertion", "s_new"), ("new", "s_inserted"), ("new", "s_baseline")])
-def test_a_name_that_is_taken_is_refused(kind: str, column: str) -> None:
+TAKEN = ["tdd", "stability_blur", "heatmap", "seconds", "s", "s_inserted", "s_baseline", "status", "path", "reason"]
+
+
+@pytest.mark.parametrize("column", [*TAKEN, "method", "sample_id", "degenerate", "target_iou", "kind", "control_tdd"])
+def test_a_column_that_exists_is_refused(column: str) -> None:
     before = dict(INTERVENTIONS)
-    with pytest.raises(SettingsError, match=f"the intervention '{kind}' or its column '{column}' is there already"):
-        add_intervention(Intervention(kind, column, "words", "inside"))
+    words = rf"the name '{column}' (is taken by a|begins with 'control_').*; give the column of the intervention 'new'"
+    with pytest.raises(SettingsError, match=words):
+        add_intervention(Intervention("new", column, "words", "inside"))
     assert before == INTERVENTIONS
+
+
+def test_a_kind_that_exists_is_refused() -> None:
+    before = dict(INTERVENTIONS)
+    with pytest.raises(SettingsError, match="the kind 'insertion' is taken by another intervention"):
+        add_intervention(Intervention("insertion", "s_new", "words", "inside"))
+    assert before == INTERVENTIONS
+
+
+def test_whoever_adds_an_intervention_alone_meets_the_names_of_the_metrics() -> None:
+    code = """
+from segfaith.evaluation.interventions import Intervention, add_intervention
+add_intervention(Intervention("new", "tdd", "words", "inside"))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "the name 'tdd' is taken by a metric" in run.stderr
 
 
 def test_interventions_need_no_torch() -> None:

@@ -1,7 +1,9 @@
 """Every metric by hand, and what every entry of the table must say."""
 
+from collections.abc import Iterator
 from math import inf, isnan, nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,18 @@ from segfaith.evaluation.metrics import (
     compute_metrics,
     mean_defined,
 )
+from segfaith.evaluation.names import FIXED_COLUMNS
 from segfaith.results.records.schema import RECORD_COLUMNS
+
+
+@pytest.fixture
+def metrics_restored() -> Iterator[None]:
+    """METRICS comes back as it was."""
+    before = dict(METRICS)
+    yield
+    METRICS.clear()
+    METRICS.update(before)
+
 
 FROM_SCORES = ["tdd", "odd", "odd_abs", "leak_abs", "leak_signed", "insertion_gain", "insertion_gain_rel"]
 
@@ -42,7 +55,15 @@ def metrics_of(
         "s_inserted": s_in,
     }
     given_scores = scores | {"s_off_evidence_deleted": s_off_evidence} | more
-    return compute_metrics(dict.fromkeys(score_columns(), nan) | given_scores)
+    return computed(dict.fromkeys(score_columns(), nan) | given_scores)
+
+
+def computed(known: dict[str, Any]) -> dict[str, float]:
+    """The metrics that follow; none of them fails."""
+    faults: dict[str, str] = {}
+    values = compute_metrics(known, faults)
+    assert faults == {}
+    return values
 
 
 @pytest.mark.parametrize(
@@ -232,7 +253,7 @@ def test_every_metric_follows_from_the_quantities() -> None:
     known = dict(zip(score_columns(), rng.random(len(score_columns())), strict=True))
     known |= dict.fromkeys(STABILITIES, 0.25) | {"seconds": 2.0} | of_map
     known |= {"s": 0.9, "s_target_deleted": 0.1, **{f"control_{name}": 0.5 for name in METRICS}}
-    values = compute_metrics(known)
+    values = computed(known)
     assert list(values) == list(METRICS)
     for name, value in values.items():
         assert METRICS[name].low <= value <= METRICS[name].high, name
@@ -242,8 +263,8 @@ def test_every_metric_follows_from_the_quantities() -> None:
 
 
 def test_what_is_not_known_leaves_out_the_metrics_that_need_it() -> None:
-    assert compute_metrics({"s": 0.8, "s_target_deleted": 0.2}) == {"tdd": pytest.approx(0.75, abs=1e-5)}
-    assert compute_metrics({"s": 0.8, "s_target_deleted": 0.2, "tdd": 0.5}) == {}, "what is known is not computed again"
+    assert computed({"s": 0.8, "s_target_deleted": 0.2}) == {"tdd": pytest.approx(0.75, abs=1e-5)}
+    assert computed({"s": 0.8, "s_target_deleted": 0.2, "tdd": 0.5}) == {}, "what is known is not computed again"
 
 
 def _metric(name: str, *needs: str) -> Metric:
@@ -264,6 +285,79 @@ def test_an_entry_that_cannot_be_computed_is_refused(metric: Metric, message: st
     with pytest.raises(SettingsError, match=message):
         add_metric(metric)
     assert before == METRICS
+
+
+def test_the_fixed_columns_are_those_of_the_records_that_are_neither_scores_nor_metrics() -> None:
+    assert set(FIXED_COLUMNS) == set(RECORD_COLUMNS) - {*score_columns(), *METRICS, *STABILITIES}
+    assert len(FIXED_COLUMNS) > 10
+
+
+@pytest.mark.parametrize("name", [*RECORD_COLUMNS, *QUANTITIES, "control_tdd", "control_new"])
+def test_a_metric_of_a_name_that_is_taken_is_refused(name: str) -> None:
+    before = dict(METRICS)
+    words = rf"the name '{name}' (is taken by a|begins with 'control_').*; give the metric '{name}' another one"
+    with pytest.raises(SettingsError, match=words):
+        add_metric(_metric(name, "s"))
+    assert before == METRICS
+
+
+@pytest.mark.parametrize("of_map", ["heatmap", "region", "alternatives", "ranks", "k"])
+@pytest.mark.parametrize("other", ["tdd", "s", "seconds", "stability_blur", "control_tdd", "tdd_gain", "control_gini"])
+def test_what_is_never_known_together_is_refused(of_map: str, other: str) -> None:
+    before = dict(METRICS)
+    for needs in ((of_map, other), (other, of_map)):
+        with pytest.raises(SettingsError, match=f"'new' cannot need {of_map} together with {other}: .* Add one metric"):
+            add_metric(_metric("new", *needs))
+    assert before == METRICS
+
+
+def test_a_need_of_the_controls_own_gain_is_refused() -> None:
+    before = dict(METRICS)
+    with pytest.raises(
+        SettingsError, match="'new' cannot need 'control_tdd_gain': tdd_gain is itself computed against"
+    ):
+        add_metric(_metric("new", "tdd", "control_tdd_gain"))
+    assert before == METRICS
+
+
+def _zeroed(heatmap: torch.Tensor, alternatives: tuple[torch.Tensor, ...]) -> float:
+    return float(heatmap.zero_().sum() + sum(mask.zero_().sum() for mask in alternatives))
+
+
+def test_a_metric_cannot_change_what_it_is_given(metrics_restored: None) -> None:
+    add_metric(Metric("zeroed", "Z", "words", "formula", None, ("heatmap", "alternatives"), _zeroed))
+    heatmap, mask = torch.rand(4, 5), torch.ones(4, 5, dtype=torch.bool)
+    known = {"heatmap": heatmap.clone(), "alternatives": (mask.clone(), mask.clone())}
+    assert computed(known)["zeroed"] == 0
+    assert torch.equal(known["heatmap"], heatmap)
+    assert all(torch.equal(given, mask) for given in known["alternatives"])
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (inf, "ValueError: the value is inf"),
+        (-inf, "ValueError: the value is -inf"),
+        (None, "TypeError: float() argument must be a string or a real number, not 'NoneType'"),
+        (torch.ones(2), "only one element tensors can be converted to Python scalars"),
+    ],
+)
+def test_a_value_that_is_no_number_is_nan_and_the_fault_is_told(metrics_restored: None, value: Any, fault: str) -> None:
+    add_metric(Metric("bad", "B", "words", "formula", None, ("tdd",), lambda tdd: value))
+    faults: dict[str, str] = {}
+    values = compute_metrics({"s": 0.8, "s_target_deleted": 0.2}, faults)
+    assert isnan(values["bad"])
+    assert values["tdd"] == pytest.approx(0.75, abs=1e-5)
+    assert list(faults) == ["bad"]
+    assert fault in faults["bad"]
+
+
+@pytest.mark.parametrize("value", [1, True, np.float32(0.5), torch.tensor(0.5), nan])
+def test_a_value_becomes_a_float(metrics_restored: None, value: Any) -> None:
+    add_metric(Metric("new", "N", "words", "formula", None, ("s",), lambda s: value))
+    new = computed({"s": 0.8})["new"]
+    assert type(new) is float
+    assert new == pytest.approx(float(value), nan_ok=True)
 
 
 unit = st.floats(0, 1)

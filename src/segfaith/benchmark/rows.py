@@ -35,13 +35,15 @@ class Explained:
 class Measured:
     """A method's maps as they were ranked and scored, one a draw.
 
-    `indices` are their numbers in the scores; `looks` the metrics that follow from each map without the model.
+    `indices` are their numbers in the scores; `looks` the metrics that follow from each map without the model, and
+    `faults` says which of these failed, and why.
     """
 
     explained: Explained
     indices: Sequence[int]
     rankings: Sequence[Ranking]
     looks: Sequence[Mapping[str, float]]
+    faults: Mapping[str, str]
 
 
 def records(
@@ -55,9 +57,11 @@ def records(
     rows = {name: _record(sample, name, method, settings, scores) for name, method in measured.items()}
     control = rows.get(GAIN_CONTROL, {})
     known = {f"control_{name}": control.get(name, nan) for name in METRICS}
-    for row in rows.values():
-        gains = compute_metrics(row | known)
-        reasons = _undefined([row | known | gains], list(gains))
+    for name, row in rows.items():
+        own = row | known | {"seconds": measured[name].explained.runtime}
+        faults: dict[str, str] = {}
+        gains = compute_metrics(own, faults)
+        reasons = [*_failures(faults), *_undefined([own | gains], [name for name in gains if name not in faults])]
         if not control:
             reasons.append(f"{', '.join(gains)}: {GAIN_CONTROL} failed")
         row |= gains | {"reason": "; ".join(filter(None, [row["reason"], *reasons]))}
@@ -70,10 +74,12 @@ def _record(
     """One row: the means over the method's draws, at the first operator and the first k.
 
     What follows from scores is undefined where it is so in one draw; what follows from maps is the mean of the others.
+    A metric whose function fails in one draw is NaN.
     """
+    faults = dict(method.faults)
     asked = [entry.kind for entry in asked_for(detailed=settings.leakage == "detailed", planted=_planted(sample))]
     draws = [
-        _draw(ranking, index, asked, settings.pairs[0], scores)
+        _draw(ranking, index, asked, settings.pairs[0], scores, faults)
         for index, ranking in zip(method.indices, method.rankings, strict=True)
     ]
     correlations = {key: mean_defined(values) for key, values in method.explained.correlations.items()}
@@ -83,10 +89,12 @@ def _record(
         | {key: mean(draw[key] for draw in draws) for key in draws[0]}
         | {key: mean_defined([looks[key] for looks in method.looks]) for key in method.looks[0]}
         | {f"stability_{key}": correlations.get(key, nan) for key in PERTURBATIONS}
+        | dict.fromkeys(faults, nan)
     )
     known = row | {"seconds": method.explained.runtime}
-    of_means = compute_metrics(known)
-    reasons = [*_reasons(sample, method, asked, draws), *_undefined([known | of_means], list(of_means))]
+    of_means = compute_metrics(known, faults)
+    reasons = [*_failures(faults), *_reasons(sample, method, asked, draws, faults)]
+    reasons += _undefined([known | of_means], [name for name in of_means if name not in faults])
     return row | of_means | {"reason": "; ".join(reasons)}
 
 
@@ -96,9 +104,18 @@ def _planted(sample: Mapping[str, Any]) -> bool:
 
 
 def _draw(
-    ranking: Ranking, index: int, asked: Sequence[str], pair: tuple[str, float], scores: Scores
+    ranking: Ranking,
+    index: int,
+    asked: Sequence[str],
+    pair: tuple[str, float],
+    scores: Scores,
+    faults: dict[str, str],
 ) -> dict[str, float]:
-    """The scores of one map, how far ties chose its pixels, and the metrics that follow from these."""
+    """The scores of one map, how far ties chose its pixels, and the metrics that follow from these.
+
+    Args:
+        faults: the metrics that fail are added to it.
+    """
 
     def score(kind: str) -> float:
         item, limited = Altered(index, *pair, kind), INTERVENTIONS[kind].within is not None
@@ -109,17 +126,22 @@ def _draw(
     known = {"s": scores.clean, "s_baseline": scores.baselines[pair[0]]}
     known |= {entry.column: score(kind) for kind, entry in INTERVENTIONS.items()}
     known |= {"tied_share_target": tied_target, "tied_share_off": tied_off}
-    return known | compute_metrics(known)
+    return known | compute_metrics(known, faults)
 
 
 def _reasons(
-    sample: Mapping[str, Any], method: Measured, asked: Sequence[str], draws: Sequence[Mapping[str, float]]
+    sample: Mapping[str, Any],
+    method: Measured,
+    asked: Sequence[str],
+    draws: Sequence[Mapping[str, float]],
+    faults: Mapping[str, str],
 ) -> list[str]:
-    """Why values of a row are undefined."""
+    """Why values of a row are undefined whose functions did not fail."""
+    sound = [name for name in METRICS if name not in faults]
     reasons = list(method.explained.reasons)
     if not len(method.rankings[0].outside):
         reasons.insert(0, "odd, leakage: nothing lies outside the target")
-    reasons += _undefined(draws, list(METRICS))
+    reasons += _undefined(draws, sound)
     for kind in asked:
         entry = INTERVENTIONS[kind]
         if entry.missing and isnan(draws[0][entry.column]) and len(method.rankings[0].region(entry.region)):
@@ -127,9 +149,14 @@ def _reasons(
             reasons.append(f"{', '.join(users)}: {entry.missing}")
     if sample["kind"] == COUNTERPART:
         reasons.append("evidence scores, odd_beyond: what decides this class is the absence of a part")
-    of_evidence = [name for name, metric in METRICS.items() if "alternatives" in metric.needs]
+    of_evidence = [name for name in sound if "alternatives" in METRICS[name].needs]
     reasons += _undefined(method.looks, of_evidence)
-    return reasons + _undefined(method.looks, [name for name in METRICS if name not in of_evidence])
+    return reasons + _undefined(method.looks, [name for name in sound if name not in of_evidence])
+
+
+def _failures(faults: Mapping[str, str]) -> list[str]:
+    """Which metrics failed, and why."""
+    return [f"metric {name}: {error}" for name, error in faults.items()]
 
 
 def _undefined(draws: Sequence[Mapping[str, float]], chosen: Sequence[str]) -> list[str]:

@@ -155,11 +155,13 @@ def _score(
     measured: dict[str, Measured] = {}
     for name, method in maps.items():
         first = sum(len(other.rankings) for other in measured.values())
+        faults: dict[str, str] = {}
         measured[name] = Measured(
             method,
             range(first, first + len(method.draws)),
             [rank(heatmap, subject.target, outside, ranks) for heatmap in method.draws],
-            [compute_metrics(known | {"heatmap": heatmap}) for heatmap in method.draws],
+            [compute_metrics(known | {"heatmap": heatmap}, faults) for heatmap in method.draws],
+            faults,
         )
     scores = score_interventions(
         subject,

@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, Literal
 
 from segfaith.errors import SettingsError
+from segfaith.evaluation.names import OWNERS, refuse_taken
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,12 @@ def add_intervention(entry: Intervention) -> None:
     """Adds an entry to `INTERVENTIONS`.
 
     Raises:
-        SettingsError: its kind or its column is taken.
+        SettingsError: another entry has its kind; or a column of the records, a metric or a quantity has the name of
+            its column; or that name begins with `control_`.
     """
-    if entry.kind in INTERVENTIONS or entry.column in score_columns():
-        raise SettingsError(f"the intervention {entry.kind!r} or its column {entry.column!r} is there already")
+    if entry.kind in INTERVENTIONS:
+        raise SettingsError(f"the kind {entry.kind!r} is taken by another intervention; give it another one")
+    refuse_taken(f"the column of the intervention {entry.kind!r}", entry.column)
     INTERVENTIONS[entry.kind] = entry
 
 
@@ -85,6 +88,8 @@ def score_columns() -> dict[str, str]:
         columns[entry.column] = entry.meaning
     return columns
 
+
+OWNERS["a score"] = score_columns
 
 for _entry in (
     Intervention("target_deletion", "s_target_deleted", "s_c(O(x, S_t), M)", "inside", curve=True),

@@ -16,7 +16,7 @@ This module imports no torch: tables and reports read it too.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from math import inf, isnan, nan
+from math import inf, isinf, isnan, nan
 from operator import sub
 from statistics import fmean
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from typing import Any, Literal
 from segfaith.constants import EPS, LEAST_TDD
 from segfaith.errors import SettingsError
 from segfaith.evaluation.interventions import score_columns
+from segfaith.evaluation.names import CONTROL, OWNERS, refuse_taken
 from segfaith.lookup import lookup
 
 STABILITIES = tuple(f"stability_{name}" for name in ("noise", "brightness", "contrast", "blur", "flip"))
@@ -41,6 +42,9 @@ QUANTITIES = {
 """What a metric may need besides the scores of `interventions.score_columns`, earlier metrics, and the metrics of
 `random_cells` on the same sample, which are called `control_NAME`."""
 
+OF_MAP = ("heatmap", "region", "alternatives", "ranks", "k")
+"""The quantities that are known for each single map, before anything is scored, and at no other time."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -53,7 +57,7 @@ class Metric:
         formula: in one line; A is the map, E the planted evidence, ε = 1e-6.
         better: None for a diagnostic that ranks nothing.
         needs: names of scores, quantities and earlier metrics; see `QUANTITIES`.
-        function: of what it needs, in that order; NaN where it is undefined.
+        function: of copies of what it needs, in that order; NaN where it is undefined.
         low, high: bounds of its values.
         undefined: why the function gives NaN where all that it needs is known; for the column `reason`.
     """
@@ -73,34 +77,98 @@ class Metric:
 METRICS: dict[str, Metric] = {}
 """By name, in the order of the columns."""
 
+OWNERS["a metric"] = lambda: METRICS
+OWNERS["a quantity that metrics may need"] = lambda: QUANTITIES
+
 
 def add_metric(metric: Metric) -> None:
     """Adds an entry to `METRICS`.
 
     Raises:
-        SettingsError: its name is taken, or it needs something that is not known.
+        SettingsError: a column of the records, a metric or a quantity has its name, or the name begins with `control_`;
+            or it needs something that is not known, or several things that are not known together.
     """
-    scores = score_columns()
-    if metric.name in METRICS or metric.name in scores or metric.name in QUANTITIES:
-        raise SettingsError(f"the name {metric.name!r} is taken; give the metric another one")
-    known = {**scores, **QUANTITIES, **METRICS, **{f"control_{name}": name for name in METRICS}}
+    refuse_taken(f"the metric {metric.name!r}", metric.name)
+    known = {**score_columns(), **QUANTITIES, **METRICS, **{f"{CONTROL}{name}": name for name in METRICS}}
     for need in metric.needs:
         lookup(f"need of the metric {metric.name!r}:", need, known)
+    _refuse_apart(metric)
     METRICS[metric.name] = metric
 
 
-def compute_metrics(known: Mapping[str, Any]) -> dict[str, float]:
+def _refuse_apart(metric: Metric) -> None:
+    """Lets a metric pass whose needs are known together.
+
+    Raises:
+        SettingsError: it needs the value of random_cells for a metric that is itself computed against random_cells, or
+            a quantity of the single map beside something that the map alone does not give.
+    """
+    for need in metric.needs:
+        name = need.removeprefix(CONTROL)
+        if need.startswith(CONTROL) and _against_control(name):
+            raise SettingsError(
+                f"the metric {metric.name!r} cannot need {need!r}: {name} is itself computed against random_cells, so "
+                "random_cells has no value of it yet. Metrics that need no control_NAME have such a value"
+            )
+    of_map = [need for need in metric.needs if need in OF_MAP]
+    others = [need for need in metric.needs if not _from_map(need)]
+    if of_map and others:
+        raise SettingsError(
+            f"the metric {metric.name!r} cannot need {', '.join(of_map)} together with {', '.join(others)}: "
+            f"{', '.join(OF_MAP)} are known for each map before anything is scored. They can be combined with each "
+            "other and with metrics of the map alone. Add one metric of the map, and a second metric that needs the "
+            f"first and {', '.join(others)}"
+        )
+
+
+def _from_map(need: str) -> bool:
+    """Whether a need follows from the map alone."""
+    return need in OF_MAP or (need in METRICS and all(map(_from_map, METRICS[need].needs)))
+
+
+def _against_control(need: str) -> bool:
+    """Whether a need is a value of random_cells, or a metric that follows from such a value."""
+    return need.startswith(CONTROL) or (need in METRICS and any(map(_against_control, METRICS[need].needs)))
+
+
+def compute_metrics(known: Mapping[str, Any], faults: dict[str, str]) -> dict[str, float]:
     """Every metric that follows from what is known and is not known yet, by name.
 
     Args:
         known: scores, quantities and metrics by name; see `Metric.needs`. A metric that needs anything else is left
             out. A score that was not measured is NaN, and so are the metrics that need it.
+        faults: each metric whose function fails is added to it, with the error in words; an older entry is kept. A
+            function fails if it raises an exception, or if its value is infinite or no number. The metric is then NaN.
     """
     values: dict[str, Any] = dict(known)
     for metric in METRICS.values():
         if metric.name not in known and all(need in values for need in metric.needs):
-            values[metric.name] = metric.function(*(values[need] for need in metric.needs))
+            try:
+                values[metric.name] = _value(metric, values)
+            except Exception as error:  # one metric's failure leaves the others
+                values[metric.name] = nan
+                faults.setdefault(metric.name, f"{type(error).__name__}: {error}")
     return {name: value for name, value in values.items() if name not in known}
+
+
+def _value(metric: Metric, values: Mapping[str, Any]) -> float:
+    """A metric's value from copies of what it needs.
+
+    Raises:
+        ValueError: the value is infinite.
+        Exception: the function fails, or `float` takes no value of its kind.
+    """
+    value = float(metric.function(*(_copied(values[need]) for need in metric.needs)))
+    if isinf(value):
+        raise ValueError(f"the value is {value}")
+    return value
+
+
+def _copied(value: Any) -> Any:
+    """A copy of a tensor, or of each tensor of a sequence; a number as it is."""
+    if isinstance(value, Sequence):
+        return tuple(map(_copied, value))
+    return value.clone() if hasattr(value, "clone") else value
 
 
 def deletion(s: float, s_deleted: float) -> float:

@@ -112,6 +112,18 @@ def test_curve_means_of_a_run_are_ordered_by_method_kind_and_k(made: list[Run]) 
     assert list(zip(table["method"], table["kind"], table["k"], strict=True)) == expected
 
 
+@pytest.mark.parametrize("kind", ["lowest_deletion", "off_deletion_abs"])
+def test_a_kind_that_a_user_added_is_left_out(made: list[Run], kind: str) -> None:
+    """Even if it bears the name of the curve of absolute values."""
+    curves = made[0].curves
+    added = curves[curves["kind"] == "off_deletion"].assign(kind=kind, value=0.5)
+    more = replace(made[0], curves=pd.concat([curves, added], ignore_index=True))
+    pd.testing.assert_frame_equal(points([more]), points(made[:1]))
+    pd.testing.assert_frame_equal(areas_of([more]), areas_of(made[:1]))
+    only = replace(made[0], curves=added)
+    assert len(points([only])) == 0
+
+
 def test_runs_without_curves_give_empty_tables_that_say_why(tmp_path: Path) -> None:
     runs = [load_run(make_run(tmp_path / "run", curves=False, randomisation=False, maps=0))]
     for table in (by_setting(complete(runs)), means_of(runs), areas_of(runs)):

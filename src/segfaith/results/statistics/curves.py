@@ -30,7 +30,8 @@ def points(runs: Sequence[Run]) -> pd.DataFrame:
     """Every point of the curves over k at each run's first operator, over images, with 95 % intervals.
 
     Each image is averaged over its runs first, for the same image in two runs is not two independent ones. Beside the
-    kinds of the curves stands off_deletion_abs, of the absolute values of off_deletion.
+    kinds of the curves stands off_deletion_abs, of the absolute values of off_deletion. Interventions that a user added
+    have no metric in `METRIC_OF`: their rows are left out.
 
     Args:
         runs: of one data set.
@@ -40,6 +41,7 @@ def points(runs: Sequence[Run]) -> pd.DataFrame:
         images), n (images). Without curves there are no rows.
     """
     frames = [run.curves[run.curves["occlusion"] == first_setting(run)[0]] for run in runs]
+    frames = [rows[rows["kind"].isin(CURVE_KINDS.values())] for rows in frames]
     own = own_numbers([run.description for run in runs])
     rows = [rows.assign(own=number) for rows, number in zip(frames, own, strict=True) if len(rows)]
     if not rows:

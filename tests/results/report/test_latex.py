@@ -11,7 +11,7 @@ from made_runs import run_of
 from segfaith.results.records.runs import Run
 from segfaith.results.report.blocks import Cell, Column, Section, Table
 from segfaith.results.report.latex import latex
-from segfaith.results.report.sections import provenance, scores
+from segfaith.results.report.sections import scores
 from segfaith.results.statistics.analysis import Analysis, analyse
 from segfaith.results.statistics.summary import TABLE_METRICS
 
@@ -37,7 +37,7 @@ def run(
 
 def written(*runs: Run, diagnostics: bool = False) -> str:
     analysis = analyse(runs)
-    return latex(scores.section(analysis), provenance.notes(analysis), diagnostics=diagnostics)
+    return latex(scores.section(analysis), analysis.notes, diagnostics=diagnostics)
 
 
 def floats(text: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ from segfaith.results.report.blocks import (
 )
 from segfaith.results.report.markdown import plain
 from segfaith.results.report.sections.claims import of_the_paper
-from segfaith.results.report.sections.provenance import filter_notes, unfinished_notes
+from segfaith.results.report.sections.provenance import unfinished_notes
 from segfaith.results.report.sections.scores import NOT_ASKED, stability_words
 from segfaith.results.report.sections.topic import NO_SAMPLE, labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
@@ -48,7 +48,7 @@ def brief(analysis: Analysis, sections: Sequence[Section] = ()) -> Iterator[Rend
     yield from verdicts(sections)
     for part in analysis.parts:
         yield from table(part)
-    yield from (*analysis.absent, *unfinished_notes(analysis), *filter_notes(analysis))
+    yield from (*analysis.absent, *unfinished_notes(analysis), *analysis.filters)
 
 
 def more(analysis: Analysis, sections: Sequence[Section]) -> Iterator[RenderableType]:

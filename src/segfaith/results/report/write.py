@@ -16,7 +16,7 @@ from segfaith.results.report.blocks import Section
 from segfaith.results.report.html import write_page
 from segfaith.results.report.latex import latex
 from segfaith.results.report.markdown import markdown
-from segfaith.results.report.sections import provenance, topics
+from segfaith.results.report.sections import topics
 from segfaith.results.statistics.analysis import BYS, OVERS, STRATIFIED, Analysis, Options, analyse
 from segfaith.results.statistics.curves import CURVE_KINDS
 from segfaith.results.statistics.paired import TESTED
@@ -113,7 +113,7 @@ def _write(
         if section != "evidence" or any(part.has_evidence for part in analysis.parts):
             alone = [built[section], built["runs"]]
             texts[name] = markdown(alone, built[section].title, figures=figures)
-    texts["table.tex"] = latex(built["scores"], provenance.notes(analysis), diagnostics=diagnostics)
+    texts["table.tex"] = latex(built["scores"], analysis.notes, diagnostics=diagnostics)
     for name, text in texts.items():
         yield _file(directory / name, partial(Path.write_text, data=text, encoding="utf-8"))
 

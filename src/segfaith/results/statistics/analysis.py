@@ -46,18 +46,19 @@ class Analysis:
         """The runs of all data sets, with all samples."""
         return [run for part in self.parts for run in part.read]
 
+    @property
+    def filters(self) -> list[str]:
+        """A sentence for each filter on samples."""
+        least = {"s": self.options.min_s, "an IoU of the prediction with the target": self.options.min_iou}
+        return [f"Only samples with {name} >= {value:g} entered." for name, value in least.items() if value is not None]
+
     @cached_property
     def notes(self) -> list[str]:
         """What a reader must know of the runs: `summary.notes`, labels that are not used, and filters on samples."""
-        filters = {"s": self.options.min_s, "an IoU of the prediction with the target": self.options.min_iou}
         return [
             *notes(self.read, [name for part in self.parts for name in part.names]),
             *(sentence for part in self.parts for sentence in label_notes(part.read)),
-            *(
-                f"Only samples with {name} >= {least:g} entered."
-                for name, least in filters.items()
-                if least is not None
-            ),
+            *self.filters,
         ]
 
     def table(self, name: str) -> pd.DataFrame:

@@ -21,7 +21,6 @@ from segfaith.results.report.blocks import (
     ref,
     words,
 )
-from segfaith.results.report.sections.provenance import filter_notes
 from segfaith.results.report.sections.rankings import concordance_words
 from segfaith.results.report.sections.significance import COMPARED
 from segfaith.results.report.sections.topic import labels
@@ -36,7 +35,7 @@ NAMED = 2
 def section(analysis: Analysis) -> Section:
     """What can't be concluded: first what all runs lack, then the limits of each data set."""
     several = len(analysis.parts) > 1
-    first = tuple(words("{}", sentence) for sentence in (*analysis.absent, *filter_notes(analysis)))
+    first = tuple(words("{}", sentence) for sentence in (*analysis.absent, *analysis.filters))
     blocks: list[Block] = [Points(first)] if several and first else []
     for part in analysis.parts:
         heading = [Prose(words("{}", part.label), "heading")] if several else []

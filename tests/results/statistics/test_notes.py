@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from made_runs import run_of
-from segfaith.results.report.sections import provenance
 from segfaith.results.statistics.analysis import Options, analyse
 from segfaith.results.statistics.summary import TABLE_METRICS
 
@@ -15,7 +14,7 @@ Pair = tuple[dict[str, Any], pd.DataFrame]
 
 
 def notes(pairs: list[Pair], **options: Any) -> list[str]:
-    return provenance.notes(analyse([run_of(*pair) for pair in pairs], Options(**options)))
+    return analyse([run_of(*pair) for pair in pairs], Options(**options)).notes
 
 
 def row(sample: str, method: str, tdd: float = nan, **values: Any) -> dict[str, Any]:

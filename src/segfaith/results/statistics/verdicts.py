@@ -1,12 +1,13 @@
-"""Whether a method can be trusted on the data and models of these runs: four questions, each with a rule.
+"""Whether a method can be trusted on the data and models of these runs: five questions, each with a rule.
 
     chance      TDD is significantly above that of random cells, image by image (Wilcoxon, Holm, p < .05)
     model       the map changes when every weight is drawn anew (Spearman with the trained model's map, Adebayo 2018)
     stability   the map stays alike under five small perturbations of the image (Pearson)
     evidence    where evidence was planted: its average precision is significantly above that of random cells
+    time        seconds a map
 
-The borders of model and stability are conventions of this report, stated beside each verdict; no study sets them. The
-questions are about necessity, the model and noise. None of them says that an explanation is complete.
+The borders of model, stability and time are conventions of this report, stated beside each verdict; no study sets them.
+The questions are about necessity, the model and noise. None of them says that an explanation is complete.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ RULES: dict[str, str] = {
     "chance": (
         "Pass: TDD is significantly above that of random cells, image by image (Wilcoxon, p < .05 after Holm's "
         f"correction over the methods). Fail: it is significantly below, or no difference was shown on {ENOUGH} images "
-        "or more. Warn: no difference was shown on fewer images."
+        "or more. Warn: no difference was shown on fewer images, or the values say the opposite of the test."
     ),
     "model": (
         "Absolute Spearman correlation of the map with that of the trained model, once every weight is drawn anew. "
@@ -50,7 +51,8 @@ RULES: dict[str, str] = {
     "evidence": (
         "Average precision of the map against the pixels that decide the class by construction. Pass: significantly "
         "above that of random cells (Wilcoxon, p < .05 after Holm's correction over the methods). Fail: significantly "
-        f"below, or not shown on {ENOUGH} scenes or more. Warn: not shown on fewer scenes."
+        f"below, or not shown on {ENOUGH} scenes or more. Warn: not shown on fewer scenes, or the values say the "
+        "opposite of the test."
     ),
     "time": f"Seconds a map. Pass: up to {QUICK:g}. Warn: up to {SLOW:g}. Fail: more.",
 }
@@ -66,7 +68,7 @@ class Finding:
         value, reference: the method's figure, and that of random cells where the question compares them; NaN for none.
         n: images (of stability and time samples, of the model samples of the check) that entered.
         p: corrected p of the comparison, NaN where none was made.
-        why: why the mark is `unknown`, or "".
+        why: why the mark is `unknown`, or what stands against the values, or "".
     """
 
     question: str

@@ -40,9 +40,8 @@ def leaderboard(part: DataAnalysis) -> Table:
     """Means over runs with standard deviations, medians over samples below; the methods first, then the controls."""
     shown = [name for name in SHOWN if name in part.metrics]
     by_cell, called = rows_by(part.summary, "method", "metric"), labels(part)
-    ordered = [name for name in part.methods if name not in part.controls] + part.controls
     rows = []
-    for method in ordered:
+    for method in part.methods:
         lines = {name: by_cell[method, name] for name in shown}
         most = max(int(line["n"]) for line in lines.values())
         cells = [name_cell(called[method])]

@@ -14,7 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import segfaith
-from segfaith.benchmark.settings import EvaluationSettings, ExecutionSettings, read_settings
+from segfaith.benchmark.setting_tables import EvaluationSettings, ExecutionSettings
+from segfaith.benchmark.settings import read_settings
 from segfaith.benchmark.suites import read_suite
 from segfaith.cli import app
 from segfaith.evaluation.interventions import INTERVENTIONS

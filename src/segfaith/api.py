@@ -13,7 +13,7 @@ from segfaith.attribution.guard import guarded
 from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.methods import DEFAULT_METHODS, Method, MethodInstance, Parameters, resolve_method
 from segfaith.benchmark.plan import resolve_methods
-from segfaith.benchmark.settings import EvaluationSettings
+from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample, predicted_labels, to_device
 from segfaith.classes import class_index
 from segfaith.errors import SampleError, SettingsError

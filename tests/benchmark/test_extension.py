@@ -16,7 +16,8 @@ from segfaith.benchmark import lock as lock_module
 from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
 from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.randomisation import randomise
-from segfaith.benchmark.settings import Settings, make_settings
+from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.settings import make_settings
 from segfaith.data.dataset import Dataset
 from segfaith.errors import SettingsError
 from segfaith.results.records.files import replace_file

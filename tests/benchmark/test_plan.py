@@ -25,7 +25,8 @@ from folder_runs import (
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark import runner
 from segfaith.benchmark.plan import passes_per_sample
-from segfaith.benchmark.settings import EvaluationSettings, make_settings
+from segfaith.benchmark.setting_tables import EvaluationSettings
+from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.window_plan import WindowPlan

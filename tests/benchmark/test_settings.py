@@ -10,7 +10,8 @@ import segfaith
 from folder_runs import CLASSES, content, make_project
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark.plan import make_plan, resolve_methods
-from segfaith.benchmark.settings import Settings, make_settings, read_settings
+from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.settings import make_settings, read_settings
 from segfaith.errors import SettingsError
 from segfaith.results.records.runs import class_name, load_run
 

@@ -20,7 +20,8 @@ from folder_runs import assert_same_records, command, content, make_project, tom
 from made_runs import edit_description, edit_rows, make_run
 from segfaith.attribution.methods import METHODS
 from segfaith.benchmark.plan import make_plan
-from segfaith.benchmark.settings import PACKAGED, Settings, find_settings, make_settings, read_settings
+from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.settings import PACKAGED, find_settings, make_settings, read_settings
 from segfaith.cli import app, running
 from segfaith.cli.screen import BROKEN_PIPE
 from segfaith.data.datasets import DATASETS

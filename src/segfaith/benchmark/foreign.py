@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from segfaith.benchmark.settings import Settings, anchor, anchored, make_settings, override
+from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.settings import anchor, anchored, make_settings, override
 from segfaith.errors import SettingsError
 from segfaith.models.weights import file_digest
 from segfaith.results.records.runs import read_description

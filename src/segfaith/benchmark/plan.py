@@ -10,7 +10,8 @@ from typing import Any
 from segfaith.attribution.explain import evidence_keys
 from segfaith.attribution.methods import MethodInstance, resolve_method
 from segfaith.benchmark.rows import GAIN_CONTROL
-from segfaith.benchmark.settings import EvaluationSettings, MethodSettings, Settings, record_name
+from segfaith.benchmark.setting_tables import EvaluationSettings, MethodSettings, Settings
+from segfaith.benchmark.settings import record_name
 from segfaith.classes import class_index, read_classes
 from segfaith.data.dataset import Dataset
 from segfaith.data.datasets import DRAWN, open_dataset

@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from segfaith.attribution.methods import MethodInstance
-from segfaith.benchmark.settings import EvaluationSettings
+from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
 from segfaith.errors import SampleError
 from segfaith.evaluation.intervention_scores import Altered, Scores, taken

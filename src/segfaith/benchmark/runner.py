@@ -24,7 +24,7 @@ from segfaith.benchmark.plan import (
     record_file,
     target_class,
 )
-from segfaith.benchmark.settings import Settings
+from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.warm_up import warm_up
 from segfaith.benchmark.worker import SampleResult, evaluate_sample, predicted_labels, to_device, unmeasured
 from segfaith.errors import SettingsError

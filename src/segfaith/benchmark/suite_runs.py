@@ -13,7 +13,7 @@ from segfaith.benchmark import runner
 from segfaith.benchmark.forecast import Pace, pace
 from segfaith.benchmark.lock import RunIsBusyError, alone
 from segfaith.benchmark.plan import RESULTS_VERSION, Plan, differences, make_plan, resolve_methods
-from segfaith.benchmark.settings import Settings
+from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.status import FAILURE_FILE, SUITE_FILE, forget_failed, planned_runs, run_state
 from segfaith.benchmark.suites import PlannedRun, Suite
 from segfaith.data.dataset import Dataset

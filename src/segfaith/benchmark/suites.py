@@ -15,15 +15,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segfaith.attribution.methods import DEFAULT_METHODS
-from segfaith.benchmark.settings import (
-    PACKAGED,
-    ModelSettings,
-    Settings,
-    anchor,
-    make_settings,
-    override,
-    record_name,
-)
+from segfaith.benchmark.setting_tables import ModelSettings, Settings
+from segfaith.benchmark.settings import PACKAGED, anchor, make_settings, override, record_name
 from segfaith.errors import SettingsError
 from segfaith.lookup import lookup, nearest
 from segfaith.models import MODELS

@@ -12,7 +12,7 @@ from segfaith.attribution.explain import Gathered, gather, heatmaps
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.rows import Explained, Measured, constant, curve_rows, failed, records
-from segfaith.benchmark.settings import EvaluationSettings
+from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.constants import IGNORE
 from segfaith.errors import SampleError, SampleSkipped
 from segfaith.evaluation.correlation import pearson

@@ -8,7 +8,8 @@ import pytest
 
 from made_runs import edit_description, make_run, take_over
 from segfaith.benchmark.plan import digest
-from segfaith.benchmark.settings import Settings, make_settings
+from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
 from segfaith.results.records.identity import SETTINGS, START, data_label, own_numbers, run_key, that_matter
 from segfaith.results.records.runs import load_runs

@@ -1,0 +1,161 @@
+"""The tables of a settings file: every key with its type, default and range (SPEC section 5; docs/settings.md)."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
+from segfaith.evaluation.ranking import Ties
+from segfaith.lookup import lookup
+from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD, Head
+from segfaith.occlusion import OPERATORS
+from segfaith.targets import TargetSource
+
+Triple = tuple[float, float, float]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
+
+
+class DataSettings(_Section):
+    """Which samples: a data set, its split, and the drawn or named ids; `classes` names a folder's classes."""
+
+    name: str = "voc2012"
+    root: str | None = None
+    split: str = "val"
+    size: Literal["native"] | int = 224
+    n: int | None = Field(default=None, ge=1)
+    ids: list[str] | None = Field(default=None, min_length=1)
+    download: bool = False
+    classes: Literal["voc"] | list[str] | str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataSettings":
+        if self.n is not None and self.ids is not None:
+            raise ValueError("give n or ids, not both (settings that name ids take no -n; use --set 'data.ids=[...]')")
+        if self.size != "native" and self.size < 1:
+            raise ValueError(f"size must be 'native' or at least 1, got {self.size}")
+        return self
+
+
+class ModelSettings(_Section):
+    """Which model: see `load_model`."""
+
+    name: str
+    args: dict[str, Any] = {}
+    weights: str | None = None
+    layer: str | None = None
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
+    classes: Literal["voc"] | list[str] | str | None = None
+    head: Head | None = None
+
+
+class TargetSettings(_Section):
+    """What is explained: the dominant class of the ground truth or of the prediction, or a named class of either."""
+
+    source: TargetSource = "ground_truth"
+    class_name: str | int | None = Field(default=None, alias="class")
+
+
+class MethodSettings(_Section):
+    """Which methods, how tables and figures call them (`labels`, by name), and parameters by method name."""
+
+    names: list[str] = Field(default=list(DEFAULT_METHODS), min_length=1)
+    labels: dict[str, str] = {}
+    gpa: dict[str, Any] = {}
+    ega: dict[str, Any] = {}
+    ria: dict[str, Any] = {}
+    dea: dict[str, Any] = {}
+    random_cells: dict[str, Any] = {}
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """Parameters by method name."""
+        return {name: table for name in METHODS if (table := getattr(self, name, None))}
+
+    @field_validator("labels", mode="after")
+    @classmethod
+    def _plain(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name, label in labels.items():
+            if not label.strip() or not label.isprintable():
+                raise ValueError(f"the label of method {name!r} must be text of one line that is not empty")
+        return labels
+
+
+class EvaluationSettings(_Section):
+    """How maps are scored. The first operator and the first k fill the records; all go to `curves/`.
+
+    `curves`: "all" combinations of operator and k, or "each" operator at the first k and each k at the first operator.
+    """
+
+    k: float | list[float] = 0.2
+    occlusion: list[str] = ["mean"]
+    curves: Literal["all", "each"] = "all"
+    leakage: Literal["plain", "detailed"] = "plain"
+    stability: bool | int = True
+    strength: float = Field(default=0.03, ge=0)
+    ties: Ties = "cell"
+    ignore: Literal["include", "exclude"] = "include"
+
+    @property
+    def fractions(self) -> list[float]:
+        """All k, the records' first."""
+        return list(self.k) if isinstance(self.k, list) else [self.k]
+
+    @property
+    def pairs(self) -> list[tuple[str, float]]:
+        """Every operator with the k at which it is used, the records' first."""
+        first, rest = self.occlusion[0], self.occlusion[1:]
+        if self.curves == "each":
+            return [(first, k) for k in self.fractions] + [(operator, self.fractions[0]) for operator in rest]
+        return [(operator, k) for operator in self.occlusion for k in self.fractions]
+
+    @field_validator("occlusion", "k", mode="after")
+    @classmethod
+    def _distinct(cls, value: Any) -> Any:
+        if isinstance(value, list) and (not value or len(set(value)) != len(value)):
+            raise ValueError(f"expected at least one value and none twice, got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "EvaluationSettings":
+        for k in self.fractions:
+            if not 0 < k <= 1:
+                raise ValueError(f"k must be above 0 and at most 1, got {k}")
+        for name in self.occlusion:
+            lookup("occlusion operator", name, OPERATORS)
+        if self.stability is not True and self.stability < 0:
+            raise ValueError(f"stability must be true, false or a number of samples, got {self.stability}")
+        return self
+
+
+class OutputSettings(_Section):
+    """What is kept beside the records."""
+
+    maps: bool = False
+
+
+class ExecutionSettings(_Section):
+    """How the work is done; none of it changes results beyond 1e-5."""
+
+    device: str = "auto"
+    batch_size: int = Field(default=16, ge=1)
+    shard_size: int = Field(default=8, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    incremental: bool = True
+    compile: bool = False
+
+
+class Settings(_Section):
+    """A run: (data set, model, seed, settings)."""
+
+    name: str = "run"
+    seed: int = Field(default=0, ge=0)
+    data: DataSettings = DataSettings()
+    model: ModelSettings
+    target: TargetSettings = TargetSettings()
+    methods: MethodSettings = MethodSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    output: OutputSettings = OutputSettings()
+    execution: ExecutionSettings = ExecutionSettings()

@@ -23,7 +23,8 @@ from segfaith import load_image
 from segfaith.classes import VOC_CLASSES, class_index, read_classes
 from segfaith.cli import app
 from segfaith.data import Dataset, open_dataset
-from segfaith.data.images import load_labels, resize_image, resize_labels
+from segfaith.data.images import resize_image, resize_labels
+from segfaith.data.masks import load_labels
 from segfaith.errors import SampleError, SettingsError
 from segfaith.types import Sample
 from servers import FileServer, serve, unreachable_url

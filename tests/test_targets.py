@@ -57,7 +57,9 @@ def test_no_foreground_is_skipped() -> None:
 
 def test_no_foreground_but_255_hints_at_masks_that_use_it_as_foreground() -> None:
     labels = torch.tensor([[0, 255], [0, 255]])
-    with pytest.raises(SampleSkipped, match=r"no foreground .*it holds 255.*if 255 is the foreground here, set \[data\] f"):
+    with pytest.raises(
+        SampleSkipped, match=r"no foreground .*it holds 255.*if 255 is the foreground here, set \[data\] f"
+    ):
         dominant_target(labels)
 
 

@@ -103,24 +103,25 @@ def read_tiff(path: Path, channels_first: bool | None, *, mask: bool = False) ->
             page: Any = file.pages[0]
             series = file.series[0]
             shape, axes = tuple(series.shape), series.axes
-            several = [other for other in file.series[1:] if not other.keyframe.is_reduced]
-            if len(file.pages) > 1 and not (axes in ("CYX", "YX", "YXS", "SYX") and not several):
-                if several or len(shape) != 3 or channels_first is None or set(axes) & set("ZT"):
-                    raise SampleError(_pages(path, len(file.pages), axes))
-            elif _pillow_reads(page, mask):
+            stacked = np.prod(shape) != np.prod(page.shape)  # the pages are an axis of the image
+            channels = axes == "CYX" or (channels_first is not None and len(shape) == 3 and not set(axes) & set("ZT"))
+            if (stacked and not channels) or any(not other.keyframe.is_reduced for other in file.series[1:]):
+                raise SampleError(_pages(path, len(file.pages), axes))
+            if mask:
+                _refuse_altered(path, page)
+            if not stacked and _pillow_reads(page, mask):
                 return None
             if (orientation := page.tags.valueof(274, 1)) != 1:
                 raise SampleError(f"{path} carries the orientation {orientation}; expected 1: store it upright")
             _refuse_kind(path, np.dtype(series.dtype))
             _refuse_shape(path, shape)
-            if mask:
-                _refuse_altered(path, page)
             array = np.asarray(series.asarray())
     except SampleError:
         raise
     except Exception as error:  # tifffile raises whatever a damaged file brings about
         remedy = "; or store it without compression" if "imagecodecs" in str(error) else ""
-        raise SampleError(f"image {path} cannot be read: {type(error).__name__}: {error}{remedy}") from error
+        what = "label mask" if mask else "image"
+        raise SampleError(f"{what} {path} cannot be read: {type(error).__name__}: {error}{remedy}") from error
     last = axes == "YXS" or (axes not in ("CYX", "SYX") and channels_first is False)
     return np.moveaxis(array, -1, 0) if last and array.ndim == 3 else array
 
@@ -138,8 +139,6 @@ def _pillow_reads(page: Any, mask: bool) -> bool:
     photometric = getattr(page.photometric, "name", "")
     extra = [int(kind) for kind in page.extrasamples]
     if page.samplesperpixel == 1:
-        if mask and photometric == "MINISWHITE":
-            return False
         return str(page.dtype) in ("bool", "uint8", "uint16", "float32")
     if page.bitspersample != 8 or mask:
         return False

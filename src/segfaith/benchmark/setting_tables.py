@@ -7,11 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
 from segfaith.evaluation.ranking import Ties
 from segfaith.lookup import lookup
-from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD, Head
+from segfaith.models.segmentation import Head
 from segfaith.occlusion import OPERATORS
 from segfaith.targets import TargetSource
-
-Triple = tuple[float, float, float]
+from segfaith.types import Score
 
 
 class _Section(BaseModel):
@@ -46,8 +45,9 @@ class ModelSettings(_Section):
     args: dict[str, Any] = {}
     weights: str | None = None
     layer: str | None = None
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
+    channels: int | None = Field(default=None, ge=1)
+    mean: list[float] | None = None
+    std: list[float] | None = None
     classes: Literal["voc"] | list[str] | str | None = None
     head: Head | None = None
 
@@ -57,6 +57,8 @@ class TargetSettings(_Section):
 
     source: TargetSource = "ground_truth"
     class_name: str | int | None = Field(default=None, alias="class")
+    score: Score = "probability"
+    versus: str | int | None = None
 
 
 class MethodSettings(_Section):

@@ -41,7 +41,7 @@ def evidence(case: Workload, instance: MethodInstance) -> Gathered:
     return gather(
         case.model,
         clean_variant(case.image, case.region),
-        case.class_index,
+        Target(case.class_index, case.region),
         [instance],
         BatchSize(ExecutionSettings().batch_size),
         sample_rng(SEED, SAMPLE),

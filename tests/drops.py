@@ -10,7 +10,7 @@ from segfaith.evidence.intervention import intervention_evidence
 from segfaith.evidence.regions import Regions
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize
+from segfaith.scores import BatchSize, Scalar
 
 
 def single(model: SegmentationModel, image: Tensor, region: Tensor, class_index: int) -> float:
@@ -41,8 +41,14 @@ def evidence(
 ) -> np.ndarray:
     """The drops that RIA reads."""
     variants = clean_variant(image, region)
-    passed = forward_pass(model, variants.images, variants.regions, class_index, BatchSize(batch))
+    passed = forward_pass(model, variants.images, variants.regions, Scalar(class_index), BatchSize(batch))
     found = intervention_evidence(
-        model, variants, regions, passed.score, class_index, BatchSize(batch), rng=lambda: np.random.default_rng(0)
+        model,
+        variants,
+        regions,
+        passed.score,
+        Scalar(class_index),
+        BatchSize(batch),
+        rng=lambda: np.random.default_rng(0),
     )
     return found.drop[0].cpu().numpy()

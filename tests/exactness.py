@@ -13,7 +13,7 @@ from segfaith.evidence.regions import Regions
 from segfaith.incremental.scorers import Precision
 from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, score_images
+from segfaith.scores import BatchSize, Scalar, score_images
 
 TIGHT = 2e-6
 """What float32 leaves of the 1e-5 that is promised."""
@@ -50,7 +50,7 @@ def check_exact(model: SegmentationModel, size: tuple[int, int], kind: str, expe
     class_index = 1 if model.logits(image[None]).shape[1] == 2 else 2
     if expected_type is not None:
         score = single(model, image, region, class_index)
-        assert type(scorer_for(model, image, region, class_index, expected=score)) is expected_type
+        assert type(scorer_for(model, image, region, Scalar(class_index), expected=score)) is expected_type
     return check_exact_on(model, image, region, class_index, 5 if min(size) > 10 else 3)
 
 
@@ -61,7 +61,7 @@ def check_exact_on(
     for batch in (1, 4, 32):
         got = evidence(model, image, region, class_index, Regions(grid, precision=precision), batch)
         np.testing.assert_allclose(got, drops, rtol=0, atol=TIGHT, err_msg=f"batches of {batch}")
-    scorer = scorer_for(model, image, region, class_index, precision)
+    scorer = scorer_for(model, image, region, Scalar(class_index), precision)
     altered = scattered_images(image)
     expected = [single(model, one, region, class_index) for one in altered]
     for batch in (1, 3, 8):

@@ -162,9 +162,9 @@ def test_target_regions_that_do_not_fit_are_errors(model: SegmentationModel) -> 
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (photograph() * 255, r"expected RGB in \[0, 1\], got values .* to 2\d\d.*divided by 255"),
-        (photograph() - 0.6, r"expected RGB in \[0, 1\], got values -0\.\d+ to .*before normalisation"),
-        (photograph() * torch.nan, r"expected RGB in \[0, 1\], got values nan to nan"),
+        (photograph() * 255, r"expected an image in \[0, 1\], got values .* to 2\d\d.*divided by 255"),
+        (photograph() - 0.6, r"expected an image in \[0, 1\], got values -0\.\d+ to .*before normalisation"),
+        (photograph() * torch.nan, r"expected an image in \[0, 1\], got values nan to nan"),
         (
             photograph()[None],
             r"expected a float image \(3, H, W\), got torch\.float32 \(1, 3, 28, 36\); see load_image",

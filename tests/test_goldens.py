@@ -26,7 +26,7 @@ from segfaith.evidence.regions import Regions
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import ROAD_NOISE, gaussian_blur, occluder
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize
+from segfaith.scores import BatchSize, Scalar
 from segfaith.types import GradientEvidence, Target
 from toys import SmallCNN, plain
 
@@ -89,7 +89,7 @@ def compare_cams(
     """Compares up to the ReLU, which they apply later; returns theirs."""
     theirs = their_cam(kind, logits, layer, image, target)
     evidence, _, _ = gradient_evidence(
-        model, image[None], target.region[None], target.class_index, BatchSize(1), layer=layer
+        model, image[None], target.region[None], Scalar(target.class_index), BatchSize(1), layer=layer
     )
     ours = OURS[kind](evidence)[0].double().numpy()
     np.testing.assert_allclose(ours, np.maximum(theirs, 0), rtol=0, atol=1e-5 * np.abs(theirs).max())
@@ -150,7 +150,7 @@ def drops(model: SegmentationModel, image: Tensor, target: Target, grid: int) ->
     """Our delta_r painted on the cells, and the cells."""
     methods = [resolve_method(f"ria@grid={grid}", {})]
     variants = clean_variant(image, target.region)
-    got = gather(model, variants, target.class_index, methods, BatchSize(16), sample_rng(0, "a"))
+    got = gather(model, variants, target, methods, BatchSize(16), sample_rng(0, "a"))
     evidence = got.intervention[Regions(grid)]
     return evidence.drop[0].numpy()[evidence.regions[0].numpy()], evidence.regions[0].numpy()
 

@@ -19,7 +19,7 @@ from segfaith.incremental.scorers import IncrementalScorer, Precision
 from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import grid_partition, occluder
-from segfaith.scores import BatchSize, sent
+from segfaith.scores import BatchSize, Scalar, sent
 from segfaith.types import Target
 from toys import SmallCNN, plain
 
@@ -64,7 +64,7 @@ def scene() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", [*zoo.TRACED, *TORCHVISION])
 def test_drops_are_those_of_the_loop(name: str, scene: tuple[Tensor, Tensor]) -> None:
     model = torchvision_model(name) if name in TORCHVISION else plain(zoo.randomised(zoo.TRACED[name]())).to(DEVICE)
-    assert type(scorer_for(model, *scene, CLASS, expected=single(model, *scene, CLASS))) is IncrementalScorer
+    assert type(scorer_for(model, *scene, Scalar(CLASS), expected=single(model, *scene, CLASS))) is IncrementalScorer
     expected = loop(model, *scene, CLASS, GRID)
     assert np.abs(expected).max() > 1e-4
     np.testing.assert_allclose(evidence(model, *scene, CLASS, Regions(GRID)), expected, rtol=0, atol=1e-5)
@@ -120,7 +120,7 @@ def test_nothing_waits_for_the_gpu_inside_a_batch(
     partition = grid_partition((image.shape[1], image.shape[2]), GRID)
     boxes, cells = bounding_boxes(partition, GRID * GRID), partition.to(DEVICE)
     occlude = occluder("mean", image, np.random.default_rng(0))
-    scorer = scorer_for(model, image, region, CLASS, precision)
+    scorer = scorer_for(model, image, region, Scalar(CLASS), precision)
     assert type(scorer) is IncrementalScorer
 
     def run() -> Tensor:

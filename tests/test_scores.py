@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rederived import bilinear, score
 from segfaith.errors import SampleError
 from segfaith.incremental.scorers import PlainScorer
-from segfaith.scores import BatchSize, in_batches, masked_mean_probability, score_images
+from segfaith.scores import BatchSize, Scalar, in_batches, masked_mean, score_images
 from toys import SmallCNN, plain
 
 
@@ -22,11 +22,11 @@ def blocks(size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> Tensor:
 
 @pytest.mark.parametrize("classes", [2, 3, 21])
 @pytest.mark.parametrize("size", [(5, 7), (12, 4), (1, 1)])
-def test_score_is_the_masked_mean_probability(classes: int, size: tuple[int, int], rng: np.random.Generator) -> None:
+def test_score_is_the_masked_mean(classes: int, size: tuple[int, int], rng: np.random.Generator) -> None:
     logits = rng.normal(0, 4, (3, classes, *size)).astype(np.float32)
     regions = rng.random((3, *size)) < 0.4
     regions[:, 0, 0] = True
-    got = masked_mean_probability(torch.from_numpy(logits), torch.from_numpy(regions), classes - 1)
+    got = masked_mean(torch.from_numpy(logits), torch.from_numpy(regions), Scalar(classes - 1))
     assert got.dtype == torch.float64
     for n in range(3):
         assert got[n].item() == pytest.approx(score(logits[n], regions[n], classes - 1), abs=2e-7)
@@ -36,16 +36,16 @@ def test_eps_stands_in_the_denominator() -> None:
     logits = torch.tensor([-200.0, 200.0])[None, :, None, None].expand(1, 2, 2, 3).contiguous()
     one, all_six = torch.zeros(1, 2, 3, dtype=torch.bool), torch.ones(1, 2, 3, dtype=torch.bool)
     one[0, 1, 2] = True
-    assert masked_mean_probability(logits, one, 1).item() == pytest.approx(1 / 1.000001, rel=1e-12)
-    assert masked_mean_probability(logits, all_six, 1).item() == pytest.approx(6 / 6.000001, rel=1e-12)
-    assert masked_mean_probability(logits, all_six, 0).item() == 0.0
+    assert masked_mean(logits, one, Scalar(1)).item() == pytest.approx(1 / 1.000001, rel=1e-12)
+    assert masked_mean(logits, all_six, Scalar(1)).item() == pytest.approx(6 / 6.000001, rel=1e-12)
+    assert masked_mean(logits, all_six, Scalar(0)).item() == 0.0
 
 
 def test_sums_are_float64() -> None:
     """The mean of equal probabilities is that probability to 1e-13; torch's float32 sum misses it by 1e-7."""
     logits = torch.tensor([0.3, -0.9, 0.1])[None, :, None, None].expand(1, 3, 211, 301).contiguous()
-    one = masked_mean_probability(logits[..., :1, :1], torch.ones(1, 1, 1, dtype=torch.bool), 1).item()
-    many = masked_mean_probability(logits, torch.ones(1, 211, 301, dtype=torch.bool), 1).item()
+    one = masked_mean(logits[..., :1, :1], torch.ones(1, 1, 1, dtype=torch.bool), Scalar(1)).item()
+    many = masked_mean(logits, torch.ones(1, 211, 301, dtype=torch.bool), Scalar(1)).item()
     probability, count = one * (1 + 1e-6), 211 * 301
     assert many == pytest.approx(probability * count / (count + 1e-6), rel=1e-13)
 
@@ -54,9 +54,9 @@ def test_only_the_region_counts(rng: np.random.Generator) -> None:
     logits = torch.from_numpy(rng.normal(size=(1, 3, 8, 8)).astype(np.float32))
     region = blocks((8, 8), (2, 5, 1, 4))
     region[0, 3, 2] = False  # a hole inside the bounding box
-    before = masked_mean_probability(logits, region, 2).item()
+    before = masked_mean(logits, region, Scalar(2)).item()
     elsewhere = logits + 100 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * ~region[:, None]
-    assert masked_mean_probability(elsewhere, region, 2).item() == before
+    assert masked_mean(elsewhere, region, Scalar(2)).item() == before
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -64,12 +64,12 @@ def test_scores_of_logits_that_are_not_finite_are_refused(value: float) -> None:
     logits, region = torch.zeros(1, 3, 4, 4), blocks((4, 4), (0, 2, 0, 2))
     logits[0, 1, 1, 1] = value
     with pytest.raises(SampleError, match="logits that are NaN or infinite inside the target region"):
-        masked_mean_probability(logits, region, 1)
+        masked_mean(logits, region, Scalar(1))
 
 
 def test_class_beyond_the_models_classes_is_refused() -> None:
     with pytest.raises(SampleError, match="class index 3 is not one of the model's 3 classes"):
-        masked_mean_probability(torch.zeros(1, 3, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool), 3)
+        masked_mean(torch.zeros(1, 3, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool), Scalar(3))
 
 
 class OneChannel(nn.Module):
@@ -82,7 +82,7 @@ class OneChannel(nn.Module):
 def test_one_channel_is_a_sigmoid_foreground(rng: np.random.Generator) -> None:
     image = torch.from_numpy(rng.random((1, 3, 4, 5), dtype=np.float32))
     region = torch.from_numpy(rng.random((1, 4, 5)) < 0.5)
-    got = masked_mean_probability(plain(OneChannel()).logits(image), region, 1).item()
+    got = masked_mean(plain(OneChannel()).logits(image), region, Scalar(1)).item()
     red = image[0, 0].double().numpy()[region[0].numpy()]
     assert got == pytest.approx(float((1 / (1 + np.exp(1 - 3 * red))).sum() / (red.size + 1e-6)), abs=1e-7)
 
@@ -96,7 +96,7 @@ def test_images_are_scored_on_the_region(rng: np.random.Generator) -> None:
     with torch.no_grad():
         coarse = module(images)["out"].double().numpy()
     module.train()
-    scorer = PlainScorer(plain(module), region, 2)
+    scorer = PlainScorer(plain(module), region, Scalar(2))
     got = score_images(scorer.score, lambda numbers: images[numbers], 5, BatchSize(2))
     boxes = (np.array([[9, 0], [0, 0], [5, 6], [0, 9], [3, 3]]), np.array([[11, 2], [4, 4], [6, 7], [11, 14], [5, 5]]))
     shuffled = score_images(scorer.score, lambda numbers: images[numbers], 5, BatchSize(2), boxes)
@@ -190,8 +190,10 @@ def test_memory_that_runs_out_inside_the_model_changes_no_score(rng: np.random.G
     images = torch.from_numpy(rng.random((10, 3, 14, 14), dtype=np.float32))
     region = blocks((14, 14), (3, 9, 4, 12))[0]
     batch = BatchSize(10)
-    tight = score_images(PlainScorer(plain(Tight()), region, 1).score, lambda numbers: images[numbers], 10, batch)
-    scorer = PlainScorer(plain(SmallCNN()), region, 1)
+    tight = score_images(
+        PlainScorer(plain(Tight()), region, Scalar(1)).score, lambda numbers: images[numbers], 10, batch
+    )
+    scorer = PlainScorer(plain(SmallCNN()), region, Scalar(1))
     roomy = score_images(scorer.score, lambda numbers: images[numbers], 10, BatchSize(10))
     assert batch.images == 2
     torch.testing.assert_close(tight, roomy, rtol=0, atol=1e-6)

@@ -116,5 +116,5 @@ def test_a_target_has_a_class_and_at_least_one_pixel() -> None:
 def test_intersection_over_union_by_hand(prediction: list[list[int]], expected: float) -> None:
     """M is the first two pixels of the first row; only class 1 counts."""
     region = torch.tensor([[True, True, False], [False, False, False]])
-    value = intersection_over_union(torch.tensor(prediction), Target(1, region))
+    value = intersection_over_union(torch.tensor(prediction) == 1, region)
     assert value == pytest.approx(expected, abs=1e-12)

@@ -42,7 +42,7 @@ def explain(
 
     Args:
         model: from `load_model` or `wrap`.
-        image: RGB in [0, 1], (3, H, W); see `load_image`.
+        image: (bands, H, W) in [0, 1], RGB for a model of three channels; see `load_image`.
         target: a `Target`; a class name or index (its region is where the model predicts it); None for the class that
             the model predicts on most foreground pixels.
         methods: names as in a settings file (`dea@alpha=0.8`), or `Method` objects.
@@ -63,7 +63,7 @@ def explain(
     clean = gather(
         model,
         clean_variant(image, resolved.region),
-        resolved.class_index,
+        resolved,
         instances,
         BatchSize(batch_size),
         rng,
@@ -147,13 +147,14 @@ def _checked(model: SegmentationModel, image: Image, batch_size: int = 16) -> Im
         raise SettingsError(f"expected a model of segfaith.wrap or load_model, got a {type(model).__name__}; wrap it")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise SettingsError(f"the batch size must be a whole number of at least 1, got {batch_size!r}")
+    shape = f"a float image ({model.input_channels}, H, W)"
     if not isinstance(image, torch.Tensor):
-        raise SampleError(f"expected a float image (3, H, W), a tensor, got a {type(image).__name__}; see load_image")
-    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
-        raise SampleError(f"expected a float image (3, H, W), got {image.dtype} {tuple(image.shape)}; see load_image")
+        raise SampleError(f"expected {shape}, a tensor, got a {type(image).__name__}; see load_image")
+    if image.ndim != 3 or image.shape[0] != model.input_channels or not image.is_floating_point():
+        raise SampleError(f"expected {shape}, got {image.dtype} {tuple(image.shape)}; see load_image")
     if not bool(((image >= 0) & (image <= 1)).all()):
         raise SampleError(
-            f"expected RGB in [0, 1], got values {float(image.min()):g} to {float(image.max()):g}; give the image "
+            f"expected an image in [0, 1], got values {float(image.min()):g} to {float(image.max()):g}; give the image "
             "before normalisation, divided by 255 if it is 8-bit"
         )
     image = image.float()

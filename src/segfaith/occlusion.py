@@ -20,10 +20,10 @@ from scipy.sparse.linalg import splu
 from torchvision.transforms.v2 import functional as transforms
 
 from segfaith.lookup import lookup
-from segfaith.models.segmentation import IMAGENET_MEAN
+from segfaith.models.inputs import IMAGENET_MEAN
 from segfaith.types import Bool, Float, Image, Int, Mask, Tensor
 
-Occluder = Callable[[Bool[Tensor, "B H W"]], Float[Tensor, "B 3 H W"]]
+Occluder = Callable[[Bool[Tensor, "B H W"]], Float[Tensor, "B bands H W"]]
 """A function from the masks of B pixel sets S to the B occluded images O(x, S) of an image x."""
 
 BLUR_SIGMA = 10 / 224
@@ -42,12 +42,12 @@ def gaussian_blur(image: Image, sigma: float) -> Image:
     return blurred
 
 
-def mean_colour(image: Image) -> Float[Tensor, "3"]:
+def mean_colour(image: Image) -> Float[Tensor, "bands"]:
     """Per-channel mean over all pixels, summed in float64."""
     return image.double().mean((1, 2)).to(image.dtype)
 
 
-def _constant(image: Image, colour: Float[Tensor, "3"]) -> Image:
+def _constant(image: Image, colour: Float[Tensor, "bands"]) -> Image:
     return colour.to(image)[:, None, None].expand_as(image)
 
 
@@ -98,7 +98,7 @@ _NEIGHBOURS = [(dy, dx, 1 / 6 if dy == 0 or dx == 0 else 1 / 12) for dy in (-1, 
 """ROAD's neighbourhood: 1/6 for the four direct neighbours, 1/12 for the diagonal ones."""
 
 
-def _impute(image: Image, mask: Mask, noise: Float[Tensor, "3 H W"]) -> Image:
+def _impute(image: Image, mask: Mask, noise: Float[Tensor, "bands H W"]) -> Image:
     """Solves, for all pixels i of the mask at once, sum over neighbours n of w_n (x_i - x_n) = 0, and adds noise.
 
     Neighbours beyond the border do not count. A mask that covers the whole image leaves nothing to impute from; the
@@ -109,13 +109,13 @@ def _impute(image: Image, mask: Mask, noise: Float[Tensor, "3 H W"]) -> Image:
     if not inside.any():
         return image
     if inside.all():
-        values = np.broadcast_to(known.mean((1, 2))[:, None], (3, inside.size))
+        values = np.broadcast_to(known.mean((1, 2))[:, None], (len(known), inside.size))
     else:
         height, width = inside.shape
         ys, xs = np.nonzero(inside)
         number = np.full(inside.shape, -1)
         number[ys, xs] = np.arange(len(ys))
-        total, right = np.zeros(len(ys)), np.zeros((3, len(ys)))
+        total, right = np.zeros(len(ys)), np.zeros((len(known), len(ys)))
         entries: list[tuple[np.ndarray, np.ndarray, float]] = []
         for dy, dx, weight in _NEIGHBOURS:
             here = np.nonzero((ys + dy >= 0) & (ys + dy < height) & (xs + dx >= 0) & (xs + dx < width))[0]

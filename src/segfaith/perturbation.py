@@ -36,7 +36,7 @@ class Variants:
     """N variants of one sample's image with the target region of each; `flipped[n]` says which are mirrored."""
 
     names: tuple[str, ...]
-    images: Float[Tensor, "N 3 H W"]
+    images: Float[Tensor, "N bands H W"]
     regions: Bool[Tensor, "N H W"]
 
     @property

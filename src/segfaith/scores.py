@@ -1,8 +1,9 @@
-r"""The score that every stage shares: the masked mean class probability, equation 1 of the paper.
+r"""The score that every stage shares: the masked mean of one number of each pixel, by default the class probability.
 
     s_c(x, M) = sum_{uv} M_{uv} p_c(x)_{uv} / (sum_{uv} M_{uv} + eps),    p = softmax over the classes of z = f(x)
 
-A scalar in [0, 1]; sums in float64, softmax in float32. eps = 1e-6.
+This is equation 1 of the paper, a number in [0, 1]. `Scalar` gives the other numbers that may take the place of p_c.
+Sums are in float64, everything before them in float32. eps = 1e-6.
 """
 
 from collections.abc import Callable
@@ -14,28 +15,95 @@ import torch
 from torch import Tensor
 
 from segfaith.constants import EPS
-from segfaith.errors import SampleError
-from segfaith.types import Bool, Float, Int
+from segfaith.errors import SampleError, SettingsError
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.types import Bool, Float, Int, Score, Target
 
 
-def masked_mean_probability(
-    logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], class_index: int
-) -> Float[Tensor, "N"]:
-    """s_c of N images, each with its own region, in float64.
+@dataclass(frozen=True)
+class Scalar:
+    """The number of each pixel that is explained and measured; its mean over M is the score s.
+
+    | kind | number of a pixel | range |
+    |---|---|---|
+    | `probability` | p_c: softmax, or the sigmoid of z_c if `independent` | [0, 1] |
+    | `logit` | z_c | any |
+    | `log_odds` | log(p_c / (1 - p_c)) | any |
+    | `margin` | z_c - z_versus, or z_c - max of all other z if `versus` is None | any |
+
+    A model of one channel z has the logits [0, z]. Its logit, log odds and margin are z for class 1 and -z for class 0.
+
+    Attributes:
+        class_index: c.
+        independent: whether each class has its own sigmoid, so that classes may overlap (`head = "sigmoid"`).
+    """
+
+    class_index: int
+    kind: Score = "probability"
+    versus: int | None = None
+    independent: bool = False
+
+    @property
+    def reads_own_logit(self) -> bool:
+        """Whether the number follows from z_c alone."""
+        return self.kind == "logit" or (self.independent and self.kind != "margin")
+
+    def of(self, logits: Tensor, axis: int) -> Tensor:
+        """The number of each pixel, float32: `logits` with the classes along `axis`, which is dropped.
+
+        Raises:
+            SampleError: the model has no such class.
+        """
+        classes = logits.shape[axis]
+        for index in (self.class_index, self.versus or 0):
+            check_class(index, classes)
+        own = logits.select(axis, self.class_index)
+        if self.kind == "probability":
+            return own.sigmoid() if self.independent else logits.softmax(axis).select(axis, self.class_index)
+        if self.reads_own_logit:
+            return own
+        if self.versus is not None:
+            return own - logits.select(axis, self.versus)
+        numbers = [index for index in range(classes) if index != self.class_index]
+        others = logits.index_select(axis, torch.tensor(numbers, device=logits.device))
+        return own - (others.logsumexp(axis) if self.kind == "log_odds" else others.amax(axis))
+
+    def predicted(self, logits: Tensor, axis: int) -> Tensor:
+        """Whether each pixel is predicted as the class: it has the largest logit, or a sigmoid above 1/2."""
+        if self.independent:
+            return logits.select(axis, self.class_index) > 0
+        return logits.argmax(axis) == self.class_index
+
+
+def scalar_of(model: SegmentationModel, target: Target) -> Scalar:
+    """The number of each pixel that a target asks of a model, which has run before.
+
+    Raises:
+        SettingsError: a margin between classes that do not compete, since each has its own sigmoid.
+    """
+    if target.score == "margin" and model.independent:
+        raise SettingsError(
+            f"score = 'margin' compares classes, but the classes of {model.name} have a sigmoid each and do not "
+            "compete; use 'probability', 'logit' or 'log_odds'"
+        )
+    kind = "log_odds" if target.score == "logit" and model.channels == 1 else target.score
+    return Scalar(int(target.class_index), kind, target.versus, model.independent)
+
+
+def masked_mean(logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], scalar: Scalar) -> Float[Tensor, "N"]:
+    """s of N images, each with its own region, in float64.
 
     Args:
         logits: z at the image's size, float32.
-        region: M; only its pixels are put through the softmax.
-        class_index: c, in [0, C).
+        region: M; only its pixels are read.
 
     Raises:
-        SampleError: a logit inside the region is not finite, so the score is undefined.
+        SampleError: a logit inside the region is not finite, so the score is undefined; or there is no such class.
     """
-    check_class(class_index, logits.shape[1])
     counts = region.sum((1, 2))
-    pixels = logits.movedim(1, -1)[region]  # (pixels of all regions, C); softmax treats each row alone
-    probability = pixels.softmax(1)[:, class_index].double()
-    total = torch.stack([values.sum() for values in torch.split(probability, counts.tolist())])
+    pixels = logits.movedim(1, -1)[region]  # (pixels of all regions, C); each row is treated alone
+    values = scalar.of(pixels, 1).double()
+    total = torch.stack([part.sum() for part in torch.split(values, counts.tolist())])
     score = total / (counts.double() + EPS)
     check_finite(score)
     return score
@@ -105,14 +173,14 @@ def out_of_memory(error: RuntimeError) -> bool:
     )
 
 
-Scorer = Callable[[Float[Tensor, "B 3 H W"], Boxes | None], Float[Tensor, "B"]]
+Scorer = Callable[[Float[Tensor, "B bands H W"], Boxes | None], Float[Tensor, "B"]]
 """From altered copies of an image, and boxes around each copy's changes (None: anywhere), to s_c in float64."""
 
 
 @torch.inference_mode()
 def score_images(
     scorer: Scorer,
-    build: Callable[[Int[Tensor, "B"]], Float[Tensor, "B 3 H W"]],
+    build: Callable[[Int[Tensor, "B"]], Float[Tensor, "B bands H W"]],
     count: int,
     batch: BatchSize,
     boxes: Boxes | None = None,

@@ -53,11 +53,10 @@ def class_target(labels: Labels, class_index: int, classes: Sequence[str] | None
     return Target(class_index, region)
 
 
-def intersection_over_union(prediction: Labels, target: Target) -> float:
+def intersection_over_union(predicted: Mask, region: Mask) -> float:
     """IoU in [0, 1] of M and the pixels predicted as the target class: `target_iou` of the records."""
-    predicted = prediction == target.class_index
-    union = int((predicted | target.region).sum())
-    return int((predicted & target.region).sum()) / union if union else torch.nan
+    union = int((predicted | region).sum())
+    return int((predicted & region).sum()) / union if union else torch.nan
 
 
 def majority_class(predicted: Labels, region: Mask) -> int:

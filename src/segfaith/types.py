@@ -7,7 +7,7 @@ Sizes are (height, width) everywhere. The shapes in annotations are documentatio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor
 
@@ -44,14 +44,18 @@ __all__ = [
     "Tensor",
 ]
 
-Image = Float[Tensor, "C H W"]
-"""RGB in [0, 1], pixel space: only the model normalises."""
+Image = Float[Tensor, "bands H W"]
+"""Pixel values in [0, 1], one band per input channel of the model (RGB: 3); only the model normalises."""
 Mask = Bool[Tensor, "H W"]
 """True where the pixel is in the set that the parameter is named after."""
 Labels = Int[Tensor, "H W"]
 """Class index of each pixel; 255 is ignored."""
 Map = Float[Tensor, "H W"]
 """Attribution in [0, 1]; larger is more important."""
+
+
+Score = Literal["probability", "logit", "log_odds", "margin"]
+"""Which number of each pixel is explained; see `scores.Scalar`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,14 +86,29 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What maps explain: the score of class `class_index` over the pixels of `region` (at least one)."""
+    """What maps explain: the score of class `class_index` over the pixels of `region` (at least one).
+
+    Attributes:
+        score: the number of each pixel that is explained, see `scores.Scalar`.
+        versus: for `score = "margin"` the class to which the margin is taken; None: the strongest other class of each
+            pixel.
+    """
 
     class_index: int
     region: Mask
+    score: Score = "probability"
+    versus: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.class_index, Integral) or self.class_index < 0:
             raise SettingsError(f"class_index must be 0 or more, got {self.class_index!r}; expected a whole number")
+        if self.score not in get_args(Score):
+            raise SettingsError(f"score = {self.score!r}: expected {', '.join(get_args(Score))}")
+        if self.versus is not None and (self.score != "margin" or self.versus == self.class_index):
+            raise SettingsError(
+                f"versus = {self.versus!r} with score = {self.score!r} of class {self.class_index}: expected another "
+                "class, and score = 'margin'"
+            )
         if not isinstance(self.region, Tensor):
             raise SampleError(f"the target region is a {type(self.region).__name__}; expected a boolean mask, a tensor")
         if not bool(self.region.any()):

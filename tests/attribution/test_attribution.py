@@ -267,7 +267,9 @@ def test_every_variant_is_explained_as_an_image_of_its_own() -> None:
         resolve_method(f"{name}@grid={grid}" if name in ("ria", "dea") else name, {}) for name in list(METHODS)[:4]
     ]
     rng = sample_rng(0, "a")
-    gathered = gather(plain(module, layer="backbone.4"), variants, 1, methods, BatchSize(7), rng)
+    gathered = gather(
+        plain(module, layer="backbone.4"), variants, Target(1, variants.regions[0]), methods, BatchSize(7), rng
+    )
     maps = {one.method.name: heatmaps(plain(module), gathered, one, rng, "a") for one in methods}
     for n, name in enumerate(variants.names):
         partition = cells(SIZE, grid)[:, ::-1] if name == "flip" else cells(SIZE, grid)
@@ -281,7 +283,7 @@ def test_controls_are_redrawn_for_every_variant_and_draw() -> None:
     variants = perturbed_variants(image, target.region, 0.03, lambda name: np.random.default_rng(0))
     methods = [resolve_method(name, {}) for name in ("random", "random_cells", "mask")]
     rng, model = sample_rng(0, "a"), plain(SmallCNN())
-    gathered = gather(model, variants, 1, methods, BatchSize(8), rng)
+    gathered = gather(model, variants, Target(1, variants.regions[0]), methods, BatchSize(8), rng)
     for one in methods[:2]:
         assert one.method.draws == (3 if one.name == "random_cells" else 1)
         drawn = [heatmaps(model, gathered, one, rng, "a", draw) for draw in range(2)]

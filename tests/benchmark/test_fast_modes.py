@@ -37,9 +37,7 @@ def evidence_of(prepared: Prepared, sample_id: str, **parameters: Any) -> Interv
     method = resolve_method("ria", {"ria": {"grid": 4, **parameters}})
     variant = clean_variant(sample.image, target.region)
     rng = sample_rng(prepared.plan.settings.seed, sample_id)
-    found = gather(prepared.model, variant, target.class_index, [method], BatchSize(4), rng).intervention[
-        method.regions
-    ]
+    found = gather(prepared.model, variant, target, [method], BatchSize(4), rng).intervention[method.regions]
     assert isinstance(found, InterventionEvidence)
     return found
 

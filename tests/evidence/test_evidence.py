@@ -20,7 +20,8 @@ from segfaith.evidence.regions import Regions
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import OPERATORS, occluder
 from segfaith.perturbation import Variants, clean_variant
-from segfaith.scores import BatchSize
+from segfaith.scores import BatchSize, Scalar
+from segfaith.types import Target
 from segmenters import LinearScore, Symmetric
 from toys import SmallCNN, plain
 
@@ -62,7 +63,7 @@ def test_gradient_is_that_of_the_full_graph(objective: str, layer: str) -> None:
     """G = dY/dF, one variant at a time, with the whole graph recorded from the image on."""
     variants, module, c = three_variants(), SmallCNN(), 1
     evidence, passed, seconds = gradient_evidence(
-        plain(module), variants.images, variants.regions, c, BatchSize(2), layer=layer, objective=objective
+        plain(module), variants.images, variants.regions, Scalar(c), BatchSize(2), layer=layer, objective=objective
     )
     assert evidence.size == SIZE
     assert seconds >= passed.seconds > 0
@@ -95,14 +96,14 @@ def test_variants_do_not_mix_in_a_norm_of_batch_statistics() -> None:
 
     def of(part: slice, batch: int) -> tuple[Tensor, ...]:
         images, regions = variants.images[part], variants.regions[part]
-        evidence, passed, _ = gradient_evidence(model, images, regions, 1, BatchSize(batch))
+        evidence, passed, _ = gradient_evidence(model, images, regions, Scalar(1), BatchSize(batch))
         return evidence.activation, evidence.gradient, passed.score
 
     together = of(slice(3), 3)
     apart = [torch.cat(parts) for parts in zip(*(of(slice(n, n + 1), 1) for n in range(3)), strict=True)]
     for got, expected in zip(together, apart, strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
-    passed = forward_pass(model, variants.images, variants.regions, 1, BatchSize(3))
+    passed = forward_pass(model, variants.images, variants.regions, Scalar(1), BatchSize(3))
     torch.testing.assert_close(passed.score, apart[2], rtol=0, atol=1e-6)
 
 
@@ -120,7 +121,7 @@ def test_gradient_of_a_hand_made_layer() -> None:
 
     variants = three_variants()
     evidence, _, _ = gradient_evidence(
-        plain(Hand(), layer="features"), variants.images, variants.regions, 1, BatchSize(3)
+        plain(Hand(), layer="features"), variants.images, variants.regions, Scalar(1), BatchSize(3)
     )
     for n in range(3):
         assert torch.equal(evidence.activation[n], variants.images[n, :2])
@@ -132,7 +133,7 @@ def test_an_in_place_step_after_the_layer_does_not_reach_the_evidence() -> None:
     """backbone.3 is followed by an in-place ReLU: its activation keeps its negative values."""
     variants, module = three_variants(), SmallCNN()
     evidence, _, _ = gradient_evidence(
-        plain(module), variants.images, variants.regions, 1, BatchSize(3), layer="backbone.3"
+        plain(module), variants.images, variants.regions, Scalar(1), BatchSize(3), layer="backbone.3"
     )
     module.eval()
     with torch.no_grad():
@@ -150,9 +151,9 @@ def test_the_model_comes_back_as_it_was() -> None:
     train = {name: one.training for name, one in module.named_modules()}
     state = {name: value.clone() for name, value in module.state_dict().items()}
     variants = three_variants()
-    gradient_evidence(plain(module, layer="backbone.4"), variants.images, variants.regions, 1, BatchSize(3))
+    gradient_evidence(plain(module, layer="backbone.4"), variants.images, variants.regions, Scalar(1), BatchSize(3))
     with pytest.raises(SampleError, match="class index 9 is not one of the model's 3 classes"):
-        gradient_evidence(plain(module, layer="backbone.4"), variants.images, variants.regions, 9, BatchSize(3))
+        gradient_evidence(plain(module, layer="backbone.4"), variants.images, variants.regions, Scalar(9), BatchSize(3))
     assert {name: one.training for name, one in module.named_modules()} == train
     assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())
@@ -191,7 +192,7 @@ class Layers(nn.Module):
 def test_layers_that_cannot_serve_are_named(layer: str, message: str) -> None:
     variants = three_variants()
     with pytest.raises(SettingsError, match=message):
-        gradient_evidence(plain(Layers()), variants.images, variants.regions, 1, BatchSize(3), layer=layer)
+        gradient_evidence(plain(Layers()), variants.images, variants.regions, Scalar(1), BatchSize(3), layer=layer)
 
 
 # Intervention evidence
@@ -202,13 +203,13 @@ def test_drops_are_differences_of_single_passes() -> None:
     variants, model, grid = three_variants(), cnn(), 4
     clean = torch.from_numpy(cells(SIZE, grid))
     partition = torch.stack([clean, clean, clean.flip(-1)])
-    passed = forward_pass(model, variants.images, variants.regions, 2, BatchSize(8))
+    passed = forward_pass(model, variants.images, variants.regions, Scalar(2), BatchSize(8))
     evidence = intervention_evidence(
         model,
         variants,
         Regions(grid),
         passed.score,
-        2,
+        Scalar(2),
         BatchSize(5),
         rng=lambda: np.random.default_rng(0),
     )
@@ -230,7 +231,7 @@ def test_every_operator_serves_interventions(name: str) -> None:
     variants, model = three_variants(), cnn()
     methods = [resolve_method(f"ria@grid=2,occlusion={name}", {})]
     rng = sample_rng(0, "a")
-    got = gather(model, variants, 1, methods, BatchSize(3), rng)
+    got = gather(model, variants, Target(1, variants.regions[0]), methods, BatchSize(3), rng)
     asked = Regions(2, name)
     assert list(got.intervention) == [asked]
     for n in range(3):
@@ -244,7 +245,9 @@ def test_every_operator_serves_interventions(name: str) -> None:
 
 def test_cells_without_pixels_drop_nothing() -> None:
     variants = three_variants((5, 17))
-    got = gather(cnn(), variants, 1, [resolve_method("ria", {})], BatchSize(16), sample_rng(0, "a"))
+    got = gather(
+        cnn(), variants, Target(1, variants.regions[0]), [resolve_method("ria", {})], BatchSize(16), sample_rng(0, "a")
+    )
     evidence = got.intervention[Regions()]
     used = np.unique(evidence.regions.numpy())
     assert len(used) == 5 * 14
@@ -264,7 +267,14 @@ def test_on_a_linear_model_region_drops_add_up(seed: int, operator: str, grid: i
     model = plain(LinearScore(seed), layer="features")
     name = f"ria@grid={grid},occlusion={operator}"
     make = sample_rng(seed, "a")
-    got = gather(model, clean_variant(image, region), 1, [resolve_method(name, {})], BatchSize(16), make)
+    got = gather(
+        model,
+        clean_variant(image, region),
+        Target(1, clean_variant(image, region).regions[0]),
+        [resolve_method(name, {})],
+        BatchSize(16),
+        make,
+    )
     evidence = got.intervention[Regions(grid, operator)]
     drops, partition = evidence.drop[0].numpy(), evidence.regions[0].numpy()
     score_of = scored(model, region, 1)
@@ -293,7 +303,14 @@ def evidence_in_batches() -> dict[int, Gathered]:
     """The same evidence in batches of 1, 3, 8 and 64, which cross from one variant to the next."""
     methods = [resolve_method(name, {}) for name in ("dea@grid=5", "ega@objective=prob", "ria@grid=3,occlusion=blur")]
     return {
-        images: gather(cnn(), three_variants((12, 17)), 1, methods, BatchSize(images), sample_rng(0, "a"))
+        images: gather(
+            cnn(),
+            three_variants((12, 17)),
+            Target(1, three_variants((12, 17)).regions[0]),
+            methods,
+            BatchSize(images),
+            sample_rng(0, "a"),
+        )
         for images in (1, 3, 8, 64)
     }
 
@@ -335,7 +352,7 @@ def test_each_piece_of_evidence_is_gathered_once(names: list[str], passes: int) 
     for layer in ("backbone.4", "backbone.1"):
         check_layer(model, layer, variants.images[0])  # once per layer, however many samples follow
     model.module.passes = 0
-    got = gather(model, variants, 1, methods, BatchSize(32), sample_rng(0, "a"))
+    got = gather(model, variants, Target(1, variants.regions[0]), methods, BatchSize(32), sample_rng(0, "a"))
     assert model.module.passes == 3 * passes
     if names[0] == "gpa" and len(names) > 2:
         cost = {method.name: got.cost(method) for method in methods}
@@ -354,7 +371,9 @@ def test_a_mirrored_variant_has_mirrored_evidence() -> None:
     variants = Variants(("clean", "flip"), torch.stack([image, image.flip(-1)]), torch.stack([region, region.flip(-1)]))
     assert not torch.equal(torch.from_numpy(cells(size, 14) % 14), 13 - torch.from_numpy(cells(size, 14) % 14).flip(-1))
     model = plain(Symmetric(), layer="backbone")
-    got = gather(model, variants, 1, [resolve_method("dea", {})], BatchSize(8), sample_rng(0, "a"))
+    got = gather(
+        model, variants, Target(1, variants.regions[0]), [resolve_method("dea", {})], BatchSize(8), sample_rng(0, "a")
+    )
     (gradient,) = got.gradient.values()
     torch.testing.assert_close(gradient.activation[1].flip(-1), gradient.activation[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(gradient.gradient[1].flip(-1), gradient.gradient[0], rtol=0, atol=1e-4)

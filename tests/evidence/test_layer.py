@@ -23,7 +23,7 @@ from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.layer import check_layer
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.scoring import graph_of
-from segfaith.scores import BatchSize
+from segfaith.scores import BatchSize, Scalar
 from toys import plain
 
 SIZE = (64, 64)
@@ -337,7 +337,7 @@ def assert_gradient(module: nn.Module, layer: str, tolerance: float = 1e-4) -> N
     regions = torch.zeros(2, *SIZE, dtype=torch.bool)
     regions[0, 10:50, 20:40] = regions[1, 30:, :30] = True
     model = plain(module, layer=layer)
-    evidence, _, _ = gradient_evidence(model, images, regions, 1, BatchSize(2))
+    evidence, _, _ = gradient_evidence(model, images, regions, Scalar(1), BatchSize(2))
     direction = torch.randn(evidence.gradient.shape, generator=generator, dtype=torch.float64)
     expected = directional(module, layer, images.double(), regions, direction)
     scale = float(evidence.gradient.double().norm())
@@ -379,7 +379,7 @@ class HandedOn(nn.Module):
 def test_what_else_reads_a_layers_input_does_not_read_the_layer(layer: nn.Module) -> None:
     module = HandedOn(layer if not isinstance(layer, nn.Unflatten) else nn.Sequential(layer, nn.Flatten(1, 2)))
     x, region = torch.rand(1, 3, 16, 16), torch.ones(1, 16, 16, dtype=torch.bool)
-    evidence, _, _ = gradient_evidence(plain(module, layer="layer"), x, region, 1, BatchSize(1))
+    evidence, _, _ = gradient_evidence(plain(module, layer="layer"), x, region, Scalar(1), BatchSize(1))
     expected = 4 * module.head.weight[1].detach()  # each of the 8 x 8 cells is 2 x 2 pixels, of weight 1 in all
     torch.testing.assert_close(evidence.gradient[0].mean((1, 2)), expected[:, 0, 0], rtol=1e-4, atol=1e-6)
 
@@ -388,7 +388,7 @@ def test_a_layer_that_writes_into_its_input_is_read_by_whoever_reads_that() -> N
     """The skip, taken before an in-place layer, holds what the layer gave."""
     module = HandedOn(nn.SiLU(inplace=True))
     x, region = torch.rand(1, 3, 16, 16), torch.ones(1, 16, 16, dtype=torch.bool)
-    evidence, _, _ = gradient_evidence(plain(module, layer="layer"), x, region, 1, BatchSize(1))
+    evidence, _, _ = gradient_evidence(plain(module, layer="layer"), x, region, Scalar(1), BatchSize(1))
     expected = 4 * (module.head.weight[1] + module.beside.weight[1]).detach()
     torch.testing.assert_close(evidence.gradient[0].mean((1, 2)), expected[:, 0, 0], rtol=1e-4, atol=1e-6)
 
@@ -414,7 +414,7 @@ def test_a_weight_that_a_layer_hands_on_stays_a_weight() -> None:
     x, region = torch.rand(1, 3, 16, 16), torch.ones(1, 16, 16, dtype=torch.bool)
     model = plain(module, layer="table")
     model.module.eval()
-    first = gradient_evidence(model, x, region, 1, BatchSize(1))[0]
+    first = gradient_evidence(model, x, region, Scalar(1), BatchSize(1))[0]
     assert module.table.weight.is_leaf
     assert module.table.weight.requires_grad
     assert float(first.gradient.abs().max()) > 0
@@ -608,7 +608,7 @@ class Keeper(nn.Module):
 
 def gradient_of(model: Any, size: int = 16) -> Tensor:
     x, region = torch.rand(1, 3, size, size), torch.ones(1, size, size, dtype=torch.bool)
-    return gradient_evidence(model, x, region, 1, BatchSize(1))[0].gradient
+    return gradient_evidence(model, x, region, Scalar(1), BatchSize(1))[0].gradient
 
 
 def test_what_a_model_keeps_of_the_layer_holds_no_graph_after_a_gradient() -> None:
@@ -711,5 +711,5 @@ def test_a_layer_of_a_model_that_loops_over_its_images_needs_batches_of_one() ->
     model = plain(zoo.Of(forward, layer=nn.Conv2d(3, 4, 1), head=nn.Conv2d(4, 3, 1)), layer="layer")
     x, region = torch.rand(2, 3, 16, 16), torch.ones(2, 16, 16, dtype=torch.bool)
     with pytest.raises(SettingsError, match="goes through its images one by one, a batch size of 1 helps"):
-        gradient_evidence(model, x, region, 1, BatchSize(2))
-    assert gradient_evidence(model, x, region, 1, BatchSize(1))[0].gradient.shape == (2, 4, 16, 16)
+        gradient_evidence(model, x, region, Scalar(1), BatchSize(2))
+    assert gradient_evidence(model, x, region, Scalar(1), BatchSize(1))[0].gradient.shape == (2, 4, 16, 16)

@@ -20,7 +20,7 @@ from segfaith.evidence.intervention import bounding_boxes, intervention_evidence
 from segfaith.evidence.regions import Refine, Regions, superpixels
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import Variants, clean_variant
-from segfaith.scores import BatchSize
+from segfaith.scores import BatchSize, Scalar
 from segfaith.types import InterventionEvidence, Target
 from segmenters import Symmetric
 from toys import PixelScorer, SmallCNN, plain
@@ -53,13 +53,13 @@ def drops_of(
     class_index: int = 1,
     batch: int = 16,
 ) -> InterventionEvidence:
-    passed = forward_pass(model, variants.images, variants.regions, class_index, BatchSize(batch))
+    passed = forward_pass(model, variants.images, variants.regions, Scalar(class_index), BatchSize(batch))
     return intervention_evidence(
         model,
         variants,
         regions,
         passed.score,
-        class_index,
+        Scalar(class_index),
         BatchSize(batch),
         rng=lambda: np.random.default_rng(0),
         guide=guide,
@@ -329,7 +329,14 @@ def gathered_maps(names: list[str], given: dict[str, dict[str, object]] | None =
     model = plain(SmallCNN(), layer="backbone.4")
     methods = [resolve_method(name, given or {}) for name in names]
     rng = sample_rng(0, "a")
-    got = gather(model, clean_variant(image, target.region), 1, methods, BatchSize(16), rng)
+    got = gather(
+        model,
+        clean_variant(image, target.region),
+        Target(1, target.region),
+        methods,
+        BatchSize(16),
+        rng,
+    )
     return got, {one.name: heatmaps(model, got, one, rng, "a")[0] for one in methods}
 
 

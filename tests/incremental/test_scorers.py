@@ -17,7 +17,7 @@ from segfaith.incremental.graph import Graph
 from segfaith.incremental.scorers import IncrementalScorer, PlainScorer
 from segfaith.incremental.scoring import graph_of, scorer_for
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, score_images
+from segfaith.scores import BatchSize, Scalar, score_images
 from toys import plain
 
 
@@ -36,16 +36,16 @@ def test_models_that_a_graph_cannot_follow_score_as_the_loop(name: str) -> None:
     expected = PlainScorer if name in zoo.UNTRACED else None
     if name == "Counting":
         image, region = photograph((37, 53)), target((37, 53), "patch")
-        assert type(scorer_for(model, image, region, 2)) is PlainScorer, "its first call is the traced one"
+        assert type(scorer_for(model, image, region, Scalar(2))) is PlainScorer, "its first call is the traced one"
     assert max(check_exact(model, (37, 53), kind, expected) for kind in ("patch", "scattered")) > 1e-3
 
 
 def test_switches_choose_the_plain_path() -> None:
     model = plain(zoo.randomised(zoo.plain_cnn()))
     image, region = photograph((16, 16)), target((16, 16), "patch")
-    assert type(scorer_for(model, image, region, 1)) is IncrementalScorer
+    assert type(scorer_for(model, image, region, Scalar(1))) is IncrementalScorer
     model.incremental = False
-    assert type(scorer_for(model, image, region, 1)) is PlainScorer
+    assert type(scorer_for(model, image, region, Scalar(1))) is PlainScorer
     assert check_exact(model, (16, 16), "patch", PlainScorer) > 1e-3
 
 
@@ -59,7 +59,7 @@ def test_one_graph_serves_images_of_all_sizes_and_regions_of_all_shapes(seed: in
         for rows, columns in [((0, 1), (0, 1)), ((size[0] - 1, size[0]), (3, 4)), ((0, size[0]), (0, size[1]))]:
             region = torch.zeros(size, dtype=torch.bool)
             region[slice(*rows), slice(*columns)] = True
-            assert type(scorer_for(model, image, region, 1)) is IncrementalScorer
+            assert type(scorer_for(model, image, region, Scalar(1))) is IncrementalScorer
             drops = loop(model, image, region, 1, 4)
             np.testing.assert_allclose(evidence(model, image, region, 1, Regions(4)), drops, rtol=0, atol=TIGHT)
             largest = max(largest, np.abs(drops).max())
@@ -72,7 +72,7 @@ def test_a_target_that_reads_only_padding_has_a_constant_score(corner: tuple[int
     model, size = plain(zoo.randomised(zoo.overpadded())), (16, 20)
     image, region = photograph(size), torch.zeros(size, dtype=torch.bool)
     region[corner] = True
-    assert type(scorer_for(model, image, region, 1)) is IncrementalScorer
+    assert type(scorer_for(model, image, region, Scalar(1))) is IncrementalScorer
     assert check_exact_on(model, image, region, 1, 4) < 1e-6
     region[5, 5] = True
     assert check_exact_on(model, image, region, 1, 4) > 1e-3
@@ -102,7 +102,7 @@ def test_boxes_may_be_larger_than_what_was_altered() -> None:
     images = image.repeat(12, 1, 1, 1)
     for one, (top, left), (bottom, right) in zip(images, start, stop, strict=True):
         one[:, top : (top + bottom + 1) // 2, left:right] = 0.9
-    scorer = scorer_for(model, image, region, 3)
+    scorer = scorer_for(model, image, region, Scalar(3))
     assert isinstance(scorer, IncrementalScorer)
     expected = np.array([single(model, one, region, 3) for one in images])
     assert np.ptp(expected) > 1e-3
@@ -124,7 +124,7 @@ def test_a_trained_model_scores_as_the_loop(trained_model: SegmentationModel, sh
     region = labels == class_index
     drops = loop(trained_model, image, region, class_index, 7)
     score = single(trained_model, image, region, class_index)
-    assert type(scorer_for(trained_model, image, region, class_index, expected=score)) is IncrementalScorer
+    assert type(scorer_for(trained_model, image, region, Scalar(class_index), expected=score)) is IncrementalScorer
     graph = graph_of(trained_model, image)
     assert isinstance(graph, Graph)
     assert sum(convolution.row_weights is not None for convolution in graph.convolutions.values()) == 1
@@ -138,7 +138,7 @@ def test_a_compiled_model_scores_as_the_loop() -> None:
     model, size = plain(zoo.randomised(nn.Sequential(zoo.unit(3, 8, stride=2), zoo.head()))), (24, 24)
     model.compile = True
     image, region = photograph(size), target(size, "patch")
-    assert type(scorer_for(model, image, region, 1)) is PlainScorer
+    assert type(scorer_for(model, image, region, Scalar(1))) is PlainScorer
     got = evidence(model, image, region, 1, Regions(3), batch=9)
     model.compile = False
     drops = loop(model, image, region, 1, 3)

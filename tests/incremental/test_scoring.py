@@ -22,7 +22,7 @@ from segfaith.incremental.scorers import IncrementalScorer, PlainScorer, Precisi
 from segfaith.incremental.scoring import graph_of, scorer_for
 from segfaith.incremental.window_plan import WindowPlan
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, score_images
+from segfaith.scores import BatchSize, Scalar, score_images
 from toys import plain
 
 
@@ -34,10 +34,10 @@ def test_an_image_that_the_graph_scores_otherwise_is_left_to_the_model_or_refuse
     model = plain(zoo.randomised(zoo.plain_cnn()))
     image, region = photograph((16, 16)), target((16, 16), "patch")
     if precision == "fp32":
-        assert type(scorer_for(model, image, region, 1, expected=expected)) is PlainScorer
+        assert type(scorer_for(model, image, region, Scalar(1), expected=expected)) is PlainScorer
     else:
         with pytest.raises(SettingsError, match="its graph scores this image otherwise than the model itself"):
-            scorer_for(model, image, region, 1, precision, expected=expected)
+            scorer_for(model, image, region, Scalar(1), precision, expected=expected)
 
 
 def with_slope() -> nn.Module:
@@ -109,21 +109,23 @@ def test_scores_follow_a_module_that_changes_after_its_first_use(change: Callabl
     module, size = with_slope(), (24, 24)
     model = plain(module)
     image, region = photograph(size), target(size, "patch")
-    before = scorer_for(model, image, region, 1)
+    before = scorer_for(model, image, region, Scalar(1))
     assert isinstance(before, IncrementalScorer)
     altered = scattered_images(image)
     old = before.score(altered).numpy()
     change(module)
     expected = np.array([single(model, one, region, 1) for one in altered])
     assert np.abs(expected - old).max() > 1e-3
-    np.testing.assert_allclose(scorer_for(model, image, region, 1).score(altered).numpy(), expected, rtol=0, atol=TIGHT)
+    np.testing.assert_allclose(
+        scorer_for(model, image, region, Scalar(1)).score(altered).numpy(), expected, rtol=0, atol=TIGHT
+    )
 
 
 def test_two_biases_that_swap_beside_millions_of_weights_are_noticed() -> None:
     module = zoo.randomised(zoo.Of(lambda self, x: self.net(x), net=zoo.plain_cnn(), ballast=nn.Linear(2000, 2000)))
     model, size = plain(module), (24, 24)
     image, region = photograph(size), target(size, "patch")
-    scorer_for(model, image, region, 1)
+    scorer_for(model, image, region, Scalar(1))
     bias: Tensor = list(module.net.children())[-1].bias  # type: ignore[union-attr, operator, assignment]
     with torch.no_grad():
         bias[:2] = bias[:2].flip(0)
@@ -133,7 +135,7 @@ def test_two_biases_that_swap_beside_millions_of_weights_are_noticed() -> None:
 def test_other_normalisation_is_followed() -> None:
     model, size = plain(zoo.randomised(zoo.plain_cnn())), (24, 24)
     image, region = photograph(size), target(size, "patch")
-    scorer_for(model, image, region, 1).score(image[None])
+    scorer_for(model, image, region, Scalar(1)).score(image[None])
     model.mean, model.std = (0.2, 0.5, 0.4), (0.3, 0.2, 0.5)
     assert check_exact(model, size, "patch", IncrementalScorer) > 1e-3
 
@@ -174,7 +176,7 @@ def test_the_module_comes_back_as_it_was(name: str) -> None:
 
 def test_a_model_that_is_let_go_leaves_no_graph_behind() -> None:
     model = plain(zoo.randomised(zoo.plain_cnn()))
-    scorer_for(model, photograph((16, 16)), target((16, 16), "patch"), 1)
+    scorer_for(model, photograph((16, 16)), target((16, 16), "patch"), Scalar(1))
     seen = weakref.ref(model)
     del model
     gc.collect()
@@ -187,11 +189,11 @@ def test_bad_logits_are_the_samples_error_and_stop_no_other_sample() -> None:
     image, region = photograph(size), target(size, "patch")
     broken = image.clone()
     broken[:, 20, 20] = torch.nan
-    scorer = scorer_for(model, broken, region, 1)
+    scorer = scorer_for(model, broken, region, Scalar(1))
     with pytest.raises(SampleError, match="NaN or infinite"):
         score_images(scorer.score, lambda numbers: broken.expand(len(numbers), -1, -1, -1), 2, BatchSize(2))
     with pytest.raises(SampleError, match="class index 4 is not one of the model's 4 classes"):
-        scorer_for(model, image, region, 4)
+        scorer_for(model, image, region, Scalar(4))
     assert check_exact(model, size, "patch", IncrementalScorer) > 1e-3
 
 
@@ -201,13 +203,13 @@ def test_bf16_is_refused_where_no_graph_is_at_hand(how: str) -> None:
     model.incremental, model.compile = how != "not incremental", how == "compiled"
     image, region = photograph((16, 16)), target((16, 16), "patch")
     with pytest.raises(SettingsError, match=r"precision 'bf16' needs incremental = true, compile = false and a model"):
-        scorer_for(model, image, region, 1, "bf16")
+        scorer_for(model, image, region, Scalar(1), "bf16")
 
 
 def test_tf32_is_refused_on_the_cpu() -> None:
     model = plain(zoo.randomised(zoo.plain_cnn()))
     with pytest.raises(SettingsError, match="'tf32' is a mode of NVIDIA GPUs; on the CPU use 'fp32' or 'bf16'"):
-        scorer_for(model, photograph((16, 16)), target((16, 16), "patch"), 1, "tf32")
+        scorer_for(model, photograph((16, 16)), target((16, 16), "patch"), Scalar(1), "tf32")
 
 
 def of_two_sizes() -> nn.Module:
@@ -225,7 +227,7 @@ def test_a_graph_that_holds_for_one_size_is_refused_at_another_and_stays_in_use(
     model = plain(zoo.randomised(of_two_sizes()))
     for size, right in zip((*sizes, sizes[0]), (True, False, True), strict=True):
         image, region = photograph(size), target(size, "patch")
-        scorer = scorer_for(model, image, region, 1)
+        scorer = scorer_for(model, image, region, Scalar(1))
         words = f"plain: its graph scores noise otherwise than the model itself at {size[0]} x {size[1]}: scores differ"
         assert scorer.path.startswith("incremental" if right else words)
         assert check_exact_on(model, image, region, 1, 4) > 1e-3
@@ -238,9 +240,9 @@ def test_a_size_that_the_model_refuses_costs_the_others_nothing() -> None:
         return self.head(self.stem(x))
 
     model = plain(zoo.randomised(zoo.Of(forward, stem=zoo.unit(3, 8, stride=2), head=zoo.head())))
-    refused = scorer_for(model, photograph((20, 24)), target((20, 24), "patch"), 1)
+    refused = scorer_for(model, photograph((20, 24)), target((20, 24), "patch"), Scalar(1))
     assert refused.path == "plain: RuntimeError: height must be divisible by 8"
-    assert scorer_for(model, photograph((24, 24)), target((24, 24), "patch"), 1).path == "incremental"
+    assert scorer_for(model, photograph((24, 24)), target((24, 24), "patch"), Scalar(1)).path == "incremental"
     with pytest.raises(RuntimeError, match="height must be divisible by 8"):
         refused.score(photograph((20, 24))[None])
 
@@ -256,11 +258,11 @@ def test_a_graph_that_errs_on_flat_images_alone_is_refused(monkeypatch: pytest.M
 
     module = nn.Sequential(zoo.conv(3, 8, 1), nn.GroupNorm(2, 8), nn.ReLU(), zoo.head())
     model, size = plain(zoo.randomised(module)), (24, 24)
-    assert scorer_for(model, photograph(size), target(size, "patch"), 1).path == "incremental"
+    assert scorer_for(model, photograph(size), target(size, "patch"), Scalar(1)).path == "incremental"
     monkeypatch.setattr(Graph, "call", call)
     model = plain(zoo.randomised(module))
     words = "plain: its graph scores a constant image otherwise than the model itself at 24 x 24: scores differ"
-    assert scorer_for(model, photograph(size), target(size, "patch"), 1).path.startswith(words)
+    assert scorer_for(model, photograph(size), target(size, "patch"), Scalar(1)).path.startswith(words)
 
 
 def test_a_graph_that_errs_on_parts_of_the_image_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +276,7 @@ def test_a_graph_that_errs_on_parts_of_the_image_alone_is_refused(monkeypatch: p
 
     monkeypatch.setattr(WindowPlan, "evaluate", shifted)
     model, size = plain(zoo.randomised(zoo.odd_kernels())), (32, 32)
-    assert type(scorer_for(model, photograph(size), target(size, "patch"), 1)) is PlainScorer
+    assert type(scorer_for(model, photograph(size), target(size, "patch"), Scalar(1))) is PlainScorer
 
 
 def cancelling() -> nn.Module:
@@ -295,7 +297,7 @@ def test_rounding_that_the_memorys_order_alone_makes_costs_no_model_its_graph() 
     own = model.logits(image[None]).detach()
     ordered = model.logits(image[None].contiguous(memory_format=torch.channels_last)).detach()
     assert float((ordered - own).abs().max()) > 2e-5 * max(1.0, float(own.abs().max()))
-    scorer = scorer_for(model, image, region, 1, expected=single(model, image, region, 1))
+    scorer = scorer_for(model, image, region, Scalar(1), expected=single(model, image, region, 1))
     assert scorer.path == "incremental"
     altered = scattered_images(image)
     expected = [single(model, one, region, 1) for one in altered]
@@ -317,7 +319,7 @@ def test_logits_further_off_than_rounding_are_refused_even_where_scores_hardly_m
     monkeypatch.setattr(IncrementalScorer, "logits", logits)
     model, size = plain(zoo.randomised(zoo.plain_cnn())), (40, 40)
     words = "plain: its graph scores noise otherwise than the model itself at 40 x 40: logits differ by 1e-03"
-    assert scorer_for(model, photograph(size), target(size, "patch"), 1).path.startswith(words)
+    assert scorer_for(model, photograph(size), target(size, "patch"), Scalar(1)).path.startswith(words)
 
 
 def test_a_baseline_that_the_graph_scores_otherwise_is_found_on_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:

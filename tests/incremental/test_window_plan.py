@@ -13,6 +13,7 @@ from drops import single
 from exactness import TIGHT, photograph
 from segfaith.incremental.scorers import IncrementalScorer
 from segfaith.incremental.scoring import scorer_for
+from segfaith.scores import Scalar
 from toys import plain
 
 
@@ -27,7 +28,7 @@ def test_of_the_image_is_needed_what_the_score_depends_on(name: str) -> None:
     model, size = plain(zoo.randomised(module)), (48, 60)
     image, region = photograph(size), torch.zeros(size, dtype=torch.bool)
     region[9:12, 40:46] = True
-    scorer = scorer_for(model, image, region, 1)
+    scorer = scorer_for(model, image, region, Scalar(1))
     assert isinstance(scorer, IncrementalScorer)
     leaf = image.clone().requires_grad_()
     model.logits(leaf[None]).softmax(1)[0, 1][region].sum().backward()
@@ -47,7 +48,7 @@ def test_pixels_outside_the_cone_are_never_touched(monkeypatch: pytest.MonkeyPat
     model, size = plain(zoo.randomised(zoo.plain_cnn())), (64, 64)
     image, region = photograph(size), torch.zeros(size, dtype=torch.bool)
     region[2:7, 50:58] = True
-    scorer = scorer_for(model, image, region, 1)
+    scorer = scorer_for(model, image, region, Scalar(1))
     assert isinstance(scorer, IncrementalScorer)
     scorer.score(image[None])
     computed: list[int] = []
@@ -72,7 +73,7 @@ def test_only_what_an_alteration_reaches_is_computed(monkeypatch: pytest.MonkeyP
     """Two pixels of a large image, scored everywhere: the receptive field's rows and columns in each convolution."""
     model, size = plain(zoo.randomised(zoo.plain_cnn())), (64, 64)
     image, region = photograph(size), torch.ones(size, dtype=torch.bool)
-    scorer = scorer_for(model, image, region, 1)
+    scorer = scorer_for(model, image, region, Scalar(1))
     assert isinstance(scorer, IncrementalScorer)
     assert scorer.clean
     computed: list[list[int]] = []

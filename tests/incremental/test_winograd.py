@@ -16,6 +16,7 @@ from segfaith.incremental.scorers import IncrementalScorer, PlainScorer
 from segfaith.incremental.scoring import graph_of, scorer_for
 from segfaith.incremental.windows import Kernel
 from segfaith.incremental.winograd import convolve_rows, pays, transformed
+from segfaith.scores import Scalar
 from toys import plain
 
 
@@ -86,7 +87,7 @@ def test_winograd_is_used_in_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "CHANNELS", 1)
     monkeypatch.setattr(winograd, "convolve_rows", recorded)
     model, size = plain(zoo.randomised(zoo.plain_cnn())), (40, 24)
-    scorer_for(model, photograph(size), target(size, "scattered"), 2)
+    scorer_for(model, photograph(size), target(size, "scattered"), Scalar(2))
     done.clear()  # of the check of the graph
     check_exact(model, size, "scattered", IncrementalScorer)
     assert done
@@ -104,7 +105,7 @@ def test_an_image_on_which_winograd_errs_is_left_to_the_model(monkeypatch: pytes
     monkeypatch.setattr(winograd, "CHANNELS", 1)
     model, size = plain(zoo.randomised(zoo.plain_cnn())), (40, 24)
     image, region = photograph(size), target(size, "scattered")
-    expected = float(PlainScorer(model, region, 2).score(image[None]))
-    assert type(scorer_for(model, image, region, 2, expected=expected)) is IncrementalScorer
+    expected = float(PlainScorer(model, region, Scalar(2)).score(image[None]))
+    assert type(scorer_for(model, image, region, Scalar(2), expected=expected)) is IncrementalScorer
     monkeypatch.setattr(winograd, "convolve_rows", lambda *arguments: convolve_rows(*arguments) * 1.01)
-    assert type(scorer_for(model, image, region, 2, expected=expected)) is PlainScorer
+    assert type(scorer_for(model, image, region, Scalar(2), expected=expected)) is PlainScorer

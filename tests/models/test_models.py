@@ -32,7 +32,7 @@ from segfaith.models.probe import probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.models.weights import state_digest
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize
+from segfaith.scores import BatchSize, Scalar
 from servers import FileServer, serve, unreachable_url
 from toys import PixelScorer, SmallCNN, plain
 
@@ -332,7 +332,7 @@ def test_in_place_steps_around_the_feature_layer_change_nothing(last: int, froze
     module = SmallCNN().requires_grad_(not frozen)
     image, target = random_image(), block_target()
     model = plain(module, layer=f"backbone.{last}")
-    evidence, _, _ = gradient_evidence(model, image[None], target.region[None], 1, BatchSize(1))
+    evidence, _, _ = gradient_evidence(model, image[None], target.region[None], Scalar(1), BatchSize(1))
     activation, gradient = evidence_by_hand(module, last, image, target)
     assert float(gradient.abs().max()) > 0.01
     assert torch.allclose(evidence.activation, activation, atol=1e-5)
@@ -422,17 +422,17 @@ def run_logits(model: SegmentationModel) -> None:
 
 
 def run_forward(model: SegmentationModel) -> None:
-    forward_pass(model, random_image()[None], block_target().region[None], 1, BatchSize(2))
+    forward_pass(model, random_image()[None], block_target().region[None], Scalar(1), BatchSize(2))
 
 
 def run_gradient(model: SegmentationModel) -> None:
-    gradient_evidence(model, random_image()[None], block_target().region[None], 1, BatchSize(2))
+    gradient_evidence(model, random_image()[None], block_target().region[None], Scalar(1), BatchSize(2))
 
 
 def run_intervention(model: SegmentationModel) -> None:
     variants = clean_variant(random_image(), block_target().region)
     score = torch.tensor([0.5], dtype=torch.float64)
-    intervention_evidence(model, variants, Regions(2), score, 1, BatchSize(3), rng=np.random.default_rng)
+    intervention_evidence(model, variants, Regions(2), score, Scalar(1), BatchSize(3), rng=np.random.default_rng)
 
 
 def run_explain(model: SegmentationModel) -> None:

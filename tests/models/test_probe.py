@@ -19,6 +19,7 @@ from segfaith.incremental.graph import Graph
 from segfaith.incremental.scoring import graph_of, scorer_for
 from segfaith.models.probe import probe
 from segfaith.models.segmentation import SegmentationModel
+from segfaith.scores import Scalar
 from toys import SmallCNN, plain
 
 SIZE = 32
@@ -196,7 +197,7 @@ def test_probabilities_that_the_module_enlarges_score_alike_on_both_paths() -> N
     scores = []
     for incremental in (True, False):
         model.incremental = incremental
-        scorer = scorer_for(model, images[0], box().region, 1)
+        scorer = scorer_for(model, images[0], box().region, Scalar(1))
         assert type(scorer).__name__ == ("IncrementalScorer" if incremental else "PlainScorer")
         scores.append(scorer.score(images))
     torch.testing.assert_close(scores[0], scores[1], rtol=0, atol=1e-6)

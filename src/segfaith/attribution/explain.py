@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from segfaith.evidence.regions import Regions, grid_cells
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import Variants
 from segfaith.randomness import generator
-from segfaith.scores import BatchSize
+from segfaith.scores import BatchSize, scalar_of
 from segfaith.types import Float, GradientEvidence, Int, InterventionEvidence, Target, Tensor
 
 Key = tuple[Any, ...] | Regions
@@ -30,7 +30,7 @@ class Gathered:
     """All evidence that a set of methods needs for N variants of one sample, and what each piece cost in seconds."""
 
     variants: Variants
-    class_index: int
+    target: Target
     forward: ForwardPass | None = None
     gradient: dict[Key, GradientEvidence | Exception] = field(default_factory=dict)
     intervention: dict[Key, InterventionEvidence | Exception] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Gathered:
 def gather(
     model: SegmentationModel,
     variants: Variants,
-    class_index: int,
+    target: Target,
     methods: Sequence[MethodInstance],
     batch: BatchSize,
     rng: Callable[[str], np.random.Generator],
@@ -58,6 +58,9 @@ def gather(
     score: bool = True,
 ) -> Gathered:
     """Runs the model for the evidence of `methods`. Methods that need the same evidence share it.
+
+    Args:
+        target: gives the class and the score; each variant has its own region.
 
     If evidence cannot be computed, its error takes its place, and only the methods that need this evidence fail.
 
@@ -69,7 +72,7 @@ def gather(
         SampleError: the logits are NaN or infinite, so there is nothing to explain.
     """
     gradient_keys, intervention_keys = evidence_keys(methods)
-    images, regions = variants.images, variants.regions
+    images, regions, scalar = variants.images, variants.regions, scalar_of(model, target)
     forward: ForwardPass | None = None
     gradient: dict[Key, GradientEvidence | Exception] = {}
     intervention: dict[Key, InterventionEvidence | Exception] = {}
@@ -77,13 +80,13 @@ def gather(
     for layer, objective in gradient_keys:
         try:
             gradient[layer, objective], passed, seconds[layer, objective] = gradient_evidence(
-                model, images, regions, class_index, batch, layer=layer, objective=objective
+                model, images, regions, scalar, batch, layer=layer, objective=objective
             )
             forward = forward or passed
         except Exception as error:
             gradient[layer, objective] = error.with_traceback(None)  # a traceback's frames keep tensors alive
     if forward is None and (score or intervention_keys):
-        forward = forward_pass(model, images, regions, class_index, batch)
+        forward = forward_pass(model, images, regions, scalar, batch)
     for asked in intervention_keys:
         assert forward is not None
         start = clock(model.device)
@@ -94,7 +97,7 @@ def gather(
                 variants,
                 asked,
                 forward.score,
-                class_index,
+                scalar,
                 batch,
                 rng=lambda name=asked.occlusion: rng(f"evidence|{name}"),  # type: ignore[misc]
                 guide=guide,
@@ -102,7 +105,7 @@ def gather(
         except Exception as error:
             intervention[asked] = error.with_traceback(None)
         seconds[asked] = clock(model.device) - start
-    return Gathered(variants, class_index, forward, gradient, intervention, seconds)
+    return Gathered(variants, target, forward, gradient, intervention, seconds)
 
 
 def evidence_keys(
@@ -138,7 +141,9 @@ def heatmaps(
     if "model" in method.needs:
         maps = [
             _checked(
-                method.combine(model, image.clone(), Target(gathered.class_index, region.clone())), size, instance.name
+                method.combine(model, image.clone(), replace(gathered.target, region=region.clone())),
+                size,
+                instance.name,
             )
             for image, region in zip(variants.images, variants.regions, strict=True)
         ]

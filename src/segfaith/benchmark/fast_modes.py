@@ -126,7 +126,7 @@ def _measure(
         seconds, drops = nan, torch.empty(0)
         for _ in range(2):  # the first run compiles and fills caches
             start = perf_counter()
-            gathered = gather(model, clean_variant(image, target.region), target.class_index, methods[:1], batch, rng)
+            gathered = gather(model, clean_variant(image, target.region), target, methods[:1], batch, rng)
             evidence = gathered.intervention[methods[0].regions]
             if isinstance(evidence, Exception):
                 raise evidence

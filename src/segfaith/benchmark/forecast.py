@@ -29,7 +29,7 @@ from segfaith.incremental.scorers import IncrementalScorer
 from segfaith.incremental.scoring import scorer_for
 from segfaith.occlusion import occluder
 from segfaith.perturbation import PERTURBATIONS, Variants, clean_variant, perturbed_variants
-from segfaith.scores import BatchSize, Boxes, score_images, sent
+from segfaith.scores import BatchSize, Boxes, scalar_of, score_images, sent
 from segfaith.types import Image, Sample, Target, Tensor
 
 BUDGET = 3.0
@@ -94,13 +94,19 @@ def _timed(prepared: Prepared, sample_id: str, sample: Sample, image: Image, tar
     perturbed = perturbed_variants(
         image, target.region, settings.evaluation.strength, lambda name: rng(f"perturbation|{name}")
     )
-    score = float(forward_pass(model, clean.images, clean.regions, target.class_index, batch).score[0])
+    score = float(forward_pass(model, clean.images, clean.regions, scalar_of(model, target), batch).score[0])
     gradients, interventions = evidence_keys(plan.methods)
 
     def gradient_seconds(variants: Variants) -> float:
         return sum(
             gradient_evidence(
-                model, variants.images, variants.regions, target.class_index, batch, layer=layer, objective=objective
+                model,
+                variants.images,
+                variants.regions,
+                scalar_of(model, target),
+                batch,
+                layer=layer,
+                objective=objective,
             )[2]
             for layer, objective in gradients
         )
@@ -137,10 +143,10 @@ def _occlusion_seconds(
         variants, clean = clean_variant(image, target.region), torch.tensor([score], dtype=torch.float64)
         asked = replace(asked, refine="drop", guide=None)  # which cells are cut changes no number of passes
         intervention_evidence(
-            model, variants, asked, clean.to(image.device), target.class_index, batch, rng=lambda: rng("evidence")
+            model, variants, asked, clean.to(image.device), scalar_of(model, target), batch, rng=lambda: rng("evidence")
         )
         return clock(model.device) - start
-    scorer = scorer_for(model, image, target.region, target.class_index, asked.precision, expected=score)
+    scorer = scorer_for(model, image, target.region, scalar_of(model, target), asked.precision, expected=score)
     if isinstance(scorer, IncrementalScorer):
         scorer.clean_score()
     occlude = occluder(asked.occlusion, image, rng("evidence"))
@@ -178,7 +184,7 @@ def _own_seconds(prepared: Prepared, sample_id: str, clean: Variants, target: Ta
         return 0.0
     settings, model = prepared.plan.settings, prepared.model
     rng, batch = sample_rng(settings.seed, sample_id), BatchSize(settings.execution.batch_size)
-    gathered = gather(model, clean, target.class_index, [method], batch, rng)
+    gathered = gather(model, clean, target, [method], batch, rng)
     start = clock(model.device)
     try:
         with guarded(model, method):

@@ -24,7 +24,7 @@ from segfaith.perturbation import PERTURBATIONS
 from segfaith.randomness import generator
 from segfaith.results.records.identity import that_matter
 
-RESULTS_VERSION = 6
+RESULTS_VERSION = 7
 """Raised whenever a change moves a number; part of what makes two runs the same."""
 
 
@@ -196,6 +196,7 @@ def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
     settings["execution"]["device"] = model.device.type
     settings["methods"]["names"] = [method.name for method in plan.methods]
     settings["model"] |= {"weights": model.weights, "name": model.name, "classes": model.classes}
+    settings["model"] |= {"channels": model.input_channels, "mean": list(model.mean), "std": list(model.std)}
     settings["data"]["classes"] = list(plan.dataset.classes or []) or None
     return {
         "results_version": RESULTS_VERSION,

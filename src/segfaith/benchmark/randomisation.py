@@ -202,7 +202,7 @@ def _maps(prepared: Prepared, sample_id: str, image: Image, target: Target) -> t
     batch = BatchSize(plan.settings.execution.batch_size)
     maps: dict[str, Map | Exception] = {}
     try:
-        clean = gather(prepared.model, clean_variant(image, target.region), target.class_index, methods, batch, rng)
+        clean = gather(prepared.model, clean_variant(image, target.region), target, methods, batch, rng)
     except Exception as error:
         return nan, dict.fromkeys((method.name for method in methods), error)
     for method in methods:

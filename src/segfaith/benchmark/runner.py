@@ -91,6 +91,7 @@ def prepare(settings: Settings) -> Prepared:
         seed=settings.seed,
         device=settings.execution.device,
         head=chosen.head,
+        channels=chosen.channels,
     )
     model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
     check_classes(model, plan.dataset)

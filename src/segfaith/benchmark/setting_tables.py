@@ -9,11 +9,10 @@ from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
 from segfaith.data.reading import Reading
 from segfaith.evaluation.ranking import Ties
 from segfaith.lookup import lookup
-from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD, Head
+from segfaith.models.segmentation import Head
 from segfaith.occlusion import OPERATORS
 from segfaith.targets import TargetSource
-
-Triple = tuple[float, float, float]
+from segfaith.types import Score
 
 
 class _Section(BaseModel):
@@ -65,8 +64,9 @@ class ModelSettings(_Section):
     args: dict[str, Any] = {}
     weights: str | None = None
     layer: str | None = None
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
+    channels: int | None = Field(default=None, ge=1)
+    mean: list[float] | None = None
+    std: list[float] | None = None
     classes: Literal["voc"] | list[str] | str | None = None
     head: Head | None = None
 
@@ -76,6 +76,8 @@ class TargetSettings(_Section):
 
     source: TargetSource = "ground_truth"
     class_name: str | int | None = Field(default=None, alias="class")
+    score: Score = "probability"
+    versus: str | int | None = None
 
 
 class MethodSettings(_Section):

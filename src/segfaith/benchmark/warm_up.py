@@ -15,7 +15,7 @@ from segfaith.incremental.scoring import scorer_for
 from segfaith.models.probe import ModelFails, probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize
+from segfaith.scores import BatchSize, Scalar
 from segfaith.types import Image
 
 
@@ -34,7 +34,9 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
     """
     settings = plan.settings
     size = 224 if settings.data.size == "native" else settings.data.size
-    image = torch.from_numpy(np.random.default_rng(0).random((3, size, size), dtype=np.float32)).to(model.device)
+    image = torch.from_numpy(np.random.default_rng(0).random((model.input_channels, size, size), dtype=np.float32)).to(
+        model.device
+    )
     path = ""
     try:
         probe(model, image, settings.execution.batch_size)
@@ -47,16 +49,16 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
         with torch.no_grad():  # tensors that a model caches in its first pass must allow gradients
             model.logits(image.expand(settings.execution.batch_size, -1, -1, -1))
         variant = clean_variant(image, torch.ones(size, size, dtype=torch.bool, device=model.device))
-        batch = BatchSize(settings.execution.batch_size)
+        batch, scalar = BatchSize(settings.execution.batch_size), Scalar(1, independent=model.independent)
         gradients, interventions = evidence_keys(plan.methods)
         for layer, objective in gradients:
-            gradient_evidence(model, variant.images, variant.regions, 1, batch, layer=layer, objective=objective)
+            gradient_evidence(model, variant.images, variant.regions, scalar, batch, layer=layer, objective=objective)
         for asked in interventions:
             if asked.kind == "superpixels":
                 superpixels(image, asked.count, mirrored=False)
         precisions: list[Precision] = ["fp32", *(asked.precision for asked in interventions)]
         for precision in dict.fromkeys(precisions):
-            scorer = scorer_for(model, image, variant.regions[0], 1, precision)
+            scorer = scorer_for(model, image, variant.regions[0], scalar, precision)
             if precision == "fp32":
                 path = scorer.path
             most = settings.execution.batch_size

@@ -1,7 +1,7 @@
 """The worker: one sample to its records, curves and maps. Every failure becomes rows, never a gap."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isnan, nan
 from typing import Any
 
@@ -85,7 +85,7 @@ def evaluate_sample(
         [rows.get(method.name) or failed(sample, method, explained[method.name]) for method in methods],
         curves,
         {name: method.draws[0].cpu().numpy() for name, method in maps.items()},
-        forward.prediction[0] == subject.target.class_index,
+        forward.predicted[0],
     )
 
 
@@ -98,13 +98,13 @@ def _explain(
         strength: of the perturbations; None leaves the perturbed variants out.
     """
     model, image, target, rng = subject.model, subject.image, subject.target, subject.rng
-    clean = gather(model, clean_variant(image, target.region), target.class_index, methods, subject.batch, rng)
+    clean = gather(model, clean_variant(image, target.region), target, methods, subject.batch, rng)
     assert clean.forward is not None
     perturbed: Gathered | None = None
     if strength is not None:
         variants = perturbed_variants(image, target.region, strength, lambda name: rng(f"perturbation|{name}"))
         on_variants = [method for method in methods if "file" not in method.method.needs]
-        perturbed = gather(model, variants, target.class_index, on_variants, subject.batch, rng, score=False)
+        perturbed = gather(model, variants, target, on_variants, subject.batch, rng, score=False)
     explained: dict[str, Explained | Exception] = {}
     for instance in methods:
         try:
@@ -181,9 +181,10 @@ def _shared_columns(subject: Subject, forward: ForwardPass, scores: Scores) -> d
         "sample_id": subject.id,
         "class_index": target.class_index,
         "target_area": target.region.double().mean().item(),
-        "target_iou": intersection_over_union(prediction, target),
+        "target_iou": intersection_over_union(forward.predicted[0], target.region),
         "majority_class": majority_class(prediction, target.region),
         "head": subject.model.head_name,
+        "score": target.score if target.versus is None else f"margin to class {target.versus}",
         "kind": subject.planted.kind if subject.planted else None,
         "s": scores.clean,
         "path": scores.path,
@@ -197,7 +198,7 @@ def to_device(model: SegmentationModel, image: Image, target: Target) -> tuple[I
     device = model.device
     if image.device == device and target.region.device == device:
         return image, target
-    return image.to(device), Target(target.class_index, target.region.to(device))
+    return image.to(device), replace(target, region=target.region.to(device))
 
 
 def predicted_labels(model: SegmentationModel, image: Image) -> Labels:

@@ -9,9 +9,9 @@ from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
 from segfaith.evaluation.ranking import Ranking, top_pixels
 from segfaith.evaluation.subject import Subject
 from segfaith.incremental.scorers import PlainScorer
-from segfaith.incremental.scoring import OTHERWISE, TOLERANCE, scorer_for
+from segfaith.incremental.scoring import OTHERWISE, agree, scorer_for
 from segfaith.occlusion import Occluder
-from segfaith.scores import score_images
+from segfaith.scores import scalar_of, score_images
 from segfaith.types import Image, Int, Tensor
 
 
@@ -117,21 +117,21 @@ def _scored(
     A graph's scores of the image and of the baselines are held against the model's own; where one disagrees, the model
     does all.
     """
-    model, region, class_index = subject.model, subject.target.region, subject.target.class_index
+    model, region, scalar = subject.model, subject.target.region, scalar_of(subject.model, subject.target)
     count = 1 + len(operators) + interventions
-    scorer = scorer_for(model, subject.image, region, class_index)
+    scorer = scorer_for(model, subject.image, region, scalar)
     scores = score_images(scorer.score, build, count, subject.batch).tolist()
     if isinstance(scorer, PlainScorer):
         return scorer.path, scores
-    plain = PlainScorer(model, region, class_index)
+    plain = PlainScorer(model, region, scalar)
     baselines = score_images(plain.score, lambda numbers: build(numbers + 1), len(operators), subject.batch)
     names = ["this image", *(f"the baseline of {name}" for name in operators)]
     own = [expected, *baselines.tolist()]
     pairs = zip(names, scores, own, strict=False)
-    differ = [name for name, by_graph, by_model in pairs if abs(by_graph - by_model) > TOLERANCE]
+    differ = [name for name, by_graph, by_model in pairs if not agree(by_graph, by_model)]
     if not differ:
         return scorer.path, scores
-    plain = PlainScorer(model, region, class_index, OTHERWISE.format(differ[0]))
+    plain = PlainScorer(model, region, scalar, OTHERWISE.format(differ[0]))
     return plain.path, score_images(plain.score, build, count, subject.batch).tolist()
 
 

@@ -3,6 +3,8 @@ r"""Gradient evidence: activations F of the feature layer and G = dY/dF, by one 
     Y = sum_{uv} M_{uv} z_c(u, v)     (`objective="logits"`, Seg-Grad-CAM, Vinogradova et al. 2020)
     Y = s_c(x, M)                     (`objective="prob"`)
 
+If the target's score is not the probability, "logits" means the sum of that score's numbers over M.
+
 The graph starts at the feature layer, so the backward pass ends there and computes no gradient of a weight.
 """
 
@@ -15,7 +17,7 @@ import torch
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evidence.layer import altered, check_layer
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, in_batches, masked_mean_probability
+from segfaith.scores import BatchSize, Scalar, in_batches, masked_mean
 from segfaith.types import Bool, Float, GradientEvidence, Int, Tensor
 
 Objective = Literal["logits", "prob"]
@@ -23,10 +25,17 @@ Objective = Literal["logits", "prob"]
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """The results of one forward pass per variant: s_c in float64, the argmax, and the seconds it took."""
+    """The results of one forward pass per variant, and the seconds it took.
+
+    Attributes:
+        score: s in float64.
+        prediction: the class with the largest logit at each pixel.
+        predicted: whether each pixel is predicted as the target's class; see `Scalar.predicted`.
+    """
 
     score: Float[Tensor, "N"]
     prediction: Int[Tensor, "N H W"]
+    predicted: Bool[Tensor, "N H W"]
     seconds: float
 
 
@@ -39,28 +48,28 @@ def clock(device: torch.device) -> float:
 
 def forward_pass(
     model: SegmentationModel,
-    images: Float[Tensor, "N 3 H W"],
+    images: Float[Tensor, "N bands H W"],
     regions: Bool[Tensor, "N H W"],
-    class_index: int,
+    scalar: Scalar,
     batch: BatchSize,
 ) -> ForwardPass:
     """Scores and predictions of N variants without any evidence: N model passes."""
 
-    def compute(part: slice) -> tuple[Tensor, Tensor]:
+    def compute(part: slice) -> tuple[Tensor, Tensor, Tensor]:
         with torch.inference_mode():
             logits = _finite(model.logits(images[part]))
-            return masked_mean_probability(logits, regions[part], class_index), logits.argmax(1)
+            return masked_mean(logits, regions[part], scalar), logits.argmax(1), scalar.predicted(logits, 1)
 
     start = clock(model.device)
-    score, prediction = in_batches(len(images), compute, batch)
-    return ForwardPass(score, prediction, clock(model.device) - start)
+    score, prediction, predicted = in_batches(len(images), compute, batch)
+    return ForwardPass(score, prediction, predicted, clock(model.device) - start)
 
 
 def gradient_evidence(
     model: SegmentationModel,
-    images: Float[Tensor, "N 3 H W"],
+    images: Float[Tensor, "N bands H W"],
     regions: Bool[Tensor, "N H W"],
-    class_index: int,
+    scalar: Scalar,
     batch: BatchSize,
     *,
     layer: str | None = None,
@@ -98,15 +107,15 @@ def gradient_evidence(
             inputs, inside = images[part].clone(), regions[part].clone()
             with altered(model, layer, len(inputs), leaf):
                 logits = _finite(model.logits(inputs))
-                score = masked_mean_probability(logits, inside, class_index)
-                masked = logits[:, class_index][inside]
-                value = masked.sum() if objective == "logits" else score.sum()
+                score = masked_mean(logits, inside, scalar)
+                value = score.sum() if objective == "prob" else _summed(logits, inside, scalar)
                 forward_seconds += clock(model.device) - start
                 gradient = _gradient(value, leaves[0], name)
-        return leaves[0].detach(), gradient, score.detach(), logits.detach().argmax(1)
+        logits = logits.detach()
+        return leaves[0].detach(), gradient, score.detach(), logits.argmax(1), scalar.predicted(logits, 1)
 
     start = clock(model.device)
-    activation, gradient, score, prediction = in_batches(
+    activation, gradient, score, prediction, predicted = in_batches(
         len(images), compute, BatchSize(1) if model.one_by_one else batch
     )
     seconds = clock(model.device) - start
@@ -114,7 +123,14 @@ def gradient_evidence(
         raise SampleError(f"activations or gradients at layer {name!r} are NaN or infinite")
     size = (images.shape[-2], images.shape[-1])
     evidence = GradientEvidence(activation.float(), gradient.float(), size)
-    return evidence, ForwardPass(score, prediction, forward_seconds), seconds
+    return evidence, ForwardPass(score, prediction, predicted, forward_seconds), seconds
+
+
+def _summed(logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], scalar: Scalar) -> Tensor:
+    """Y of the objective "logits": the sum over the regions of z_c, or of the number that is explained instead."""
+    if scalar.kind == "probability":
+        return logits[:, scalar.class_index][region].sum()
+    return scalar.of(logits.movedim(1, -1)[region], 1).sum()
 
 
 def _gradient(value: Tensor, leaf: Tensor, name: str | None) -> Tensor:

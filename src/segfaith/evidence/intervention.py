@@ -13,7 +13,7 @@ from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.perturbation import Variants
-from segfaith.scores import BatchSize, Boxes, score_images, sent
+from segfaith.scores import BatchSize, Boxes, Scalar, score_images, sent
 from segfaith.types import Float, Int, InterventionEvidence, Tensor
 
 
@@ -22,7 +22,7 @@ def intervention_evidence(
     variants: Variants,
     regions: Regions,
     score: Float[Tensor, "N"],
-    class_index: int,
+    scalar: Scalar,
     batch: BatchSize,
     *,
     rng: Callable[[], np.random.Generator],
@@ -41,7 +41,7 @@ def intervention_evidence(
     """
     measured = []
     for n, (image, region) in enumerate(zip(variants.images, variants.regions, strict=True)):
-        scorer = scorer_for(model, image, region, class_index, regions.precision, expected=float(score[n]))
+        scorer = scorer_for(model, image, region, scalar, regions.precision, expected=float(score[n]))
         clean = scorer.clean_score()[0] if isinstance(scorer, IncrementalScorer) else score[n]
         occlude = occluder(regions.occlusion, image, rng())
         mirrored, size = variants.flipped[n], (image.shape[1], image.shape[2])

@@ -49,7 +49,7 @@ class Graph:
         Exception: whatever tracing raises for a module that cannot be traced.
     """
 
-    def __init__(self, module: nn.Module, image: Float[Tensor, "1 3 H W"]) -> None:
+    def __init__(self, module: nn.Module, image: Float[Tensor, "1 bands H W"]) -> None:
         if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
             raise ValueError("the module has forward hooks, which a traced graph would not call")
         self.shapes: dict[torch.Size, dict[fx.Node, Shape | None]] = {}
@@ -69,7 +69,7 @@ class Graph:
         known = {name: convolution_of(part) for name, part in self.modules.items()}
         self.convolutions = {name: convolution for name, convolution in known.items() if convolution is not None}
 
-    def clean(self, image: Float[Tensor, "1 3 H W"]) -> dict[fx.Node, Any]:
+    def clean(self, image: Float[Tensor, "1 bands H W"]) -> dict[fx.Node, Any]:
         """Every node's value for an image, from whole maps."""
         values: dict[fx.Node, Any] = {self.image: image.contiguous(memory_format=torch.channels_last)}
         for node in self.nodes[:-1]:

@@ -1,9 +1,10 @@
 """Two scorers of altered copies of an image: by windows through a traced graph, and by whole images through the model.
 
-Either way the logits are resized to the image's size and put through the softmax at the target's pixels only.
+Either way the logits are resized to the image's size and become scores at the target's pixels only.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -20,7 +21,7 @@ from segfaith.incremental.graph import Graph, Shape
 from segfaith.incremental.window_plan import WindowPlan
 from segfaith.incremental.windows import Box, Windows, cut, view, whole
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import Boxes, check_class
+from segfaith.scores import Boxes, Scalar, check_class
 from segfaith.types import Float, Image, Int, Mask, Tensor
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -28,14 +29,9 @@ INCREMENTAL = "incremental"
 """The path of a traced graph."""
 
 
-def _probability(logits: Float[Tensor, "B C h w"], class_index: int, pixels: Int[Tensor, "P"]) -> Float[Tensor, "B"]:
-    """s_c over the pixels with the numbers `pixels`."""
-    check_class(class_index, logits.shape[1])
-    return _mean(logits.softmax(1)[:, class_index], pixels)
-
-
-def _mean(probability: Float[Tensor, "B h w"], pixels: Int[Tensor, "P"]) -> Float[Tensor, "B"]:
-    return probability.flatten(1)[:, pixels].double().sum(1) / (len(pixels) + EPS)
+def _mean(values: Float[Tensor, "B h w"], pixels: Int[Tensor, "P"]) -> Float[Tensor, "B"]:
+    """The mean over the pixels with the numbers `pixels`."""
+    return values.flatten(1)[:, pixels].double().sum(1) / (len(pixels) + EPS)
 
 
 def extent(region: Mask) -> tuple[slice, slice, Int[Tensor, "P"]]:
@@ -48,16 +44,16 @@ def extent(region: Mask) -> tuple[slice, slice, Int[Tensor, "P"]]:
 class PlainScorer:
     """Scores whole images by the model itself, or by its compiled form; `path` says why not by a graph."""
 
-    def __init__(self, model: SegmentationModel, region: Mask, class_index: int, reason: str = "as asked") -> None:
-        self.model, self.class_index, self.path = model, class_index, f"plain: {reason}"
+    def __init__(self, model: SegmentationModel, region: Mask, scalar: Scalar, reason: str = "as asked") -> None:
+        self.model, self.scalar, self.path = model, scalar, f"plain: {reason}"
         self.rows, self.columns, self.pixels = extent(region)
 
     @torch.inference_mode()
-    def score(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:
-        """s_c of B images, float64; `boxes` change nothing."""
+    def score(self, images: Float[Tensor, "B bands H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:
+        """s of B images, float64; `boxes` change nothing."""
         module = _compiled(self.model) if self.model.compile else self.model.module
         logits = self.model.logits_of(module, images)
-        return _probability(logits[:, :, self.rows, self.columns], self.class_index, self.pixels)
+        return _mean(self.scalar.of(logits[:, :, self.rows, self.columns], 1), self.pixels)
 
 
 class IncrementalScorer:
@@ -71,10 +67,10 @@ class IncrementalScorer:
         graph: Graph,
         image: Image,
         region: Mask,
-        class_index: int,
+        scalar: Scalar,
         precision: Precision = "fp32",
     ) -> None:
-        self.model, self.graph, self.image, self.class_index = model, graph, image, class_index
+        self.model, self.graph, self.image, self.scalar = model, graph, image, scalar
         self.precision, self.tf32 = precision, precision == "tf32"
         size = image.shape[1:]
         if size not in graph.shapes:
@@ -84,7 +80,7 @@ class IncrementalScorer:
             output = _before_upsampling(output, shapes, tuple(size))
         shape = shapes[output]
         assert shape is not None
-        check_class(class_index, max(shape[1], 2))
+        check_class(scalar.class_index, max(shape[1], 2))
         rows, columns, self.pixels = extent(region)
         matrices = [
             _upsampling(shape[2 + axis], size[axis], image.device)[part] for axis, part in enumerate((rows, columns))
@@ -105,18 +101,18 @@ class IncrementalScorer:
         return Differences(self.clean)
 
     @torch.inference_mode()
-    def score(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:
-        """s_c of B altered images, float64."""
+    def score(self, images: Float[Tensor, "B bands H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:
+        """s of B altered images, float64."""
         return self._score(self._small_logits(images, boxes))
 
     @torch.inference_mode()
     def clean_score(self) -> Float[Tensor, "1"]:
-        """s_c of the clean image, for the price of the last resizing."""
+        """s of the clean image, for the price of the last resizing."""
         box = self.plan.box
         return self._score(cut(self.clean[self.plan.output], box.starts(1), box.size))
 
     @torch.inference_mode()
-    def logits(self, images: Float[Tensor, "B 3 H W"], boxes: Boxes | None = None) -> Float[Tensor, "B C h w"]:
+    def logits(self, images: Float[Tensor, "B bands H W"], boxes: Boxes | None = None) -> Float[Tensor, "B C h w"]:
         """z of B altered images on the box around the region, float32."""
         return self._resized(self._of_classes(self._small_logits(images, boxes)))
 
@@ -135,9 +131,14 @@ class IncrementalScorer:
             return self.plan.evaluate(altered, Exact(None if boxes is None else self.clean))
 
     def _score(self, logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B"]:
-        """s_c: the resizing is linear, so the differences from z_c are resized, and p_c = 1 / sum of their exp."""
-        logits = self._of_classes(logits)
-        differences = self._resized(logits - logits[:, self.class_index, None])
+        """s. For a softmax: the resizing is linear, so differences from z_c are resized; p_c = 1 / sum of their exp."""
+        logits, scalar = self._of_classes(logits), self.scalar
+        if scalar.reads_own_logit:
+            own = self._resized(logits[:, scalar.class_index, None])
+            return _mean(replace(scalar, class_index=0).of(own, 1), self.pixels)
+        if scalar.kind != "probability":
+            return _mean(scalar.of(self._resized(logits), 1), self.pixels)
+        differences = self._resized(logits - logits[:, scalar.class_index, None])
         return _mean(differences.exp_().sum(1).reciprocal_(), self.pixels)
 
     def _of_classes(self, logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B K r c"]:

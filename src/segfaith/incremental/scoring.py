@@ -15,7 +15,7 @@ from segfaith.errors import SampleError, SettingsError
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.scorers import IncrementalScorer, PlainScorer, Precision, extent
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import out_of_memory
+from segfaith.scores import Scalar, out_of_memory
 from segfaith.types import Float, Image, Int, Mask, Tensor
 
 TOLERANCE = 1e-5
@@ -41,11 +41,16 @@ class _Traced:
 _TRACED: WeakKeyDictionary[SegmentationModel, _Traced] = WeakKeyDictionary()
 
 
+def agree(score: float, expected: float) -> bool:
+    """Whether two scores of one image are the same up to rounding: to 1e-5, or 1e-5 of a score beyond 1."""
+    return abs(score - expected) <= TOLERANCE * max(1.0, abs(expected))
+
+
 def scorer_for(
     model: SegmentationModel,
     image: Image,
     region: Mask,
-    class_index: int,
+    scalar: Scalar,
     precision: Precision = "fp32",
     *,
     expected: float | None = None,
@@ -58,7 +63,7 @@ def scorer_for(
     Args:
         precision: "bf16": differences from the clean image go through the convolutions in bfloat16, the rest is
             float32 (`differences`); "tf32" needs a CUDA device.
-        expected: s_c of the clean image by the model itself, which the graph's must equal.
+        expected: s of the clean image by the model itself, which the graph's must equal.
 
     Raises:
         SettingsError: a precision that the device or the model cannot do.
@@ -70,8 +75,8 @@ def scorer_for(
     if model.incremental and not model.compile:
         graph = model.one_by_one or graph_of(model, image)
     if isinstance(graph, Graph):
-        scorer = IncrementalScorer(model, graph, image, region, class_index, precision)
-        if expected is None or precision == "tf32" or abs(float(scorer.clean_score()) - expected) <= TOLERANCE:
+        scorer = IncrementalScorer(model, graph, image, region, scalar, precision)
+        if expected is None or precision == "tf32" or agree(float(scorer.clean_score()), expected):
             return scorer
         graph = OTHERWISE.format("this image")
     if precision != "fp32":
@@ -79,7 +84,7 @@ def scorer_for(
             f"precision {precision!r} needs incremental = true, compile = false and a model that torch.fx can "
             f"trace; {model.name} is not run that way ({graph}), so use 'fp32'"
         )
-    return PlainScorer(model, region, class_index, graph)
+    return PlainScorer(model, region, scalar, graph)
 
 
 def graph_of(model: SegmentationModel, image: Image) -> Graph | str:
@@ -165,7 +170,7 @@ def _difference(model: SegmentationModel, graph: Graph, image: Image, thorough: 
         for copy, (top, left), (bottom, right) in zip(images[:2], start, stop, strict=True):
             copy[:, top:bottom, left:right] = 1 - noise[:, top:bottom, left:right]
         expected = torch.cat([model.logits(altered[None]) for altered in images])
-        scorer = IncrementalScorer(model, graph, base, region, 0)
+        scorer = IncrementalScorer(model, graph, base, region, Scalar(0))
         logits = torch.cat([scorer.logits(images[:2], (start, stop)), scorer.logits(images[2:])])
         excess = _excess(model, images, region, expected, logits)
         if excess:
@@ -175,7 +180,7 @@ def _difference(model: SegmentationModel, graph: Graph, image: Image, thorough: 
 
 def _excess(
     model: SegmentationModel,
-    images: Float[Tensor, "B 3 H W"],
+    images: Float[Tensor, "B bands H W"],
     region: Mask,
     expected: Float[Tensor, "B C H W"],
     logits: Float[Tensor, "B C h w"],
@@ -190,7 +195,8 @@ def _excess(
     """
     rows, columns, pixels = extent(region)
     expected = expected[:, :, rows, columns]
-    score = float((_scores(logits, pixels) - _scores(expected, pixels)).abs().max())
+    squash = torch.sigmoid if model.independent else _softmax
+    score = float((_scores(squash(logits), pixels) - _scores(squash(expected), pixels)).abs().max())
     if not score <= TOLERANCE:
         return f"scores differ by {score:.0e}"
     error, allowed = float((logits - expected).abs().max()), TOLERANCE * max(1, float(expected.abs().max()))
@@ -202,6 +208,10 @@ def _excess(
     return ""
 
 
-def _scores(logits: Float[Tensor, "B C h w"], pixels: Int[Tensor, "P"]) -> Float[Tensor, "B C"]:
+def _softmax(logits: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+    return logits.softmax(1)
+
+
+def _scores(probabilities: Float[Tensor, "B C h w"], pixels: Int[Tensor, "P"]) -> Float[Tensor, "B C"]:
     """s_c of every class c."""
-    return logits.softmax(1).flatten(2)[:, :, pixels].double().mean(-1)
+    return probabilities.flatten(2)[:, :, pixels].double().mean(-1)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from segfaith.types import Float, Tensor
 
 
-def trace(module: nn.Module, image: Float[Tensor, "1 3 H W"]) -> nn.Module:
+def trace(module: nn.Module, image: Float[Tensor, "1 bands H W"]) -> nn.Module:
     """A copy of the module as a graph, its batch norms folded into convolutions.
 
     A branch that sizes alone decide, such as a check that 32 divides the image's, is taken as for `image`. Whether the

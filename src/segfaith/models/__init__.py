@@ -24,7 +24,7 @@ from segfaith.classes import SCENE_CLASSES, read_classes
 from segfaith.errors import SettingsError, words_of
 from segfaith.lookup import lookup
 from segfaith.models.scene_model import build_scene_model
-from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD, Head, SegmentationModel, wrap
+from segfaith.models.segmentation import Head, SegmentationModel, wrap
 from segfaith.models.weights import file_digest, load_weights, read_state_dict, state_digest
 
 __all__ = ["MODELS", "ModelEntry", "SegmentationModel", "load_model", "wrap"]
@@ -80,12 +80,13 @@ def load_model(
     weights: str | Path | None = None,
     layer: str | None = None,
     classes: str | Path | Sequence[str] | None = None,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     args: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
     head: Head | None = None,
+    channels: int | None = None,
 ) -> SegmentationModel:
     """Loads a segmentation model.
 
@@ -98,10 +99,10 @@ def load_model(
             without it. "random", for a name of `MODELS` only, draws weights with `seed`, to try correctness and speed.
         layer: feature layer for gradient methods; the models of `MODELS` have a default.
         classes: "voc", a list of names, or a file with one name a line, in the order of the output channels.
-        mean, std: normalisation of RGB in [0, 1].
+        mean, std: see `wrap`.
         args: keyword arguments of the function.
         device: "cpu", "cuda", "cuda:1", or "auto" (a GPU if there is one, else the CPU).
-        head: see `wrap`.
+        head, channels: see `wrap`.
 
     Raises:
         SettingsError: unknown name, missing file, a function that fails, weights that do not fit, a layer that does not
@@ -130,6 +131,7 @@ def load_model(
         weights=source,
         provenance=provenance | {"state_sha256": state_digest(module)},
         head=head,
+        channels=channels,
     )
     return model.to(device)
 

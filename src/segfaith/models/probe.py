@@ -82,12 +82,12 @@ def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
 def _blocks(image: Image) -> Image:
     """An image of blocks of saturated colours, with the size of the given image."""
     height, width = image.shape[1:]
-    colours = np.random.default_rng(0).integers(0, 2, (3, 6, 6)).astype(np.float32)
+    colours = np.random.default_rng(0).integers(0, 2, (len(image), 6, 6)).astype(np.float32)
     rows, columns = np.arange(height) * 6 // height, np.arange(width) * 6 // width
     return torch.from_numpy(colours[:, rows][:, :, columns]).to(image)
 
 
-def _run(model: SegmentationModel, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
+def _run(model: SegmentationModel, images: Float[Tensor, "N bands H W"]) -> Float[Tensor, "N C h w"]:
     """The module's outputs.
 
     Raises:
@@ -96,30 +96,30 @@ def _run(model: SegmentationModel, images: Float[Tensor, "N 3 H W"]) -> Float[Te
     try:
         return model.outputs_of(model.module, images)
     except SampleError as error:
-        raise ModelFails(f"{error}{_volumes(model.module)}") from error
+        raise ModelFails(f"{error}{_volumes(model)}") from error
     except Exception as error:
         raise ModelFails(
-            f"{model.name} cannot be run on RGB images of shape {tuple(images.shape)}: {words_of(error)}"
-            f"{_volumes(model.module)}"
+            f"{model.name} cannot be run on images of shape {tuple(images.shape)}: {words_of(error)}{_volumes(model)}"
         ) from error
 
 
-def _volumes(module: nn.Module) -> str:
-    """Words to add to a failing model's message, if its convolutions show that it takes no RGB images; else empty."""
-    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d)]
+def _volumes(model: SegmentationModel) -> str:
+    """Words to add to a failing model's message, if its convolutions show that it takes other images; else empty."""
+    convolutions = [layer for layer in model.module.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d)]
     if any(isinstance(layer, nn.Conv3d) for layer in convolutions):
-        return ". It has 3-D convolutions, so it takes volumes; segfaith gives RGB images (N, 3, H, W)"
-    if convolutions and convolutions[0].in_channels != 3:
+        return ". It has 3-D convolutions, so it takes volumes; segfaith explains images (N, channels, H, W) alone"
+    if convolutions and convolutions[0].in_channels != model.input_channels:
         count = convolutions[0].in_channels
         return (
-            f". Its first convolution takes {count} channel(s); segfaith gives RGB images (N, 3, H, W): wrap a module "
-            "that computes its input from them"
+            f". Its first convolution takes {count} channel(s), and it was given images of {model.input_channels}: say "
+            f"channels = {count}, or wrap a module that computes its input from them"
         )
     return ""
 
 
 def _probabilities(model: SegmentationModel, outputs: Float[Tensor, "N C h w"]) -> Float[Tensor, "N K h w"]:
-    return model.as_logits(outputs).softmax(1)
+    logits = model.as_logits(outputs)
+    return logits.sigmoid() if model.independent else logits.softmax(1)
 
 
 def _difference(model: SegmentationModel, first: Float[Tensor, "N C h w"], second: Float[Tensor, "N C h w"]) -> float:
@@ -137,7 +137,7 @@ def _difference(model: SegmentationModel, first: Float[Tensor, "N C h w"], secon
     return float(difference.nan_to_num(torch.inf))
 
 
-def _mixing(model: SegmentationModel, images: Float[Tensor, "N 3 H W"], alone: list[Tensor]) -> str:
+def _mixing(model: SegmentationModel, images: Float[Tensor, "N bands H W"], alone: list[Tensor]) -> str:
     """Why the images must not share a batch, or "" where they may."""
     try:
         together = model.outputs_of(model.module, images)
@@ -173,6 +173,11 @@ def _check_head(model: SegmentationModel, outputs: list[Tensor]) -> None:
     if model.head == "logits":
         return
     channels = outputs[0].shape[1]
+    if model.head == "softmax" and channels == 1:
+        raise SettingsError(
+            f'head = "softmax" needs several channels, but {model.name} has one, of which a softmax is 1 everywhere; '
+            'leave head out, or say head = "sigmoid"'
+        )
     slack = max(1e-4, 4 * torch.finfo(outputs[0].dtype).eps)
     low, high = min(float(output.min()) for output in outputs), max(float(output.max()) for output in outputs)
     within = low >= -slack and high <= 1 + slack
@@ -216,7 +221,8 @@ def _check_head(model: SegmentationModel, outputs: list[Tensor]) -> None:
     elif within and varied and low >= 0:
         raise SettingsError(
             f"{came} in {channels} channels that do not sum to 1, as the sigmoids of a multi-label head do: a softmax "
-            'of them means nothing. Return the logits before the sigmoid; if these are logits, say head = "logits"'
+            'of them means nothing. Return the logits before the sigmoid, and say head = "sigmoid"; if these are '
+            'logits of a softmax, say head = "logits"'
         )
 
 

@@ -1,8 +1,7 @@
-"""Any `torch.nn.Module` as a segmentation model that takes RGB in [0, 1] and returns logits at the image's size."""
+"""Any `torch.nn.Module` as a segmentation model that takes images in [0, 1] and returns logits at the image's size."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from math import isfinite
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -13,14 +12,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segfaith.classes import read_classes
 from segfaith.errors import SampleError, SettingsError, no_exit
 from segfaith.lookup import nearest
+from segfaith.models.inputs import channels_of, check_module, normalisation
 from segfaith.models.outputs import logits_in
 from segfaith.types import Float
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+Head = Literal["softmax", "sigmoid", "logits", "probabilities"]
+"""What a module's outputs are.
 
-Head = Literal["logits", "probabilities"]
-"""What a module's outputs are. If it is not given, logits are assumed, and `probe` refuses what cannot be logits."""
+`softmax`: logits of classes that exclude each other. `sigmoid`: logits of classes that each have a sigmoid and may
+overlap. `logits`: as `softmax`, or the sigmoid's logit for a single channel, and `probe` does not check it.
+`probabilities`: the values of the softmax, or of a single channel's sigmoid. If it is not given, logits of a softmax
+(one channel: of a sigmoid) are assumed, and `probe` refuses what cannot be logits.
+"""
 
 
 class SegmentationModel:
@@ -30,7 +33,8 @@ class SegmentationModel:
         module: the user's own module (for a compiled module, the module that was compiled); its train flags,
             requires_grad and hooks are restored after use.
         layer: dotted name of the feature layer for gradient evidence, or None where no gradient method is used.
-        mean, std: normalisation, applied per channel to RGB in [0, 1] as the model's first step.
+        input_channels: how many channels (bands) its images have.
+        mean, std: normalisation, applied per channel to images in [0, 1] as the model's first step.
         classes: names in the order of the output channels, or None.
         name: the model's name in all outputs.
         weights: where the weights come from, in words; outputs repeat it.
@@ -49,26 +53,30 @@ class SegmentationModel:
         module: nn.Module,
         *,
         layer: str | None,
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
         classes: Sequence[str] | None,
         name: str,
         weights: str,
+        channels: int | None = None,
         provenance: Mapping[str, str] | None = None,
         head: Head | None = None,
     ) -> None:
-        _check_module(module)
+        check_module(module)
         if hasattr(module, "_orig_mod"):  # torch.compile's module, which would ignore hooks that are added later
             module = cast(nn.Module, module._orig_mod)
             layer = layer.removeprefix("_orig_mod.") if isinstance(layer, str) else layer
         if head is not None and head not in get_args(Head):
-            raise SettingsError(f"head = {head!r}: expected 'logits', 'probabilities' or None (logits are assumed)")
+            raise SettingsError(f"head = {head!r}: expected {', '.join(get_args(Head))}, or None (logits are assumed)")
+        if channels is not None and (not isinstance(channels, int) or channels < 1):
+            raise SettingsError(f"channels = {channels!r}: expected the number of the image's channels, at least 1")
         self.module = module
         self.head: Head | None = head
         self._channels: int | None = None
         self.mixing = ""
         self.layer = layer
-        self.mean, self.std = _numbers(mean, std)
+        self.input_channels = channels or channels_of(self.module, mean)
+        self.mean, self.std = normalisation(mean, std, self.input_channels)
         self._normalisation: tuple[Any, list[Tensor]] = (None, [])  # a key, and mean and std as tensors
         self.classes = None if classes is None else list(classes)
         self.name = name
@@ -86,11 +94,16 @@ class SegmentationModel:
         return self._channels
 
     @property
+    def independent(self) -> bool:
+        """Whether each class has its own sigmoid, so that classes may overlap; False before the first pass."""
+        return self.head == "sigmoid" and (self.channels or 1) > 1
+
+    @property
     def head_name(self) -> str | None:
         """What turns outputs into probabilities; "probabilities" if they are already, None before the first pass."""
         if self.head == "probabilities":
             return self.head
-        return None if self.channels is None else "sigmoid" if self.channels == 1 else "softmax"
+        return None if self.channels is None else "sigmoid" if self.channels == 1 or self.independent else "softmax"
 
     @property
     def head_words(self) -> str:
@@ -101,7 +114,8 @@ class SegmentationModel:
         elif self.channels == 1:
             what = "probabilities of one channel" if self.head == "probabilities" else "sigmoid of one channel"
         else:
-            what = f"{self.head_name} {'of' if self.head == 'probabilities' else 'over'} {self.channels} channels"
+            joins = {"probabilities": "of", "sigmoid": "of each of"}
+            what = f"{self.head_name} {joins.get(self.head or '', 'over')} {self.channels} channels"
         return f"{what}, {source}"
 
     @property
@@ -197,7 +211,7 @@ class SegmentationModel:
             for parameter in free:
                 parameter.requires_grad = True
 
-    def logits(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C H W"]:
+    def logits(self, images: Float[Tensor, "N bands H W"]) -> Float[Tensor, "N C H W"]:
         """z = f(x): logits in float32, bilinearly resized to (H, W) with align_corners=False.
 
         The module runs in evaluation mode. A one-channel output z means the classes [0, z]. Outputs that are
@@ -208,7 +222,7 @@ class SegmentationModel:
         """
         return self.logits_of(self.module, images)
 
-    def normalise(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
+    def normalise(self, images: Float[Tensor, "N bands H W"]) -> Float[Tensor, "N bands H W"]:
         """(x - mean) / std per channel."""
         key = self.mean, self.std, images.device, images.dtype
         if self._normalisation[0] != key:
@@ -218,7 +232,9 @@ class SegmentationModel:
         mean, std = self._normalisation[1]
         return (images - mean) / std
 
-    def logits_of(self, module: Callable[[Tensor], Any], images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C H W"]:
+    def logits_of(
+        self, module: Callable[[Tensor], Any], images: Float[Tensor, "N bands H W"]
+    ) -> Float[Tensor, "N C H W"]:
         """`logits` of a stand-in for the module, such as its compiled form."""
         logits = self.as_logits(self.outputs_of(module, images))
         if logits.shape[-2:] != images.shape[-2:]:
@@ -238,7 +254,9 @@ class SegmentationModel:
             values = logs - (1 - values).clamp(min=least).log() if values.shape[1] == 1 else logs
         return torch.cat([torch.zeros_like(values), values], 1) if values.shape[1] == 1 else values
 
-    def outputs_of(self, module: Callable[[Tensor], Any], images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C h w"]:
+    def outputs_of(
+        self, module: Callable[[Tensor], Any], images: Float[Tensor, "N bands H W"]
+    ) -> Float[Tensor, "N C h w"]:
         """The outputs of the module, or of a stand-in, for images, at the module's resolution and in its float type.
 
         Raises:
@@ -250,7 +268,7 @@ class SegmentationModel:
         inputs = self.normalise(images)
         if tensor is not None and tensor.is_floating_point():
             inputs = inputs.to(tensor.dtype)
-        with self.evaluating(), no_exit(f"{self.name} cannot be run on RGB images of shape {tuple(inputs.shape)}"):
+        with self.evaluating(), no_exit(f"{self.name} cannot be run on images of shape {tuple(inputs.shape)}"):
             output = logits_in(module(inputs))
         floating = output.is_floating_point()
         if output.ndim != 4 or len(output) != len(images) or not output.numel() or not floating:
@@ -263,39 +281,16 @@ class SegmentationModel:
         return output
 
 
-def _check_module(module: Any) -> None:
-    if isinstance(module, nn.Module):
-        return
-    what = type(module).__name__
-    remedy = "put what it does into the forward of a torch.nn.Module"
-    if isinstance(module, type) and issubclass(module, nn.Module):
-        what, remedy = f"the class {module.__name__}", f"make an instance: {module.__name__}(...)"
-    elif isinstance(module, torch.export.ExportedProgram):
-        remedy = "give its .module()"
-    elif isinstance(module, SegmentationModel):
-        remedy = "it is wrapped already; use it as it is"
-    raise SettingsError(f"expected a torch.nn.Module, got {what}; {remedy}")
-
-
-def _numbers(mean: Any, std: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    try:
-        values = tuple(float(number) for number in mean), tuple(float(number) for number in std)
-    except (TypeError, ValueError):
-        values = (), ()
-    if list(map(len, values)) != [3, 3] or not all(map(isfinite, sum(values, ()))) or min(values[1]) <= 0:
-        raise SettingsError(f"mean and std need three values each, std above 0; got mean={mean!r}, std={std!r}")
-    return values
-
-
 def wrap(
     module: nn.Module,
     *,
     layer: str | None = None,
     classes: str | Sequence[str] | None = None,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     name: str | None = None,
     head: Head | None = None,
+    channels: int | None = None,
 ) -> SegmentationModel:
     """Makes any segmentation module usable by segfaith, without changing it.
 
@@ -303,16 +298,18 @@ def wrap(
     calls differ. It gets one image at a time if an image's outputs depend on the other images of a batch.
 
     Args:
-        module: takes normalised RGB (N, 3, H, W); returns logits (N, C, h, w) of any resolution as a tensor, a dict
-            with `out` or `logits`, a tuple or list whose first item holds them, or an object with `.logits`. A single
-            channel is a sigmoid's logit of the foreground (class 1).
+        module: takes normalised images (N, bands, H, W), RGB if there are three bands. Returns logits (N, C, h, w) of
+            any resolution as a tensor, a dict with `out` or `logits`, a tuple or list whose first item holds them, or
+            an object with `.logits`. A single channel is a sigmoid's logit of the foreground (class 1).
         layer: dotted name of the feature layer for gradient methods, as in `module.named_modules()`.
         classes: class names in the order of the channels; "voc", a list, or a file with one name a line.
-        mean, std: normalisation of RGB in [0, 1]; ImageNet's by default. (0, 0, 0) and (1, 1, 1) mean none.
-        head: what the outputs are. None: segfaith assumes logits, of a softmax for several channels and of a sigmoid
-            for a single channel. "logits": the same, but you say it. "probabilities": the outputs are already the
-            values of the softmax or the sigmoid. Outputs do not show whether a head is multi-label, with classes that
-            may overlap. Such a head gets a softmax too, and p is then not the probability that the head means.
+        mean, std: normalisation of an image in [0, 1], one value a channel. By default ImageNet's for three channels
+            and none for other numbers. Zeros and ones mean none.
+        head: what the outputs are, see `Head`. Outputs do not show whether a head is multi-label, with classes that
+            may overlap: say "sigmoid" then. Otherwise such a head gets a softmax, and p is not the probability that
+            the head means.
+        channels: how many channels the images have; None: as many as `mean` has values, or as the module's first
+            convolution reads.
 
     Raises:
         SettingsError: the module, layer, mean, std or head cannot be used; the message says why.
@@ -326,4 +323,5 @@ def wrap(
         name=name or type(getattr(module, "_orig_mod", module)).__name__,
         weights="as given",
         head=head,
+        channels=channels,
     )

@@ -7,7 +7,7 @@ states and settings are put back. So one fault neither causes a second finding n
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, islice
 from statistics import mean
 from typing import Any
@@ -167,7 +167,7 @@ def _ask(
     came, raised = None, ""
     with global_state_kept() as changed:
         try:
-            copied = Target(target.class_index, region)
+            copied = replace(target, region=region)
             came = _explain(trial, trial.instance, copy, given, copied, image_id, draw)
         except (Exception, SystemExit) as error:
             raised = _words_of(error)
@@ -192,7 +192,7 @@ def _explain(
         return method.method.combine(model, image, target)
     rng, variants = sample_rng(trial.seed, name), clean_variant(image, target.region)
     batch = BatchSize(trial.batch_size)
-    gathered = gather(model, variants, target.class_index, [method], batch, rng, score=False)
+    gathered = gather(model, variants, target, [method], batch, rng, score=False)
     return heatmaps(model, gathered, method, rng, name, draw)[0]
 
 

@@ -20,8 +20,8 @@ from segfaith.data.scenes.drawing import draw_scene
 from segfaith.data.scenes.edits import decisive_edits, distractor_edits, other_pattern
 from segfaith.data.scenes.rendering import PATTERNS, paint, plate_labels, plate_mask
 from segfaith.data.scenes.symbols import BARS, BLANK, CUES, SHAPES, Plate, Scene
+from segfaith.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 from segfaith.models.scene_model import HIGH_CHANNELS, build_scene_model
-from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD
 from segfaith.randomness import generator
 from segfaith.types import Labels, Mask
 

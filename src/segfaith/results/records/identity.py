@@ -71,12 +71,15 @@ SETTINGS: dict[str, Matters] = {
     "model.args": Matters(run=True),
     "model.weights": Matters(suite=False, run=True),  # their digest, not their path
     "model.layer": Matters(),
+    "model.channels": Matters(run=True),
     "model.mean": Matters(run=True),
     "model.std": Matters(run=True),
     "model.classes": Matters(),
     "model.head": Matters(run=True),
     "target.source": Matters(run=True, label="target by {}", protocol="ground_truth"),
     "target.class": Matters(run=True, label="target {}"),
+    "target.score": Matters(run=True, label="score {}", protocol="probability"),
+    "target.versus": Matters(run=True, label="versus {}"),
     "methods.names": Matters(),
     "methods.labels": NOWHERE,
     "evaluation.occlusion": Matters(run=True, label="{} occlusion", protocol="mean"),  # a label names the first alone

@@ -42,6 +42,15 @@ class DataSettings(_Section):
     background: StrictInt | str | None = None
     display: list[StrictInt] | None = None
 
+    @field_validator("range", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        parts = value if isinstance(value, list | tuple) else [value]
+        pairs = parts if all(isinstance(part, list | tuple) for part in parts) else [parts]
+        if value is not None and not all(len(pair) == 2 for pair in pairs):
+            raise ValueError("expected [LOW, HIGH], or a list of such pairs, one for each channel")
+        return value
+
     @property
     def reading(self) -> Reading:
         """How files become images and labels."""

@@ -376,17 +376,18 @@ def test_arrays_of_labels(dtype: str, root: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["tif", "tiff"])
 @pytest.mark.parametrize("compression", [None, "zlib", "tiff_lzw"])
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2", "int32"])
 def test_tiffs_of_labels(ending: str, compression: str | None, dtype: str, root: Path) -> None:
     path, mask = root / f"masks/a.{ending}", (HALVES // 85).astype(dtype)
     if compression == "tiff_lzw":
+        mask = mask.astype(dtype.replace(">u2", "uint16"))
         PillowImage.fromarray(mask).save(path, compression=compression)
         if dtype == "int32":
             with pytest.raises(SampleError, match=r"label mask .*cannot be read: .*imagecodecs.*without compression"):
                 opened(root, CLASSES).load("a", "native")
             return
     else:
-        tifffile.imwrite(path, mask, compression=compression)
+        tifffile.imwrite(path, mask, compression=compression, byteorder=">" if dtype == ">u2" else "<")
     assert opened(root, CLASSES).load("a", "native").labels.tolist() == mask.tolist()
 
 

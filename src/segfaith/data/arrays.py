@@ -70,8 +70,8 @@ def _stream(path: Path, name: str) -> Iterator[IO[bytes]]:
         names = [member.removesuffix(".npy") for member in archive.namelist()]
         if len(names) != 1 and name not in names:
             raise SampleError(
-                f"{path} holds {len(names)} arrays ({', '.join(names)}); expected exactly one, or one that is named "
-                f"{name!r}"
+                f"{path} holds {len(names)} arrays ({', '.join(names)}); expected a single array, or an array that "
+                f"is named {name!r}"
             )
         with archive.open(f"{name if name in names else names[0]}.npy") as stream:
             yield stream

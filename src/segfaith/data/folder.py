@@ -63,7 +63,7 @@ def open_folder(root: Path, split: str, classes: list[str] | None, download: boo
 
 
 def _meaning(root: Path, classes: list[str] | None, reading: Reading) -> Meaning:
-    """What mask values mean; class names are the given ones, those of `classes.txt`, or those that `reading` names."""
+    """What mask values mean; class names are given, or stand in `classes.txt`, or follow from `reading`."""
     listed = root / "classes.txt"
     if classes is None and (listed.is_file() or (reading.labels is None and reading.foreground is None)):
         classes = read_classes(listed)

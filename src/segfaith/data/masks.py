@@ -39,7 +39,7 @@ def read_labels(path: str | Path) -> tuple[Labels, int]:
     return torch.from_numpy(array.astype(np.int64)), orientation
 
 
-_INDICES = ("P", "L", "1", "I", "I;16")
+_INDICES = ("P", "L", "1", "I", "I;16", "I;16B")
 
 
 def _read_png(path: Path, colours: bool = False) -> tuple[Array, str, int]:

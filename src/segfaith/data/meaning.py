@@ -92,7 +92,7 @@ def _table(labels: str | Mapping[str, str | int] | None) -> tuple[Mapping[int, s
 
 
 def _colour(key: str) -> int | None:
-    """ "#rrggbb" or "r,g,b" as 65536 r + 256 g + b; None for other text."""
+    """A colour, #rrggbb or r,g,b, as 65536 r + 256 g + b; None for other text."""
     if re.fullmatch(r"#[0-9a-fA-F]{6}", key):
         return int(key[1:], 16)
     if re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*){2}", key):

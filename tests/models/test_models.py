@@ -203,7 +203,7 @@ def test_normalisation_is_the_first_step(given: dict[str, Any], mean: tuple[floa
 
 @pytest.mark.parametrize(
     "given",
-    [{"mean": (0.5, 0.5)}, {"std": (1, 1, 1, 1)}, {"std": (1, 0, 1)}, {"std": (1, 1, -1)}],
+    [{"mean": (0.5, 0.5), "std": (1, 1, 1)}, {"std": (1, 1, 1, 1)}, {"std": (1, 0, 1)}, {"std": (1, 1, -1)}],
     ids=["two means", "four stds", "std zero", "std negative"],
 )
 def test_normalisation_needs_three_numbers(given: dict[str, Any]) -> None:

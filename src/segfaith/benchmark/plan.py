@@ -17,8 +17,10 @@ from segfaith.data.dataset import Dataset
 from segfaith.data.datasets import DRAWN, open_dataset
 from segfaith.errors import SettingsError
 from segfaith.evaluation.interventions import asked_for
+from segfaith.models.inputs import IMAGENET_MEAN
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.models.weights import file_digest
+from segfaith.occlusion import NO_DATASET_MEAN
 from segfaith.paths import inside
 from segfaith.perturbation import PERTURBATIONS
 from segfaith.randomness import generator
@@ -188,6 +190,18 @@ def check_classes(model: SegmentationModel, dataset: Dataset) -> None:
             f"the data has {len(dataset.classes)} classes and the model {len(model.classes)}; set [model] classes to "
             "all of the model's classes, or use another model"
         )
+
+
+def check_bands(model: SegmentationModel, plan: Plan) -> None:
+    """Holds the occlusion operators of a plan against the number of the model's image channels.
+
+    Raises:
+        SettingsError: an operator is defined for RGB alone.
+    """
+    regions = [method.intervention_key for method in plan.methods]
+    operators = {*plan.settings.evaluation.occlusion, *(asked.occlusion for asked in regions if asked)}
+    if "dataset_mean" in operators and model.input_channels != len(IMAGENET_MEAN):
+        raise SettingsError(NO_DATASET_MEAN.format(bands=model.input_channels))
 
 
 def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:

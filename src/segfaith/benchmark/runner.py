@@ -18,6 +18,7 @@ from segfaith.benchmark.lock import at_work
 from segfaith.benchmark.ownership import check_own, relabel, set_damaged_aside, whose_records
 from segfaith.benchmark.plan import (
     Plan,
+    check_bands,
     check_classes,
     differences,
     make_plan,
@@ -95,6 +96,7 @@ def prepare(settings: Settings) -> Prepared:
     )
     model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
     check_classes(model, plan.dataset)
+    check_bands(model, plan)
     path = warm_up(model, plan)
     return Prepared(plan, model, target_class(settings, model, plan.dataset), path)
 

@@ -182,9 +182,16 @@ def check_classes(model: SegmentationModel, dataset: Dataset) -> None:
         )
 
 
+def settings_in_use(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
+    """The settings as JSON, with the mean and std that the model has where the settings leave them to it."""
+    settings = plan.settings.model_dump(mode="json", by_alias=True)
+    settings["model"] |= {"mean": list(model.mean), "std": list(model.std)}
+    return settings
+
+
 def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
     """What a run must share to go on in a directory: the settings that matter there, with digests for the paths."""
-    settings = that_matter(plan.settings.model_dump(mode="json", by_alias=True), "directory")
+    settings = that_matter(settings_in_use(plan, model), "directory")
     settings["execution"]["device"] = model.device.type
     settings["methods"]["names"] = [method.name for method in plan.methods]
     settings["model"] |= {"weights": model.weights, "name": model.name, "classes": model.classes}

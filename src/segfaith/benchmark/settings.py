@@ -11,7 +11,8 @@ from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
 from segfaith.errors import SettingsError
 from segfaith.evaluation.ranking import Ties
 from segfaith.lookup import lookup, nearest
-from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD, Head
+from segfaith.models.adapters import with_absolute_path
+from segfaith.models.segmentation import Head
 from segfaith.occlusion import OPERATORS
 from segfaith.targets import TargetSource
 
@@ -50,8 +51,8 @@ class ModelSettings(_Section):
     args: dict[str, Any] = {}
     weights: str | None = None
     layer: str | None = None
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
+    mean: Triple | None = None
+    std: Triple | None = None
     classes: Literal["voc"] | list[str] | str | None = None
     head: Head | None = None
 
@@ -293,7 +294,7 @@ def anchor(content: dict[str, Any], base: Path) -> None:
     if isinstance(model.get("weights"), str) and model["weights"] != "random":
         model["weights"] = absolute(model["weights"])
     if isinstance(model.get("name"), str):
-        model["name"] = anchored(model["name"], base)
+        model["name"] = anchored(with_absolute_path(model["name"], base), base)
     if isinstance(methods.get("names"), list):
         methods["names"] = [
             name

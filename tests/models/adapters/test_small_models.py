@@ -1,4 +1,4 @@
-"""A small instance of each library's models: its default layer, its maps, and the probabilities of the library itself."""
+"""A small instance of each library's models: its default layer, its maps, and the library's own probabilities."""
 
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ LAYERS = {
 
 def own_logits(label: str, given: dict[str, Any], image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """The library's own model, built without segfaith, on the image: logits at its resolution, or scores of queries."""
-    library, _, name = label.partition(" ")
+    library = label.partition(" ")[0].rstrip(",")
     what, args = given["name"].partition(":")[2], given.get("args", {})
     x = ((image - mean) / std)[None]
     torch.manual_seed(0)

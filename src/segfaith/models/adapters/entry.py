@@ -177,6 +177,6 @@ def _area(value: Tensor) -> int:
 
 
 def _fits(value: Tensor, height: int, width: int) -> bool:
-    """Whether the last two axes have the image's aspect ratio, up to a pixel."""
+    """Whether the last two axes have the aspect ratio of the image, up to rounding."""
     rows, columns = value.shape[-2:]
-    return abs(rows - columns * height / width) < 1
+    return abs(rows - columns * height / width) < 0.5

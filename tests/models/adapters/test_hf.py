@@ -33,8 +33,10 @@ def test_query_models_decide_as_their_own_post_processing(build: object, tmp_pat
     images = noise()
     task = {}
     if build is oneformer:
-        whole = transformers.OneFormerProcessor.from_pretrained(tmp_path)
-        task["task_inputs"] = whole([images[0].numpy()] * 2, ["semantic"] * 2, do_rescale=False)["task_inputs"]
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(tmp_path)
+        told = tokenizer("the task is semantic", padding="max_length", max_length=16, truncation=True)
+        ids = [number * known for number, known in zip(told["input_ids"], told["attention_mask"], strict=True)]
+        task["task_inputs"] = torch.tensor([ids, ids])
     with torch.no_grad():
         logits = model.logits(images)
         output = model.module.wrapped(pixel_values=model.normalise(images), **task)

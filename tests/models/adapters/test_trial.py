@@ -59,7 +59,7 @@ def test_a_part_that_runs_twice_is_no_layer() -> None:
             self.encoder(x)
             return super().forward(x)
 
-    assert named(Twice())[:3] == (None, "decoder.1", "decoder.1")
+    assert named(Twice())[:3] == (None, "decoder", "decoder.1")
 
 
 def test_larger_images_are_tried_and_a_failure_is_told() -> None:

@@ -82,7 +82,7 @@ def load(name: str, args: Mapping[str, Any]) -> Adapted:
     layer = LAYERS.get(kind)
     there = layer in dict(model.named_modules())
     why = "" if there else f"segfaith knows no default layer of a {kind!r}; name one"
-    commit = config._commit_hash or "revision unknown"
+    commit = getattr(config, "_commit_hash", None) or "revision unknown"
     weights = f"{folder.name} (folder)" if folder.is_dir() else f"{name} (hub, {commit})"
     provenance = library_version("transformers") | (_digests(folder) if folder.is_dir() else {})
     prefix = "wrapped." if wraps else ""

@@ -42,9 +42,13 @@ def test_query_models_decide_as_their_own_post_processing(build: object, tmp_pat
         output = model.module.wrapped(pixel_values=model.normalise(images), **task)
     if build is eomt:
         output.patch_offsets = None
-    decided = processor.post_process_semantic_segmentation(output, target_sizes=[(SIZE, SIZE)] * 2)
-    assert len(torch.stack(decided).unique()) > 1
-    assert torch.equal(logits.argmax(1), torch.stack(decided))
+    told = processor.post_process_semantic_segmentation(
+        output, target_sizes=[(SIZE, SIZE)] * 2, return_segmentation_scores=True
+    )
+    scores = torch.stack([each.segmentation_scores for each in told])
+    assert float(scores.std()) > 1e-3
+    torch.testing.assert_close(logits.exp(), scores, rtol=1e-4, atol=1e-6)
+    assert torch.equal(logits.argmax(1), torch.stack([each.segmentation for each in told]))
 
 
 def test_scores_are_sums_over_queries() -> None:

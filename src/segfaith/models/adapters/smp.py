@@ -1,5 +1,6 @@
 """segmentation_models_pytorch: `smp:Unet` and its other architectures."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,10 @@ def load(name: str, args: Mapping[str, Any]) -> Adapted:
     import segmentation_models_pytorch as smp
 
     build = lookup("architecture of segmentation_models_pytorch", name, classes_of(smp))
+    taken = [key for key in inspect.signature(build).parameters if key != "kwargs"]
+    unknown = sorted(set(args) - set(taken))
+    if unknown and not str(args.get("encoder_name")).startswith("tu-"):  # which hands all else to timm
+        raise SettingsError(f"args of smp:{name} cannot hold {', '.join(unknown)}; known: {', '.join(taken)}")
     pretrained = args.get("encoder_weights")
     channels = int(args.get("in_channels", 3))
     module: nn.Module = build(**{"encoder_weights": None} | dict(args))

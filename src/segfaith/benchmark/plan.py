@@ -204,13 +204,19 @@ def check_bands(model: SegmentationModel, plan: Plan) -> None:
         raise SettingsError(NO_DATASET_MEAN.format(bands=model.input_channels))
 
 
+def settings_in_use(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
+    """The settings as JSON, with the channels, mean and std that the model has where they are left to it."""
+    settings = plan.settings.model_dump(mode="json", by_alias=True)
+    settings["model"] |= {"channels": model.input_channels, "mean": list(model.mean), "std": list(model.std)}
+    return settings
+
+
 def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
     """What a run must share to go on in a directory: the settings that matter there, with digests for the paths."""
-    settings = that_matter(plan.settings.model_dump(mode="json", by_alias=True), "directory")
+    settings = that_matter(settings_in_use(plan, model), "directory")
     settings["execution"]["device"] = model.device.type
     settings["methods"]["names"] = [method.name for method in plan.methods]
     settings["model"] |= {"weights": model.weights, "name": model.name, "classes": model.classes}
-    settings["model"] |= {"channels": model.input_channels, "mean": list(model.mean), "std": list(model.std)}
     settings["data"]["classes"] = list(plan.dataset.classes or []) or None
     return {
         "results_version": RESULTS_VERSION,

@@ -400,7 +400,7 @@ def test_every_image_more_is_counted() -> None:
 
 def test_a_run_records_the_normalisation_in_use() -> None:
     """Settings that leave mean and std to the model and settings that give the same values are one run."""
-    model: Any = SimpleNamespace(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    model: Any = SimpleNamespace(input_channels=3, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     left, given = (
         settings_in_use(
             cast(Plan, SimpleNamespace(settings=make_settings({"model": {"name": "smp:Unet"} | more}))), model

@@ -21,7 +21,7 @@ from segfaith.target_choice import SOURCES, TargetChoice
 from segfaith.types import Bool, Int, Labels, Mask, Target
 
 _EIGHT = np.ones((3, 3), dtype=bool)
-Prediction = Int[torch.Tensor, "H W"] | Bool[torch.Tensor, "C H W"]
+Prediction = Int[torch.Tensor, "h w"] | Bool[torch.Tensor, "C h w"]
 """The predicted class of each pixel, or for classes that overlap a mask for each class."""
 
 

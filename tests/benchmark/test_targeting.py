@@ -174,6 +174,7 @@ def test_rows_that_are_missing_or_twice_are_damage(whole: Run, tmp_path: Path) -
         ([*rows, rows[-1]], r"1 twice or of no such sample or method \(two, disc, random_cells\)"),
         ([*rows, rows[-1] | {"target": ""}], r"1 twice or of no such sample or method \(two, random_cells\)"),
         ([row for row in rows if row["sample_id"] != "two"], r"missing \(two, ega\)"),
+        ([*rows[:-1], rows[-1] | {"target": "../../disc"}], r"has a target '\.\./\.\./disc', which cannot name files"),
     ]:
         write_rows(file, wrong, RECORD_COLUMNS, identity)
         with pytest.raises(DamagedFileError, match=words):

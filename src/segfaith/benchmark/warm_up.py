@@ -7,6 +7,7 @@ import torch
 
 from segfaith.attribution.explain import evidence_keys
 from segfaith.benchmark.plan import Plan
+from segfaith.benchmark.targeting import load_sample
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.regions import superpixels
@@ -41,7 +42,7 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
     try:
         probe(model, image, settings.execution.batch_size)
     except ModelFails:
-        sample = _first_image(plan)  # perhaps it fails only on the artificial image, or its size
+        sample = _first_image(plan, model)  # perhaps it fails only on the artificial image, or its size
         if sample is None:
             raise
         probe(model, sample.to(model.device), settings.execution.batch_size)
@@ -72,9 +73,9 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
     return path
 
 
-def _first_image(plan: Plan) -> Image | None:
+def _first_image(plan: Plan, model: SegmentationModel) -> Image | None:
     """The first readable image among the plan's first three; None if there is none."""
     for sample_id in plan.ids[:3]:
         with suppress(Exception):
-            return plan.dataset.load(sample_id, plan.settings.data.size).image
+            return load_sample(plan, model, sample_id).image
     return None

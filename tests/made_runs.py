@@ -223,7 +223,13 @@ def description(
 
 
 def run_of(description: dict[str, Any], records: pd.DataFrame, curves: pd.DataFrame | None = None) -> Run:
-    """A run that lies nowhere, from records that were made by hand; without curves unless they are given."""
+    """A run that lies nowhere, from records that were made by hand; without curves unless they are given.
+
+    As `load_run` has it, rows that name no target are those of an image's single one.
+    """
+    records, curves = (
+        rows if rows is None or "target" in rows else rows.assign(target="") for rows in (records, curves)
+    )
     return Run(
         Path(str(description.get("settings", {}).get("name") or "run")),
         description,

@@ -70,6 +70,11 @@ def inside(directory: Path, *parts: str) -> Path:
     return path
 
 
+def map_folder(sample_id: str, target: str = "") -> str:
+    """The folder of a target's maps within `maps`: the image's id, with the target's where the image has several."""
+    return f"{sample_id}@{target}" if target else sample_id
+
+
 def map_name(method: str) -> str:
     """The file of a method's map within `maps/ID`."""
     return re.sub(r"[/\\]", "_", method) + ".npy"

@@ -20,6 +20,7 @@ def _record_columns() -> dict[str, tuple[Any, str]]:
     return {
         "sample_id": (TEXT, "id of the sample in its data set"),
         "class_index": (INTEGER, "target class c; null where no target was found"),
+        "target": (TEXT, "which target of the image, such as dog or dog-2; empty where it has a single one"),
         "method": (TEXT, "method with its parameters, as in [methods] names"),
         "target_area": (REAL, "|M| as a fraction of all pixels"),
         "target_iou": (REAL, "intersection over union of the model's prediction of c with M"),
@@ -57,12 +58,18 @@ class _RecordColumns(Mapping[str, tuple[Any, str]]):
         return len(_record_columns())
 
 
+TARGET = ["sample_id", "target"]
+"""The columns that tell a target of a run from all others."""
+LATER: Mapping[str, str] = {"target": ""}
+"""Columns that older files lack, and the value of their rows."""
+
 RECORD_COLUMNS: Columns = _RecordColumns()
 """Columns of `records/*.parquet`: type and meaning. random_cells holds means over its three draws."""
 
 CURVE_COLUMNS: Columns = {
     "sample_id": RECORD_COLUMNS["sample_id"],
     "class_index": RECORD_COLUMNS["class_index"],
+    "target": RECORD_COLUMNS["target"],
     "method": RECORD_COLUMNS["method"],
     "occlusion": (TEXT, "operator"),
     "k": (REAL, "fraction of the region's pixels"),
@@ -80,6 +87,7 @@ CURVE_COLUMNS: Columns = {
 RANDOMISATION_COLUMNS: Columns = {
     "sample_id": RECORD_COLUMNS["sample_id"],
     "class_index": RECORD_COLUMNS["class_index"],
+    "target": RECORD_COLUMNS["target"],
     "method": RECORD_COLUMNS["method"],
     "stage": (INTEGER, "how many parts of the model have weights drawn anew, from the head on; 0: none"),
     "part": (TEXT, "the part that was drawn anew last"),

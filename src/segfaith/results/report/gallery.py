@@ -3,8 +3,8 @@
     chosen     at most 200: failures and skipped ones, those whose maps differ most, and a spread over the others
     ordered    by disagreement of the methods, the largest first
 
-Both rules stand on the page. A `Sample` is a pair of run and image; a `cases.Case` is a choice among them, with its
-reason.
+Both rules stand on the page. A `Sample` is a pair of run and image, or one of its targets; a `cases.Case` is a choice
+among them, with its reason.
 """
 
 import re
@@ -23,15 +23,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from segfaith.paths import map_name
+from segfaith.paths import map_folder, map_name
 from segfaith.results.records.runs import Run, class_name
+from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import base, is_control, method_order
 from segfaith.results.report.blocks import count, ref, words
 from segfaith.results.statistics.analysis import DataAnalysis
 from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS
+from segfaith.results.statistics.targets import name_of
 
 MOST, MOST_BAD = 200, 40
 """Samples in the gallery; at most so many of them are failures or skipped."""
+Key = tuple[Path, str, str]
 SIDE = 28
 """Maps are compared at this size at most."""
 SHOWN = tuple(name for name in (*TABLE_METRICS, *PLANTED_METRICS[:1]) if name != "runtime_s")
@@ -41,7 +44,7 @@ REASON = 400
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An image of a run.
+    """An image of a run, or one of its targets where it has several.
 
     Attributes:
         label: the run's name.
@@ -56,11 +59,17 @@ class Sample:
     rows: pd.DataFrame
     disagreement: float = nan
     anchor: str = ""
+    target: str = ""
 
     @property
-    def key(self) -> tuple[Path, str]:
-        """What tells it from all others: the run's directory and its id."""
-        return self.run.directory, self.sample_id
+    def key(self) -> Key:
+        """What tells it from all others: the run's directory, its id and its target."""
+        return self.run.directory, self.sample_id, self.target
+
+    @property
+    def name(self) -> str:
+        """The image, and which of its targets where it has several."""
+        return name_of(self.sample_id, self.target)
 
     @property
     def status(self) -> str:
@@ -86,7 +95,7 @@ class Sample:
     def folder(self) -> Path | None:
         """Where its maps lie, or None where none were kept; never outside the run's directory."""
         root = (self.run.directory / "maps").resolve()
-        folder = (root / self.sample_id).resolve()
+        folder = (root / map_folder(self.sample_id, self.target)).resolve()
         return folder if folder.is_relative_to(root) and (folder / "image.png").is_file() else None
 
     @cached_property
@@ -113,7 +122,7 @@ class Gallery:
     measure: str
 
 
-def gallery(parts: Sequence[DataAnalysis], most: int = MOST, always: Collection[tuple[Path, str]] = ()) -> Gallery:
+def gallery(parts: Sequence[DataAnalysis], most: int = MOST, always: Collection[Key] = ()) -> Gallery:
     """The samples for the page, those where methods disagree most first.
 
     The samples of `always` enter, by `Sample.key`. Up to `MOST_BAD` samples that failed (in part, too) or were skipped
@@ -131,7 +140,7 @@ def gallery(parts: Sequence[DataAnalysis], most: int = MOST, always: Collection[
     return Gallery(tuple(_anchored(ordered)), _rule(samples, chosen, most, measure, len(always)), measure)
 
 
-def choose(samples: Sequence[Sample], most: int = MOST, always: Collection[tuple[Path, str]] = ()) -> list[Sample]:
+def choose(samples: Sequence[Sample], most: int = MOST, always: Collection[Key] = ()) -> list[Sample]:
     """At most `most` of the samples by the rules of `gallery`, or as many as `always` names."""
     if len(samples) <= most:
         return list(samples)
@@ -210,23 +219,23 @@ def scores_of(sample: Sample, measure: str) -> dict[str, Any]:
 
 def _samples(part: DataAnalysis) -> list[Sample]:
     return [
-        Sample(run, label, str(sample_id), rows)
+        Sample(run, label, str(sample_id), rows, target=str(target))
         for label, run in zip(part.names, part.read, strict=True)
-        for sample_id, rows in run.records.groupby("sample_id", sort=False)
+        for (sample_id, target), rows in run.records.groupby(TARGET, sort=False)
     ]
 
 
-def _by_disagreement(sample: Sample) -> tuple[bool, float, str, str]:
-    return isnan(sample.disagreement), -sample.disagreement, sample.label, sample.sample_id
+def _by_disagreement(sample: Sample) -> tuple[bool, float, str, str, str]:
+    return isnan(sample.disagreement), -sample.disagreement, sample.label, sample.sample_id, sample.target
 
 
 def _anchored(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples with their anchors: "sample-ID", or "sample-RUN-ID" where there are several runs."""
+    """The samples with their anchors: "sample-ID", or "sample-RUN-ID" where there are several runs; then the target."""
     several = len({sample.label for sample in samples}) > 1
     used: set[str] = set()
     result = []
     for sample in samples:
-        named = f"{sample.label}-{sample.sample_id}" if several else sample.sample_id
+        named = "-".join(filter(None, (sample.label if several else "", sample.sample_id, sample.target)))
         plain = "sample-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", named)
         anchor, place = plain, 1
         while anchor in used:
@@ -251,8 +260,9 @@ def _rule(samples: Sequence[Sample], chosen: Sequence[Sample], most: int, measur
             "the rest."
         )
     return words(
-        "{} A sample is a pair of run and image. First come those with the largest {}.",
+        "{} A sample is a pair of run and image{}. First come those with the largest {}.",
         which,
+        ", or one of the targets of an image that has several" if any(sample.target for sample in samples) else "",
         ref(measure, "disagreement of the maps" if measure == "disagreement" else "spread of TDD between methods"),
     )
 

@@ -1,5 +1,6 @@
 """Run directories made by formula, without a model: for what reads records and must not need torch."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from math import nan
@@ -160,6 +161,18 @@ def edit_rows(file: Path, change: Callable[[list[dict[str, Any]]], list[dict[str
     """Changes the rows of a shard of records or curves, or those of the randomisation check, and seals it again."""
     columns = {"records": RECORD_COLUMNS, "curves": CURVE_COLUMNS}.get(file.parent.name, RANDOMISATION_COLUMNS)
     write_rows(file, change(pq.read_table(file).to_pylist()), columns, owner_of(file) or "")
+
+
+def repeat_targets(directory: Path, names: Sequence[str] = ("dog", "dog-2")) -> Path:
+    """Gives every image of a run several targets that are all alike: each row again under each name, and its maps."""
+    files = [*directory.glob("records/*.parquet"), *directory.glob("curves/*.parquet")]
+    for file in (*files, *directory.glob("randomisation.parquet")):
+        edit_rows(file, lambda rows: [row | {"target": name} for row in rows for name in names])
+    for folder in directory.glob("maps/*"):
+        for name in names:
+            shutil.copytree(folder, folder.with_name(f"{folder.name}@{name}"))
+        shutil.rmtree(folder)
+    return directory
 
 
 def _curves(

@@ -82,8 +82,6 @@ def test_wilcoxons_test_is_on_the_means_of_images() -> None:
     )
     assert pair["images"] == 12
     assert pair["p"] == pytest.approx(result.pvalue, rel=1e-12)
-    by_target = [x - y for name in images for x, y in zip(dea[name], ega[name], strict=True)]
-    assert stats.wilcoxon(by_target, zero_method="pratt").pvalue < pair["p"] / 2, "targets as if independent"
 
 
 COUNTED = ["undefined", "not_ok", "constant", "failed"]

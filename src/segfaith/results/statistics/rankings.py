@@ -283,7 +283,7 @@ def _coverage(wide: pd.DataFrame, settings: Sequence[str], method: str) -> int:
     own = [(setting, method) for setting in settings]
     if not own or any(name not in wide.columns for name in own):
         return 0
-    return len(wide.index[wide[own].notna().all(axis=1)].droplevel("target").unique())
+    return int(wide[wide[own].notna().all(axis=1)].groupby(level=IMAGE).ngroups)
 
 
 def _order(rows: pd.DataFrame, over: str) -> list[str]:

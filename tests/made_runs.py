@@ -1,5 +1,6 @@
 """Run directories made by formula, without a model: for what reads records and must not need torch."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from math import nan
@@ -162,6 +163,18 @@ def edit_rows(file: Path, change: Callable[[list[dict[str, Any]]], list[dict[str
     write_rows(file, change(pq.read_table(file).to_pylist()), columns, owner_of(file) or "")
 
 
+def repeat_targets(directory: Path, names: Sequence[str] = ("dog", "dog-2")) -> Path:
+    """Gives every image of a run several targets that are all alike: each row again under each name, and its maps."""
+    files = [*directory.glob("records/*.parquet"), *directory.glob("curves/*.parquet")]
+    for file in (*files, *directory.glob("randomisation.parquet")):
+        edit_rows(file, lambda rows: [row | {"target": name} for row in rows for name in names])
+    for folder in directory.glob("maps/*"):
+        for name in names:
+            shutil.copytree(folder, folder.with_name(f"{folder.name}@{name}"))
+        shutil.rmtree(folder)
+    return directory
+
+
 def _curves(
     base: dict[str, Any], name: str, kind: str, tdd: float, odd: float, inserted: float, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
@@ -225,12 +238,14 @@ def description(
 def run_of(description: dict[str, Any], records: pd.DataFrame, curves: pd.DataFrame | None = None) -> Run:
     """A run that lies nowhere, from records that were made by hand; without curves unless they are given.
 
-    Its samples have one target each, unless the records say otherwise.
+    As `load_run` has it, rows that name no target are those of an image's single one.
     """
     curves = pd.DataFrame(columns=list(CURVE_COLUMNS)) if curves is None else curves
+    records, curves = (rows if "target" in rows else rows.assign(target="") for rows in (records, curves))
     return Run(
         Path(str(description.get("settings", {}).get("name") or "run")),
         description,
-        *(table if "target" in table else table.assign(target="") for table in (records, curves)),
+        records,
+        curves,
         pd.DataFrame(columns=list(RANDOMISATION_COLUMNS)),
     )

@@ -194,11 +194,12 @@ def _rankings(part: DataAnalysis) -> Drawing:
 
 def _randomisation(part: DataAnalysis) -> Drawing:
     table = _of(part.randomisation, shown_methods(part))
+    maps = f"the maps of {_span(table['n'])} images" if part.several else f"{_span(table['n'])} maps"
     constant, failed = int(table["constant"].sum()), int(table["failed"].sum())
     caption = (
         "Randomisation check (Adebayo et al. 2018): mean Spearman correlation of each method's map with that of the "
         "trained model. The model's weights are drawn anew from the head on, part after part in the order in which "
-        f"they run last; {_span(table['n'])} maps entered a point"
+        f"they run last; {maps} entered a point"
         + (f", constant ones have no correlation and are left out ({constant})" if constant else "")
         + (f", {failed} could not be made" if failed else "")
         + ". A method that explains the model must fall; the controls do not read it. Mean s, in randomisation.csv, "

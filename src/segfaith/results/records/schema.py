@@ -58,6 +58,11 @@ class _RecordColumns(Mapping[str, tuple[Any, str]]):
         return len(_record_columns())
 
 
+TARGET = ["sample_id", "target"]
+"""The columns that tell a target of a run from all others."""
+LATER: Mapping[str, str] = {"target": ""}
+"""Columns that older files lack, and the value of their rows."""
+
 RECORD_COLUMNS: Columns = _RecordColumns()
 """Columns of `records/*.parquet`: type and meaning. random_cells holds means over its three draws."""
 

@@ -58,7 +58,11 @@ TERMS: dict[str, tuple[str, str]] = {
     ),
     "median": ("Median", "Median over all measured samples of all runs."),
     "trimmed": ("Trimmed mean", "Mean over samples without the lowest and the highest 10 %."),
-    "n": ("n", "How many samples entered. A value that fewer entered is followed by its own number in brackets."),
+    "n": (
+        "n",
+        "How many samples (pairs of run and image) entered. A value that fewer entered is followed by its own number "
+        "in brackets.",
+    ),
     "undefined": (
         "Undefined",
         "Values that do not exist for a measured sample, such as the stability of a constant map. They are left out "
@@ -69,7 +73,11 @@ TERMS: dict[str, tuple[str, str]] = {
         "One data set, model, seed and settings; the unit over which means ± std are taken. Runs that differ in "
         "methods' parameters alone (ablations) are one run for tests.",
     ),
-    "images": ("Images", "Different images; the same image in several runs counts once."),
+    "images": (
+        "Images",
+        "Different images; the same image in several runs counts once, and so does an image with several targets: its "
+        "value is the mean over them.",
+    ),
     "small_s": (
         "Small s",
         "Samples with s < 0.05. Metrics relative to s divide by next to nothing there, and a few of them can rule a "

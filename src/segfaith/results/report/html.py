@@ -33,9 +33,11 @@ from segfaith.results.report.blocks import MARK_WORDS, Section, count, metric_co
 from segfaith.results.report.gallery import SHOWN, Gallery, Sample, gallery, methods_of, scores_of
 from segfaith.results.report.glossary import glossary
 from segfaith.results.report.pictures import LARGE, Pictures, colour_bar, pictures
+from segfaith.results.report.sections.topic import images_words
 from segfaith.results.report.showcase import ShownKind, keys, showcase
 from segfaith.results.statistics.analysis import Analysis
 from segfaith.results.statistics.cases import choose
+from segfaith.results.statistics.targets import counted
 
 TITLE = "Faithfulness of attribution maps"
 LIMIT, PICTURES, LARGE_PICTURES = 15_000_000, 8_000_000, 3_000_000
@@ -190,14 +192,15 @@ def _head(contents: Contents) -> dict[str, Any]:
     """What stands above all sections: who, when, on what, and the files beside the page."""
     analysis = contents.analysis
     options, runs = analysis.options, analysis.read
-    images = {(part.label, name) for part in analysis.parts for run in part.read for name in run.records["sample_id"]}
+    extents = [counted(run.records for run in part.read) for part in analysis.parts]
+    images, targets = (sum(numbers) for numbers in zip(*extents, strict=True))
     chosen = [("s", options.min_s), ("IoU of the prediction", options.min_iou)]
     return {
         "title": contents.title,
         "author": contents.author,
         "date": contents.date,
         "labels": [part.label for part in analysis.parts],
-        "extent": f"{count(len(runs), 'run')} · {count(len(images), 'image')}",
+        "extent": f"{count(len(runs), 'run')} · {images_words(images, targets)}",
         "chosen": [f"{name} ≥ {least:g}" for name, least in chosen if least is not None],
         "downloads": [
             (title, [(name, address) for name, address in contents.links.items() if name.endswith(endings)])

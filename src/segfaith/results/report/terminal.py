@@ -30,9 +30,10 @@ from segfaith.results.report.markdown import plain
 from segfaith.results.report.sections.claims import of_the_paper
 from segfaith.results.report.sections.provenance import unfinished_notes
 from segfaith.results.report.sections.scores import NOT_ASKED, stability_words
-from segfaith.results.report.sections.topic import NO_SAMPLE, labels
+from segfaith.results.report.sections.topic import NO_SAMPLE, images_words, labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.summary import TABLE_METRICS
+from segfaith.results.statistics.targets import counted
 
 WIDTH, LEAST_ROOM = 80, 10
 """Characters of a line, and of a method's name at least; metrics that do not fit beside it are left out."""
@@ -48,7 +49,7 @@ def brief(analysis: Analysis, sections: Sequence[Section] = ()) -> Iterator[Rend
     yield from verdicts(sections)
     for part in analysis.parts:
         yield from table(part)
-    yield from (*analysis.absent, *unfinished_notes(analysis), *analysis.filters)
+    yield from (*analysis.absent, *unfinished_notes(analysis), *analysis.target_notes, *analysis.filters)
 
 
 def more(analysis: Analysis, sections: Sequence[Section]) -> Iterator[RenderableType]:
@@ -95,9 +96,12 @@ def table(part: DataAnalysis, width: int = WIDTH) -> Iterator[RenderableType]:
 
 
 def _extent(part: DataAnalysis) -> str:
-    samples = sum(run.records[run.records["status"] == "ok"]["sample_id"].nunique() for run in part.runs)
+    extents = [counted([run.measured]) for run in part.runs]
+    samples, targets = (sum(numbers) for numbers in zip(*extents, strict=True))
     fewer = stability_words(part)
-    return f"{count(samples, 'sample')} of {count(len(part.runs), 'run')}" + (f", {fewer}" if fewer else "")
+    return f"{images_words(samples, targets, 'sample')} of {count(len(part.runs), 'run')}" + (
+        f", {fewer}" if fewer else ""
+    )
 
 
 def _undefined(part: DataAnalysis) -> str:

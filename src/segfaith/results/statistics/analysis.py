@@ -20,6 +20,7 @@ from segfaith.results.statistics.data_analysis import BYS, OVERS, STRATIFIED, By
 from segfaith.results.statistics.paired import family
 from segfaith.results.statistics.rankings import Over
 from segfaith.results.statistics.summary import notes, run_labels
+from segfaith.results.statistics.targets import target_note
 
 __all__ = ["BYS", "OVERS", "STRATIFIED", "Analysis", "By", "DataAnalysis", "Options", "Over", "analyse"]
 
@@ -50,14 +51,21 @@ class Analysis:
     def filters(self) -> list[str]:
         """A sentence for each filter on samples."""
         least = {"s": self.options.min_s, "an IoU of the prediction with the target": self.options.min_iou}
-        return [f"Only samples with {name} >= {value:g} entered." for name, value in least.items() if value is not None]
+        what = "targets" if any(part.several for part in self.parts) else "samples"
+        return [f"Only {what} with {name} >= {value:g} entered." for name, value in least.items() if value is not None]
+
+    @property
+    def target_notes(self) -> list[str]:
+        """A sentence on each data set whose images have several targets: `targets.target_note`."""
+        return [target_note(part.runs) for part in self.parts if part.several]
 
     @cached_property
     def notes(self) -> list[str]:
-        """What a reader must know of the runs: `summary.notes`, labels that are not used, and filters on samples."""
+        """What a reader must know of the runs: `summary.notes`, labels that are not used, targets, and filters."""
         return [
             *notes(self.read, [name for part in self.parts for name in part.names]),
             *(sentence for part in self.parts for sentence in label_notes(part.read)),
+            *self.target_notes,
             *self.filters,
         ]
 

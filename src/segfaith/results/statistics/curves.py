@@ -29,9 +29,9 @@ NO_CURVES = "no run has curves; name several operators or several k in [evaluati
 def points(runs: Sequence[Run]) -> pd.DataFrame:
     """Every point of the curves over k at each run's first operator, over images, with 95 % intervals.
 
-    Each image is averaged over its runs first, for the same image in two runs is not two independent ones. Beside the
-    kinds of the curves stands off_deletion_abs, of the absolute values of off_deletion. Interventions that a user added
-    have no metric in `METRIC_OF`: their rows are left out.
+    Each image is averaged over its targets and then over its runs first, for two targets of an image, or the same image
+    in two runs, are not independent. Beside the kinds of the curves stands off_deletion_abs, of the absolute values of
+    off_deletion. Interventions that a user added have no metric in `METRIC_OF`: their rows are left out.
 
     Args:
         runs: of one data set.
@@ -43,7 +43,8 @@ def points(runs: Sequence[Run]) -> pd.DataFrame:
     frames = [run.curves[run.curves["occlusion"] == first_setting(run)[0]] for run in runs]
     frames = [rows[rows["kind"].isin(CURVE_KINDS.values())] for rows in frames]
     own = own_numbers([run.description for run in runs])
-    rows = [rows.assign(own=number) for rows, number in zip(frames, own, strict=True) if len(rows)]
+    numbered = enumerate(zip(frames, own, strict=True))
+    rows = [rows.assign(run=place, own=number) for place, (rows, number) in numbered if len(rows)]
     if not rows:
         return pd.DataFrame(columns=CURVE_MEAN_COLUMNS[1:])
     curves = pd.concat(rows, ignore_index=True)
@@ -51,7 +52,7 @@ def points(runs: Sequence[Run]) -> pd.DataFrame:
     curves = pd.concat([curves, off.assign(kind=ABSOLUTE, value=absolute(off))], ignore_index=True)
     drops, weight = numerators(curves[["value"]], curves["s"].astype(float), POOLED)
     wide = curves.assign(drop=drops["value"], weight=weight).dropna(subset="value")
-    for keys in ([*POINT, "own", "sample_id"], [*POINT, "sample_id"]):
+    for keys in ([*POINT, "own", "run", "sample_id"], [*POINT, "own", "sample_id"], [*POINT, "sample_id"]):
         wide = wide.groupby(keys, sort=False)[["value", "drop", "weight"]].mean()
     table = [
         [method, kind, k, *_point(part, quantity(METRIC_OF[str(kind)]))]

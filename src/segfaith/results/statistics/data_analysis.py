@@ -24,6 +24,7 @@ from segfaith.results.statistics import (
     rankings,
     samples,
     summary,
+    targets,
     verdicts,
 )
 from segfaith.results.statistics.friedman import Friedman
@@ -46,8 +47,8 @@ class Options:
     """What a reader asks of the runs.
 
     Attributes:
-        min_s: leaves out measured samples with a lower s.
-        min_iou: leaves out measured samples whose target the model predicts with a lower intersection over union.
+        min_s: leaves out measured targets with a lower s.
+        min_iou: leaves out measured targets that the model predicts with a lower intersection over union.
         methods: whose pairs are tested; by default those under test and `random_cells`.
         single_run: also tests differences within one run alone, see `paired.compare`.
     """
@@ -93,6 +94,11 @@ class DataAnalysis:
     def has_evidence(self) -> bool:
         """Whether evidence was planted in any of the runs."""
         return summary.has_evidence(self.runs)
+
+    @cached_property
+    def several(self) -> bool:
+        """Whether any image has several targets."""
+        return targets.several(self.read)
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -250,7 +256,7 @@ class DataAnalysis:
 
     @cached_property
     def missed(self) -> tuple[int, int]:
-        """`influence.missed`: images whose target the model misses, and how many images have a known IoU."""
+        """`influence.missed`: targets that the model misses, and how many have a known IoU."""
         return influence.missed(self.runs)
 
     def _held(self, methods: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
 from segfaith.results.statistics.samples import NOTHING, by_method, centres, lacking, table, with_value
 from segfaith.results.statistics.summary import SMALL_SCORE, TABLE_METRICS
+from segfaith.results.statistics.targets import over_targets
 
 EDGES: dict[str, tuple[float, ...]] = {
     "s": (0.0, SMALL_SCORE, 0.3, 0.6, 0.9, 1.0),
@@ -39,15 +40,14 @@ def robust(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns data, method, metric, mean, median, trimmed (without the lowest and the highest tenth), n, small_s (how
-        many of them have s < 0.05).
+        many of them have s < 0.05; of an image with several targets, any of them).
     """
     lines = []
-    for data, method, part in by_method(rows):
+    for data, method, part in by_method(rows.assign(small=rows["s"] < SMALL_SCORE)):
         for metric in ROBUST_METRICS:
             if metric in part:
-                own = part.dropna(subset=metric)
-                small = int((own["s"] < SMALL_SCORE).sum())
-                lines.append([data, method, metric, *centres(own[metric]), len(own), small])
+                own = over_targets(with_value(part, metric), [metric, "small"])
+                lines.append([data, method, metric, *centres(own[metric]), len(own), int((own["small"] > 0).sum())])
     return table(lines, ROBUST_COLUMNS, NOTHING)
 
 
@@ -67,13 +67,16 @@ def absolute_drops(rows: pd.DataFrame) -> pd.DataFrame:
             "off_drop": (part["s"] - part["s_off_deleted"]).abs(),
         }
         for name in DROPS:
-            values = drops[name].dropna()
+            values = over_targets(part.assign(**{name: drops[name]}), [name])[name].dropna()
             lines.append([data, method, name, *centres(values), len(values)])
     return table(lines, DROP_COLUMNS, lacking("s_target_deleted", rows))
 
 
 def strata(rows: pd.DataFrame, metric: str, by: Literal["s", "target_area", "class_index"] = "s") -> pd.DataFrame:
     """A metric within groups of samples: by score, by the target's share of the pixels, or by class.
+
+    Of an image with several targets, each belongs to its own stratum; the image's value in a stratum is the mean over
+    its targets there.
 
     Returns:
         Columns data, stratum (in words, in order; classes by their names), method, mean, median, n. Strata without
@@ -92,7 +95,8 @@ def strata(rows: pd.DataFrame, metric: str, by: Literal["s", "target_area", "cla
     lines = []
     for stratum in both.sort_values(by, kind="stable")["stratum"].unique():
         for data, method, part in by_method(both[both["stratum"] == stratum]):
-            lines.append([data, stratum, method, part[metric].mean(), part[metric].median(), len(part)])
+            values = over_targets(part, [metric])[metric]
+            lines.append([data, stratum, method, values.mean(), values.median(), len(values)])
     return table(lines, STRATUM_COLUMNS, "")
 
 

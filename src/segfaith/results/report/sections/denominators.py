@@ -9,6 +9,7 @@ from segfaith.results.report.blocks import (
     Cell,
     Column,
     Fold,
+    Prose,
     Section,
     Table,
     figure,
@@ -26,6 +27,16 @@ from segfaith.results.statistics.analysis import BYS, Analysis, By, DataAnalysis
 WHAT = {"s": "score s", "target_area": "share of the image", "class_index": "class"}
 DROPS = {"target_drop": "in target", "off_drop": "outside"}
 SHOWN = ("tdd", "odd_abs")
+STRATA = (
+    Prose(
+        words(
+            "Each target of an image is in its own stratum. The value of an image there is the mean over its targets "
+            "in the stratum, so that an image can be in several strata."
+        ),
+        "remark",
+    ),
+)
+"""What strata are of where images have several targets."""
 
 
 def section(analysis: Analysis) -> Section:
@@ -47,7 +58,7 @@ def _denominators(part: DataAnalysis) -> list[Block]:
         Fold(words("TDD and OT abs by {}", WHAT[by]), tuple(_strata(part, metric, by) for metric in SHOWN))
         for by in BYS
     ]
-    return [_drops(part), *folds]
+    return [_drops(part), *(STRATA if part.several else ()), *folds]
 
 
 def _drops(part: DataAnalysis) -> Table:

@@ -21,7 +21,7 @@ from segfaith.results.report.blocks import (
     whole,
     words,
 )
-from segfaith.results.report.sections.topic import labels
+from segfaith.results.report.sections.topic import labels, target_remark
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 
 SHOWN = ("evidence_ap", "tdd_gain", "tdd", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
@@ -32,7 +32,7 @@ def section(analysis: Analysis) -> Section:
     """The leaderboard of each data set."""
     blocks: list[Block] = []
     for part in analysis.parts:
-        blocks += [leaderboard(part), *_remarks(part)]
+        blocks += [leaderboard(part), *_remarks(part), *target_remark(part)]
     return Section("leaderboard", "Leaderboard", tuple(blocks))
 
 

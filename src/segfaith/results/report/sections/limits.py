@@ -8,6 +8,7 @@ from markupsafe import Markup
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.runs import Run
+from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import base, is_control
 from segfaith.results.report.blocks import (
     Block,
@@ -110,15 +111,16 @@ def _left_out(part: DataAnalysis) -> Markup:
 def _small(part: DataAnalysis) -> Markup:
     if (part.options.min_s or 0) >= SMALL_SCORE:
         return Markup("")
-    scores = [run.measured.drop_duplicates(["sample_id", "target"])["s"] for run in part.runs]
+    scores = [run.measured.drop_duplicates(TARGET)["s"] for run in part.runs]
     small, every = sum(int((values < SMALL_SCORE).sum()) for values in scores), sum(map(len, scores))
     if not small:
         return Markup("")
     return words(
-        "{} of {} measured samples have {}: metrics that divide by s explode there and can set the means; read the "
+        "{} of {} measured {} have {}: metrics that divide by s explode there and can set the means; read the "
         'medians and <a href="#denominators">absolute drops</a>.',
         ref("small_s", f"{small:,}"),
         f"{every:,}",
+        "targets" if part.several else "samples",
         ref("small_s", "s\N{NO-BREAK SPACE}<\N{NO-BREAK SPACE}.05"),
     )
 

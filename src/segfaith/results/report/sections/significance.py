@@ -31,7 +31,7 @@ from segfaith.results.report.blocks import (
     words,
 )
 from segfaith.results.report.sections.claims import plain
-from segfaith.results.report.sections.topic import by_data, labels, pair_cell
+from segfaith.results.report.sections.topic import by_data, labels, pair_cell, target_remark
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.friedman import Friedman
 from segfaith.results.statistics.intervals import LEAST_IMAGES, quantity
@@ -84,13 +84,13 @@ def _tests(part: DataAnalysis) -> list[Block]:
             )
         ]
     if untested(pairs):
-        return [missing(SINGLE, ADVICE), *_folds(part)]
+        return [missing(SINGLE, ADVICE), *target_remark(part), *_folds(part)]
     names = [called[name] for name in dict.fromkeys([*pairs["first"], *pairs["second"]])]
     compared = words("Compared here: {}.", listed(names))
     if part.options.methods is None and CHANCE in set(pairs["second"]):
         compared += " Random cells are chance at the maps’ own coarseness; they do not enter Friedman’s test."
     diagram = Figure(DRAWINGS["critical-differences"](part))
-    return [Prose(compared), *_folds(part), _how_to_read(), diagram]
+    return [Prose(compared), *target_remark(part), *_folds(part), _how_to_read(), diagram]
 
 
 def _folds(part: DataAnalysis) -> list[Block]:

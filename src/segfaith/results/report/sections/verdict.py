@@ -26,7 +26,7 @@ from segfaith.results.report.blocks import (
     words,
 )
 from segfaith.results.report.sections.significance import winner
-from segfaith.results.report.sections.topic import labels
+from segfaith.results.report.sections.topic import labels, target_remark
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.influence import MISSED_IOU, Best
 from segfaith.results.statistics.paired import ALPHA, CHANCE
@@ -92,7 +92,7 @@ def _blocks(part: DataAnalysis) -> list[Block]:
     if CHANCE in part.methods:
         blocks.append(Prose(LEVEL, "remark"))
     blocks.append(Cards(part.label, tuple(_card(verdict, part) for verdict in part.verdicts)))
-    return [*blocks, Points((*_missed(part), *_leaders(part)))]
+    return [*blocks, *target_remark(part), Points((*_missed(part), *_leaders(part)))]
 
 
 def _card(verdict: Verdict, part: DataAnalysis) -> Card:
@@ -160,14 +160,19 @@ def _sentence(finding: Finding, part: DataAnalysis) -> Markup:
     if finding.question == "model":
         return words(
             "Once all weights are randomised, the map correlates {} with the original (Spearman, {})",
-            *(value, count(finding.n, "map")),
+            *(value, _maps(finding, part)),
         )
     if finding.question == "stability":
         return words(
             "After small changes of the image, the maps correlate {} with the original (Pearson, {})",
-            *(value, count(finding.n, "map")),
+            *(value, _maps(finding, part)),
         )
     return words("{} s a map", number(finding.value, 2 if finding.value < 10 else 0))
+
+
+def _maps(finding: Finding, part: DataAnalysis) -> str:
+    """Whose maps a correlation is of: "6 maps", or "maps of 6 images" where an image has several."""
+    return f"maps of {count(finding.n, 'image')}" if part.several else count(finding.n, "map")
 
 
 def _rests(finding: Finding, noun: str) -> Markup:
@@ -191,11 +196,12 @@ def _missed(part: DataAnalysis) -> list[Markup]:
     missed, known = part.missed
     if not missed:
         return []
+    where = f"the target in {missed} of {count(known, 'image')}"
     return [
         words(
-            "The model misses the target in {} of {} (IoU below {}): there is little to explain. Leave them out with "
+            "The model misses {} (IoU below {}): there is little to explain. Leave them out with "
             "<code>--min-iou {}</code>.",
-            *(missed, count(known, "image"), MISSED_IOU, MISSED_IOU),
+            *(f"{missed} of {count(known, 'target')}" if part.several else where, MISSED_IOU, MISSED_IOU),
         )
     ]
 

@@ -46,11 +46,13 @@ class Pace:
         sample_id: the sample that was timed.
         plain: seconds of a sample without stability.
         stability: seconds that a sample with stability takes on top.
+        size: the height and width of the sample that was timed.
     """
 
     sample_id: str
     plain: dict[str, float]
     stability: dict[str, float]
+    size: tuple[int, int]
 
     def seconds(self, samples: int, stable: int) -> float:
         """Seconds of a run of so many samples, `stable` of them with stability."""
@@ -129,6 +131,7 @@ def _timed(prepared: Prepared, sample_id: str, sample: Sample, image: Image, tar
             "metrics": 0.0,
             "own methods": more * own,
         },
+        (image.shape[1], image.shape[2]),
     )
 
 

@@ -87,6 +87,9 @@ def load_model(
     device: str | torch.device = "cpu",
     head: Head | None = None,
     channels: int | None = None,
+    pad: int | None = None,
+    tile: int | Sequence[int] | None = None,
+    overlap: int | None = None,
 ) -> SegmentationModel:
     """Loads a segmentation model.
 
@@ -102,7 +105,7 @@ def load_model(
         mean, std: see `wrap`.
         args: keyword arguments of the function.
         device: "cpu", "cuda", "cuda:1", or "auto" (a GPU if there is one, else the CPU).
-        head, channels: see `wrap`.
+        head, channels, pad, tile, overlap: see `wrap`.
 
     Raises:
         SettingsError: unknown name, missing file, a function that fails, weights that do not fit, a layer that does not
@@ -132,6 +135,9 @@ def load_model(
         provenance=provenance | {"state_sha256": state_digest(module)},
         head=head,
         channels=channels,
+        pad=pad,
+        tile=tile,
+        overlap=overlap,
     )
     return model.to(device)
 

@@ -201,7 +201,7 @@ class SegmentationModel:
             return pad_to(images, self.tiling.padded_size(size))
         return pad_to(images, multiple_of(size, self.pad or 1))
 
-    def first_input(self, image: Image) -> Image:
+    def first_input(self, image: Image) -> Float[Tensor, "bands h w"]:
         """What goes through the module at once of an image: the padded image, or its first tile."""
         rows, columns = (None, None) if self.tiling is None else self.tiling.tile
         return self.padded(image)[:, :rows, :columns].contiguous()

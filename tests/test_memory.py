@@ -131,7 +131,7 @@ def test_images_of_ever_new_sizes_keep_no_tensors(given: dict[str, Any], monkeyp
         return
     traced = scoring._TRACED[model]
     assert traced.graph is not None
-    assert len(traced.verdicts) == (8 if not given else 4)
+    assert len(traced.verdicts) == (6 if given else 8)
     assert set(traced.graph.shapes) <= set(traced.verdicts)
 
 

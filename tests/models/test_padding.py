@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from segfaith import wrap
 from segfaith.errors import SampleError, SettingsError
-from segfaith.models.padding import multiple_of, pad_to, reached
+from segfaith.models.padding import check_pad, multiple_of, pad_to, reached
 from segfaith.models.probe import ModelFails, probe
 from toys import SmallCNN, plain
 
@@ -102,4 +102,9 @@ def test_a_model_that_fails_on_every_size_is_offered_nothing() -> None:
 @pytest.mark.parametrize("pad", [0, -8, 2.5, True, "32"])
 def test_pads_that_are_none(pad: object) -> None:
     with pytest.raises(SettingsError, match=r"pad = .*: expected a whole number of pixels"):
-        wrap(SmallCNN(), pad=pad)  # type: ignore[arg-type]
+        check_pad(pad)
+
+
+def test_a_model_is_not_made_with_a_pad_that_is_none() -> None:
+    with pytest.raises(SettingsError, match=r"pad = -8: expected a whole number of pixels"):
+        wrap(SmallCNN(), pad=-8)

@@ -95,8 +95,9 @@ def offered(fails: str, module: Callable[[Tensor], Any], inputs: Float[Tensor, "
             raise
         size = (inputs.shape[-2], inputs.shape[-1])
         for pad in OFFERED:
-            larger = multiple_of(size, pad)
-            if larger == size or not _runs(module, pad_to(inputs, larger)):
+            rows, columns = (-(-side // pad) | 1 for side in size)  # odd: else twice `pad` might be what helps
+            larger = rows * pad, columns * pad
+            if all(side % pad == 0 for side in size) or not _runs(module, pad_to(inputs, larger)):
                 continue
             raise SampleError(
                 f"{fails}: {words_of(error)}; it takes the same images padded from {size[0]} x {size[1]} to "

@@ -81,8 +81,13 @@ class Tiling:
         return total / self.total(size, images.device)
 
 
-def tiling_of(tile: int | Sequence[int] | None, overlap: int | None, pad: int | None) -> Tiling | None:
+def tiling_of(tile: Any, overlap: Any, pad: int | None) -> Tiling | None:
     """The tiling that settings ask for; None: images go through the model whole.
+
+    Args:
+        tile: a side in pixels, (height, width), or None.
+        overlap: pixels that neighbours share, from 0 to below the tile's smaller side; None only without a tile.
+        pad: which must divide the tile's sides; None: anything does.
 
     Raises:
         SettingsError: settings that do not fit each other.

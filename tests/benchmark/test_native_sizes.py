@@ -6,23 +6,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import segfaith
 from folder_runs import MODEL, command, content, make_project, run_records, sample_arrays, write_settings
 from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
 from segfaith.results.records.identity import run_key
+from toys import SmallCNN
 
 SIZES = {"s0": (40, 56), "s1": (56, 40), "s2": (16, 16), "s3": (9, 120), "s4": (41, 23)}
 """Height and width: one and its transpose, a very small image, a long thin one, and odd sides."""
 METHODS = ["gpa", "ega", "ria", "ria@regions=superpixels,grid=3", "ria@regions=adaptive,passes=12", "dea", "random"]
 
 
-def resize(root: Path, mode: str = "RGB") -> None:
+def resize(root: Path) -> None:
     for index, (name, (height, width)) in enumerate(SIZES.items()):
         image, labels = sample_arrays(index)
-        picture = Image.fromarray(image).convert(mode).resize((width, height))
-        picture.save(root / "data" / "images" / f"{name}.png")
+        Image.fromarray(image).resize((width, height)).save(root / "data" / "images" / f"{name}.png")
         mask = Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST)
         mask.save(root / "data" / "masks" / f"{name}.png")
 
@@ -66,15 +68,21 @@ def test_photographs_of_all_sizes_are_measured(project: Path, tmp_path: Path, ch
     assert set(records["path"]) == {expected}
 
 
-def test_grey_photographs_of_all_sizes_are_measured(tmp_path: Path) -> None:
-    root = make_project(tmp_path, samples=len(SIZES))
-    (root / "tiny.py").write_text(
-        MODEL.replace("nn.Conv2d(3, 6, 3, stride", "nn.Conv2d(1, 6, 3, stride").replace("x[:, 1:]", "x[:, :1]")
-    )
-    resize(root, "L")
-    chosen = {"weights": None, "channels": 1, "mean": [0.5], "std": [0.5]}
-    records = run_records(root, tmp_path / "run", **native(model=chosen))
-    check_all_measured(records, tmp_path / "run")
+@pytest.mark.parametrize("chosen", [{}, {"pad": 16}, {"tile": 24, "overlap": 8}], ids=["plain", "pad", "tile"])
+def test_grey_images_of_all_sizes_are_measured(chosen: dict[str, Any]) -> None:
+    """By a model of one channel, with stability; the last methods cut images into superpixels and adaptive cells."""
+    module = SmallCNN()
+    module.backbone[0] = torch.nn.Conv2d(1, 8, 3, stride=2, padding=1)
+    torch.nn.init.normal_(module.backbone[0].weight, std=0.5, generator=torch.Generator().manual_seed(0))
+    model = segfaith.wrap(module, layer="backbone.4", **chosen)
+    for height, width in SIZES.values():
+        image = torch.rand(1, height, width, generator=torch.Generator().manual_seed(width))
+        region = torch.zeros(height, width, dtype=torch.bool)
+        region[2:8, 3:12] = True
+        methods = ["ega", "ria@grid=3", "ria@regions=superpixels,grid=3", "ria@regions=adaptive,passes=12"]
+        frame = segfaith.evaluate(model, image, segfaith.Target(1, region), methods, stability=True)
+        assert list(frame.loc[frame["status"] != "ok", "reason"]) == []
+        assert frame["stability"].notna().any()
 
 
 def test_a_run_over_sizes_that_a_model_refuses_says_which_padding_helps(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@ r"""Class activation maps from gradient evidence: GPA (Seg-Grad-CAM) and EGA (Se
     GPA = minmax(up(relu(sum_k mean_{ij}(G_k) F_k)))        Vinogradova et al. 2020
     EGA = minmax(up(relu(sum_k pool(G_k) * F_k)))           Hasany et al. 2023
 
-F_k and G_k are channel k of the feature layer's activation and gradient (h x w); up is bilinear to the image's size.
+F_k and G_k are channel k of the feature layer's activation and gradient (h x w); up is bilinear to the image's size. If
+the model pads the image, h x w covers the padded image, mean_{ij} is over all of it, and up crops.
 """
 
 from typing import Literal
@@ -16,7 +17,7 @@ from segfaith.types import Float, GradientEvidence, Tensor
 
 def gpa(gradient: GradientEvidence) -> Float[Tensor, "N H W"]:
     """Gradient-Pooled Attribution of N variants, in [0, 1]. A channel's weight is the mean of its gradient."""
-    return minmax(upsample(pooled_cam(gradient), gradient.size))
+    return minmax(_on_image(pooled_cam(gradient), gradient))
 
 
 def ega(gradient: GradientEvidence, *, pool: Literal["mean", "max"], window: int) -> Float[Tensor, "N H W"]:
@@ -26,7 +27,13 @@ def ega(gradient: GradientEvidence, *, pool: Literal["mean", "max"], window: int
         pool, window: gradients are pooled over window x window blocks. A window of 1 changes nothing; mean pooling
             over the whole feature map gives GPA.
     """
-    return minmax(upsample(elementwise_cam(gradient, pool=pool, window=window), gradient.size))
+    return minmax(_on_image(elementwise_cam(gradient, pool=pool, window=window), gradient))
+
+
+def _on_image(maps: Float[Tensor, "N h w"], gradient: GradientEvidence) -> Float[Tensor, "N H W"]:
+    """Maps of the feature layer upsampled to the image, without the rows and columns that pad it."""
+    height, width = gradient.size
+    return upsample(maps, gradient.covered or gradient.size)[:, :height, :width]
 
 
 def pooled_cam(gradient: GradientEvidence) -> Float[Tensor, "N h w"]:

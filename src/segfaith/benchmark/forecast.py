@@ -47,11 +47,13 @@ class Pace:
         sample_id: the sample that was timed, with its first target where it has several.
         plain: seconds of a sample with one target without stability.
         stability: seconds that a sample with stability takes on top.
+        size: the height and width of the sample that was timed.
     """
 
     sample_id: str
     plain: dict[str, float]
     stability: dict[str, float]
+    size: tuple[int, int]
 
     def seconds(self, samples: int, stable: int) -> float:
         """Seconds of a run of so many samples, `stable` of them with stability."""
@@ -130,6 +132,7 @@ def _timed(prepared: Prepared, sample_id: str, sample: Sample, image: Image, tar
             "metrics": 0.0,
             "own methods": more * own,
         },
+        (image.shape[1], image.shape[2]),
     )
 
 

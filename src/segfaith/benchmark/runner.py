@@ -90,6 +90,9 @@ def prepare(settings: Settings) -> Prepared:
         device=settings.execution.device,
         head=chosen.head,
         channels=chosen.channels,
+        pad=chosen.pad,
+        tile=chosen.tile,
+        overlap=chosen.overlap,
     )
     model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
     check_classes(model, plan.dataset)

@@ -10,7 +10,9 @@ from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
 from segfaith.data.reading import Reading
 from segfaith.evaluation.ranking import Ties
 from segfaith.lookup import lookup
+from segfaith.models.padding import check_pad
 from segfaith.models.segmentation import Head
+from segfaith.models.tiling import tiling_of
 from segfaith.occlusion import OPERATORS
 from segfaith.target_choice import WIDTH, Part, PerImage, TargetChoice, TargetSource
 from segfaith.types import Score
@@ -79,6 +81,15 @@ class ModelSettings(_Section):
     std: list[float] | None = None
     classes: Literal["voc"] | list[str] | str | None = None
     head: Head | None = None
+    pad: int | None = None
+    tile: int | list[int] | None = None
+    overlap: int | None = None
+
+    @model_validator(mode="after")
+    def _fit(self) -> "ModelSettings":
+        check_pad(self.pad)
+        tiling_of(self.tile, self.overlap, self.pad)
+        return self
 
 
 class TargetSettings(_Section):

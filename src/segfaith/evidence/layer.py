@@ -108,6 +108,22 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
+def gradient_at(value: Tensor, leaf: Tensor, name: str | None) -> Tensor:
+    """d value / d leaf, where `leaf` stands for the output of the layer `name`.
+
+    Raises:
+        SettingsError: the value does not depend on it.
+    """
+    if not value.requires_grad:
+        raise SettingsError(
+            f"the logits do not depend on layer {name!r} through differentiable steps; name another layer"
+        )
+    (gradient,) = torch.autograd.grad(value, [leaf], allow_unused=True)
+    if gradient is None:
+        raise SettingsError(f"the logits do not depend on layer {name!r}; name another layer")
+    return gradient
+
+
 def _feature_map(output: Any, name: str | None, images: int) -> Float[Tensor, "N K h w"]:
     """A layer's output, or the only (N, K, h, w) tensor in the tuple or list that it returned."""
     items = output if type(output) in (tuple, list) else [output]
@@ -139,6 +155,8 @@ def check_layer(model: SegmentationModel, layer: str | None, image: Image) -> No
     An image of twice the width shows which axes are rows and columns. If the model refuses that image, or resizes all
     images to one size, the layer's map must have the image's aspect ratio, or be square.
 
+    Of a model that pads images or runs on tiles, the padded image or its first tile takes the image's place.
+
     Model passes: two of one image, and one of an image of twice its width.
 
     Raises:
@@ -154,16 +172,16 @@ def check_layer(model: SegmentationModel, layer: str | None, image: Image) -> No
         return output
 
     with torch.inference_mode(False), torch.no_grad():
-        images = image[None].clone()
-        expected = model.logits(images)
+        images = model.first_input(image)[None].clone()
+        expected = model.logits_at_once(model.module, images)
         with altered(model, layer, 1, note):
-            logits = model.logits(images)
+            logits = model.logits_at_once(model.module, images)
         try:
             with altered(model, layer, 1, note):
-                model.logits(torch.cat([images, images.flip(-1)], -1))
+                model.logits_at_once(model.module, torch.cat([images, images.flip(-1)], -1))
         except Exception:  # the model takes no image of another size
             del shapes[1:]
-    fault = _axes_fault(shapes, (image.shape[1], image.shape[2]))
+    fault = _axes_fault(shapes, (images.shape[2], images.shape[3]))
     if fault:
         raise SettingsError(f"layer {name!r} returns {fault}; {RESHAPE}")
     if not bool(expected.isfinite().all()):

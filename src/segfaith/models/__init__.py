@@ -80,6 +80,9 @@ def load_model(
     device: str | torch.device = "cpu",
     head: Head | None = None,
     channels: int | None = None,
+    pad: int | None = None,
+    tile: int | Sequence[int] | None = None,
+    overlap: int | None = None,
 ) -> SegmentationModel:
     """Loads a segmentation model.
 
@@ -95,7 +98,7 @@ def load_model(
         mean, std: see `wrap`; None: those that the library of the model states, else as in `wrap`.
         args: keyword arguments of the function, or what the library takes.
         device: "cpu", "cuda", "cuda:1", or "auto" (a GPU if there is one, else the CPU).
-        head, channels: see `wrap`.
+        head, channels, pad, tile, overlap: see `wrap`.
 
     Raises:
         SettingsError: unknown name, missing file, a function that fails, weights that do not fit, a layer that does not
@@ -135,6 +138,9 @@ def load_model(
         provenance=provenance | {"state_sha256": state_digest(module)},
         head=head,
         channels=channels,
+        pad=pad,
+        tile=tile,
+        overlap=overlap,
     )
     model.why_no_layer = why_no_layer
     model.provenance["normalisation"] = _normalisation(model, given, built, known)

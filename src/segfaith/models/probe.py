@@ -55,6 +55,7 @@ def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
             f"weights of {model.name} lie on the device 'meta', which holds no values; load them, as with "
             "module.to_empty(device='cpu') and module.load_state_dict(...)"
         )
+    image = model.first_input(image)
     first = _run(model, image[None])
     blocks = _blocks(image)
     images, outputs = [image], [first]

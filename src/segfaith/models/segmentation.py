@@ -1,7 +1,8 @@
 """Any `torch.nn.Module` as a segmentation model that takes images in [0, 1] and returns logits at the image's size."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -11,10 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from segfaith.classes import read_classes
 from segfaith.errors import SampleError, SettingsError, no_exit
-from segfaith.lookup import nearest
 from segfaith.models.inputs import channels_of, check_module, normalisation
+from segfaith.models.layers import find_layer
+from segfaith.models.modes import evaluation_mode, weights_frozen
 from segfaith.models.outputs import logits_in
-from segfaith.types import Float
+from segfaith.models.padding import check_pad, multiple_of, offered, pad_to
+from segfaith.models.tiling import tiling_of
+from segfaith.types import Float, Image
 
 Head = Literal["softmax", "sigmoid", "logits", "probabilities"]
 """What a module's outputs are.
@@ -42,6 +46,8 @@ class SegmentationModel:
         head: what the outputs are, as the user says; None: logits are assumed. See `as_logits`.
         mixing: why images must not share a batch, set by `probe`; "" if they may.
         incremental: whether interventions may recompute only what they change (see `incremental`); exact to 1e-5.
+        pad: sides of images are padded to multiples of it, and logits cropped back; None: no padding. See `padding`.
+        tiling: the tiles in which images go through the module; None: whole images. See `tiling`.
         compile: whether interventions run whole images through `torch.compile` instead.
         why_no_layer: why a library's model has no default feature layer, in words; "" for all others.
     """
@@ -63,8 +69,12 @@ class SegmentationModel:
         channels: int | None = None,
         provenance: Mapping[str, str] | None = None,
         head: Head | None = None,
+        pad: int | None = None,
+        tile: int | Sequence[int] | None = None,
+        overlap: int | None = None,
     ) -> None:
         check_module(module)
+        check_pad(pad)
         if hasattr(module, "_orig_mod"):  # torch.compile's module, which would ignore hooks that are added later
             module = cast(nn.Module, module._orig_mod)
             layer = layer.removeprefix("_orig_mod.") if isinstance(layer, str) else layer
@@ -74,6 +84,7 @@ class SegmentationModel:
             raise SettingsError(f"channels = {channels!r}: expected the number of the image's channels, at least 1")
         self.module = module
         self.head: Head | None = head
+        self.pad, self.tiling = pad, tiling_of(tile, overlap, pad)
         self._channels: int | None = None
         self.mixing = ""
         self.layer = layer
@@ -154,63 +165,15 @@ class SegmentationModel:
             SettingsError: no layer was named, no submodule has that name (the message lists the nearest names), or the
                 module is scripted, so that its layers cannot be read.
         """
-        layer = self.layer if layer is None else layer
-        if layer is not None and not isinstance(layer, str):
-            raise SettingsError(
-                f"layer is a {type(layer).__name__}; expected a dotted name, as module.named_modules() gives it"
-            )
-        if layer is not None and isinstance(self.module, torch.jit.ScriptModule):
-            raise SettingsError(
-                f"layer {layer!r} of a scripted, traced or frozen module ({self.name}) cannot be read; wrap the module "
-                "that it was made from, or leave layer out and use ria and the controls"
-            )
-        modules: dict[str, nn.Module] = dict(self.module.named_modules())
-        modules.pop("")
-        if layer is None:
-            why = self.why_no_layer or "give layer=..., usually the last layer of the backbone"
-            names = f". The last layers: {', '.join(list(modules)[-8:])}" if modules else ""
-            raise SettingsError(f"gradient methods need a feature layer and {self.name} has none; {why}{names}")
-        if layer not in modules:
-            close = nearest(layer, modules, 5) or list(modules)[-5:] or ["none, since it has no layers"]
-            raise SettingsError(f"{self.name} has no layer {layer!r}; the nearest are {', '.join(close)}")
-        return modules[layer]
+        return find_layer(self.module, self.layer if layer is None else layer, self.name, self.why_no_layer)
 
-    @contextmanager
-    def evaluating(self, *, tf32: bool = False) -> Iterator[None]:
-        """Evaluation mode inside the block; every submodule's own train flag is restored after it.
+    def evaluating(self, *, tf32: bool = False) -> AbstractContextManager[None]:
+        """Evaluation mode inside the block, see `modes.evaluation_mode`."""
+        return evaluation_mode(self.module, self.device, tf32=tf32)
 
-        On a GPU, convolutions run by deterministic algorithms inside the block, and all in full float32 unless `tf32`.
-        """
-        training = [part for part in self.module.modules() if getattr(part, "training", False)]  # not set if frozen
-        for module in training:
-            module.training = False
-        cuda = self.device.type == "cuda"
-        fixed = {"enabled": True, "deterministic": True, "allow_tf32": tf32}
-        exact = torch.backends.cudnn.flags(**fixed) if cuda else nullcontext()
-        matmul = torch.backends.cuda.matmul
-        before = matmul.allow_tf32 if cuda else False
-        try:
-            if cuda:
-                matmul.allow_tf32 = tf32
-            with exact:
-                yield
-        finally:
-            if cuda:
-                matmul.allow_tf32 = before
-            for module in training:
-                module.training = True
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self) -> AbstractContextManager[None]:
         """Inside the block no parameter requires a gradient, so graphs start only at tensors that the caller marks."""
-        free = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        for parameter in free:
-            parameter.requires_grad = False
-        try:
-            yield
-        finally:
-            for parameter in free:
-                parameter.requires_grad = True
+        return weights_frozen(self.module)
 
     def logits(self, images: Float[Tensor, "N bands H W"]) -> Float[Tensor, "N C H W"]:
         """z = f(x): logits in float32, bilinearly resized to (H, W) with align_corners=False.
@@ -233,10 +196,34 @@ class SegmentationModel:
         mean, std = self._normalisation[1]
         return (images - mean) / std
 
+    def padded(self, images: Float[Tensor, "*N H W"]) -> Float[Tensor, "*N h w"]:
+        """Images, or one image, at a size that goes through the module: see `pad` and `tiling`."""
+        size = (images.shape[-2], images.shape[-1])
+        if self.tiling is not None:
+            return pad_to(images, self.tiling.padded_size(size))
+        return pad_to(images, multiple_of(size, self.pad or 1))
+
+    def first_input(self, image: Image) -> Float[Tensor, "bands h w"]:
+        """What goes through the module at once of an image: the padded image, or its first tile."""
+        rows, columns = (None, None) if self.tiling is None else self.tiling.tile
+        return self.padded(image)[:, :rows, :columns].contiguous()
+
     def logits_of(
         self, module: Callable[[Tensor], Any], images: Float[Tensor, "N bands H W"]
     ) -> Float[Tensor, "N C H W"]:
         """`logits` of a stand-in for the module, such as its compiled form."""
+        return self.framed(images, partial(self.logits_at_once, module))
+
+    def framed(self, images: Float[Tensor, "N bands H W"], run: Callable[[Tensor], Tensor]) -> Float[Tensor, "N C H W"]:
+        """`logits` from a function that gives those of N padded images, or of N tiles of one place in the images."""
+        padded = self.padded(images)
+        logits = run(padded) if self.tiling is None else self.tiling.blended(padded, run)
+        return logits[..., : images.shape[-2], : images.shape[-1]]
+
+    def logits_at_once(
+        self, module: Callable[[Tensor], Any], images: Float[Tensor, "N bands H W"]
+    ) -> Float[Tensor, "N C H W"]:
+        """`logits_of` without padding and tiles."""
         logits = self.as_logits(self.outputs_of(module, images))
         if logits.shape[-2:] != images.shape[-2:]:
             logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
@@ -269,7 +256,8 @@ class SegmentationModel:
         inputs = self.normalise(images)
         if tensor is not None and tensor.is_floating_point():
             inputs = inputs.to(tensor.dtype)
-        with self.evaluating(), no_exit(f"{self.name} cannot be run on images of shape {tuple(inputs.shape)}"):
+        fails = f"{self.name} cannot be run on images of shape {tuple(inputs.shape)}"
+        with self.evaluating(), no_exit(fails), nullcontext() if self.pad else offered(fails, module, inputs):
             output = logits_in(module(inputs))
         floating = output.is_floating_point()
         if output.ndim != 4 or len(output) != len(images) or not output.numel() or not floating:
@@ -292,6 +280,9 @@ def wrap(
     name: str | None = None,
     head: Head | None = None,
     channels: int | None = None,
+    pad: int | None = None,
+    tile: int | Sequence[int] | None = None,
+    overlap: int | None = None,
 ) -> SegmentationModel:
     """Makes any segmentation module usable by segfaith, without changing it.
 
@@ -311,9 +302,12 @@ def wrap(
             the head means.
         channels: how many channels the images have; None: as many as `mean` has values, or as the module's first
             convolution reads.
+        pad: for a module that takes only sides that a number divides, that number: images are padded, see `padding`.
+        tile, overlap: for images that are too large for memory, the tiles in which they go through the module, a side
+            or (height, width) in pixels, and by how many pixels tiles overlap. See `tiling`.
 
     Raises:
-        SettingsError: the module, layer, mean, std or head cannot be used; the message says why.
+        SettingsError: the module, layer, mean, std, head, pad or tile cannot be used; the message says why.
     """
     return SegmentationModel(
         module,
@@ -325,4 +319,7 @@ def wrap(
         weights="as given",
         head=head,
         channels=channels,
+        pad=pad,
+        tile=tile,
+        overlap=overlap,
     )

@@ -392,7 +392,9 @@ def test_bounds_are_tight() -> None:
     assert best["tdd"] == metrics_of(1, 0, 0, 0, 1)["odd"] == pytest.approx(1, abs=2e-6)
     assert (METRICS["tdd"].high, METRICS["odd"].high) == (1, 1)
     assert (best["insertion_gain"], worst["insertion_gain"]) == (1, -1)
-    assert (METRICS["insertion_gain"].low, METRICS["insertion_gain"].high) == (-inf, inf), "of a margin it has no bounds"
+    assert (METRICS["insertion_gain"].low, METRICS["insertion_gain"].high) == (-inf, inf), (
+        "of a margin it has no bounds"
+    )
     assert (best["odd_abs"], best["leak_abs"]) == (0, 0)
     assert (METRICS["tdd"].low, METRICS["tdd_gain"].low) == (-inf, -inf)
     assert metrics_of(1e-3, 1, 1, 0, 0)["tdd"] < -900
@@ -416,3 +418,38 @@ def test_metrics_point_where_the_table_says(
 
 def test_metrics_need_no_torch() -> None:
     assert "import torch" not in Path(metrics.__file__).read_text()
+
+
+# Scores without a natural zero
+
+
+@pytest.mark.parametrize("score", ["logit", "log_odds", "margin", "margin to class 3"])
+def test_relative_metrics_are_undefined_where_the_score_has_no_natural_zero(score: str) -> None:
+    scores = {"s": -2.0, "s_target_deleted": -5.5, "s_off_deleted": -1.5, "s_baseline": -6.0, "s_inserted": -2.5}
+    more = {f"s_{name}_deleted": -2.5 for name in ("fair", "near", "middle", "far", "off_evidence")}
+    got = computed(scores | more | {"scale": scale(-2.0, score)})
+    defined = {"tdd_drop": 3.5, "odd_drop": -0.5, "odd_drop_abs": 0.5, "insertion_gain": 3.5}
+    assert {name: value for name, value in got.items() if not isnan(value)} == defined
+    assert {name for name in got if isnan(got[name])} == {name for name in got if metrics.is_relative(name)}
+
+
+def test_the_scale_is_s_of_a_probability_alone() -> None:
+    assert scale(0.25, "probability") == 0.250001
+    assert scale(0.0, "probability") == 1e-6
+    assert isnan(scale(0.25, "margin"))
+
+
+def test_absolute_metrics_take_the_place_of_relative_ones() -> None:
+    names = ["tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "odd_beyond_abs"]
+    assert leading(names, "probability") == names
+    assert leading(names, "margin") == ["tdd_drop", "tdd_drop_gain", "odd_drop_abs", "insertion_gain", "stability"]
+    assert leading(["odd", "insertion_gain_rel", "odd_fair", "evidence_ap"], "logit") == ["odd_drop", "evidence_ap"]
+    assert all(METRICS[drop].better == METRICS[name].better for name, drop in metrics.DROPS.items())
+
+
+def test_a_metric_that_follows_from_a_relative_one_is_relative_too(metrics_restored: None) -> None:
+    add_metric(_metric("focus", "tdd", "odd"))
+    add_metric(_metric("own_gain", "stability", "control_tdd"))
+    add_metric(_metric("plain", "tdd_drop", "odd_drop"))
+    assert [metrics.is_relative(name) for name in ("focus", "own_gain", "plain")] == [True, True, False]
+    assert leading(["focus", "plain"], "logit") == ["plain"]

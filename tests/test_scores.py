@@ -288,7 +288,6 @@ def test_a_margin_between_classes_that_do_not_compete_is_refused() -> None:
 @pytest.mark.parametrize(
     ("score", "versus", "message"),
     [
-        ("odds", None, "score = 'odds': expected probability, logit, log_odds, margin"),
         ("logit", 2, "versus = 2 with score = 'logit' of class 1: expected another class, and score = 'margin'"),
         ("probability", 0, "versus = 0 with score = 'probability'"),
         ("margin", 1, "versus = 1 with score = 'margin' of class 1: expected another class"),
@@ -324,6 +323,13 @@ def test_logits_of_the_class_that_are_not_finite_give_no_other_score(scalar: Sca
         return  # a sigmoid of infinity is a number; the passes refuse such logits before
     with pytest.raises(SampleError, match="logits that are NaN or infinite inside the target region"):
         masked_mean(logits, region, scalar)
+
+
+def test_an_unknown_score_is_refused() -> None:
+    target = Target(1, torch.ones(2, 2, dtype=torch.bool))
+    object.__setattr__(target, "score", "odds")  # as where no types are checked
+    with pytest.raises(SettingsError, match="score = 'odds': expected probability, logit, log_odds, margin"):
+        target.__post_init__()
 
 
 def test_the_margin_to_the_class_that_is_predicted_instead() -> None:

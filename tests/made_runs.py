@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from PIL import Image
 
-from segfaith.evaluation.metrics import leakage
+from segfaith.evaluation.metrics import METRICS, is_relative, leakage
 from segfaith.results.records.files import replace_file, write_rows
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RECORD_COLUMNS
@@ -41,11 +41,13 @@ def make_run(
     skipped: int = 1,
     failed: int = 1,
     size: int = 48,
+    score: str = "probability",
 ) -> Path:
     """A run directory as `segfaith run` writes it, with known differences between methods and seeded noise.
 
     The last `skipped` samples are skipped, `failed` more have one failed method (the first); the first `maps` samples
-    have maps. Every second sample has stability; sample 2 has s = 0.01, so that its relative metrics explode.
+    have maps. Every second sample has stability; sample 2 has s = 0.01, so that its relative metrics explode. Of a
+    score other than the probability no relative metric has a value.
     """
     rng = np.random.default_rng([seed, len(model), ord(model[-1])])
     records: list[dict[str, Any]] = []
@@ -87,6 +89,10 @@ def make_run(
                 "s_off_deleted": s * (1 - odd),
                 "s_baseline": 0.02,
                 "s_inserted": 0.02 + inserted,
+                "tdd_drop": s * tdd,
+                "tdd_drop_gain": s * (tdd - control),
+                "odd_drop": s * odd,
+                "odd_drop_abs": s * abs(odd),
                 "tdd": tdd,
                 "tdd_gain": tdd - control,
                 "odd": odd,
@@ -113,9 +119,15 @@ def make_run(
             }
             if number % 2 == 0:
                 row |= stable | {"stability": float(np.mean(list(stable.values())))}
+            row["score"] = score
+            if score != "probability":
+                row |= {one: nan for one in METRICS if is_relative(one)}
             records.append(row)
             if curves:
-                rows += _curves(base, name, kind, tdd, odd, inserted, rng)
+                own = _curves(base, name, kind, tdd, odd, inserted, rng)
+                if score != "probability":
+                    own = [one if one["kind"] == "insertion" else one | {"value": s - one["score"]} for one in own]
+                rows += own
             if randomisation and number < 4:
                 again += [
                     {key: base[key] for key in ("sample_id", "class_index", "target")}
@@ -132,6 +144,8 @@ def make_run(
     order = {name: place for place, name in enumerate(methods)}
     records.sort(key=lambda row: (samples.index(row["sample_id"]), order[row["method"]]))
     about = description(seed, list(samples), data, model, list(methods), curves=curves)
+    if score != "probability":
+        about["settings"]["target"] = {"score": score}
     identity = about["identity_sha256"]
     write_rows(directory / "records" / "00000.parquet", records, RECORD_COLUMNS, identity)
     if rows:

@@ -74,7 +74,7 @@ def verify_precision_command(
     shown = results[results["note"] == ""]
     lines = {"largest change of a drop": ["other regions" if isnan(x) else f"{x:.1e}" for x in shown["drop_error"]]}
     lines["lowest Spearman, drops > 1e-3"] = [f"{value:.4f}" for value in shown["spearman"]]
-    for key in (f"{method}_{metric}" for method in ("ria", "dea") for metric in fast_modes.METRICS):
+    for key in (str(name).removesuffix("_change") for name in shown if str(name).endswith("_change")):
         if shown[key].isna().all():  # without stability
             continue
         values = zip(shown[key], shown[f"{key}_change"], strict=True)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
+from segfaith.evaluation.metrics import leading
 from segfaith.paths import map_folder, map_name
 from segfaith.results.records.runs import Run, class_name
 from segfaith.results.records.schema import TARGET
@@ -60,6 +61,11 @@ class Sample:
     disagreement: float = nan
     anchor: str = ""
     target: str = ""
+
+    @property
+    def shown(self) -> list[str]:
+        """The metrics that the page shows of it, TDD or TDD drop first."""
+        return leading(SHOWN, self.run.score)
 
     @property
     def key(self) -> Key:
@@ -134,7 +140,9 @@ def gallery(parts: Sequence[DataAnalysis], most: int = MOST, always: Collection[
         one.folder for one in samples
     )
     measure = "disagreement" if maps else "spread"
-    samples = [replace(one, disagreement=disagreement(one) if maps else spread(one.rows)) for one in samples]
+    samples = [
+        replace(one, disagreement=disagreement(one) if maps else spread(one.rows, one.shown[0])) for one in samples
+    ]
     chosen = choose(samples, most, always)
     ordered = sorted(chosen, key=_by_disagreement)
     return Gallery(tuple(_anchored(ordered)), _rule(samples, chosen, most, measure, len(always)), measure)
@@ -172,9 +180,9 @@ def mean_disagreement(maps: Sequence[NDArray[Any]]) -> float:
     return float(np.mean(values)) if values else nan
 
 
-def spread(rows: pd.DataFrame) -> float:
-    """Largest less smallest TDD of the methods, controls and variants left out; NaN with fewer than two."""
-    values = rows.loc[(rows["status"] == "ok") & rows["method"].map(_compared).astype(bool), "tdd"].dropna()
+def spread(rows: pd.DataFrame, metric: str = "tdd") -> float:
+    """Largest less smallest TDD (or `metric`) of the methods, without controls and variants; NaN below two of them."""
+    values = rows.loc[(rows["status"] == "ok") & rows["method"].map(_compared).astype(bool), metric].dropna()
     return float(values.max() - values.min()) if len(values) > 1 else nan
 
 
@@ -204,7 +212,7 @@ def scores_of(sample: Sample, measure: str) -> dict[str, Any]:
     """What the page filters by: plain values without NaN."""
     by_method: dict[str, dict[str, float]] = {}
     for row in sample.rows.to_dict("records"):
-        values = {name: _plain(row.get(name)) for name in SHOWN}
+        values = {name: _plain(row.get(name)) for name in sample.shown}
         by_method[str(row["method"])] = {name: value for name, value in values.items() if value is not None}
     return {
         "class": sample.class_name,

@@ -22,7 +22,9 @@ TERMS: dict[str, tuple[str, str]] = {
     "s": (
         "s",
         "Masked mean class probability, the model's mean confidence in the target, in [0, 1]: s = sum(M p_c) / "
-        "(sum(M) + ε). p_c is the softmax output for the target class c, M the target mask, ε = 1e-6.",
+        "(sum(M) + ε). p_c is the softmax output for the target class c, M the target mask, ε = 1e-6. Where a run "
+        "explains another score (logit, log odds or margin), that number of each pixel takes the place of p_c, and s "
+        "has no bounds.",
     ),
     "target_area": ("Area of the target", "Share of the image's pixels that the target mask M covers."),
     "target_iou": (
@@ -147,7 +149,8 @@ TERMS: dict[str, tuple[str, str]] = {
     "curve": (
         "Curves",
         "At several k, first operator: the relative drop of s after deletion in the target (tdd) and outside it (odd), "
-        "pooled over images (sum of drops over sum of s), and the mean rise of s after insertion.",
+        "pooled over images (sum of drops over sum of s), and the mean rise of s after insertion. Of scores other than "
+        "the probability: the mean drop, not divided by s.",
     ),
     "area": (
         "Area",

@@ -78,5 +78,5 @@ def best_method(part: DataAnalysis, sections: Sequence[Section]) -> str:
             if isinstance(block, Cards) and block.data == part.label and block.cards:
                 return block.cards[0].method
     table = part.summary
-    means = table[(table["metric"] == "tdd") & table["method"].isin(part.own)].dropna(subset="mean")
+    means = table[(table["metric"] == part.metrics[0]) & table["method"].isin(part.own)].dropna(subset="mean")
     return str(means.sort_values("mean")["method"].iloc[-1]) if len(means) else ""

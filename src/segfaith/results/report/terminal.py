@@ -74,7 +74,8 @@ def table(part: DataAnalysis, width: int = WIDTH) -> Iterator[RenderableType]:
     if part.summary.empty or not part.summary["n"].any():
         yield f"{part.label}: {NO_SAMPLE}"
         return
-    called, metrics = labels(part), list(("evidence_ap", "tdd", "odd_abs", "stability") if part.has_evidence else SHOWN)
+    shown = ("evidence_ap", "tdd", "odd_abs", "stability") if part.has_evidence else SHOWN
+    called, metrics = labels(part), part.leading(*shown)
     columns = [_column(part, metric) for metric in (*metrics, "runtime_s")]
     while _room(columns, width) < LEAST_ROOM and len(columns) > 2:
         del columns[-2]  # seconds stay
@@ -110,7 +111,7 @@ def _undefined(part: DataAnalysis) -> str:
     for run in part.runs:
         rows = run.records[run.records["status"] == "ok"]
         planned = ~rows["reason"].fillna("").str.contains(NOT_ASKED, regex=False)
-        for metric in TABLE_METRICS:
+        for metric in part.leading(*TABLE_METRICS):
             undefined = rows[metric].isna() & (planned if metric == "stability" else True)
             counts[metric] = counts.get(metric, 0) + int(undefined.sum())
     return ", ".join(f"{METRICS[metric].label} {number_}" for metric, number_ in counts.items() if number_)

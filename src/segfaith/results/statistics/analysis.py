@@ -14,6 +14,7 @@ from functools import cached_property
 import pandas as pd
 
 from segfaith.errors import SettingsError
+from segfaith.evaluation.metrics import PROBABILITY
 from segfaith.results.records.runs import Run
 from segfaith.results.records.select import enough, grouped, label_notes, methods_of, own_methods
 from segfaith.results.statistics.data_analysis import BYS, OVERS, STRATIFIED, By, DataAnalysis, Options
@@ -79,11 +80,18 @@ def analyse(runs: Sequence[Run], options: Options | None = None, absent: Sequenc
     """The analysis of runs, as `records.runs.load_runs` reads them. Nothing is computed yet.
 
     Raises:
-        SettingsError: no runs, or `options.methods` names methods that no run holds, or fewer than two different ones.
+        SettingsError: no runs; `options.methods` names methods that no run holds, or fewer than two different ones; or
+            `options.min_s` with runs whose score is not the probability.
     """
     if not runs:
         raise SettingsError("expected at least one run to report on; got none")
     options = options or Options()
+    other = next((run for run in runs if run.score != PROBABILITY), None)
+    if options.min_s is not None and other is not None:
+        raise SettingsError(
+            f"min_s = {options.min_s:g} leaves out samples of low probability, but {other.label} explains the score "
+            f"{other.score!r}, of which no value is low; leave it out, or report on the runs of each score alone"
+        )
     compared = tuple(family(methods_of(runs), options.methods))
     own = tuple(own_methods(runs))
     names: dict[str, list[str]] = {}

@@ -65,6 +65,8 @@ GALLERY_RULES = {
     "typical": f"Typical: {_HIT}; {_GAIN} is nearest to its median; {_TIES}.",
     "worst": f"Worst: {_HIT}; {_GAIN} is lowest; {_TIES}.",
 }
+OTHER_SCORE = "rules choose cases by s as a probability and by drops relative to it; these runs explain the score {!r}"
+"""Why nothing is chosen from runs of another score than the probability."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +142,12 @@ def candidates(part: DataAnalysis) -> pd.DataFrame:
     Returns:
         Columns run (place in `part.runs`), label, sample_id, target, s, iou (NaN where older records lack it), missed,
         kept (names of the methods under test with a map), and METRIC_METHOD for tdd, tdd_gain and odd_abs (NaN where
-        the method was not measured).
+        the method was not measured). Of a score other than the probability there are no rows, see `OTHER_SCORE`.
     """
     methods = under_test(part.methods)
     columns = [f"{metric}_{method}" for metric in USED for method in methods]
     rows: list[dict[str, Any]] = []
-    for place, run in enumerate(part.runs):
+    for place, run in enumerate(part.runs if part.of_probability else ()):
         measured = run.records[(run.records["status"] == "ok") & run.records["method"].isin(methods)]
         for (sample_id, target), group in measured.groupby(TARGET):
             folder = run.directory / "maps" / map_folder(str(sample_id), str(target))
@@ -288,6 +290,8 @@ def _choice(
     none = f"no image with {_HIT} has {maps}; keep them with [output] maps = true"
     if rule == MISSED_RULE:
         none = "no image has maps of a method under test; keep them with [output] maps = true"
+    if not part.of_probability:
+        none = OTHER_SCORE.format(part.score)
     left = f"no image is left: all {met} that meet the rule are shown otherwise" if met else ""
     why = "" if cases else left or (f"none of {looked} candidates meets the rule. {rule}" if looked else none)
     return Choice(rule, cases, looked, met, why)

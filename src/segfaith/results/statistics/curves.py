@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segfaith.evaluation.metrics import DROPS, leading
 from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.runs import Run
 from segfaith.results.statistics.intervals import POOLED, estimate, numerators, quantity
@@ -13,13 +14,15 @@ from segfaith.results.statistics.samples import NOTHING
 
 CURVE_KINDS = {"tdd": "target_deletion", "odd_abs": "off_deletion", "insertion_gain": "insertion"}
 """Metrics that can be ranked under other settings, and the kind of curve that holds them."""
+KIND_OF = CURVE_KINDS | {DROPS[metric]: kind for metric, kind in CURVE_KINDS.items() if metric in DROPS}
+"""The same, with the absolute metrics that stand in the curves of scores other than the probability."""
 ABSOLUTE = "off_deletion_abs"
 """Not a kind of the files: absolute values of off_deletion."""
 METRIC_OF = {
     **{"target_deletion": "tdd", "off_deletion": "odd", ABSOLUTE: "odd_abs"},
     "insertion": "insertion_gain",
 }
-"""The metric that a point of a curve is."""
+"""The metric that a point of a curve is, of the probability; of another score see `metrics.leading`."""
 POINT = ["method", "kind", "k"]
 AREA_COLUMNS = ["data", "method", "kind", "of", "area", "n", "low_k", "high_k"]
 CURVE_MEAN_COLUMNS = ["data", "method", "kind", "k", "mean", "of", "value", "low", "high", "n"]
@@ -55,7 +58,7 @@ def points(runs: Sequence[Run]) -> pd.DataFrame:
     for keys in ([*POINT, "own", "run", "sample_id"], [*POINT, "own", "sample_id"], [*POINT, "sample_id"]):
         wide = wide.groupby(keys, sort=False)[["value", "drop", "weight"]].mean()
     table = [
-        [method, kind, k, *_point(part, quantity(METRIC_OF[str(kind)]))]
+        [method, kind, k, *_point(part, quantity(*leading([METRIC_OF[str(kind)]], runs[0].score)))]
         for (method, kind, k), part in wide.groupby(level=POINT, sort=False)
     ]
     return pd.DataFrame(table, columns=CURVE_MEAN_COLUMNS[1:])
@@ -95,7 +98,9 @@ def areas(runs: Sequence[Run], table: pd.DataFrame) -> pd.DataFrame:
 
 
 def curve_means(runs: Sequence[Run], table: pd.DataFrame) -> pd.DataFrame:
-    """The curves over k at the first operator: pooled drops and mean insertion gains; tdd, odd (signed), insertion.
+    """The curves over k at the first operator: tdd, odd (signed), insertion; pooled drops and mean insertion gains.
+
+    If the score is not the probability, the drops are means that are not divided by s.
 
     Args:
         runs: of one data set.

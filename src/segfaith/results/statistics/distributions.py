@@ -6,13 +6,14 @@ run. Undefined values are left out and `n` is how many entered.
 """
 
 from itertools import pairwise
+from math import nan
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from segfaith.errors import SettingsError
-from segfaith.evaluation.metrics import METRICS
+from segfaith.evaluation.metrics import METRICS, PROBABILITY, leading
 from segfaith.lookup import lookup
 from segfaith.results.statistics.samples import NOTHING, by_method, centres, lacking, table, with_value
 from segfaith.results.statistics.summary import SMALL_SCORE, TABLE_METRICS
@@ -32,29 +33,32 @@ DROP_COLUMNS = ["data", "method", "drop", "mean", "median", "trimmed", "n"]
 STRATUM_COLUMNS = ["data", "stratum", "method", "mean", "median", "n"]
 
 
-def robust(rows: pd.DataFrame) -> pd.DataFrame:
+def robust(rows: pd.DataFrame, score: str = PROBABILITY) -> pd.DataFrame:
     """Mean, median and 10 % trimmed mean over all samples, of every metric of the table but the runtime.
 
     Args:
         rows: of `samples.samples`, as of every function here.
+        score: of the rows' runs.
 
     Returns:
         Columns data, method, metric, mean, median, trimmed (without the lowest and the highest tenth), n, small_s (how
-        many of them have s < 0.05; of an image with several targets, any of them).
+        many of them have s < 0.05; of an image with several targets, any of them; NaN where the score is not the
+        probability).
     """
     lines = []
     for data, method, part in by_method(rows.assign(small=rows["s"] < SMALL_SCORE)):
-        for metric in ROBUST_METRICS:
+        for metric in leading(ROBUST_METRICS, score):
             if metric in part:
                 own = over_targets(with_value(part, metric), [metric, "small"])
-                lines.append([data, method, metric, *centres(own[metric]), len(own), int((own["small"] > 0).sum())])
+                small = int((own["small"] > 0).sum()) if score == PROBABILITY else nan
+                lines.append([data, method, metric, *centres(own[metric]), len(own), small])
     return table(lines, ROBUST_COLUMNS, NOTHING)
 
 
 def absolute_drops(rows: pd.DataFrame) -> pd.DataFrame:
     """What TDD and OT abs are before they are divided by s, which cannot explode.
 
-    target_drop = s - s(O(x, S_t)) and off_drop = |s - s(O(x, S_o))|, both probabilities in [-1, 1] and [0, 1]. Of
+    target_drop = s - s(O(x, S_t)) and off_drop = |s - s(O(x, S_o))|, of probabilities in [-1, 1] and [0, 1]. Of
     random_cells the scores are means over its draws, so that its off_drop is at most the mean of its draws'.
 
     Returns:

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from segfaith.constants import COUNTERPART
-from segfaith.evaluation.metrics import METRICS
+from segfaith.evaluation.metrics import METRICS, PROBABILITY, leading
 from segfaith.evaluation.metrics import leakage as leakage_ratio
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import TARGET
@@ -110,8 +110,12 @@ def scores(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def agreements(rows: pd.DataFrame) -> pd.DataFrame:
+def agreements(rows: pd.DataFrame, score: str = PROBABILITY) -> pd.DataFrame:
     """`agreement` by every metric of `JUDGED` and kind of `kinds_of`, among all methods and without the controls.
+
+    Args:
+        rows: of `usable`.
+        score: of the rows' runs.
 
     Returns:
         Columns metric, kind, among (`all`, or `own`: without controls), methods, scenes (their numbers), tau, low,
@@ -120,7 +124,7 @@ def agreements(rows: pd.DataFrame) -> pd.DataFrame:
     own = rows[~rows["method"].map(is_control).astype(bool)]
     found = [
         (metric, kind, among, agreement(chosen, kind, metric))
-        for metric in JUDGED
+        for metric in leading(JUDGED, score)
         for kind in kinds_of(rows)
         for among, chosen in (("all", rows), ("own", own))
     ]

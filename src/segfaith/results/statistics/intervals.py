@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from segfaith.constants import EPS
-from segfaith.evaluation.metrics import METRICS
+from segfaith.evaluation.metrics import METRICS, is_relative
 from segfaith.lookup import lookup
 
 TRIM = 0.1
@@ -56,7 +56,7 @@ def quantity(metric: str) -> str:
     lookup("metric", metric, METRICS)
     if metric.startswith("leak_"):
         return TRIMMED
-    return POOLED if metric in _DROPS or metric.startswith("odd") else MEAN
+    return POOLED if metric in _DROPS or (metric.startswith("odd") and is_relative(metric)) else MEAN
 
 
 def estimate(values: NDArray[np.float64], weights: NDArray[np.float64], of: str) -> Estimate:

@@ -32,7 +32,7 @@ from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import TARGET
-from segfaith.results.statistics.curves import CURVE_KINDS, absolute, explained, first_setting, no_curves
+from segfaith.results.statistics.curves import CURVE_KINDS, KIND_OF, absolute, explained, first_setting, no_curves
 from segfaith.results.statistics.targets import IMAGE
 
 OVER = {"occlusion": "occlusion operators", "k": "values of k"}
@@ -108,13 +108,14 @@ def complete(
 
     Args:
         runs: of one data set.
-        metric: `tdd`, `odd_abs` or `insertion_gain`.
+        metric: `tdd`, `odd_abs` or `insertion_gain`; of scores other than the probability `tdd_drop`, `odd_drop_abs`
+            or `insertion_gain`.
         methods: only these are ranked; all by default.
 
     Raises:
         SettingsError: an unknown metric or `over`.
     """
-    if metric not in CURVE_KINDS or over not in OVER:
+    if metric not in KIND_OF or over not in OVER:
         raise SettingsError(
             f"expected one of {', '.join(CURVE_KINDS)} over one of {', '.join(OVER)}, got {metric!r} over {over!r}; "
             "other metrics are not measured under several settings"
@@ -125,7 +126,7 @@ def complete(
     if not frames:
         return Complete(label, metric, over, pd.DataFrame(), [], [], no_curves(runs))
     everything = pd.concat(frames, ignore_index=True)
-    if metric == "odd_abs":
+    if metric in ("odd_abs", "odd_drop_abs"):
         everything["value"] = absolute(everything)
     known = _order(everything, over)
     shared = [name for name in known if all(name in set(rows["setting"]) for rows in frames)]
@@ -258,7 +259,7 @@ def permutation_p(ranks: ArrayLike, seed: int = 0) -> float:
 
 def _chosen(run: Run, metric: str, over: Over) -> pd.DataFrame:
     """The run's points of the metric's curves at its first k, or at its first operator, with their settings."""
-    rows = run.curves[run.curves["kind"] == CURVE_KINDS[metric]]
+    rows = run.curves[run.curves["kind"] == KIND_OF[metric]]
     operator, k = first_setting(run)
     rows = rows[np.isclose(rows["k"].astype(float), k) if over == "occlusion" else rows["occlusion"] == operator]
     return rows.assign(setting=[_word(value) for value in rows[over]])

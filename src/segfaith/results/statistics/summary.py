@@ -7,7 +7,7 @@ from math import nan
 import pandas as pd
 
 from segfaith.errors import SettingsError
-from segfaith.evaluation.metrics import METRICS
+from segfaith.evaluation.metrics import METRICS, PROBABILITY, leading
 from segfaith.results.records.identity import ablation_notes, same_images_notes
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import TARGET
@@ -39,6 +39,11 @@ def has_evidence(runs: Sequence[Run]) -> bool:
     return any("kind" in run.records and bool(run.records["kind"].notna().any()) for run in runs)
 
 
+def metrics_of(runs: Sequence[Run]) -> list[str]:
+    """The metrics of the summary of one data set's runs: those of the table that their score defines."""
+    return leading((*TABLE_METRICS, *(PLANTED_METRICS if has_evidence(runs) else ())), runs[0].score)
+
+
 def summarise(runs: Sequence[Run]) -> pd.DataFrame:
     """One row per method and metric: mean and std of run-level means, median, and how many values entered.
 
@@ -53,11 +58,11 @@ def summarise(runs: Sequence[Run]) -> pd.DataFrame:
     """
     rows = []
     weights = "; ".join(dict.fromkeys(str(run.description["model"]["weights"]) for run in runs))
-    metrics = (*TABLE_METRICS, *(PLANTED_METRICS if has_evidence(runs) else ()))
     for method in methods_of(runs):
         planned = sum(int((run.records["method"] == method).sum()) for run in runs)
         entered = [run.measured[run.measured["method"] == method] for run in runs]
         count = sum(map(len, entered))
+        metrics = metrics_of(runs)
         images = [over_targets(part, metrics, ["sample_id"]) for part in entered]
         for metric in metrics:
             values = [part[metric].dropna() for part in images]
@@ -99,7 +104,8 @@ def _note(run: Run) -> str:
     return (
         f"{model['name']}, weights {model['weights']}{digest}, seed {description['settings']['seed']}; "
         f"{len(entered)} of {len(planned)} samples{counted} measured, {int((others == 'skipped').sum())} skipped, "
-        f"{int((others == 'failed').sum())} failed; {small} with s < {SMALL_SCORE}"
+        f"{int((others == 'failed').sum())} failed"
+        + (f"; {small} with s < {SMALL_SCORE}" if run.score == PROBABILITY else f"; score: {run.score}")
         + (f"; not finished, {unfinished} sample{'s' * (unfinished != 1)} to go" if unfinished else "")
     )
 
@@ -119,14 +125,12 @@ def run_values(runs: Sequence[Run], names: Sequence[str] | None = None) -> pd.Da
     """
     rows = []
     for name, run in zip(run_labels(runs) if names is None else names, runs, strict=True):
-        records, entered = run.records, run.measured
+        records, entered, table = run.records, run.measured, leading(TABLE_METRICS, run.score)
         metrics = [
-            metric
-            for metric in METRICS
-            if metric in records and (metric in TABLE_METRICS or entered[metric].notna().any())
+            metric for metric in METRICS if metric in records and (metric in table or entered[metric].notna().any())
         ]
         by_method = over_targets(entered, metrics, ["method", "sample_id"]).groupby(level="method")[metrics]
-        means, counts = (table.to_dict("index") for table in (by_method.mean(), by_method.count()))
+        means, counts = (part.to_dict("index") for part in (by_method.mean(), by_method.count()))
         about = [run.data, name, run.description["model"]["name"], run.description["settings"]["seed"]]
         rows += [
             [*about, method, metric, means[method][metric], counts[method][metric]]

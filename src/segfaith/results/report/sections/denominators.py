@@ -51,6 +51,14 @@ def section(analysis: Analysis) -> Section:
 
 
 def _denominators(part: DataAnalysis) -> list[Block]:
+    if not part.of_probability:
+        return [
+            missing(
+                f"this does not apply to {part.label}: its drops are those of the score {part.score!r}, which are not "
+                "divided by s",
+                "",
+            )
+        ]
     if part.drops.empty:
         why = "drops that are not divided by s are missing: an older version made these records"
         return [lacking(part, why, "segfaith run FILE -o NEW_DIR")]

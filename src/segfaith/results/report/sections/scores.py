@@ -118,12 +118,12 @@ def _remark(part: DataAnalysis) -> Markup:
 
 def _means(part: DataAnalysis) -> Table:
     shown = [metric for metric in part.metrics if metric in set(part.summary["metric"])]
-    skipped, called = not_asked(part), labels(part)
+    skipped, called, table = not_asked(part), labels(part), part.leading(*TABLE_METRICS)
     unasked = not_asked(part, [*IMAGE, "target"])
     rows = []
     for method in part.methods:
         lines = rows_by(part.summary[part.summary["method"] == method], "metric")
-        most = max(lines[metric]["n"] for metric in TABLE_METRICS)
+        most = max(lines[metric]["n"] for metric in table)
         cells = [name_cell(called[method])]
         for metric in shown:
             line = lines[metric]
@@ -136,8 +136,8 @@ def _means(part: DataAnalysis) -> Table:
                     best=metric in part.best and part.best[metric].method == method,
                 )
             )
-        undefined = sum(lines[metric]["undefined"] for metric in TABLE_METRICS) - unasked[method]
-        rows.append((*cells, whole(most), whole(undefined), whole(lines["tdd"]["not_ok"])))
+        undefined = sum(lines[metric]["undefined"] for metric in table) - unasked[method]
+        rows.append((*cells, whole(most), whole(undefined), whole(lines[table[0]]["not_ok"])))
     columns = (
         METHOD,
         *map(metric_column, shown),
@@ -178,7 +178,7 @@ def _robust(part: DataAnalysis) -> Table:
             Cell(METRICS[row["metric"]].label, METRICS[row["metric"]].label),
             *(figure(row[name]) for name in ("mean", "median", "trimmed")),
             whole(row["n"]),
-            whole(row["small_s"]),
+            *([whole(row["small_s"])] if part.of_probability else []),
         )
         for row in part.robust.to_dict("records")
     ]
@@ -189,7 +189,7 @@ def _robust(part: DataAnalysis) -> Table:
         Column("Median", "median", "descending"),
         Column("Trimmed", "trimmed", "descending"),
         N,
-        Column("s < .05", "small_s", "descending"),
+        *([Column("s < .05", "small_s", "descending")] if part.of_probability else []),
     )
     return Table(f"robust-{slug(part.label)}", words("{}: over samples", part.label), columns, tuple(rows))
 
@@ -232,11 +232,11 @@ def _wins(part: DataAnalysis) -> tuple[Block, ...]:
     rows = [
         (
             pair_cell(called[first], called[second], " against "),
-            *(_won(by.get(metric)) for metric in TABLE_METRICS),
+            *(_won(by.get(metric)) for metric in part.leading(*TABLE_METRICS)),
         )
         for (first, second), by in pairs.items()
     ]
-    columns = (Column("Pair", "wins", numeric=False), *map(metric_column, TABLE_METRICS))
+    columns = (Column("Pair", "wins", numeric=False), *map(metric_column, part.leading(*TABLE_METRICS)))
     title = words("{}: in how many runs" if len(part.runs) > 1 else "{}: in the only run", part.label)
     return Prose(about), Table(f"wins-{slug(part.label)}", title, columns, tuple(rows))
 

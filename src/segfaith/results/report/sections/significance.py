@@ -94,7 +94,7 @@ def _tests(part: DataAnalysis) -> list[Block]:
 
 
 def _folds(part: DataAnalysis) -> list[Block]:
-    tables = {metric: part.pairs[part.pairs["metric"] == metric] for metric in COMPARED}
+    tables = {metric: part.pairs[part.pairs["metric"] == metric] for metric in part.leading(*COMPARED)}
     return [_test(part, metric, table) for metric, table in tables.items() if len(table)]
 
 
@@ -147,7 +147,9 @@ def _test(part: DataAnalysis, metric: str, pairs: pd.DataFrame) -> Fold:
     cells = tuple(tuple(row[place] for place in kept) for row in rows)
     caption = words("{}: pairs of methods on {}", METRICS[metric].label, part.label)
     title = words("<strong>{}</strong>: {}", METRICS[metric].label, result)
-    return Fold(title, (*parts, Table(name, caption, shown, cells)), metric == COMPARED[0] and len(known) > 0)
+    return Fold(
+        title, (*parts, Table(name, caption, shown, cells)), metric == part.leading(*COMPARED)[0] and len(known) > 0
+    )
 
 
 def _ranks(part: DataAnalysis, test: Friedman) -> Markup:

@@ -94,8 +94,9 @@ def _came_out(part: DataAnalysis) -> list[Markup]:
 
 def _chance(part: DataAnalysis) -> Markup:
     """What the test says of each method against random cells, and which methods delete less in some run."""
-    called, pairs = labels(part), part.pairs[(part.pairs["metric"] == "tdd") & (part.pairs["second"] == CHANCE)]
-    gains = part.values[part.values["metric"] == "tdd_gain"].dropna(subset="value")
+    called, (deleted, gain) = labels(part), part.leading("tdd", "tdd_gain")
+    pairs = part.pairs[(part.pairs["metric"] == deleted) & (part.pairs["second"] == CHANCE)]
+    gains = part.values[part.values["metric"] == gain].dropna(subset="value")
     own = base_methods(part, [name for name in part.methods if not is_control(name)])
     means, lowest = (getattr(gains.groupby("method")["value"], name)() for name in ("mean", "min"))
     mixed = [called[name] for name in own if name in means and lowest[name] <= 0 < means[name]]

@@ -115,12 +115,14 @@ class Target:
 class GradientEvidence:
     """Activations F of the feature layer and gradients G = dY/dF for N variants of one image (K channels, h x w).
 
-    `size` is the image's (H, W), to which maps are upsampled.
+    `size` is the image's (H, W), to which maps are upsampled. If several layers were asked for, `others` holds the
+    evidence of those after the first.
     """
 
     activation: Float[Tensor, "N K h w"]
     gradient: Float[Tensor, "N K h w"]
     size: tuple[int, int]
+    others: tuple["GradientEvidence", ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

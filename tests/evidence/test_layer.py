@@ -518,20 +518,14 @@ def described() -> nn.Module:
     return zoo.Of(lambda self, x: self.head(self.layer(x)[2][0]), layer=Three(), head=nn.Conv2d(3, 3, 1))
 
 
-LAST = "like channels-last maps (N, h, w, channels); expected (1, channels, h, w); name another layer, or wrap it"
 AXES: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "swin": (swin, f"shape (1, 8, 8, 16) for an image of 64 x 64 and (1, 8, 16, 16) for one of 64 x 128, {LAST}"),
-    "as many channels as rows": (lambda: last(8), f"and (1, 8, 16, 8) for one of 64 x 128, {LAST}"),
-    "of one size": (lambda: fixed(last(6)), f"shape (1, 8, 8, 6) for an image of 64 x 64, {LAST}"),
-    "resized to one size": (lambda: resizing(last(12)), f"shape (1, 8, 8, 12) for an image of 64 x 64, {LAST}"),
-    "tokens": (tokens, "shape (1, 64, 6); expected a feature map (N, channels, h, w); name another layer, or wrap it"),
     "attention": (attention, "(1, 2, 64, 64) for an image of 64 x 64 and (1, 2, 128, 128) for one of 64 x 128; expec"),
     "windows": (windows, "shape (4, 6, 8, 8) for 1 image, like a layer that runs on windows, or once per class"),
     "once per class": (once_per_class, "shape (3, 6, 16, 16) for 1 image, like a layer that runs on windows, or"),
     "strips": (strips, "shape (1, 6, 16, 1) for an image of 64 x 64; expected (1, channels, h, w)"),
     "several things": (
         described,
-        "tuple of (shape (1, 3, 4096), int, list of (shape (1, 3, 64, 64))); expected",
+        "shape (1, 3, 4096) for an image of 64 x 64 and (1, 3, 8192) for one of 64 x 128; tokens must be (N, L, C), where L is the rows times the columns",
     ),
 }
 

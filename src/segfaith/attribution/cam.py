@@ -4,10 +4,13 @@ r"""Class activation maps from gradient evidence: GPA (Seg-Grad-CAM) and EGA (Se
     EGA = minmax(up(relu(sum_k pool(G_k) * F_k)))           Hasany et al. 2023
 
 F_k and G_k are channel k of the feature layer's activation and gradient (h x w); up is bilinear to the image's size.
+Of several layers, `layer = "a+b"`, the mean of the layers' maps is taken.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch.nn import functional as F
 
 from segfaith.attribution.heatmap import minmax, upsample
@@ -16,7 +19,7 @@ from segfaith.types import Float, GradientEvidence, Tensor
 
 def gpa(gradient: GradientEvidence) -> Float[Tensor, "N H W"]:
     """Gradient-Pooled Attribution of N variants, in [0, 1]. A channel's weight is the mean of its gradient."""
-    return minmax(upsample(pooled_cam(gradient), gradient.size))
+    return _over_layers(gradient, pooled_cam)
 
 
 def ega(gradient: GradientEvidence, *, pool: Literal["mean", "max"], window: int) -> Float[Tensor, "N H W"]:
@@ -26,7 +29,15 @@ def ega(gradient: GradientEvidence, *, pool: Literal["mean", "max"], window: int
         pool, window: gradients are pooled over window x window blocks. A window of 1 changes nothing; mean pooling
             over the whole feature map gives GPA.
     """
-    return minmax(upsample(elementwise_cam(gradient, pool=pool, window=window), gradient.size))
+    return _over_layers(gradient, lambda layer: elementwise_cam(layer, pool=pool, window=window))
+
+
+def _over_layers(
+    gradient: GradientEvidence, cam: Callable[[GradientEvidence], Float[Tensor, "N h w"]]
+) -> Float[Tensor, "N H W"]:
+    """The mean over the layers of minmax(up(cam))."""
+    maps = [minmax(upsample(cam(layer), layer.size)) for layer in (gradient, *gradient.others)]
+    return torch.stack(maps).mean(0) if len(maps) > 1 else maps[0]
 
 
 def pooled_cam(gradient: GradientEvidence) -> Float[Tensor, "N h w"]:

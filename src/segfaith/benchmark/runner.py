@@ -25,11 +25,10 @@ from segfaith.benchmark.plan import (
     target_class,
 )
 from segfaith.benchmark.setting_tables import Settings
-from segfaith.benchmark.warm_up import warm_up
+from segfaith.benchmark.warm_up import chosen_model, warm_up
 from segfaith.benchmark.worker import SampleResult, evaluate_sample, predicted_labels, to_device, unmeasured
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
-from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import inside, map_name
 from segfaith.results.figures.overlay import picture
@@ -77,23 +76,9 @@ def prepare(settings: Settings) -> Prepared:
         SettingsError: anything that would make every sample fail.
     """
     plan = make_plan(settings)
-    chosen = settings.model
     if settings.execution.threads:
         torch.set_num_threads(settings.execution.threads)
-    model = load_model(
-        chosen.name,
-        weights=chosen.weights,
-        layer=chosen.layer,
-        classes=chosen.classes,
-        mean=chosen.mean,
-        std=chosen.std,
-        args=chosen.args,
-        seed=settings.seed,
-        device=settings.execution.device,
-        head=chosen.head,
-        channels=chosen.channels,
-    )
-    model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
+    model = chosen_model(settings)
     check_classes(model, plan.dataset)
     path = warm_up(model, plan)
     return Prepared(plan, model, target_class(settings, model, plan.dataset), path)

@@ -50,6 +50,9 @@ class ModelSettings(_Section):
     std: list[float] | None = None
     classes: Literal["voc"] | list[str] | str | None = None
     head: Head | None = None
+    output: str | int | None = None
+    tokens: Literal["auto"] | int = "auto"
+    reshape: str | None = None
 
 
 class TargetSettings(_Section):

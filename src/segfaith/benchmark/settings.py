@@ -138,8 +138,9 @@ def anchor(content: dict[str, Any], base: Path) -> None:
             table["classes"] = absolute(table["classes"])
     if isinstance(model.get("weights"), str) and model["weights"] != "random":
         model["weights"] = absolute(model["weights"])
-    if isinstance(model.get("name"), str):
-        model["name"] = anchored(model["name"], base)
+    for key in ("name", "reshape"):
+        if isinstance(model.get(key), str):
+            model[key] = anchored(model[key], base)
     if isinstance(methods.get("names"), list):
         methods["names"] = [
             name

@@ -75,6 +75,8 @@ def _print_plan(prepared: Any) -> None:
 def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:
     """What is taken for granted of the model's outputs, and whether its images must not share a batch."""
     tell(f"head      {model.head_words}")
+    for layer, words in model.layer_notes.items():
+        tell(f"layer     {layer}: {words}")
     if model.one_by_one:
         tell(f"batches   one image at a time: {model.one_by_one}")
 

@@ -23,8 +23,10 @@ from torchvision.models import segmentation as torchvision_segmentation
 from segfaith.classes import SCENE_CLASSES, read_classes
 from segfaith.errors import SettingsError, words_of
 from segfaith.lookup import lookup
+from segfaith.models.layers import Reshape
+from segfaith.models.outputs import Step
 from segfaith.models.scene_model import build_scene_model
-from segfaith.models.segmentation import Head, SegmentationModel, wrap
+from segfaith.models.segmentation import Head, SegmentationModel, Tokens, wrap
 from segfaith.models.weights import file_digest, load_weights, read_state_dict, state_digest
 
 __all__ = ["MODELS", "ModelEntry", "SegmentationModel", "load_model", "wrap"]
@@ -87,6 +89,9 @@ def load_model(
     device: str | torch.device = "cpu",
     head: Head | None = None,
     channels: int | None = None,
+    output: Step | None = None,
+    tokens: Tokens = "auto",
+    reshape: str | Reshape | None = None,
 ) -> SegmentationModel:
     """Loads a segmentation model.
 
@@ -102,7 +107,8 @@ def load_model(
         mean, std: see `wrap`.
         args: keyword arguments of the function.
         device: "cpu", "cuda", "cuda:1", or "auto" (a GPU if there is one, else the CPU).
-        head, channels: see `wrap`.
+        head, channels, output, tokens: see `wrap`.
+        reshape: the function, or its name `path/to/file.py:function` or `package.module:function`; see `wrap`.
 
     Raises:
         SettingsError: unknown name, missing file, a function that fails, weights that do not fit, a layer that does not
@@ -132,6 +138,9 @@ def load_model(
         provenance=provenance | {"state_sha256": state_digest(module)},
         head=head,
         channels=channels,
+        output=output,
+        tokens=tokens,
+        reshape=import_function(reshape) if isinstance(reshape, str) else reshape,
     )
     return model.to(device)
 

@@ -87,7 +87,8 @@ def form_of(shapes: list[Shape], size: Size, tokens: Tokens, reshape: Reshape | 
     (_, channels, height, width), wide = shapes[0], shapes[-1]
     if len(shapes) > 1 and wide != shapes[0]:
         right = wide[:3] == shapes[0][:3] and wide[3] > width
-        last = (wide[1], wide[3]) == (channels, width) and wide[2] > height
+        grows = (wide[1], wide[3]) == (channels, width) and wide[2] > height
+        last = grows and misfit(channels, height, size) <= max(1, 0.1 * max(channels, height))
     else:
         here, there = misfit(height, width, size), misfit(channels, height, size)
         right = here < 1 or (here <= 0.1 * max(height, width) and here <= there)
@@ -130,7 +131,12 @@ def _tokens(shapes: list[Shape], size: Size, tokens: Tokens) -> Form | str:
             twice = len(shapes) == 1 or any(prod(other) + leading == shapes[1][1] for other in wide)
             if leading in leads and twice:
                 fits[leading, *grid] = False
-    exact = {fit: square for fit, square in fits.items() if size[0] * fit[2] == size[1] * fit[1]}
+    height, width = size
+    exact = {
+        fit: square
+        for fit, square in fits.items()
+        if height % fit[1] == 0 and width % fit[2] == 0 and height // fit[1] == width // fit[2]
+    }
     fits = exact if len(fits) > 1 and exact else fits
     if len(fits) != 1:
         asked = f"0 to {MOST_LEADING}" if tokens == "auto" else str(tokens)

@@ -72,7 +72,7 @@ def altered(model: SegmentationModel, name: str, images: int, alter: Alter) -> I
         if torch.is_inference_mode_enabled() or any(weight.is_inference() for weight in model.module.parameters()):
             raise SettingsError(NO_GRADIENT[0][1].format(name=name, model=model.name))
         held = tree_leaves((args, kwargs, [vars(part) for part in module.modules()]))
-        given = [(leaf, _version(leaf)) for leaf in held if isinstance(leaf, Tensor)]
+        given = [(leaf, version_of(leaf)) for leaf in held if isinstance(leaf, Tensor)]
         output = forward(*args, **kwargs)
         feature = feature_in(output, name, images, any_shape=model.reshape is not None)
         if ran:
@@ -84,7 +84,7 @@ def altered(model: SegmentationModel, name: str, images: int, alter: Alter) -> I
         torch.set_grad_enabled(recording)
         new = alter(feature)
         place = feature.untyped_storage().data_ptr()
-        handed_on = any(leaf.untyped_storage().data_ptr() == place and _version(leaf) == was for leaf, was in given)
+        handed_on = any(leaf.untyped_storage().data_ptr() == place and version_of(leaf) == was for leaf, was in given)
         if not (handed_on or feature._is_view()):
             feature.copy_(new)
             written.append(feature)
@@ -111,7 +111,7 @@ def altered(model: SegmentationModel, name: str, images: int, alter: Alter) -> I
         raise SettingsError(f"layer {name!r} did not run in {model.name}'s forward pass; name another layer")
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
     """How often a tensor was written to; 0 for inference tensors, which do not count it."""
     return 0 if tensor.is_inference() else tensor._version
 
@@ -184,6 +184,7 @@ def check_layer(model: SegmentationModel, name: str, image: Image) -> Form:
 def _checked_form(model: SegmentationModel, name: str, image: Image) -> tuple[Form, str, bool]:
     """The form of a layer that is used for the first time, what its maps repeat, and whether the logits are finite."""
     outputs: list[Tensor] = []
+    read: Tensor | None = None
 
     def leaf(output: Tensor) -> Tensor:
         outputs.append(output.detach().clone().requires_grad_())
@@ -198,6 +199,8 @@ def _checked_form(model: SegmentationModel, name: str, image: Image) -> tuple[Fo
         expected = model.logits(images)
         with torch.enable_grad(), altered(model, name, 1, leaf):
             logits = model.logits(images)
+            with suppress(RuntimeError):  # no gradient passes: `gradient_evidence` says so
+                read = torch.autograd.grad(at_centre(logits), outputs, allow_unused=True)[0]
         shapes = [tuple(outputs[0].shape)]
         try:
             with altered(model, name, 1, note):
@@ -215,17 +218,14 @@ def _checked_form(model: SegmentationModel, name: str, image: Image) -> tuple[Fo
             f"the logits of {model.name} change by up to {moved:.2g} when layer {name!r} is read, since another part "
             "of the model writes into its output, or two calls of the model differ; name another layer"
         )
-    repeats = False
-    with suppress(RuntimeError):  # no gradient passes: `gradient_evidence` says so
-        (gradient,) = torch.autograd.grad(at_centre(logits), outputs, allow_unused=True)
-        repeats = gradient is not None and reads_no_context(form.maps(gradient, size))
+    repeats = read is not None and reads_no_context(form.maps(read, size))
     return form, REPEATS if repeats else "", finite
 
 
-def at_centre(logits: Float[Tensor, "1 C H W"]) -> Tensor:
-    """A mix of the centre pixel's logits with weights of its own for each class, so that they do not cancel."""
-    pixel = logits[0, :, logits.shape[2] // 2, logits.shape[3] // 2]
-    return (pixel * torch.arange(1, len(pixel) + 1, device=pixel.device).cos()).sum()
+def at_centre(maps: Float[Tensor, "1 K h w"]) -> Tensor:
+    """A mix of the channels of the centre cell, with weights of their own so that they do not cancel."""
+    cell = maps[0, :, maps.shape[2] // 2, maps.shape[3] // 2]
+    return (cell * torch.arange(1, len(cell) + 1, device=cell.device).cos()).sum()
 
 
 def reads_no_context(gradient: Float[Tensor, "1 K h w"]) -> bool:

@@ -5,8 +5,9 @@ pixel's logits read of each layer. An image of twice the width tells axes apart,
 
 The default is the deepest map before the head: of the layers that read context behind them and that run before the
 head, the last with the smallest map. The head is the model's last part, of those that the logits depend on, down to a
-level where other parts run before it. Maps of 1 x 1, and maps of the size that an adaptive pooling gives, are summaries
-beside the path and never the default.
+level where other parts run before it. Layers inside the last block, behind which no context is read, identities, maps
+of 1 x 1, and maps of the size that an adaptive pooling gives, as summaries beside the path are, serve only where all
+others fail.
 """
 
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from segfaith.errors import SegfaithError, SettingsError, words_of
 from segfaith.evidence.forms import Form, form_of
-from segfaith.evidence.layer import at_centre, extent_of, feature_in, reads_no_context
+from segfaith.evidence.layer import at_centre, extent_of, feature_in, reads_no_context, version_of
 from segfaith.models.modes import uncompiled
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.types import Image, Tensor
@@ -59,11 +61,16 @@ class _Seen:
     runs: int = 0
     output: Tensor | None = None
     fault: str = ""
+    handed_on: bool = False
 
 
 @dataclass(eq=False)
 class _Read:
-    """A layer that can be read: its output in the pass, its maps, and whether the model reads no context behind it."""
+    """A layer that can be read: its output in the pass, the form and shape of its maps.
+
+    `repeats`: the model reads no context behind it; `pooled`: it is a summary beside the path; `handed_on`: its output
+    is its input, as an identity's; `block`: it is a numbered part, as of a list of blocks, and no mere sequence.
+    """
 
     name: str
     output: Tensor
@@ -71,6 +78,8 @@ class _Read:
     shape: tuple[int, int, int, int]
     repeats: bool
     pooled: bool
+    handed_on: bool
+    block: bool
 
 
 def layers_of(model: SegmentationModel, image: Image) -> list[LayerInfo]:
@@ -153,26 +162,33 @@ def _watched(model: SegmentationModel) -> Iterator[dict[str, _Seen]]:
     """
     seen: dict[str, _Seen] = {}
     recording = torch.is_grad_enabled()
+    given: dict[str, list[tuple[Tensor, int]]] = {}
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             one = seen.pop(name, None) or _Seen()
             one.runs += 1
             seen[name] = one
+            before = {id(leaf): version for leaf, version in given.pop(name, [])}
             try:
                 one.output = feature_in(output, name, 1, any_shape=model.reshape is not None)
+                one.handed_on = before.get(id(one.output)) == version_of(one.output)
             except SettingsError as error:
                 one.fault = str(error)
 
         return hook
 
-    def record(module: nn.Module, inputs: Any) -> None:
-        torch.set_grad_enabled(recording)
+    def record(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            torch.set_grad_enabled(recording)
+            given[name] = [(leaf, version_of(leaf)) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+
+        return hook
 
     handles: list[Any] = []
     for name, part in model.module.named_modules():
         if name:
-            handles += [part.register_forward_pre_hook(record), part.register_forward_hook(watch(name))]
+            handles += [part.register_forward_pre_hook(record(name)), part.register_forward_hook(watch(name))]
     try:
         with uncompiled(model.module):
             yield seen
@@ -223,9 +239,11 @@ def _readable(
             continue
         maps = form.maps(gradient, size)
         repeats = pixel is not None and reads_no_context(form.maps(pixel, size))
+        block = name.rpartition(".")[2].isdigit() and not isinstance(model.module.get_submodule(name), nn.Sequential)
         height, width = maps.shape[2:]
+        pooled = height * width == 1 or (height, width) in pools
         layers.append(
-            _Read(name, one.output, form, (1, maps.shape[1], height, width), repeats, (height, width) in pools)
+            _Read(name, one.output, form, (1, maps.shape[1], height, width), repeats, pooled, one.handed_on, block)
         )
     if not layers:
         last = "; ".join(f"{name!r}: {fault}" for name, fault in list(faults.items())[-3:]) or "no layer ran"
@@ -258,17 +276,18 @@ def _before_head(layers: list[_Read]) -> list[_Read]:
             break
         scope = f"{head}."
     before = before or layers
-    usable = [layer for layer in before if not layer.repeats] or before
-    maps = [layer for layer in usable if not layer.pooled and layer.shape[2] * layer.shape[3] > 1] or usable
+    usable = [layer for layer in before if not layer.repeats and not layer.handed_on] or before
+    blocks = tuple(f"{layer.name}." for layer in before if layer.repeats and layer.block)
+    maps = [layer for layer in usable if not layer.pooled and not layer.name.startswith(blocks)] or usable
     least = min(layer.shape[2] * layer.shape[3] for layer in maps)
     default = [layer for layer in maps if layer.shape[2] * layer.shape[3] == least][-1]
-    return [default] if maps[-1].shape[2:] == default.shape[2:] else [default, maps[-1]]
+    return [default] if usable[-1].shape[2:] == default.shape[2:] else [default, usable[-1]]
 
 
 def _receptive(layer: _Read, images: Tensor) -> tuple[int, int] | None:
     """Height and width of the box of pixels that the map's centre cell depends on; None if no gradient reaches them."""
     maps = layer.form.maps(layer.output, (images.shape[2], images.shape[3]))
-    centre = maps[0, :, maps.shape[2] // 2, maps.shape[3] // 2].sum()
+    centre = at_centre(maps)
     if not centre.requires_grad:
         return None
     (gradient,) = torch.autograd.grad(centre, [images], retain_graph=True, allow_unused=True)

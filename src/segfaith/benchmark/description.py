@@ -26,6 +26,7 @@ def describe(plan: Plan, model: SegmentationModel, path: str) -> dict[str, Any]:
             "name": model.name,
             "weights": model.weights,
             "layer": model.layer,
+            "layer_notes": model.layer_notes or None,
             "classes": model.classes,
             "head": model.head_words,
             "channels": model.input_channels,

@@ -17,7 +17,7 @@ import torch
 from segfaith.attribution.explain import evidence_keys, gather, heatmaps, sample_rng
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance, resolve_method
-from segfaith.benchmark.plan import passes_per_sample
+from segfaith.benchmark.plan import evidence_passes, passes_per_sample
 from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.runner import Prepared, run_sample
 from segfaith.benchmark.targeting import load_sample
@@ -221,6 +221,4 @@ def _metric_seconds(prepared: Prepared, sample_id: str, sample: Sample) -> float
 def _map_passes(prepared: Prepared, methods: list[MethodInstance]) -> int:
     """Passes of a sample that are no evidence: of the image, the baselines and the maps."""
     evaluation, planted = prepared.plan.settings.evaluation, prepared.plan.dataset.name in DRAWN
-    gradients, interventions = evidence_keys(methods)
-    evidence = max(1, len(gradients)) + sum(asked.count + 1 for asked in interventions)
-    return passes_per_sample(methods, evaluation, stability=False, planted=planted) - evidence
+    return passes_per_sample(methods, evaluation, stability=False, planted=planted) - evidence_passes(methods)

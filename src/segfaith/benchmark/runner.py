@@ -19,11 +19,10 @@ from segfaith.benchmark.ownership import check_own, relabel, set_damaged_aside, 
 from segfaith.benchmark.plan import Plan, check_bands, check_classes, differences, make_plan, record_file
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import load_sample, planted_of, target_choice, targets_of
-from segfaith.benchmark.warm_up import warm_up
+from segfaith.benchmark.warm_up import chosen_model, warm_up
 from segfaith.benchmark.worker import SampleResult, evaluate_sample, to_device, unmeasured
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
-from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import inside, map_folder, map_name
 from segfaith.results.figures.overlay import picture
@@ -75,26 +74,9 @@ def prepare(settings: Settings) -> Prepared:
         SettingsError: anything that would make every sample fail.
     """
     plan = make_plan(settings)
-    chosen = settings.model
     if settings.execution.threads:
         torch.set_num_threads(settings.execution.threads)
-    model = load_model(
-        chosen.name,
-        weights=chosen.weights,
-        layer=chosen.layer,
-        classes=chosen.classes,
-        mean=chosen.mean,
-        std=chosen.std,
-        args=chosen.args,
-        seed=settings.seed,
-        device=settings.execution.device,
-        head=chosen.head,
-        channels=chosen.channels,
-        pad=chosen.pad,
-        tile=chosen.tile,
-        overlap=chosen.overlap,
-    )
-    model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
+    model = chosen_model(settings)
     check_classes(model, plan.dataset)
     check_bands(model, plan)
     path = warm_up(model, plan)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from segfaith.benchmark.plan import Plan
-from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.setting_tables import PREDICTED, Settings
 from segfaith.benchmark.worker import predicted_classes
 from segfaith.classes import class_index
 from segfaith.data.dataset import Dataset
@@ -15,7 +15,7 @@ from segfaith.data.images import fit_channels, resize_labels
 from segfaith.data.masks import load_labels
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import scalar_of
+from segfaith.scores import scalar_of, versus_predicted
 from segfaith.target_choice import TargetChoice
 from segfaith.targets import find_targets, majority_class
 from segfaith.types import Mask, Planted, Sample, Target
@@ -47,12 +47,30 @@ def target_choice(settings: Settings, model: SegmentationModel, dataset: Dataset
 
 
 def targets_of(plan: Plan, model: SegmentationModel, choice: TargetChoice, sample: Sample) -> list[Target]:
-    """The sample's targets, at least one; one model pass where `[target]` reads the prediction.
+    """The sample's targets, at least one; one model pass for each of `source` and `versus` that
+    reads the prediction.
 
     Raises:
         SampleSkipped: the sample has none.
         SampleError: a drawn mask that cannot be used, a box or point outside the image.
     """
+    targets = _regions(plan, model, choice, sample)
+    if plan.settings.target.versus != PREDICTED:
+        return targets
+    labels, kept = predicted_classes(model, sample.image).cpu(), []
+    why: SampleSkipped | None = None
+    for target in targets:
+        try:
+            kept.append(versus_predicted(target, labels))
+        except SampleSkipped as error:
+            why = error
+    if not kept and why is not None:
+        raise why
+    return kept
+
+
+def _regions(plan: Plan, model: SegmentationModel, choice: TargetChoice, sample: Sample) -> list[Target]:
+    """The classes and regions of `targets_of`."""
     if plan.settings.target.mask is not None:
         return [_drawn_target(plan, Path(plan.settings.target.mask), choice, sample)]
     predicted = predicted_classes(model, sample.image).cpu() if choice.reads_prediction else None

@@ -87,6 +87,8 @@ def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:
         tell(f"padding   sides to multiples of {model.pad}")
     if model.tiling:
         tell("tiles     {} x {}, overlap {}".format(*model.tiling.tile, model.tiling.overlap))
+    for layer, words in model.layer_notes.items():
+        tell(f"layer     {layer}: {words}")
     if model.one_by_one:
         tell(f"batches   one image at a time: {model.one_by_one}")
 

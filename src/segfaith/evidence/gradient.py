@@ -9,14 +9,16 @@ The graph starts at the feature layer, so the backward pass ends there and compu
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Literal
 
 import torch
 
 from segfaith.errors import SampleError
+from segfaith.evidence.forms import Form
 from segfaith.evidence.layer import altered, check_layer, gradient_at
+from segfaith.evidence.layers import choose_layer
 from segfaith.evidence.tiles import tiled_maps
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import BatchSize, Scalar, in_batches, masked_mean, prediction
@@ -82,23 +84,44 @@ def gradient_evidence(
     layer: str | None = None,
     objective: Objective = "logits",
 ) -> tuple[GradientEvidence, ForwardPass, float]:
-    """Activations and gradients at `layer` (the model's feature layer by default) for N variants: N model passes.
+    """Activations and gradients at `layer` for N variants: N model passes for each layer that it names.
 
     The gradient comes through every part of the model that reads the layer's output (see `layer.altered`). Exceptions
     are parts that the model detaches, or runs under `torch.no_grad` after the part that contains the layer. A layer's
     first use costs three more passes, which check the layer (see `layer.check_layer`). Where a model runs on tiles, the
     tiles that Y depends on run twice, see `tiles.tiled_maps`.
 
+    Args:
+        layer: a layer's name, or several joined by "+"; None: the model's feature layer. If it has none, it gets one,
+            see `layers.choose_layer`.
+
     Returns:
-        The evidence, the results of its forward pass, and the seconds of forward and backward pass together.
+        The evidence, the results of its (first) forward pass, and the seconds of all passes together.
 
     Raises:
-        SettingsError: the layer does not exist, did not run or ran twice, gives no (N, K, h, w) tensor for N images,
-            or the logits do not depend on it.
+        SettingsError: the layer does not exist, did not run or ran twice, gives no maps or tokens for N images, or the
+            logits do not depend on it.
         SampleError: logits, activations or gradients are not finite.
     """
-    name = layer or model.layer
-    check_layer(model, layer, images[0])
+    if layer is None and model.layer is None:
+        choose_layer(model, images[0])
+    of_layers = [_of_layer(model, images, regions, scalar, batch, name, objective) for name in model.layer_names(layer)]
+    (first, passed, _), *others = of_layers
+    evidence = replace(first, others=tuple(other for other, _, _ in others))
+    return evidence, passed, sum(seconds for _, _, seconds in of_layers)
+
+
+def _of_layer(
+    model: SegmentationModel,
+    images: Float[Tensor, "N bands H W"],
+    regions: Bool[Tensor, "N H W"],
+    scalar: Scalar,
+    batch: BatchSize,
+    name: str,
+    objective: Objective,
+) -> tuple[GradientEvidence, ForwardPass, float]:
+    """`gradient_evidence` of a single layer, by its full name."""
+    form, size = check_layer(model, name, images[0]), (images.shape[-2], images.shape[-1])
     forward_seconds = 0.0
 
     def compute(part: slice) -> tuple[Tensor, ...]:
@@ -119,7 +142,7 @@ def gradient_evidence(
         # leaving the block restores the caller's mode, which may be inference mode
         with torch.inference_mode(False), model.evaluating(), model.frozen(), torch.enable_grad():
             inputs, inside = images[part].clone(), regions[part].clone()
-            activation, gradient = compute_maps(model, layer, inputs, value)
+            activation, gradient = compute_maps(model, name, form, inputs, value)
         logits, score = passed
         return activation, gradient, score, *_predictions(logits, scalar)
 
@@ -130,7 +153,7 @@ def gradient_evidence(
     seconds = clock(model.device) - start
     if not bool(activation.isfinite().all() & gradient.isfinite().all()):
         raise SampleError(f"activations or gradients at layer {name!r} are NaN or infinite")
-    size, padded = (images.shape[-2], images.shape[-1]), model.padded(images[0])
+    padded = model.padded(images[0])
     covered = (padded.shape[-2], padded.shape[-1])
     evidence = GradientEvidence(activation.float(), gradient.float(), size, None if covered == size else covered)
     return evidence, ForwardPass(score, classes, predicted, forward_seconds), seconds
@@ -138,7 +161,8 @@ def gradient_evidence(
 
 def _whole(
     model: SegmentationModel,
-    layer: str | None,
+    name: str,
+    form: Form,
     images: Float[Tensor, "N bands H W"],
     value: Callable[[Float[Tensor, "N C H W"]], Tensor],
 ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K h w"]]:
@@ -149,9 +173,11 @@ def _whole(
         leaves.append(output.detach().clone().requires_grad_())
         return leaves[0]
 
-    with altered(model, layer, len(images), leaf):
-        gradient = gradient_at(value(model.logits(images)), leaves[0], layer or model.layer)
-    return leaves[0].detach(), gradient
+    with altered(model, name, len(images), leaf):
+        gradient = gradient_at(value(model.logits(images)), leaves[0], name)
+    padded = model.padded(images[:1])
+    size = padded.shape[2], padded.shape[3]
+    return form.maps(leaves[0].detach(), size), form.maps(gradient, size)
 
 
 def _summed(logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], scalar: Scalar) -> Tensor:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from segfaith.evidence.forms import Form
 from segfaith.evidence.layer import altered, gradient_at
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.models.tiling import Tile, Tiling
@@ -24,7 +25,8 @@ from segfaith.types import Float, Tensor
 
 def tiled_maps(
     model: SegmentationModel,
-    layer: str | None,
+    name: str,
+    form: Form,
     images: Float[Tensor, "N bands H W"],
     value: Callable[[Float[Tensor, "N C H W"]], Tensor],
 ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K h w"]]:
@@ -33,18 +35,20 @@ def tiled_maps(
     The graph of one tile of the N images exists at a time. Model passes: one of each tile, and a second one with a
     backward pass of each tile on whose logits Y depends.
     """
-    assert model.tiling is not None
+    tiling = model.tiling
+    assert tiling is not None
     padded = model.padded(images)
     size = padded.shape[2], padded.shape[3]
-    tiles, weights = model.tiling.tiles(size), model.tiling.weights(images.device)
-    activation, total, gradient = (_Canvas(model.tiling, size) for _ in range(3))
+    tiles, weights = tiling.tiles(size), tiling.weights(images.device)
+    activation, total, gradient = (_Canvas(tiling, size) for _ in range(3))
     coming = iter(tiles)
     leaves: list[Tensor] = []
 
     def note(output: Tensor) -> Tensor:
-        share = F.adaptive_avg_pool2d(weights[None, None], (output.shape[2], output.shape[3]))
+        maps = form.maps(output.detach(), tiling.tile).float()
+        share = F.adaptive_avg_pool2d(weights[None, None], (maps.shape[2], maps.shape[3]))
         tile = next(coming)
-        activation.add(tile, share * output.detach().float())
+        activation.add(tile, share * maps)
         total.add(tile, share)
         return output
 
@@ -53,23 +57,23 @@ def tiled_maps(
         return leaves[0]
 
     def noted(tile: Tensor) -> Tensor:
-        with altered(model, layer, len(tile), note):
+        with altered(model, name, len(tile), note):
             return model.logits_at_once(model.module, tile)
 
     with torch.no_grad():
         logits = model.framed(images, noted)
     (slope,) = torch.autograd.grad(value(logits.requires_grad_()), [logits])
     slope = F.pad(slope, (0, size[1] - images.shape[3], 0, size[0] - images.shape[2]))
-    slope = slope / model.tiling.total(size, images.device)
+    slope = slope / tiling.total(size, images.device)
     for tile in tiles:
         share = slope[(..., *tile)] * weights
         if not bool(share.any()):
             continue
         leaves.clear()
-        with altered(model, layer, len(images), leaf):
+        with altered(model, name, len(images), leaf):
             of_tile = model.logits_at_once(model.module, padded[(..., *tile)].contiguous())
-            slopes = gradient_at((of_tile * share).sum(), leaves[0], layer or model.layer)
-            gradient.add(tile, slopes.float())
+            slopes = gradient_at((of_tile * share).sum(), leaves[0], name)
+            gradient.add(tile, form.maps(slopes, tiling.tile).float())
     maps = activation.values / total.values
     return maps, torch.zeros_like(maps) if gradient.empty else gradient.values
 

@@ -131,8 +131,10 @@ def _verdict(model: SegmentationModel, traced: _Traced, image: Image) -> str:
     """Why no graph scores images of this size; "" where `traced` holds one that may."""
     try:
         if traced.graph is None:
+            if model.place is None:
+                model.logits(image[None])
             with model.evaluating():
-                traced.graph = Graph(model.module, model.padded(image)[None])
+                traced.graph = Graph(model.module, model.padded(image)[None], place=model.place or ())
         graph, thorough = traced.graph, len(traced.verdicts) < THOROUGH
         difference = _difference(model, graph, image, thorough)
         if difference and graph.uses_winograd:  # the model may amplify its rounding

@@ -99,8 +99,11 @@ def _run(model: SegmentationModel, images: Float[Tensor, "N bands H W"]) -> Floa
     except SampleError as error:
         raise ModelFails(f"{error}{_volumes(model)}") from error
     except Exception as error:
+        words = words_of(error)
+        missing = any(kind in words for kind in ("Half", "BFloat16"))
+        remedy = f"; on {model.device} torch lacks this for the model's number type, so use module.float()" * missing
         raise ModelFails(
-            f"{model.name} cannot be run on images of shape {tuple(images.shape)}: {words_of(error)}{_volumes(model)}"
+            f"{model.name} cannot be run on images of shape {tuple(images.shape)}: {words}{remedy}{_volumes(model)}"
         ) from error
 
 

@@ -3,23 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segfaith.classes import read_classes
 from segfaith.errors import SampleError, SettingsError, no_exit
 from segfaith.models.inputs import channels_of, check_module, normalisation
-from segfaith.models.layers import find_layer
-from segfaith.models.modes import evaluation_mode, weights_frozen
-from segfaith.models.outputs import logits_in
+from segfaith.models.layers import Reshape, check_tokens, layer_names, unwrapped
+from segfaith.models.modes import evaluating, frozen
+from segfaith.models.outputs import Step, check_aspect, check_output, logits_in
 from segfaith.models.padding import check_pad, multiple_of, offered, pad_to
 from segfaith.models.tiling import tiling_of
 from segfaith.types import Float, Image
 
+Tokens = int | Literal["auto"]
 Head = Literal["softmax", "sigmoid", "logits", "probabilities"]
 """What a module's outputs are.
 
@@ -36,7 +36,8 @@ class SegmentationModel:
     Attributes:
         module: the user's own module (for a compiled module, the module that was compiled); its train flags,
             requires_grad and hooks are restored after use.
-        layer: dotted name of the feature layer for gradient evidence, or None where no gradient method is used.
+        layer: dotted name of the feature layer for gradient evidence (several: joined by "+"); None until gradient
+            evidence chooses one.
         input_channels: how many channels (bands) its images have.
         mean, std: normalisation, applied per channel to images in [0, 1] as the model's first step.
         classes: names in the order of the output channels, or None.
@@ -44,6 +45,9 @@ class SegmentationModel:
         weights: where the weights come from, in words; outputs repeat it.
         provenance: what `run.json` records about the weights: file, SHA-256 digests.
         head: what the outputs are, as the user says; None: logits are assumed. See `as_logits`.
+        output, place: where the user says that the logits are in the module's output, and the steps to where they were
+            in the last pass (None before it); see `outputs.logits_in`.
+        tokens, reshape, layer_notes: how layers are read, see `evidence.forms`; and by layer what a reader must know.
         mixing: why images must not share a batch, set by `probe`; "" if they may.
         incremental: whether interventions may recompute only what they change (see `incremental`); exact to 1e-5.
         pad: sides of images are padded to multiples of it, and logits cropped back; None: no padding. See `padding`.
@@ -55,6 +59,8 @@ class SegmentationModel:
     incremental = True
     compile = False
     why_no_layer = ""
+    place: tuple[Step, ...] | None
+    layer_notes: dict[str, str]
 
     def __init__(
         self,
@@ -72,22 +78,26 @@ class SegmentationModel:
         pad: int | None = None,
         tile: int | Sequence[int] | None = None,
         overlap: int | None = None,
+        output: Step | None = None,
+        tokens: Tokens = "auto",
+        reshape: Reshape | None = None,
     ) -> None:
         check_module(module)
+        check_output(output)
+        check_tokens(tokens, reshape)
         check_pad(pad)
-        if hasattr(module, "_orig_mod"):  # torch.compile's module, which would ignore hooks that are added later
-            module = cast(nn.Module, module._orig_mod)
-            layer = layer.removeprefix("_orig_mod.") if isinstance(layer, str) else layer
         if head is not None and head not in get_args(Head):
             raise SettingsError(f"head = {head!r}: expected {', '.join(get_args(Head))}, or None (logits are assumed)")
         if channels is not None and (not isinstance(channels, int) or channels < 1):
             raise SettingsError(f"channels = {channels!r}: expected the number of the image's channels, at least 1")
-        self.module = module
+        self.module: nn.Module = unwrapped(module)
         self.head: Head | None = head
         self.pad, self.tiling = pad, tiling_of(tile, overlap, pad)
         self._channels: int | None = None
         self.mixing = ""
-        self.layer = layer
+        self.output, self.place = output, None
+        self.tokens, self.reshape = tokens, reshape
+        self.layer_notes = {}
         self.input_channels = channels or channels_of(self.module, mean)
         self.mean, self.std = normalisation(mean, std, self.input_channels)
         self._normalisation: tuple[Any, list[Tensor]] = (None, [])  # a key, and mean and std as tensors
@@ -95,8 +105,7 @@ class SegmentationModel:
         self.name = name
         self.weights = weights
         self.provenance = dict(provenance or {})
-        if layer is not None:
-            self.feature_module(layer)
+        self.layer = None if layer is None else "+".join(layer_names(self.module, layer, name))
 
     def __repr__(self) -> str:
         return f"SegmentationModel({self.name!r}, layer={self.layer!r}, head: {self.head_words})"
@@ -158,22 +167,21 @@ class SegmentationModel:
         self.module.to(device)
         return self
 
-    def feature_module(self, layer: str | None = None) -> nn.Module:
-        """The submodule with the dotted name `layer`, by default the model's own feature layer.
+    def layer_names(self, layer: str | None = None) -> list[str]:
+        """The names of the submodules that `layer` names, by default the model's own feature layer.
 
         Raises:
-            SettingsError: no layer was named, no submodule has that name (the message lists the nearest names), or the
-                module is scripted, so that its layers cannot be read.
+            SettingsError: see `models.layers.layer_names`.
         """
-        return find_layer(self.module, self.layer if layer is None else layer, self.name, self.why_no_layer)
+        return layer_names(self.module, self.layer if layer is None else layer, self.name, self.why_no_layer)
 
     def evaluating(self, *, tf32: bool = False) -> AbstractContextManager[None]:
-        """Evaluation mode inside the block, see `modes.evaluation_mode`."""
-        return evaluation_mode(self.module, self.device, tf32=tf32)
+        """Evaluation mode inside a `with` block, in full float32 unless `tf32`: see `modes.evaluating`."""
+        return evaluating(self.module, self.device, tf32=tf32)
 
     def frozen(self) -> AbstractContextManager[None]:
-        """Inside the block no parameter requires a gradient, so graphs start only at tensors that the caller marks."""
-        return weights_frozen(self.module)
+        """Inside a `with` block no parameter requires a gradient: see `modes.frozen`."""
+        return frozen(self.module)
 
     def logits(self, images: Float[Tensor, "N bands H W"]) -> Float[Tensor, "N C H W"]:
         """z = f(x): logits in float32, bilinearly resized to (H, W) with align_corners=False.
@@ -226,6 +234,7 @@ class SegmentationModel:
         """`logits_of` without padding and tiles."""
         logits = self.as_logits(self.outputs_of(module, images))
         if logits.shape[-2:] != images.shape[-2:]:
+            check_aspect(self.name, (logits.shape[-2], logits.shape[-1]), (images.shape[-2], images.shape[-1]))
             logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
         return logits
 
@@ -258,7 +267,7 @@ class SegmentationModel:
             inputs = inputs.to(tensor.dtype)
         fails = f"{self.name} cannot be run on images of shape {tuple(inputs.shape)}"
         with self.evaluating(), no_exit(fails), nullcontext() if self.pad else offered(fails, module, inputs):
-            output = logits_in(module(inputs))
+            output, self.place = logits_in(module(inputs), len(images), self.output)
         floating = output.is_floating_point()
         if output.ndim != 4 or len(output) != len(images) or not output.numel() or not floating:
             raise SampleError(
@@ -268,58 +277,3 @@ class SegmentationModel:
             )
         self._channels = output.shape[1]
         return output
-
-
-def wrap(
-    module: nn.Module,
-    *,
-    layer: str | None = None,
-    classes: str | Sequence[str] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    name: str | None = None,
-    head: Head | None = None,
-    channels: int | None = None,
-    pad: int | None = None,
-    tile: int | Sequence[int] | None = None,
-    overlap: int | None = None,
-) -> SegmentationModel:
-    """Makes any segmentation module usable by segfaith, without changing it.
-
-    The model is tested before its first use (`models.probe`). It is refused if its outputs cannot be logits, or if two
-    calls differ. It gets one image at a time if an image's outputs depend on the other images of a batch.
-
-    Args:
-        module: takes normalised images (N, bands, H, W), RGB if there are three bands. Returns logits (N, C, h, w) of
-            any resolution as a tensor, a dict with `out` or `logits`, a tuple or list whose first item holds them, or
-            an object with `.logits`. A single channel is a sigmoid's logit of the foreground (class 1).
-        layer: dotted name of the feature layer for gradient methods, as in `module.named_modules()`.
-        classes: class names in the order of the channels; "voc", a list, or a file with one name a line.
-        mean, std: normalisation of an image in [0, 1], one value a channel. By default ImageNet's for three channels
-            and none for other numbers. Zeros and ones mean none.
-        head: what the outputs are, see `Head`. Outputs do not show whether a head is multi-label, with classes that
-            may overlap: say "sigmoid" then. Otherwise such a head gets a softmax, and p is not the probability that
-            the head means.
-        channels: how many channels the images have; None: as many as `mean` has values, or as the module's first
-            convolution reads.
-        pad: for a module that takes only sides that a number divides, that number: images are padded, see `padding`.
-        tile, overlap: for images that are too large for memory, the tiles in which they go through the module, a side
-            or (height, width) in pixels, and by how many pixels tiles overlap. See `tiling`.
-
-    Raises:
-        SettingsError: the module, layer, mean, std, head, pad or tile cannot be used; the message says why.
-    """
-    return SegmentationModel(
-        module,
-        layer=layer,
-        mean=mean,
-        std=std,
-        classes=read_classes(classes),
-        name=name or type(getattr(module, "_orig_mod", module)).__name__,
-        weights="as given",
-        head=head,
-        channels=channels,
-        pad=pad,
-        tile=tile,
-        overlap=overlap,
-    )

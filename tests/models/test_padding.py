@@ -109,7 +109,7 @@ def test_an_error_that_does_not_come_again_offers_nothing() -> None:
                 raise RuntimeError("busy")
             return super().forward(x)
 
-    with pytest.raises(RuntimeError, match="^busy$"), torch.no_grad():
+    with pytest.raises(RuntimeError, match=r"^busy$"), torch.no_grad():
         plain(Once()).logits(torch.rand(1, 3, 21, 30))
 
 

@@ -77,9 +77,9 @@ def reached(
 def offered(fails: str, module: Callable[[Tensor], Any], inputs: Float[Tensor, "N bands H W"]) -> Iterator[None]:
     """The block runs a module; where it fails on inputs that it takes with padding, the error says so.
 
-    Trials cost up to five passes: of the same inputs, since an error that does not come again is none of the size, and of
-    inputs padded to odd multiples. There are none for a pass with gradients, where memory runs out, and for errors of
-    segfaith's own.
+    Trials cost up to five passes: of the same inputs, since an error that does not come again is none of the size, and
+    of inputs padded to odd multiples. There are none for a pass with gradients, where memory runs out, and for errors
+    of segfaith's own.
 
     Args:
         fails: how the message begins.

@@ -110,7 +110,7 @@ def test_a_run_over_sizes_that_a_model_refuses_says_which_padding_helps(tmp_path
         ({"tile": 64, "overlap": 64}, "overlap = 64: expected whole pixels from 0 to below the tile's side, 64"),
         ({"overlap": 8}, "there is no tile"),
         ({"tile": [64, 40], "overlap": 8, "pad": 32}, r"tile = \[64, 40\] is not divisible by pad = 32"),
-        ({"tile": "512"}, r"model\.tile"),
+        ({"tile": "large", "overlap": 8}, r"model\.tile"),
     ],
 )
 def test_settings_that_do_not_fit(tmp_path: Path, model: dict[str, Any], words: str) -> None:

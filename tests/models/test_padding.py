@@ -99,6 +99,20 @@ def test_a_model_that_fails_on_every_size_is_offered_nothing() -> None:
         probe(plain(Halving(9)), torch.rand(3, 21, 30), 1)
 
 
+def test_an_error_that_does_not_come_again_offers_nothing() -> None:
+    class Once(SmallCNN):
+        failed = False
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            if not self.failed:
+                self.failed = True
+                raise RuntimeError("busy")
+            return super().forward(x)
+
+    with pytest.raises(RuntimeError, match=r"^busy$"), torch.no_grad():
+        plain(Once()).logits(torch.rand(1, 3, 21, 30))
+
+
 @pytest.mark.parametrize("pad", [0, -8, 2.5, True, "32"])
 def test_pads_that_are_none(pad: object) -> None:
     with pytest.raises(SettingsError, match=r"pad = .*: expected a whole number of pixels"):

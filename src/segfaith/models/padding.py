@@ -77,7 +77,8 @@ def reached(
 def offered(fails: str, module: Callable[[Tensor], Any], inputs: Float[Tensor, "N bands H W"]) -> Iterator[None]:
     """The block runs a module; where it fails on inputs that it takes with padding, the error says so.
 
-    Trials cost up to four passes. No padding is tried for a pass with gradients, where memory runs out, and for errors
+    Trials cost up to five passes: of the same inputs, since an error that does not come again is none of the size, and
+    of inputs padded to odd multiples. There are none for a pass with gradients, where memory runs out, and for errors
     of segfaith's own.
 
     Args:
@@ -91,7 +92,7 @@ def offered(fails: str, module: Callable[[Tensor], Any], inputs: Float[Tensor, "
         yield
     except Exception as error:
         own = isinstance(error, SegfaithError)
-        if own or "memory" in str(error).lower() or torch.is_grad_enabled():
+        if own or "memory" in str(error).lower() or torch.is_grad_enabled() or _runs(module, inputs):
             raise
         size = (inputs.shape[-2], inputs.shape[-1])
         for pad in OFFERED:

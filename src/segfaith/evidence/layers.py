@@ -147,9 +147,9 @@ def _examined(
             chosen = _before_head(layers)
             boxes = {layer.name: _receptive(layer, images) if receptive else None for layer in chosen}
         finally:
-            for one in seen.values():  # the module may have stored it
-                if one.output is not None and not one.output._is_view():
-                    one.output.detach_()
+            for entry in seen.values():  # the module may have stored it
+                if entry.output is not None and not entry.output._is_view():
+                    entry.output.detach_()
     return layers, boxes, chosen[0].name
 
 
@@ -166,15 +166,15 @@ def _watched(model: SegmentationModel) -> Iterator[dict[str, _Seen]]:
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            one = seen.pop(name, None) or _Seen()
-            one.runs += 1
-            seen[name] = one
+            entry = seen.pop(name, None) or _Seen()
+            entry.runs += 1
+            seen[name] = entry
             before = {id(leaf): version for leaf, version in given.pop(name, [])}
             try:
-                one.output = feature_in(output, name, 1, any_shape=model.reshape is not None)
-                one.handed_on = before.get(id(one.output)) == version_of(one.output)
+                entry.output = feature_in(output, name, 1, any_shape=model.reshape is not None)
+                entry.handed_on = before.get(id(entry.output)) == version_of(entry.output)
             except SettingsError as error:
-                one.fault = str(error)
+                entry.fault = str(error)
 
         return hook
 
@@ -201,7 +201,7 @@ def _wide_shapes(model: SegmentationModel, images: Tensor) -> dict[str, tuple[in
     """The shapes of the layers' outputs for an image of twice the width; empty if the model refuses it."""
     with torch.no_grad(), suppress(Exception), _watched(model) as seen:
         model.logits_at_once(model.module, images)
-        return {name: tuple(one.output.shape) for name, one in seen.items() if one.output is not None}
+        return {name: tuple(entry.output.shape) for name, entry in seen.items() if entry.output is not None}
     return {}
 
 
@@ -215,24 +215,24 @@ def _readable(
     """The layers that can be read, in the order in which they end."""
     faults: dict[str, str] = {}
     pools = {
-        tuple(one.output.shape[2:])
-        for name, one in seen.items()
-        if one.output is not None and isinstance(model.module.get_submodule(name), POOLS)
+        tuple(entry.output.shape[2:])
+        for name, entry in seen.items()
+        if entry.output is not None and isinstance(model.module.get_submodule(name), POOLS)
     }
-    once = {name: one.output for name, one in seen.items() if one.runs == 1 and one.output is not None}
+    once = {name: entry.output for name, entry in seen.items() if entry.runs == 1 and entry.output is not None}
     everywhere = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits.device)
     of_all = _gradients((logits * everywhere).sum(), once)
     of_pixel = _gradients(at_centre(logits), once)
     layers = []
-    for name, one in seen.items():
-        if one.output is None or one.runs > 1:
-            faults[name] = one.fault or f"runs {one.runs} times"
+    for name, entry in seen.items():
+        if entry.output is None or entry.runs > 1:
+            faults[name] = entry.fault or f"runs {entry.runs} times"
             continue
         gradient, pixel = of_all.get(name), of_pixel.get(name)
         if gradient is None or not bool((gradient != 0).any()):
             faults[name] = "the logits do not depend on it"
             continue
-        shapes = [tuple(one.output.shape), *([wide[name]] if name in wide else [])]
+        shapes = [tuple(entry.output.shape), *([wide[name]] if name in wide else [])]
         form = form_of(shapes, size, model.tokens, model.reshape)
         if isinstance(form, str):
             faults[name] = form
@@ -243,7 +243,7 @@ def _readable(
         height, width = maps.shape[2:]
         pooled = height * width == 1 or (height, width) in pools
         layers.append(
-            _Read(name, one.output, form, (1, maps.shape[1], height, width), repeats, pooled, one.handed_on, block)
+            _Read(name, entry.output, form, (1, maps.shape[1], height, width), repeats, pooled, entry.handed_on, block)
         )
     if not layers:
         last = "; ".join(f"{name!r}: {fault}" for name, fault in list(faults.items())[-3:]) or "no layer ran"
@@ -259,10 +259,10 @@ def _gradients(value: Tensor, outputs: dict[str, Tensor]) -> dict[str, Tensor | 
     if not value.requires_grad or not asked:
         return {}
     try:
-        found = torch.autograd.grad(value, list(asked.values()), retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(value, list(asked.values()), retain_graph=True, allow_unused=True)
     except RuntimeError as error:
         raise SettingsError(f"no gradient passes through the model: {words_of(error)}; give layer = ...") from error
-    return dict(zip(asked, found, strict=True))
+    return dict(zip(asked, gradients, strict=True))
 
 
 def _before_head(layers: list[_Read]) -> list[_Read]:

@@ -106,7 +106,7 @@ def test_evaluations_keep_no_tensors_and_no_hooks() -> None:
     assert hooks(model.module) == 0
 
 
-@pytest.mark.parametrize("given", [{}, {"pad": 16}, {"tile": 24, "overlap": 8}], ids=["plain", "pad", "tile"])
+@pytest.mark.parametrize("given", [{}, {"pad": 16}, {"tile": 40, "overlap": 8}], ids=["plain", "pad", "tile"])
 def test_images_of_ever_new_sizes_keep_no_tensors(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """60 images: no more tensors are alive after the last than after the thirtieth, and checks of few sizes are kept.
 

@@ -109,7 +109,8 @@ def cascade(model: SegmentationModel, seed: int, size: int = 224) -> Iterator[It
     if not names:
         raise SettingsError(f"{model.name} has no floating-point weights, so there is nothing to draw anew")
     kept = {value: value.detach().clone() for value in names}
-    probe = torch.from_numpy(np.random.default_rng(0).random((1, 3, size, size), dtype=np.float32)).to(model.device)
+    shape = 1, model.input_channels, size, size
+    probe = torch.from_numpy(np.random.default_rng(0).random(shape, dtype=np.float32)).to(model.device)
 
     @torch.no_grad()
     def stages() -> Iterator[tuple[int, str]]:

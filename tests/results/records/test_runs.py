@@ -113,6 +113,22 @@ def test_rows_of_one_target_that_are_there_twice_are_refused(file: str, tmp_path
         load_run(directory)
 
 
+def test_older_records_lack_what_came_later(tmp_path: Path) -> None:
+    """They are of the probability, and have no drops; the curves' own `score` is no such column."""
+    directory = make_run(tmp_path / "run", **QUICK)
+    identity = read_json(directory / "run.json")["identity_sha256"]
+    gone = ["score", "tdd_drop", "tdd_drop_gain", "odd_drop", "odd_drop_abs"]
+    for file in (directory / "records").glob("*.parquet"):
+        file.write_bytes(sealed_table(pq.read_table(file).drop_columns(gone), identity))
+    records = load_run(directory).records
+    assert set(records["score"]) == {"probability"}
+    assert records[gone[1:]].isna().all(axis=None)
+    for file in (directory / "curves").glob("*.parquet"):
+        file.write_bytes(sealed_table(pq.read_table(file).drop_columns(["score"]), identity))
+        with pytest.raises(DamagedFileError, match="no column score"):
+            load_run(directory)
+
+
 def test_older_records_name_no_target(tmp_path: Path) -> None:
     """Each file without the column reads as with it, empty; so do nulls."""
     directory = make_run(tmp_path / "run", **QUICK | {"randomisation": True})

@@ -1,6 +1,7 @@
 """The columns of a run's Parquet files: type and meaning."""
 
 from collections.abc import ItemsView, Iterator, Mapping
+from math import nan
 from typing import Any
 
 import pyarrow as pa
@@ -60,7 +61,11 @@ class _RecordColumns(Mapping[str, tuple[Any, str]]):
 
 TARGET = ["sample_id", "target"]
 """The columns that tell a target of a run from all others."""
-LATER: Mapping[str, str] = {"target": ""}
+LATER: Mapping[str, Any] = {
+    "target": "",
+    "score": "probability",
+    **dict.fromkeys(("tdd_drop", "tdd_drop_gain", "odd_drop", "odd_drop_abs"), nan),
+}
 """Columns that older files lack, and the value of their rows."""
 
 RECORD_COLUMNS: Columns = _RecordColumns()

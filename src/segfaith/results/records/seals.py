@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segfaith.errors import SettingsError
-from segfaith.results.records.schema import LATER, Columns
+from segfaith.results.records.schema import LATER, REAL, TEXT, Columns
 
 _MARK, _BLANK = b"segfaith-sha256:", b"0" * 64
 _OWNER, _SEAL = b"segfaith.identity", b"segfaith.seal"
@@ -50,10 +50,13 @@ def sealed_table(table: pa.Table, identity: str) -> bytes:
     return bytes(content)
 
 
+TYPES: dict[type, Any] = {str: TEXT, float: REAL}
+
+
 def read_table(path: Path, identity: str, expected: Columns, columns: list[str] | None = None) -> pd.DataFrame:
     """The rows of a sealed Parquet file, with these columns or all.
 
-    Columns of `schema.LATER`, which older files lack, are filled in, and their nulls too.
+    Columns of `schema.LATER`, which older files lack, are filled in, and the nulls of text too.
 
     Args:
         expected: the columns that it must have, but for those of `schema.LATER`.
@@ -63,17 +66,20 @@ def read_table(path: Path, identity: str, expected: Columns, columns: list[str] 
     """
     content = check_table(path, identity)
     schema = pq.read_schema(BytesIO(content))
+    # the curves have a number of the name `score`, which no file lacks
+    later = {name: value for name, value in LATER.items() if expected.get(name, (None,))[0] == TYPES[type(value)]}
     for name, (kind, _) in expected.items():
         found = [str(schema.field(number).type) for number in schema.get_all_field_indices(name)]
-        if found != [str(kind)] and (found or name not in LATER):
+        if found != [str(kind)] and (found or name not in later):
             raise DamagedFileError(path, f"has {' and '.join(found) or 'no'} column {name}; expected one of {kind}")
-    wanted = columns and [name for name in columns if name in schema.names or name not in LATER]
+    wanted = columns and [name for name in columns if name in schema.names or name not in later]
     try:
         rows = pd.read_parquet(BytesIO(content), columns=wanted)
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(path, f"cannot be read ({error})") from error
-    for name in [name for name in columns or expected if name in LATER]:
-        rows[name] = rows[name].fillna(LATER[name]) if name in rows else LATER[name]
+    for name, value in later.items():
+        if name in (columns or expected):
+            rows[name] = rows[name].fillna(value) if name in rows and isinstance(value, str) else rows.get(name, value)
     return rows
 
 

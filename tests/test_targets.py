@@ -169,11 +169,11 @@ SEEN = torch.stack([grid(rows, rows) == 1 for rows in (".....", "1....", ".111."
 
 
 def overlapping(**options: Any) -> dict[str, list[str]]:
-    """Of a cat and a dog that share a column; the last column is ignored, and there the dog is predicted too."""
-    ignored, seen = grid("....x", "....x"), SEEN.clone()
+    """Of a cat and a dog that share a column; no class covers the last column, and there the dog is predicted too."""
+    labels, seen = grid("....x", "....x"), SEEN.clone()
     seen[2, :, 4] = True
     targets = find_targets(
-        ignored, seen, TargetChoice(per_image="all", **options), masks={2: DOG == 2, 1: CAT == 1}, classes=NAMES
+        labels, seen, TargetChoice(per_image="all", **options), masks={2: DOG == 2, 1: CAT == 1}, classes=NAMES
     )
     return {target.name: drawn(target.region) for target in targets}
 
@@ -183,12 +183,12 @@ def test_classes_that_overlap_by_each_source() -> None:
     assert overlapping(source="prediction") == {"cat": ["#....", "#...."], "dog": [".####", ".####"]}
     assert overlapping(source="hit") == {"cat": ["#....", "#...."], "dog": [".##..", ".##.."]}
     assert overlapping(source="missed") == {"cat": [".#...", ".#..."]}
-    assert overlapping(source="false_alarm") == {"dog": ["...#.", "...#."]}
+    assert overlapping(source="false_alarm") == {"dog": ["...##", "...##"]}
 
 
-def test_ignored_pixels_leave_the_masks_of_overlapping_classes() -> None:
+def test_255_of_overlapping_classes_means_that_no_class_covers_a_pixel() -> None:
     (target,) = find_targets(grid("x....", "....."), masks={1: CAT == 1}, classes=NAMES)
-    assert drawn(target.region) == [".#...", "##..."]
+    assert drawn(target.region) == ["##...", "##..."]
 
 
 # Parts

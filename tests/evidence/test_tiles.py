@@ -154,7 +154,7 @@ def test_every_method_explains_with_padding_and_tiles(options: Any) -> None:
         assert float(heatmap.max()) == 1
 
 
-def test_a_layer_whose_axes_are_not_maps_is_refused_on_tiles() -> None:
+def test_channels_last_maps_are_read_on_tiles() -> None:
     class Last(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.permute(0, 2, 3, 1).contiguous()
@@ -162,16 +162,23 @@ def test_a_layer_whose_axes_are_not_maps_is_refused_on_tiles() -> None:
     class Reads(nn.Module):
         def __init__(self) -> None:
             super().__init__()
+            self.first = nn.Identity()
             self.last = Last()
-            self.head = nn.Conv2d(3, 2, 1)
+            self.head = nn.Conv2d(3, 2, 3, padding=1)
 
         def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.head(self.last(x).permute(0, 3, 1, 2))
+            out: Tensor = self.head(self.last(self.first(x) * 1).permute(0, 3, 1, 2))
             return out
 
-    model = wrap(Reads(), layer="last", mean=(0, 0, 0), std=(1, 1, 1), tile=32, overlap=8)
-    with pytest.raises(ValueError, match="like channels-last maps"):
-        check_layer(model, None, photograph((70, 90)))
+    module, image, region = Reads(), photograph((70, 90)), Target(1, target((70, 90), "patch"))
+    twins = [
+        wrap(module, layer=layer, mean=(0, 0, 0), std=(1, 1, 1), channels=3, tile=32, overlap=8)
+        for layer in ("last", "first")
+    ]
+    check_layer(twins[0], "last", image)
+    assert twins[0].layer_notes["last"].startswith("channels last (1, 32, 32, 3)")
+    maps = [explain(model, image, region, ["ega"])["ega"] for model in twins]
+    torch.testing.assert_close(maps[0], maps[1], rtol=0, atol=1e-6)
 
 
 def test_a_layer_that_no_logit_reads_is_refused_on_tiles() -> None:

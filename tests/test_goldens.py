@@ -113,7 +113,8 @@ def test_cams_are_those_of_pytorch_grad_cam(kind: type[BaseCAM], layer: str, siz
 @pytest.fixture(scope="module")
 def voc_photograph() -> Callable[[Path], tuple[Tensor, Target]]:
     """A photograph of the shared folder, and what its ground truth says is in it."""
-    from segfaith.data.images import load_labels, resize_labels
+    from segfaith.data.images import resize_labels
+    from segfaith.data.masks import load_labels
     from segfaith.targets import dominant_target
 
     def read(shared: Path) -> tuple[Tensor, Target]:

@@ -57,8 +57,19 @@ def test_no_foreground_is_skipped() -> None:
 
 def test_no_foreground_but_255_hints_at_masks_that_use_it_as_foreground() -> None:
     labels = torch.tensor([[0, 255], [0, 255]])
-    with pytest.raises(SampleSkipped, match=r"no foreground .*it holds 255.*if 255 is the foreground here, re-save it"):
+    with pytest.raises(
+        SampleSkipped, match=r"no foreground .*it holds 255.*if 255 is the foreground here, set \[data\] f"
+    ):
         dominant_target(labels)
+
+
+def test_another_class_or_none_is_the_background() -> None:
+    labels = torch.tensor([[0, 0, 0, 2, 2, 255, 255, 255, 255]])
+    assert dominant_target(labels, background=None).class_index == 0
+    assert dominant_target(labels, background=2).class_index == 0
+    assert dominant_target(labels, background=0).class_index == 2
+    with pytest.raises(SampleSkipped, match="no foreground in the ground truth: every pixel is ignored "):
+        dominant_target(labels[:, 5:], background=None)
 
 
 def test_the_message_names_the_source() -> None:

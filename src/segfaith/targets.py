@@ -12,22 +12,30 @@ from segfaith.types import Labels, Mask, Target
 TargetSource = Literal["ground_truth", "prediction"]
 
 
-def dominant_target(labels: Labels, source: str = "ground truth") -> Target:
-    """The most frequent foreground label and its mask; background (0) and ignore (255) excluded, ties to the lowest.
+def dominant_target(labels: Labels, source: str = "ground truth", background: int | None = 0) -> Target:
+    """The most frequent foreground label and its mask; background and ignore (255) excluded, ties to the lowest.
 
     Args:
         labels: (H, W) after resizing: the ground truth, or a model's argmax.
         source: where the labels come from, for the message.
+        background: the label that is no foreground, or None where every class is one.
 
     Raises:
         SampleSkipped: there is no foreground.
     """
-    values, counts = torch.unique(labels[(labels != 0) & (labels != IGNORE)], return_counts=True)
+    foreground = labels != IGNORE
+    if background is not None:
+        foreground &= labels != background
+    values, counts = torch.unique(labels[foreground], return_counts=True)
     if len(values) == 0:
         hint = ""
         if bool((labels == IGNORE).any()):
-            hint = f" (it holds {IGNORE}, which means 'ignored'; if {IGNORE} is the foreground here, re-save it as 1)"
-        raise SampleSkipped(f"no foreground in the {source}: every pixel is background or ignored{hint}")
+            hint = (
+                f" (it holds {IGNORE}, which means 'ignored'; if {IGNORE} is the foreground here, set [data] "
+                f"foreground = {IGNORE})"
+            )
+        every = "ignored" if background is None else "background or ignored"
+        raise SampleSkipped(f"no foreground in the {source}: every pixel is {every}{hint}")
     label = int(values[counts.argmax()])  # argmax returns the first of equal counts, the lowest label
     return Target(label, labels == label)
 

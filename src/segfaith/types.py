@@ -72,12 +72,16 @@ class Planted:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image with its ground truth at the size at which it is evaluated; `planted` evidence by class index."""
+    """One image with its ground truth at the size at which it is evaluated; `planted` evidence by class index.
+
+    `masks` has the pixels of each class by index where classes overlap; `labels` then has the lowest class of a pixel.
+    """
 
     id: str
     image: Image
     labels: Labels
     planted: Mapping[int, Planted] = field(default_factory=dict)
+    masks: Mapping[int, Mask] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,8 @@ from segfaith.benchmark import foreign, runner
 from segfaith.benchmark.plan import digest
 from segfaith.benchmark.settings import make_settings
 from segfaith.cli import app
-from segfaith.data.images import load_image, load_labels
+from segfaith.data.images import load_image
+from segfaith.data.masks import load_labels
 from segfaith.errors import SegfaithError, SettingsError
 from segfaith.results.figures import cases as galleries
 from segfaith.results.figures import tiles as pictures

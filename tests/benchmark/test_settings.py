@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import segfaith
@@ -161,6 +162,16 @@ def test_an_unknown_parameter_is_an_error_whichever_methods_run(names: list[str]
         ("data", {"ids": "a"}, r"data\.ids = 'a': .*valid list"),
         ("data", {"ids": []}, r"ids"),
         ("data", {"n": 2, "ids": ["a"]}, r"give n or ids, not both"),
+        ("data", {"range": [3, 1]}, r": data: range = \[3, 1\]: expected two finite numbers, the lower first"),
+        ("data", {"range": [0, 1, 2]}, r"data\.range = \[0, 1, 2\]: expected \[LOW, HIGH\], or a list of such pairs"),
+        ("data", {"range": [[0, 1], [2]]}, r"data\.range = .*: expected \[LOW, HIGH\], or a list of such pairs"),
+        ("data", {"range": 255}, r"data\.range = 255: expected \[LOW, HIGH\]"),
+        ("data", {"range": ["a", 1]}, r"data\.range.* = 'a': .*valid number"),
+        ("data", {"clip": True}, r": data: clip = true needs \[data\] range"),
+        ("data", {"foreground": True}, r"data\.foreground = True: .*valid integer"),
+        ("data", {"ignore": 254}, r"data\.ignore = 254: .*valid list"),
+        ("data", {"labels": {"1": 1.5}}, r"data\.labels"),
+        ("data", {"display": [1, 2]}, r": data: display = \[1, 2\]: expected three channels"),
         ("model", {"mean": [0.5, 0.5]}, r"model\.mean"),
         ("target", {"source": "truth"}, r"target\.source = 'truth': .*'ground_truth' or 'prediction'"),
         ("methods", {"names": []}, r"methods\.names = \[\]: .*at least 1"),
@@ -491,6 +502,44 @@ names = ["ria", "maps:theirs"]
 labels = {{ "maps:theirs" = "Theirs", ria = "RIA" }}
 """
     assert make_plan(read_settings(written(tmp_path, text))).labels == {"maps:theirs": "Theirs", "ria": "RIA"}
+
+
+def test_how_files_are_read_reaches_the_data_set(tmp_path: Path) -> None:
+    """Every key of `[data]`, from a file; keys of TOML are text."""
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    values = np.arange(2 * 9 * 7).reshape(2, 9, 7)
+    np.save(tmp_path / "images/a.npy", values.astype(np.int16))
+    np.save(tmp_path / "masks/a.npy", np.where(values[0] % 2, 255, values[0] % 3))
+    (tmp_path / "settings.toml").write_text(
+        """
+        [data]
+        name = "folder"
+        root = "."
+        size = "native"
+        range = [[0, 40], [60, 130]]
+        clip = true
+        channels_first = true
+        labels = { 255 = "lesion", 0 = "tissue", 2 = "vessel" }
+        ignore = [1]
+        background = "tissue"
+        display = [2, 2, 1]
+
+        [model]
+        name = "net"
+        """
+    )
+    settings = read_settings(tmp_path / "settings.toml", ["data.labels.1=255", "data.ignore=[]"])
+    dataset = make_plan(settings).dataset
+    assert list(dataset.classes or []) == ["tissue", "lesion", "vessel"]
+    assert (dataset.background, dataset.display) == (0, (2, 2, 1))
+    sample = dataset.load("a", "native")
+    expected = np.stack([values[0] / 40, (values[1] - 60) / 70]).clip(0, 1)
+    np.testing.assert_allclose(sample.image.numpy(), expected, atol=1e-6)
+    meant = {0: 0, 1: 255, 2: 2, 255: 1}
+    stored = np.where(values[0] % 2, 255, values[0] % 3)
+    assert sample.labels.tolist() == [[meant[value] for value in row] for row in stored.tolist()]
+    assert make_settings(settings.model_dump(mode="json", by_alias=True)).data.reading == settings.data.reading
 
 
 def test_class_names_of_the_data_reach_run_json(project: Path, tmp_path: Path) -> None:

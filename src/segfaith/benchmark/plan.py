@@ -108,7 +108,14 @@ def make_plan(settings: Settings) -> Plan:
         SettingsError: data that is not there, unknown methods, too many samples asked for, labels that do not fit.
     """
     data = settings.data
-    dataset = open_dataset(data.name, data.root, data.split, classes=read_classes(data.classes), download=data.download)
+    dataset = open_dataset(
+        data.name,
+        data.root,
+        data.split,
+        classes=read_classes(data.classes),
+        download=data.download,
+        reading=data.reading,
+    )
     methods = resolve_methods(settings.methods.names, settings.methods.tables())
     return _drawn(settings, dataset, methods)
 

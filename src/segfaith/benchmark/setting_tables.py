@@ -1,10 +1,12 @@
 """The tables of a settings file: every key with its type, default and range (SPEC section 5; docs/settings.md)."""
 
+from dataclasses import fields
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
 from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
+from segfaith.data.reading import Reading
 from segfaith.evaluation.ranking import Ties
 from segfaith.lookup import lookup
 from segfaith.models.segmentation import Head
@@ -18,7 +20,10 @@ class _Section(BaseModel):
 
 
 class DataSettings(_Section):
-    """Which samples: a data set, its split, and the drawn or named ids; `classes` names a folder's classes."""
+    """Which samples: a data set, its split, and the drawn or named ids; for folders also how their files are read.
+
+    `classes` names a folder's classes; from `range` on, see `Reading`.
+    """
 
     name: str = "voc2012"
     root: str | None = None
@@ -28,9 +33,32 @@ class DataSettings(_Section):
     ids: list[str] | None = Field(default=None, min_length=1)
     download: bool = False
     classes: Literal["voc"] | list[str] | str | None = None
+    range: tuple[float, float] | list[tuple[float, float]] | None = None
+    clip: bool = False
+    channels_first: bool | None = None
+    labels: str | dict[str, StrictInt | str] | None = None
+    foreground: StrictInt | None = None
+    ignore: list[StrictInt] | None = None
+    background: StrictInt | str | None = None
+    display: list[StrictInt] | None = None
+
+    @field_validator("range", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        parts = value if isinstance(value, list | tuple) else [value]
+        pairs = parts if all(isinstance(part, list | tuple) for part in parts) else [parts]
+        if value is not None and not all(len(pair) == 2 for pair in pairs):
+            raise ValueError("expected [LOW, HIGH], or a list of such pairs, one for each channel")
+        return value
+
+    @property
+    def reading(self) -> Reading:
+        """How files become images and labels."""
+        return Reading(**{part.name: getattr(self, part.name) for part in fields(Reading)})
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
+        _ = self.reading  # it refuses values that mean nothing
         if self.n is not None and self.ids is not None:
             raise ValueError("give n or ids, not both (settings that name ids take no -n; use --set 'data.ids=[...]')")
         if self.size != "native" and self.size < 1:

@@ -88,7 +88,10 @@ def _explain(item: Any) -> str:
         return f"unknown key {key!r}; " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
     if item["type"] == "missing":
         return f"missing key {key!r}"
-    return f"{key or 'settings'} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
+    words = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error" and isinstance(item["input"], Mapping):  # a whole table, whose message names keys
+        return f"{key or 'settings'}: {words}"
+    return f"{key or 'settings'} = {item['input']!r}: {words}"
 
 
 def _keys(place: Sequence[str]) -> list[str]:

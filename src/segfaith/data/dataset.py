@@ -24,6 +24,8 @@ class Dataset:
         classes: class names by label value, or None where they are unknown.
         load: takes (id, size) and returns the sample at that size; raises SampleError for a bad sample.
         content: takes an id and returns bytes that identify the sample's content, for `digest`.
+        background: the class that is never a dominant target, or None where every class is an object.
+        display: the three channels, counted from 1, that pictures show as red, green and blue; None: the first ones.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Dataset:
     classes: Sequence[str] | None
     load: Callable[[str, Size], Sample]
     content: Callable[[str], bytes]
+    background: int | None = 0
+    display: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         check_ids(self.ids, f"{self.name} {self.split}", "rename that sample")

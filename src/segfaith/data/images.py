@@ -1,5 +1,6 @@
-"""Reads photographs and label masks, converts photographs to RGB in [0, 1], and resizes both by the protocol."""
+"""Reads images as channels in [0, 1], fits them to a model's channels, and resizes images and masks by the protocol."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +11,10 @@ from PIL import Image as PillowImage
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from segfaith.data.arrays import ARRAYS, Array, channels_to_front, is_tiff, read_array, read_tiff, refuse_volumes
+from segfaith.data.reading import PLAIN, Pair, Reading
 from segfaith.errors import SampleError
-from segfaith.types import Image, Labels
+from segfaith.types import Image, Tensor
 
 _TURNS = {
     2: PillowImage.Transpose.FLIP_LEFT_RIGHT,
@@ -27,131 +30,189 @@ _TURNS = {
 Size = int | Literal["native"]
 
 
-def load_image(path: str | Path, size: Size = "native") -> Image:
-    """Reads anything that Pillow opens, PostScript excepted, as RGB in [0, 1], float32, (3, H, W).
+def load_image(
+    path: str | Path,
+    size: Size = "native",
+    channels: int = 3,
+    range: Pair | Sequence[Pair] | None = None,
+    clip: bool = False,
+) -> Image:
+    """Reads an image as float32 in [0, 1], (channels, H, W): whatever Pillow opens, PostScript excepted, .npy and .npz
+    arrays, and TIFFs of several bands.
 
-    The EXIF orientation is applied; grey becomes three equal channels; 16-bit grey is divided by 65535; transparency
-    is composited over white; CMYK and other colour modes go through Pillow's conversion (embedded ICC profiles are not
-    applied). Animated files give their first frame.
+    The EXIF orientation is applied; grey becomes equal channels; transparency is composited over white; CMYK and other
+    colour modes go through Pillow's conversion to RGB (embedded ICC profiles are not applied). Animated files give
+    their first frame.
 
     Args:
         size: "native", or the side of the square to which the image is resized (bilinear, antialiased).
+        channels: how many channels the model takes.
+        range: the values that become 0 and 1, (low, high), or such a pair for each channel. None: 0 to 255 for 8 bits,
+            and 0 to 65535 for grey PNGs of 16 bits.
+        clip: values outside `range` become 0 or 1.
 
     Raises:
-        SampleError: the file cannot be read, its values have no defined range (float outside [0, 1]), or all values of
-            an 8-bit image are 0 or 1.
+        SampleError: the file cannot be read, its values have no range or lie outside it, or all values of an 8-bit
+            image are 0 or 1; or it has other channels than asked for.
+        SettingsError: a range that is none.
     """
-    return resize_image(read_image(path)[0], size)
+    image = read_image(path, Reading(range=range, clip=clip))[0]
+    return resize_image(fit_channels(image, channels), size)
 
 
-def read_image(path: str | Path) -> tuple[Image, int]:
-    """An image as from `load_image`, and the EXIF orientation in its file (1: upright)."""
+def fit_channels(image: Image, channels: int) -> Image:
+    """An image (C, H, W) with as many channels as a model takes: grey is repeated, three equal channels become one.
+
+    Raises:
+        SampleError: the channels do not fit.
+    """
+    count = len(image)
+    if count == channels:
+        return image
+    if count == 1 and channels == 3:
+        return image.expand(3, -1, -1).contiguous()
+    if count == 3 and channels == 1:
+        if bool((image == image[:1]).all()):
+            return image[:1].contiguous()
+        raise SampleError(
+            "the image is in colour (3 channels that differ) and the model takes 1 channel; store the image in grey, "
+            "converted as it was for the model's training"
+        )
+    raise SampleError(
+        f"the image has {count} channel{'s' * (count != 1)} and the model takes {channels}; store the image with the "
+        f"{channels} channels of the model's training, or use a model of {count}"
+    )
+
+
+def read_image(path: str | Path, reading: Reading = PLAIN) -> tuple[Image, int]:
+    """An image in [0, 1], (C, H, W), and the EXIF orientation in its file (1: upright).
+
+    C is 1 for grey, 3 for other photographs, and of arrays and TIFFs as many as they have. Raises what `load_image`
+    raises.
+    """
+    path = Path(path)
+    refuse_volumes(path)
+    array = None
+    if path.suffix.lower() in ARRAYS:
+        array = channels_to_front(read_array(path, "image"), reading.channels_first, path)
+    elif is_tiff(path):
+        array = read_tiff(path, reading.channels_first)
+    if array is not None:
+        array = array[None] if array.ndim == 2 else array
+        return in_range(array, reading, path, (0, 255) if array.dtype == np.uint8 else None), 1
     try:
         with PillowImage.open(path) as file:
-            _refuse_programs(file)
-            orientation = _orientation(file)
+            refuse_programs(file)
+            orientation = orientation_of(file)
+            form = file.format
             file.load()  # Pillow turns a TIFF here, and forgets its orientation
-            turn = _TURNS.get(_orientation(file))
+            turn = _TURNS.get(orientation_of(file))
             picture = file.copy() if turn is None else file.transpose(turn)
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
         raise SampleError(f"image {path} cannot be read: {error}") from error
-    return _to_rgb(picture, path), orientation
+    return _to_channels(picture, path, reading, form), orientation
 
 
-def _orientation(file: PillowImage.Image) -> int:
+def orientation_of(file: PillowImage.Image) -> int:
+    """The EXIF orientation of an open file, 1 to 8; 1 (upright) where it says none."""
     orientation = file.getexif().get(ExifTags.Base.Orientation)
     return orientation if orientation in _TURNS else 1
 
 
-def _refuse_programs(file: PillowImage.Image) -> None:
+def refuse_programs(file: PillowImage.Image) -> None:
     """Raises ValueError for PostScript, whatever the file's name: Pillow would let Ghostscript run it."""
     if file.format == "EPS":
         raise ValueError("it is PostScript, a program that would be run; convert it to PNG first")
 
 
-def _to_rgb(picture: PillowImage.Image, path: str | Path) -> Image:
+def _to_channels(picture: PillowImage.Image, path: Path, reading: Reading, form: str | None) -> Image:
+    """What Pillow read as (1, H, W), grey, or (3, H, W), colour."""
     mode = picture.mode
     if mode.startswith("I") or mode == "F":
-        values = np.asarray(picture, dtype=np.float64)
-        top = 1.0 if mode == "F" else 65535.0
-        if not (values.min() >= 0 and values.max() <= top):
-            raise SampleError(
-                f"image {path} has mode {mode} with values {values.min():g} to {values.max():g}; expected 0 to "
-                f"{top:g}; convert it to 8- or 16-bit first, with the window that you want to see"
-            )
-        grey = torch.from_numpy((values / top).astype(np.float32))
+        values = np.asarray(picture)
+        stated = (0, 65535) if form in ("PNG", "PPM") else None  # these formats say the range
+        image = in_range(values[None], reading, path, stated)
         if isinstance(transparent := picture.info.get("transparency"), int):
-            grey[torch.from_numpy(values == transparent)] = 1
-        return grey.expand(3, -1, -1).contiguous()
-    if "A" in mode or "transparency" in picture.info:
+            image[0, torch.from_numpy(values == transparent)] = 1
+        return image
+    grey = mode in ("1", "L", "LA", "La")
+    if "A" in mode or "a" in mode or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = PillowImage.new("RGBA", picture.size, "white")
         picture = PillowImage.alpha_composite(white, picture)
-    array = np.array(picture.convert("RGB"), dtype=np.float32)
-    if array.max() == 1:
+    array = np.array(picture.convert("RGB")).transpose(2, 0, 1)
+    if any(high > 255 for _, high in reading.pairs or ()):
+        raise SampleError(
+            f"image {path} is read with 8 bits (mode {mode}), values 0 to 255, and [data] range goes beyond 255; set "
+            "the range of 8 bits, or store the image as .npy or TIFF with all its bits"
+        )
+    return in_range(array[:1] if grey else array, reading, path, (0, 255))
+
+
+def in_range(values: Array, reading: Reading, path: Path, stated: Pair | None) -> Image:
+    """Stored numbers as an image in [0, 1]: (v - low) / (high - low) by the channel's range, as float32.
+
+    Args:
+        values: (C, H, W).
+        stated: the range that the kind of file says, where `reading` says none; None: it says none.
+
+    Raises:
+        SampleError: no range, values outside it or not finite, or only 0 and 1 of 0 to 255.
+    """
+    if values.dtype.kind == "b":
+        raise SampleError(f"image {path} holds true and false, as masks do; expected numbers: store uint8, 0 to 255")
+    broken = ~np.isfinite(values)
+    if broken.any():
+        raise SampleError(
+            f"image {path} has {int(broken.sum())} values that are no finite numbers ({broken.mean():.2%}); fill them, "
+            "as with numpy.nan_to_num, before it is stored"
+        )
+    pairs, low, high = reading.pairs or (stated and [stated]), values.min(), values.max()
+    if not pairs:
+        raise SampleError(
+            f"image {path} has dtype {values.dtype} with values {low:g} to {high:g}, whose range nobody can tell; set "
+            "[data] range = [LOW, HIGH] to the values that become 0 and 1, the same for all images (load_image(..., "
+            "range=(LOW, HIGH)))"
+        )
+    if len(pairs) not in (1, len(values)):
+        raise SampleError(
+            f"image {path} has {len(values)} channels and [data] range has {len(pairs)} pairs; expected one pair, or "
+            "one for each channel"
+        )
+    if reading.range is None and stated == (0, 255):
+        return _bytes_in_range(values, path)
+    pairs = pairs * len(values) if len(pairs) == 1 else pairs
+    bottom, top = (np.array(ends, np.float64)[:, None, None] for ends in zip(*pairs, strict=True))
+    outside = (values < bottom) | (values > top)
+    if outside.any() and not reading.clip:
+        channel = int(outside.any((1, 2)).argmax())
+        raise SampleError(
+            f"image {path} has values {values[channel].min():g} to {values[channel].max():g} in channel {channel + 1}; "
+            f"expected {pairs[channel][0]:g} to {pairs[channel][1]:g}; widen [data] range, or set clip = true"
+        )
+    shares = (values.astype(np.float64) - bottom) / (top - bottom)
+    return torch.from_numpy(np.ascontiguousarray(shares.clip(0, 1), np.float32))
+
+
+def _bytes_in_range(values: Array, path: Path) -> Image:
+    if values.max() == 1:
         raise SampleError(
             f"image {path} has only the values 0 and 1 of 0 to 255, which is black to the eye: it is a mask, or an "
             "image in [0, 1] that was stored as integers; multiply by 255 before it is stored"
         )
-    return torch.from_numpy(array / np.float32(255)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32) / np.float32(255))
 
 
-def load_labels(path: str | Path) -> Labels:
-    """Reads a label mask, (H, W) int64: a palette or index PNG whose pixel value is the class index, 255 ignored.
-
-    Raises:
-        SampleError: the file cannot be read; is not a PNG, whatever its name (JPEG blurs labels, other formats scale
-            them); has 2 or 4 bits of grey, whose values are ambiguous; is an animation; or is a colour image, whose
-            colours are not labels.
-    """
-    return read_labels(path)[0]
-
-
-def read_labels(path: str | Path) -> tuple[Labels, int]:
-    """Labels as stored (see `load_labels`), and the EXIF orientation in their file (1: upright)."""
-    try:
-        with PillowImage.open(path) as file:
-            _refuse_programs(file)
-            form, mode, frames = file.format, file.mode, getattr(file, "n_frames", 1)
-            packed = {str(tile[3]) for tile in getattr(file, "tile", [])} & {"L;2", "L;4"}
-            array, orientation = np.array(file), _orientation(file)
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        capitals = Path(path).with_suffix(".PNG")
-        there = (
-            f"; {capitals.name} is there; its ending must be .png: rename it"
-            if not Path(path).exists() and capitals.exists()
-            else ""
-        )
-        raise SampleError(f"label mask {path} cannot be read: {error}{there}") from error
-    if form != "PNG":
-        raise SampleError(
-            f"label mask {path} is stored as {form}, whatever its name; expected PNG, which keeps every label (JPEG "
-            "mixes them at edges, other formats may scale them): write the masks again from their source"
-        )
-    if array.ndim != 2 or mode not in {"P", "L", "1", "I", "I;16"}:
-        raise SampleError(
-            f"label mask {path} has mode {mode}; expected palette (P) or index (L, I;16) values that are class indices"
-        )
-    if packed:
-        raise SampleError(
-            f"label mask {path} is grey of {packed.pop()[-1]} bits, where 1 may mean class 1 or a grey value that was "
-            "packed; expected 8 bits, or a palette"
-        )
-    if frames > 1:
-        raise SampleError(f"label mask {path} holds {frames} frames; expected one")
-    return torch.from_numpy(array.astype(np.int64)), orientation
-
-
-def turned_alike(image: Image, orientation: int, labels: Labels, carried: int) -> Labels:
+def turned_alike(image: Image, orientation: int, labels: Tensor, carried: int) -> Tensor:
     """Labels turned as their image was.
 
     A mask with its image's EXIF orientation is turned with the image. If the two orientations differ, because only one
     file has one, the mask may fit as stored or turned. The sizes show which, if turning exchanges height and width.
 
     Args:
-        image: (3, H, W), upright.
+        image: (C, H, W), upright.
         orientation: the EXIF orientation in the image's file.
-        labels: as stored.
+        labels: as stored, (H, W) or (K, H, W).
         carried: the EXIF orientation in the mask's file.
 
     Raises:
@@ -160,7 +221,7 @@ def turned_alike(image: Image, orientation: int, labels: Labels, carried: int) -
     turned = _upright(labels, orientation if carried == 1 else carried)
     if orientation == carried:
         return turned
-    fitting = [mask for mask in (labels, turned) if mask.shape == image.shape[-2:]]
+    fitting = [mask for mask in (labels, turned) if mask.shape[-2:] == image.shape[-2:]]
     if len(fitting) > 1:
         raise SampleError(
             f"the image carries the EXIF orientation {orientation} and its label mask {carried} (1: none), so nobody "
@@ -170,12 +231,12 @@ def turned_alike(image: Image, orientation: int, labels: Labels, carried: int) -
     return fitting[0] if fitting else labels
 
 
-def _upright(labels: Labels, orientation: int) -> Labels:
+def _upright(labels: Tensor, orientation: int) -> Tensor:
     """Stored labels turned upright, by their EXIF orientation."""
     if orientation == 1:
         return labels
-    turned = labels.T if orientation >= 5 else labels
-    axes = {2: [1], 3: [0, 1], 4: [0], 6: [1], 7: [0, 1], 8: [0]}.get(orientation, [])
+    turned = labels.transpose(-1, -2) if orientation >= 5 else labels
+    axes = {2: [-1], 3: [-2, -1], 4: [-2], 6: [-1], 7: [-2, -1], 8: [-2]}.get(orientation, [])
     return turned.flip(axes).contiguous()
 
 
@@ -187,9 +248,10 @@ def resize_image(image: Image, size: Size) -> Image:
     return resized.clamp(0, 1)
 
 
-def resize_labels(labels: Labels, size: Size) -> Labels:
-    """Nearest neighbour to (size, size), by pixel centres, exactly; "native" returns the labels as they are."""
-    if size == "native" or tuple(labels.shape) == (size, size):
+def resize_labels(labels: Tensor, size: Size) -> Tensor:
+    """Labels or masks, (..., H, W), by nearest neighbour to (size, size), by pixel centres, exactly; "native" returns
+    them as they are."""
+    if size == "native" or tuple(labels.shape[-2:]) == (size, size):
         return labels
-    rows, columns = ((2 * torch.arange(size) + 1) * length // (2 * size) for length in labels.shape)
-    return labels[rows][:, columns]
+    rows, columns = ((2 * torch.arange(size) + 1) * length // (2 * size) for length in labels.shape[-2:])
+    return labels[..., rows, :][..., columns]

@@ -121,3 +121,40 @@ def test_picture_is_the_image_itself() -> None:
     values = np.random.default_rng(1).integers(0, 256, (5, 7, 3)).astype(np.uint8)
     image = torch.from_numpy(values.transpose(2, 0, 1).copy()).float() / 255
     assert np.array_equal(np.asarray(picture(image)), values)
+
+
+@pytest.mark.parametrize(
+    ("count", "display", "shown"),
+    [
+        (1, None, [0, 0, 0]),
+        (2, None, [0, 0, 0]),
+        (3, None, [0, 1, 2]),
+        (5, None, [0, 1, 2]),
+        (5, [4, 3, 2], [3, 2, 1]),
+        (2, (2, 1, 2), [1, 0, 1]),
+        (1, [4, 3, 2], [0, 0, 0]),
+    ],
+)
+def test_pictures_of_any_channels(count: int, display: list[int] | None, shown: list[int]) -> None:
+    values = np.random.default_rng(count).integers(0, 256, (count, 5, 7)).astype(np.uint8)
+    image = torch.from_numpy(values).float() / 255
+    made = picture(image, display)
+    assert made.mode == "RGB"
+    assert np.array_equal(np.asarray(made), values[shown].transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("display", [[3, 2, 1], [0, 1, 1]])
+def test_a_picture_of_channels_that_the_image_lacks_is_an_error(display: list[int]) -> None:
+    with pytest.raises(
+        ValueError, match=rf"display = \[{display[0]}, .*: expected channels from 1 to 2, which the image"
+    ):
+        picture(np.zeros((2, 4, 4)), display)
+
+
+def test_overlays_and_outlines_of_other_channels_are_those_of_their_pictures() -> None:
+    _, heatmap, target = arrays()
+    image = np.random.default_rng(3).uniform(size=(4, 20, 30))
+    for channels in ([0], [0, 1], [0, 1, 2, 3]):
+        seen = image[[0, 0, 0]] if len(channels) < 3 else image[:3]
+        for made in (lambda array: overlay(array, heatmap, target), lambda array: outlined(array, target)):
+            assert np.array_equal(np.asarray(made(image[channels])), np.asarray(made(seen)))

@@ -95,6 +95,13 @@ def test_what_moves_no_number_makes_no_second_run(tmp_path: Path) -> None:
         ("settings", {"target": {"source": "prediction"}}),
         ("settings", {"model": {"args": {"width_mult": 1.0}}}),
         ("settings", {"model": {"mean": [0.5, 0.5, 0.5]}}),
+        ("settings", {"data": {"range": [0, 4095]}}),
+        ("settings", {"data": {"clip": True, "range": None}}),
+        ("settings", {"data": {"channels_first": False}}),
+        ("settings", {"data": {"labels": {"7": "cat"}}}),
+        ("settings", {"data": {"foreground": 255}}),
+        ("settings", {"data": {"ignore": []}}),
+        ("settings", {"data": {"background": "none"}}),
         ("model", {"state_sha256": "b" * 64}),
         ("model", {"name": "netB"}),
         ("data", {"split": "train"}),
@@ -109,6 +116,15 @@ def test_runs_of_another_seed_target_model_weights_or_data_are_runs_of_their_own
     changed(tmp_path / "two", **{table: change})
     data = load_runs([tmp_path])
     assert own_numbers([one.description for one in data]) == [0, 1]
+
+
+def test_what_pictures_show_and_keys_that_are_left_out_make_no_second_run(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make_run(tmp_path / name, **QUICK)
+        changed(tmp_path / name)
+    changed(tmp_path / "two", settings={"data": {"display": [3, 2, 1], "clip": False, "range": None, "labels": None}})
+    with pytest.raises(SettingsError, match=r"one and .*two hold the same run twice"):
+        load_runs([tmp_path])
 
 
 def test_weights_under_another_file_name_are_the_same_weights(tmp_path: Path) -> None:
@@ -170,7 +186,7 @@ def test_a_directory_takes_what_moves_results_and_not_how_the_work_is_done() -> 
     kept = that_matter(settings, "directory")
     expected = {name: dict(value) if isinstance(value, dict) else value for name, value in settings.items()}
     expected.pop("name")
-    for place in ("data.root", "data.download"):
+    for place in ("data.root", "data.download", "data.display"):
         expected["data"].pop(place.split(".")[1])
     for key in ("batch_size", "threads", "incremental", "compile"):
         expected["execution"].pop(key)

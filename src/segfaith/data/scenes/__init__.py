@@ -4,6 +4,7 @@ from segfaith.classes import SCENE_CLASSES
 from segfaith.constants import COUNTERPART
 from segfaith.data.dataset import Dataset
 from segfaith.data.images import Size
+from segfaith.data.reading import PLAIN, Reading
 from segfaith.data.scenes.drawing import SIZE, draw_scene
 from segfaith.data.scenes.rendering import plate_mask, render
 from segfaith.data.scenes.symbols import COUNTERPARTS, Body, Scene
@@ -22,11 +23,14 @@ MAIN_CLASSES = [label for label in range(1, len(SCENE_CLASSES)) if label not in 
 """The classes that have evidence. The largest body of scene i takes them in turn."""
 
 
-def open_scenes(root: object, split: str, classes: list[str] | None, download: bool) -> Dataset:
+def open_scenes(
+    root: object, split: str, classes: list[str] | None, download: bool, reading: Reading = PLAIN
+) -> Dataset:
     """1,000 scenes a split ("val", "train"), drawn from their ids; any size. `root` and `download` are ignored.
 
     The embedded model was trained on scenes of neither split.
     """
+    reading.refuse_for("scenes")
     if split not in SPLITS:
         raise SettingsError(f"scenes has no split {split!r}; it has {', '.join(SPLITS)}")
     if classes is not None and list(classes) != SCENE_CLASSES:

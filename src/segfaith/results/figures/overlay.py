@@ -1,5 +1,6 @@
 """Heatmaps over photographs, as PNG pictures."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ def overlay(
     """The photograph in grey under the heatmap in colour, with the target's outline in white and black.
 
     Args:
-        image: RGB in [0, 1], (3, H, W): a tensor or an array.
+        image: in [0, 1], (C, H, W), shown as `picture` does: a tensor or an array.
         heatmap: attribution in [0, 1], (H, W).
         target: a mask (H, W), something with a `region` (a `Target`), or None for no outline.
         opacity: of the colour, in [0, 1].
@@ -30,7 +31,7 @@ def overlay(
     Raises:
         ValueError: image, heatmap and target differ in height or width.
     """
-    photo = _array(image).astype(np.float64).transpose(1, 2, 0)
+    photo = _colours(image)
     values = _array(heatmap).astype(np.float64)
     region = None if target is None else _array(getattr(target, "region", target)).astype(bool)
     for name, array in (("heatmap", values), ("target", region)):
@@ -49,13 +50,13 @@ def outlined(image: Any, target: Any, evidence: Any = None, predicted: Any = Non
     """The image in its own colours with the target's outline in white and black.
 
     Args:
-        image: RGB in [0, 1], (3, H, W).
+        image: in [0, 1], (C, H, W), shown as `picture` does.
         target: a mask (H, W).
         evidence: the planted evidence, a mask (H, W), outlined in cyan; None for no outline.
         predicted: what the model predicts as the target's class, a mask (H, W), outlined in dashes of yellow; None for
             no outline.
     """
-    pixels = _array(image).astype(np.float64).transpose(1, 2, 0).copy()
+    pixels = _colours(image)
     for mask, colour in ((target, (1.0, 1.0, 1.0)), (evidence, (0.0, 1.0, 1.0))):
         if mask is not None:
             region = _array(mask).astype(bool)
@@ -68,9 +69,28 @@ def outlined(image: Any, target: Any, evidence: Any = None, predicted: Any = Non
     return Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-def picture(image: Any) -> Image.Image:
-    """RGB in [0, 1], (3, H, W), as a picture."""
-    return Image.fromarray((_array(image).transpose(1, 2, 0).clip(0, 1) * 255).round().astype(np.uint8))
+def picture(image: Any, display: Sequence[int] | None = None) -> Image.Image:
+    """An image in [0, 1], (C, H, W), as a picture.
+
+    Args:
+        display: the three channels, counted from 1, that are shown as red, green and blue; None: grey for one channel,
+            the first in grey for two, the first three for more. An image of one channel is grey in any case.
+
+    Raises:
+        ValueError: `display` names a channel that the image lacks.
+    """
+    return Image.fromarray((_colours(image, display).clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def _colours(image: Any, display: Sequence[int] | None = None) -> NDArray[np.float64]:
+    """What `picture` shows of an image (C, H, W), as (H, W, 3), for the caller to change."""
+    values = _array(image).astype(np.float64)
+    channels = [1, 1, 1] if len(values) < 3 else [1, 2, 3]
+    if display is not None and len(values) > 1:
+        channels = list(display)
+    if not all(1 <= channel <= len(values) for channel in channels):
+        raise ValueError(f"display = {channels}: expected channels from 1 to {len(values)}, which the image has")
+    return values[[channel - 1 for channel in channels]].transpose(1, 2, 0).copy()
 
 
 def _array(value: Any) -> NDArray[Any]:

@@ -34,7 +34,7 @@ class Matters(NamedTuple):
         suite: a suite's directory takes a run of the same name only with the same value.
         run: runs with other values are runs of their own.
         label: how the label of a data set names a value; "" for a setting that does not stand in it.
-        protocol: the value that no label names.
+        protocol: the value that no label names, and that makes no run of its own.
     """
 
     directory: bool = True
@@ -59,6 +59,14 @@ SETTINGS: dict[str, Matters] = {
     "data.ids": Matters(),
     "data.download": NOWHERE,
     "data.classes": Matters(),
+    "data.range": Matters(run=True),
+    "data.clip": Matters(run=True, protocol=False),
+    "data.channels_first": Matters(run=True),
+    "data.labels": Matters(run=True),
+    "data.foreground": Matters(run=True),
+    "data.ignore": Matters(run=True),
+    "data.background": Matters(run=True),
+    "data.display": NOWHERE,
     "model.name": Matters(suite=False, run=True),
     "model.args": Matters(run=True),
     "model.weights": Matters(suite=False, run=True),  # their digest, not their path
@@ -190,7 +198,17 @@ def _without_seed(description: Mapping[str, Any]) -> list[Any]:
     settings["weights"] = digest
     if settings.get("head") in (None, "logits"):  # which are assumed
         settings.pop("head", None)
-    return [data_label(description), settings]
+    return [data_label(description), settings, _reading(description.get("settings", {}).get("data", {}))]
+
+
+def _reading(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that say how files are read, without those left out: they matter to runs and stand in no label."""
+    rows = {place.removeprefix("data."): row for place, row in SETTINGS.items() if place.startswith("data.")}
+    return {
+        key: data[key]
+        for key, row in rows.items()
+        if row.run and not row.label and data.get(key, row.protocol) != row.protocol
+    }
 
 
 def own_numbers(descriptions: Sequence[Mapping[str, Any]]) -> list[int]:

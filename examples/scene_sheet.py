@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segfaith.data import open_dataset
 from segfaith.results.figures.overlay import outlined
-from segfaith.targets import dominant_target
+from segfaith.targets import find_targets
 
 COLUMNS, ROWS, SIZE, HEAD = 4, 3, 224, 20
 scenes = open_dataset("scenes", None)
@@ -14,7 +14,7 @@ sheet = Image.new("RGB", (COLUMNS * (SIZE + 4), ROWS * (SIZE + HEAD + 4)), "whit
 draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
 for place, sample_id in enumerate(f"val-{i:04d}" for i in (0, 1, 2, 3, 4, 5, 6, 7, 14, 15, 10, 12)):
     sample = scenes.load(sample_id, SIZE)
-    target = dominant_target(sample.labels)
+    target = find_targets(sample.labels)[0]
     alternatives = sample.planted[target.class_index].alternatives
     evidence = sum(mask.float() for mask in alternatives) > 0
     left, top = place % COLUMNS * (SIZE + 4), place // COLUMNS * (SIZE + HEAD + 4)

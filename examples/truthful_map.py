@@ -7,14 +7,14 @@ import pandas as pd
 
 import segfaith
 from segfaith.data import open_dataset
-from segfaith.targets import dominant_target
+from segfaith.targets import find_targets
 
 model, scenes = segfaith.load_model("scenes"), open_dataset("scenes", None)
 frames = []
 for number in range(200):
     if number % 8 in (4, 5):  # the context classes
         sample = scenes.load(f"val-{number:04d}", 224)
-        target = dominant_target(sample.labels)
+        target = find_targets(sample.labels)[0]
         maps = {"truth": sample.planted[target.class_index].alternatives[0].float(), "mask": target.region.float()}
         frames.append(segfaith.evaluate(model, sample.image, target, maps)[["odd_abs", "leak_abs", "tdd"]])
 results = pd.concat(frames).groupby("method")

@@ -51,7 +51,7 @@ def make_run(
     rows: list[dict[str, Any]] = []
     again: list[dict[str, Any]] = []
     for number, sample in enumerate(samples):
-        base: dict[str, Any] = {"sample_id": sample}
+        base: dict[str, Any] = {"sample_id": sample, "target": ""}
         if number >= len(samples) - skipped:
             why = {"status": "skipped", "reason": "no foreground label in the ground truth"}
             records += [base | why | {"method": name, "class_index": None} for name in methods]
@@ -117,7 +117,7 @@ def make_run(
                 rows += _curves(base, name, kind, tdd, odd, inserted, rng)
             if randomisation and number < 4:
                 again += [
-                    {key: base[key] for key in ("sample_id", "class_index")}
+                    {key: base[key] for key in ("sample_id", "class_index", "target")}
                     | {"method": name, "stage": stage, "part": part, "status": "ok", "reason": "", "finished": True}
                     | {
                         "s": 0.9 - stage * 0.2,
@@ -177,7 +177,7 @@ def _curves(
                     value = {"target_deletion": tdd, "off_deletion": odd, "insertion": inserted}[what]
                 score = 0.02 + value if what == "insertion" else s * (1 - value)
                 rows.append(
-                    {key: base[key] for key in ("sample_id", "class_index", "s")}
+                    {key: base[key] for key in ("sample_id", "class_index", "target", "s")}
                     | {"method": name, "occlusion": operator, "k": k, "kind": what, "pixels": int(k * 500)}
                     | {"score": score, "s_baseline": 0.02, "value": value}
                 )
@@ -223,11 +223,14 @@ def description(
 
 
 def run_of(description: dict[str, Any], records: pd.DataFrame, curves: pd.DataFrame | None = None) -> Run:
-    """A run that lies nowhere, from records that were made by hand; without curves unless they are given."""
+    """A run that lies nowhere, from records that were made by hand; without curves unless they are given.
+
+    Its samples have one target each, unless the records say otherwise.
+    """
+    curves = pd.DataFrame(columns=list(CURVE_COLUMNS)) if curves is None else curves
     return Run(
         Path(str(description.get("settings", {}).get("name") or "run")),
         description,
-        records,
-        pd.DataFrame(columns=list(CURVE_COLUMNS)) if curves is None else curves,
+        *(table if "target" in table else table.assign(target="") for table in (records, curves)),
         pd.DataFrame(columns=list(RANDOMISATION_COLUMNS)),
     )

@@ -21,7 +21,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 FLOORS = [
     {"types", "classes", "lookup", "errors", "constants", "randomness", "process", "paths"},
     {"models", "data"},
-    {"scores", "incremental", "occlusion", "perturbation", "targets"},
+    {"scores", "incremental", "occlusion", "perturbation", "target_choice", "targets"},
     {"evidence"},
     {"evaluation", "attribution"},
     {"api", "benchmark", "results"},

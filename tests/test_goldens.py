@@ -115,13 +115,13 @@ def voc_photograph() -> Callable[[Path], tuple[Tensor, Target]]:
     """A photograph of the shared folder, and what its ground truth says is in it."""
     from segfaith.data.images import resize_labels
     from segfaith.data.masks import load_labels
-    from segfaith.targets import dominant_target
+    from segfaith.targets import find_targets
 
     def read(shared: Path) -> tuple[Tensor, Target]:
         folder = shared / "voc" / "VOCdevkit" / "VOC2012"
         labels = load_labels(folder / "SegmentationClass" / "2007_000063.png")
         image = segfaith.load_image(folder / "JPEGImages" / "2007_000063.jpg", size=224)
-        return image, dominant_target(resize_labels(labels, 224))
+        return image, find_targets(resize_labels(labels, 224))[0]
 
     return read
 

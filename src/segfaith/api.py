@@ -14,7 +14,7 @@ from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.methods import DEFAULT_METHODS, Method, MethodInstance, Parameters, resolve_method
 from segfaith.benchmark.plan import resolve_methods
 from segfaith.benchmark.setting_tables import EvaluationSettings
-from segfaith.benchmark.worker import evaluate_sample, predicted_labels, to_device
+from segfaith.benchmark.worker import evaluate_sample, predicted_classes, to_device
 from segfaith.classes import class_index
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evaluation.subject import Subject
@@ -23,7 +23,8 @@ from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
 from segfaith.results.records.schema import RECORD_COLUMNS
 from segfaith.scores import BatchSize
-from segfaith.targets import class_target, dominant_target
+from segfaith.target_choice import TargetChoice
+from segfaith.targets import find_targets
 from segfaith.types import Image, Map, Target
 
 TargetLike = Target | str | int | None
@@ -59,7 +60,7 @@ def explain(
     """
     image, resolved = _prepared(model, image, target, batch_size)
     instances = [resolve_method(name, {}) for name in _named(methods)]
-    rng = sample_rng(seed, "image")
+    rng = sample_rng(seed, "image", resolved.name)
     clean = gather(
         model,
         clean_variant(image, resolved.region),
@@ -129,16 +130,18 @@ def evaluate(
 def predicted_target(model: SegmentationModel, image: Image, class_name: str | int | None = None) -> Target:
     """The pixels that the model predicts as a class; by default as its most frequent foreground class.
 
+    A class is predicted where its logit is the largest, or, where classes overlap (`head = "sigmoid"`), where its
+    sigmoid is above 1/2. `find_targets` gives other regions: components, boundaries, what the model misses.
+
     Raises:
         SampleSkipped: the model predicts that class, or any foreground, at no pixel.
         SettingsError: an unknown class; a model that cannot be used, see `models.probe`.
     """
     image = _checked(model, image)
-    labels = predicted_labels(model, image)
-    if class_name is None:
-        return dominant_target(labels, "prediction")
-    index = class_index(class_name, model.classes, model.class_count)
-    return class_target(labels, index, model.classes, "prediction")
+    predicted = predicted_classes(model, image)
+    index = None if class_name is None else class_index(class_name, model.classes, model.class_count)
+    nothing = torch.zeros(image.shape[1:], dtype=torch.int64)
+    return find_targets(nothing, predicted, TargetChoice("prediction", index), classes=model.classes)[0]
 
 
 def _checked(model: SegmentationModel, image: Image, batch_size: int = 16) -> Image:

@@ -7,6 +7,7 @@ directory.
 
 import re
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 
 from segfaith.errors import SettingsError
@@ -73,3 +74,24 @@ def inside(directory: Path, *parts: str) -> Path:
 def map_name(method: str) -> str:
     """The file of a method's map within `maps/ID`."""
     return re.sub(r"[/\\]", "_", method) + ".npy"
+
+
+def plain_name(text: str) -> str:
+    """A text, such as the name of a class, as part of a file's name: signs that no file may have become "_".
+
+    "@" becomes "_" too, since `map_folder` joins with it.
+    """
+    plain = re.sub(r"[/\\:*?\"<>|@\x00-\x1f\x7f\x80-\x9f\u2028\u2029]", "_", text.strip()).rstrip(". ")
+    return plain or "_"
+
+
+def map_folder(sample_id: str, target: str = "") -> str:
+    """The folder of a target's maps within `maps`, and the name of its picture: ID, or ID@TARGET if it has a name.
+
+    A name that would be longer than `LONGEST` bytes is cut, and the first digits of its SHA-256 follow.
+    """
+    name = f"{sample_id}@{target}" if target else sample_id
+    if len(name.encode("utf-8", "surrogatepass")) <= LONGEST:
+        return name
+    digest = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return name.encode("utf-8", "surrogatepass")[: LONGEST - 13].decode("utf-8", "ignore") + f"-{digest}"

@@ -5,7 +5,8 @@ from hashlib import sha256
 import numpy as np
 
 
-def generator(seed: int, sample_id: str, purpose: str) -> np.random.Generator:
+def generator(seed: int, sample_id: str, purpose: str, target: str = "") -> np.random.Generator:
     """The generator for (run seed, sample, purpose). What ran before, and in which order, does not matter."""
-    digest = sha256(f"{seed}|{sample_id}|{purpose}".encode()).digest()
+    text = f"{seed}|{sample_id}|{purpose}" + (f"|target {target}" if target else "")
+    digest = sha256(text.encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))

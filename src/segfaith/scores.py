@@ -75,6 +75,12 @@ class Scalar:
         return logits.argmax(axis) == self.class_index
 
 
+def prediction(logits: Float[Tensor, "N C H W"], *, independent: bool) -> Tensor:
+    """The class with the largest logit at each pixel, (N, H, W); if `independent`, where each class is predicted,
+    (N, C, H, W), which is where its sigmoid is above 1/2."""
+    return logits > 0 if independent else logits.argmax(1)
+
+
 def scalar_of(model: SegmentationModel, target: Target) -> Scalar:
     """The number of each pixel that a target asks of a model, which has run before.
 

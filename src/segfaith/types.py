@@ -92,12 +92,14 @@ class Target:
         score: the number of each pixel that is explained, see `scores.Scalar`.
         versus: for `score = "margin"` the class to which the margin is taken; None: the strongest other class of each
             pixel.
+        name: tells it from the other targets of its image, in records and files; "" where an image has one.
     """
 
     class_index: int
     region: Mask
     score: Score = "probability"
     versus: int | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.class_index, Integral) or self.class_index < 0:

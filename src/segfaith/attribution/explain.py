@@ -17,6 +17,7 @@ from segfaith.evidence.gradient import ForwardPass, Objective, clock, forward_pa
 from segfaith.evidence.intervention import intervention_evidence
 from segfaith.evidence.regions import Regions, grid_cells
 from segfaith.models.segmentation import SegmentationModel
+from segfaith.paths import map_folder
 from segfaith.perturbation import Variants
 from segfaith.randomness import generator
 from segfaith.scores import BatchSize, scalar_of
@@ -136,7 +137,7 @@ def heatmaps(
     variants, method = gathered.variants, instance.method
     size = (variants.images.shape[-2], variants.images.shape[-1])
     if "file" in method.needs:
-        from_file: Tensor = method.combine(sample_id, size)
+        from_file: Tensor = method.combine(map_folder(sample_id, gathered.target.name), size)
         return from_file[None].to(variants.images.device)
     if "model" in method.needs:
         maps = [
@@ -198,6 +199,6 @@ def _checked(heatmap: Any, size: tuple[int, int], name: str) -> Float[Tensor, "H
     return values
 
 
-def sample_rng(seed: int, sample_id: str) -> Callable[[str], np.random.Generator]:
-    """A function that returns the sample's random generator for a purpose."""
-    return lambda purpose: generator(seed, sample_id, purpose)
+def sample_rng(seed: int, sample_id: str, target: str = "") -> Callable[[str], np.random.Generator]:
+    """A function that returns the random generator of a sample, or of its target of this name, for a purpose."""
+    return lambda purpose: generator(seed, sample_id, purpose, target)

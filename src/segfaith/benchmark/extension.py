@@ -25,7 +25,7 @@ from segfaith.benchmark.plan import Plan, differences, digest, identity, with_sa
 from segfaith.benchmark.worker import SampleResult
 from segfaith.errors import SettingsError
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.paths import inside, map_name
+from segfaith.paths import inside, map_folder, map_name
 from segfaith.results.records.files import replace_file, write_rows
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.schema import RANDOMISATION_COLUMNS
@@ -188,10 +188,14 @@ def kept_results(directory: Path, plan: Plan, model: SegmentationModel) -> dict[
 
 
 def _has_maps(directory: Path, sample_id: str, result: SampleResult) -> bool:
-    """Whether `maps/ID` holds the maps of a sample's rows, and its image and target; a skipped sample has none."""
-    maps = [map_name(row["method"]) for row in result.records if row["status"] == "ok"]
-    folder = directory / "maps" / sample_id
-    return not maps or all((folder / name).is_file() for name in (*maps, "image.png", "target.png"))
+    """Whether the map of each of a sample's rows is kept, with image and target; a skipped sample has none."""
+    files = {
+        directory / "maps" / map_folder(sample_id, row["target"]) / name
+        for row in result.records
+        if row["status"] == "ok"
+        for name in (map_name(row["method"]), "image.png", "target.png")
+    }
+    return all(file.is_file() for file in files)
 
 
 def _measured(directory: Path, description: Mapping[str, Any]) -> Iterator[tuple[str, SampleResult]]:

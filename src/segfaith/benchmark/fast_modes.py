@@ -1,7 +1,7 @@
 """Measures how far each fast mode changes a run's results, and how much time it saves: `segfaith verify-precision`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan, nan
 from time import perf_counter
 from typing import Any
@@ -11,17 +11,18 @@ import pandas as pd
 import torch
 from scipy.stats import spearmanr
 
-from segfaith.attribution.explain import gather, sample_rng
+from segfaith.attribution.explain import gather
 from segfaith.attribution.methods import resolve_method
-from segfaith.benchmark.runner import Prepared, find_target
+from segfaith.benchmark.runner import Prepared
 from segfaith.benchmark.worker import evaluate_sample, to_device
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.regions import RegionKind
 from segfaith.occlusion import grid_partition
+from segfaith.paths import map_folder
 from segfaith.perturbation import clean_variant
 from segfaith.scores import BatchSize
-from segfaith.types import Float, Image, InterventionEvidence, Target, Tensor
+from segfaith.types import Float, InterventionEvidence, Sample, Target, Tensor
 
 LEAST_DROP = 1e-3
 """The rank correlation is over the cells whose drop in the plain loop is above this."""
@@ -72,7 +73,7 @@ def verify_precision(
         `ria` and `dea`, each metric's mean over the samples where it is defined, and its largest change on a sample
         (`dea_tdd`, `dea_tdd_change`, ...); `seconds` of RIA's evidence per sample; `speedup`; and the records' `path`.
         `tdd_gain` compares with `random_cells` on the mode's own regions. A mode that cannot run has NaN, and the
-        reason in `note`. `attrs["samples"]` counts the measured samples. A sample that the plain loop cannot explain is
+        reason in `note`. `attrs["samples"]` counts the measured targets. A target that the plain loop cannot explain is
         reported to `on_step` and left out.
 
     Raises:
@@ -87,20 +88,25 @@ def verify_precision(
     for sample_id in prepared.plan.ids:
         try:
             sample = prepared.plan.dataset.load(sample_id, prepared.plan.settings.data.size)
-            image, target = to_device(prepared.model, sample.image, find_target(prepared, sample))
-            on_step(f"{sample_id}: {PLAIN.name}")
-            measured[PLAIN.name].append(_measure(prepared, PLAIN, sample_id, image, target, stability))
+            targets = prepared.targets(sample)
         except SampleError as error:
             on_step(f"{sample_id}: left out: {error}")
             continue
-        for mode in chosen[1:]:
-            if mode.name in notes:
-                continue
-            on_step(f"{sample_id}: {mode.name}")
+        for target in targets:
+            subject = _subject(prepared, sample, target)
+            name = map_folder(sample_id, target.name)
             try:
-                measured[mode.name].append(_measure(prepared, mode, sample_id, image, target, stability))
-            except Exception as error:  # a mode that cannot run here says so in its row
-                notes[mode.name] = f"{sample_id}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+                on_step(f"{name}: {PLAIN.name}")
+                measured[PLAIN.name].append(_measure(prepared, PLAIN, subject, stability))
+            except SampleError as error:
+                on_step(f"{name}: left out: {error}")
+                continue
+            for mode in [mode for mode in chosen[1:] if mode.name not in notes]:
+                on_step(f"{name}: {mode.name}")
+                try:
+                    measured[mode.name].append(_measure(prepared, mode, subject, stability))
+                except Exception as error:  # a mode that cannot run here says so in its row
+                    notes[mode.name] = f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     samples = len(measured[PLAIN.name])
     if not samples:
         raise SettingsError("no sample of these settings could be measured; see the messages, or ask for more samples")
@@ -110,23 +116,29 @@ def verify_precision(
     return frame
 
 
-def _measure(
-    prepared: Prepared, mode: Mode, sample_id: str, image: Image, target: Target, stability: bool
-) -> dict[str, Any]:
+def _subject(prepared: Prepared, sample: Sample, target: Target) -> Subject:
+    """A target of a sample, on the model's device."""
+    settings = prepared.plan.settings
+    image, target = to_device(prepared.model, sample.image, target)
+    batch = BatchSize(settings.execution.batch_size)
+    return Subject(prepared.model, sample.id, image, target, settings.seed, batch)
+
+
+def _measure(prepared: Prepared, mode: Mode, subject: Subject, stability: bool) -> dict[str, Any]:
     settings, model = prepared.plan.settings, prepared.model
     tables = settings.methods.tables()
     for name in ("ria", "dea", "random_cells"):
         tables[name] = tables.get(name, {}) | {"precision": mode.precision, "regions": mode.regions}
     methods = [resolve_method(name, tables) for name in ("ria", "dea", "random_cells")]
     batch = BatchSize(1 if mode is PLAIN else settings.execution.batch_size)
-    rng = sample_rng(settings.seed, sample_id)
+    image, target = subject.image, subject.target
     before = model.incremental, model.compile
     model.incremental, model.compile = mode.incremental, mode.compile
     try:
         seconds, drops = nan, torch.empty(0)
         for _ in range(2):  # the first run compiles and fills caches
             start = perf_counter()
-            gathered = gather(model, clean_variant(image, target.region), target, methods[:1], batch, rng)
+            gathered = gather(model, clean_variant(image, target.region), target, methods[:1], batch, subject.rng)
             evidence = gathered.intervention[methods[0].regions]
             if isinstance(evidence, Exception):
                 raise evidence
@@ -134,8 +146,7 @@ def _measure(
             seconds = perf_counter() - start
             if mode is PLAIN:
                 break
-        subject = Subject(model, sample_id, image, target, settings.seed, batch)
-        result = evaluate_sample(subject, methods, settings.evaluation, stability=stability)
+        result = evaluate_sample(replace(subject, batch=batch), methods, settings.evaluation, stability=stability)
     finally:
         model.incremental, model.compile = before
     row: dict[str, Any] = {"drops": drops.cpu().numpy(), "seconds": seconds, "path": result.records[0]["path"]}

@@ -19,7 +19,7 @@ from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance, resolve_method
 from segfaith.benchmark.plan import passes_per_sample
 from segfaith.benchmark.rows import GAIN_CONTROL
-from segfaith.benchmark.runner import Prepared, find_target, run_sample
+from segfaith.benchmark.runner import Prepared, run_sample
 from segfaith.benchmark.worker import to_device
 from segfaith.data.datasets import DRAWN
 from segfaith.evidence.gradient import clock, forward_pass, gradient_evidence
@@ -43,8 +43,8 @@ class Pace:
     """Seconds of one sample by kind of work, and what stability adds to them.
 
     Attributes:
-        sample_id: the sample that was timed.
-        plain: seconds of a sample without stability.
+        sample_id: the sample that was timed, with its first target where it has several.
+        plain: seconds of a sample with one target without stability.
         stability: seconds that a sample with stability takes on top.
     """
 
@@ -74,7 +74,7 @@ def pace(prepared: Prepared) -> Pace | str:
     for sample_id in prepared.plan.ids[:TRIES]:
         try:
             sample = prepared.plan.dataset.load(sample_id, prepared.plan.settings.data.size)
-            image, target = to_device(prepared.model, sample.image, find_target(prepared, sample))
+            image, target = to_device(prepared.model, sample.image, prepared.targets(sample)[0])
             return _timed(prepared, sample_id, sample, image, target)
         except Exception as error:  # the run records it as this sample's failure and goes on
             reason = f"{sample_id}: {error}"
@@ -195,7 +195,7 @@ def _own_seconds(prepared: Prepared, sample_id: str, clean: Variants, target: Ta
 
 
 def _metric_seconds(prepared: Prepared, sample_id: str, sample: Sample) -> float:
-    """Seconds of a sample without its evidence: a sample with the controls alone is timed, and scaled by map passes.
+    """Seconds of a target without its evidence: a sample with the controls alone is timed, and scaled by map passes.
 
     Raises:
         ValueError: the sample cannot be measured.
@@ -207,10 +207,11 @@ def _metric_seconds(prepared: Prepared, sample_id: str, sample: Sample) -> float
     start = clock(prepared.model.device)
     result = run_sample(alone, sample_id, load, BatchSize(plan.settings.execution.batch_size))
     seconds = clock(prepared.model.device) - start
+    targets = len({row["target"] for row in result.records})
     bad = [row["reason"] for row in result.records if row["status"] != "ok"]
     if bad:
         raise ValueError(bad[0])
-    return seconds * _map_passes(prepared, plan.methods) / _map_passes(prepared, controls)
+    return seconds / targets * _map_passes(prepared, plan.methods) / _map_passes(prepared, controls)
 
 
 def _map_passes(prepared: Prepared, methods: list[MethodInstance]) -> int:

@@ -12,7 +12,7 @@ from segfaith.attribution.methods import MethodInstance, resolve_method
 from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.setting_tables import EvaluationSettings, MethodSettings, Settings
 from segfaith.benchmark.settings import record_name
-from segfaith.classes import class_index, read_classes
+from segfaith.classes import read_classes
 from segfaith.data.dataset import Dataset
 from segfaith.data.datasets import DRAWN, open_dataset
 from segfaith.errors import SettingsError
@@ -47,13 +47,16 @@ class Plan:
 
     @property
     def passes(self) -> int:
-        """Model passes of the whole run, if every sample has a target; at most, where evidence is planted."""
+        """Model passes of the whole run, if every sample has one target; at most, where evidence is planted.
+
+        With several targets a sample it is the least: see `TargetSettings.several`.
+        """
         evaluation, target = self.settings.evaluation, self.settings.target
         planted = self.dataset.name in DRAWN
         stable = passes_per_sample(self.methods, evaluation, stability=True, planted=planted)
         plain = passes_per_sample(self.methods, evaluation, stability=False, planted=planted)
         total = len(self.stability_ids) * stable + (len(self.ids) - len(self.stability_ids)) * plain
-        return total + (len(self.ids) if target.source == "prediction" else 0)
+        return total + (len(self.ids) if target.source != "ground_truth" else 0)
 
 
 def resolve_methods(names: Sequence[Any], tables: dict[str, dict[str, Any]]) -> list[MethodInstance]:
@@ -163,12 +166,6 @@ def passes_per_sample(
     return evidence + 1 + 2 * len(evaluation.occlusion) + altered
 
 
-def target_class(settings: Settings, model: SegmentationModel, dataset: Dataset) -> int | None:
-    """The index of the class that `[target] class` names, or None where each sample has its own."""
-    name = settings.target.class_name
-    return None if name is None else class_index(name, model.classes or dataset.classes, model.class_count)
-
-
 def check_classes(model: SegmentationModel, dataset: Dataset) -> None:
     """Holds the class names of model and data against each other, where both are known.
 
@@ -197,6 +194,8 @@ def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
     settings["methods"]["names"] = [method.name for method in plan.methods]
     settings["model"] |= {"weights": model.weights, "name": model.name, "classes": model.classes}
     settings["model"] |= {"channels": model.input_channels, "mean": list(model.mean), "std": list(model.std)}
+    if plan.settings.target.mask is not None:
+        settings["target"]["mask"] = Path(plan.settings.target.mask).name
     settings["data"]["classes"] = list(plan.dataset.classes or []) or None
     return {
         "results_version": RESULTS_VERSION,
@@ -216,11 +215,22 @@ def _sources(plan: Plan) -> dict[str, str]:
     for role, name in given:
         file, maps = Path(name.rpartition(":")[0]), Path(name.removeprefix("maps:"))
         if name.startswith("maps:"):
-            files = [maps / f"{sample_id}{ending}" for sample_id in plan.ids for ending in (".npy", ".png")]
+            names = [*plan.ids, *(_of_targets(maps, plan) if plan.settings.target.several else [])]
+            files = [maps / f"{name}{ending}" for name in names for ending in (".npy", ".png")]
             sources[role] = digest({path.name: file_digest(path) for path in files if path.is_file()})
         elif file.suffix == ".py":
             sources[role] = file_digest(file)
+    if plan.settings.target.mask is not None:
+        mask = Path(plan.settings.target.mask)
+        files = [mask / f"{sample_id}.png" for sample_id in plan.ids] if mask.is_dir() else [mask]
+        sources["target mask"] = digest({path.name: file_digest(path) for path in files if path.is_file()})
     return sources
+
+
+def _of_targets(maps: Path, plan: Plan) -> list[str]:
+    """The names of the maps of several targets, ID@TARGET, that a folder holds."""
+    ids = set(plan.ids)
+    return sorted({path.stem for path in maps.glob("*@*.*") if path.stem.rpartition("@")[0] in ids})
 
 
 def digest(content: Any) -> str:

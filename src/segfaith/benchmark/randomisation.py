@@ -23,11 +23,12 @@ from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.ownership import check_own
-from segfaith.benchmark.runner import Prepared, find_target
+from segfaith.benchmark.runner import Prepared
 from segfaith.benchmark.worker import ELSEWHERE, to_device
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.evaluation.correlation import pearson
 from segfaith.models.segmentation import SegmentationModel
+from segfaith.paths import map_folder
 from segfaith.perturbation import clean_variant
 from segfaith.randomness import generator
 from segfaith.results.records.files import write_rows
@@ -47,7 +48,7 @@ def randomise(
     After an interruption, the file holds the completed stages, in rows that are not `finished`. An earlier file is
     replaced after the first stage. The model's weights are put back at the end.
 
-    Model passes: the evidence of one image for each sample and stage (the trained model's stage included), and two
+    Model passes: the evidence of one image for each target and stage (the trained model's stage included), and two
     passes, plus one for each part, to find the stages.
 
     Raises:
@@ -60,11 +61,12 @@ def randomise(
     for sample_id in plan.ids[:count]:
         try:
             sample = plan.dataset.load(sample_id, plan.settings.data.size)
-            samples.append((sample_id, *to_device(model, sample.image, find_target(prepared, sample))))
+            targets = prepared.targets(sample)
+            samples += [(sample_id, *to_device(model, sample.image, target)) for target in targets]
         except Exception as error:  # a bad sample becomes rows with the reason
             status = "skipped" if isinstance(error, SampleSkipped) else "failed"
             rows += [
-                {"sample_id": sample_id, "method": method.name, "stage": 0, "part": "", "status": status}
+                {"sample_id": sample_id, "target": "", "method": method.name, "stage": 0, "part": "", "status": status}
                 | {"reason": _words(error)}
                 for method in plan.methods
             ]
@@ -80,11 +82,13 @@ def randomise(
     with cascade(model, plan.settings.seed, 224 if size == "native" else size) as stages:
         for stage, part in stages:
             for sample_id, image, target in samples:
-                on_step(f"stage {stage} ({part or 'trained model'}), {sample_id}")
+                name = map_folder(sample_id, target.name)
+                on_step(f"stage {stage} ({part or 'trained model'}), {name}")
                 s, maps = _maps(prepared, sample_id, image, target)
-                before = trained.setdefault(sample_id, maps)
-                base = {"sample_id": sample_id, "class_index": target.class_index, "stage": stage, "part": part, "s": s}
-                rows += [base | {"method": name} | _compared(before[name], now) for name, now in maps.items()]
+                before = trained.setdefault(name, maps)
+                base = {"sample_id": sample_id, "class_index": target.class_index, "target": target.name, "s": s}
+                base |= {"stage": stage, "part": part}
+                rows += [base | {"method": method} | _compared(before[method], now) for method, now in maps.items()]
             write(finished=False)
     write(finished=True)
     return path
@@ -197,7 +201,7 @@ def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
 def _maps(prepared: Prepared, sample_id: str, image: Image, target: Target) -> tuple[float, dict[str, Map | Exception]]:
     """s of one image, and each method's map of it, or the error in place of the map."""
     plan = prepared.plan
-    rng = sample_rng(plan.settings.seed, sample_id)
+    rng = sample_rng(plan.settings.seed, sample_id, target.name)
     methods: Sequence[MethodInstance] = plan.methods
     batch = BatchSize(plan.settings.execution.batch_size)
     maps: dict[str, Map | Exception] = {}

@@ -189,7 +189,7 @@ def curve_rows(sample: Mapping[str, Any], name: str, method: Measured, scores: S
         each = [score - baseline if inserts else deletion(scores.clean, score) for score in values]
         pixels = len(taken(Altered(0, operator, k, kind), method.rankings[0]))
         rows.append(
-            {key: sample[key] for key in ("sample_id", "class_index", "s")}
+            {key: sample[key] for key in ("sample_id", "class_index", "target", "s")}
             | {"method": name, "occlusion": operator, "k": k, "kind": kind, "pixels": pixels}
             | {"score": mean(values), "s_baseline": baseline}
             | {"value": mean(each), "value_abs": mean(map(abs, each))}

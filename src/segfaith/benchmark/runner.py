@@ -16,30 +16,24 @@ from segfaith.benchmark.description import describe
 from segfaith.benchmark.extension import SMALLER, extend, forget_smaller, kept_results, other_size, take_over
 from segfaith.benchmark.lock import at_work
 from segfaith.benchmark.ownership import check_own, relabel, set_damaged_aside, whose_records
-from segfaith.benchmark.plan import (
-    Plan,
-    check_classes,
-    differences,
-    make_plan,
-    record_file,
-    target_class,
-)
+from segfaith.benchmark.plan import Plan, check_classes, differences, make_plan, record_file
 from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.targeting import planted_of, target_choice, targets_of
 from segfaith.benchmark.warm_up import warm_up
-from segfaith.benchmark.worker import SampleResult, evaluate_sample, predicted_labels, to_device, unmeasured
+from segfaith.benchmark.worker import SampleResult, evaluate_sample, to_device, unmeasured
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.paths import inside, map_name
+from segfaith.paths import inside, map_folder, map_name
 from segfaith.results.figures.overlay import picture
 from segfaith.results.records.files import create_file, write_rows
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.schema import CURVE_COLUMNS, RECORD_COLUMNS
 from segfaith.results.records.seals import sealed_json
 from segfaith.scores import BatchSize
-from segfaith.targets import class_target, dominant_target, majority_class
-from segfaith.types import Planted, Sample, Target
+from segfaith.target_choice import TargetChoice
+from segfaith.types import Sample, Target
 
 
 @dataclass(eq=False)
@@ -51,7 +45,7 @@ class Prepared:
 
     plan: Plan
     model: SegmentationModel
-    class_index: int | None
+    choice: TargetChoice
     path: str
 
     @cached_property
@@ -63,6 +57,10 @@ class Prepared:
     def identity(self) -> str:
         """What the run's files carry."""
         return str(self.description["identity_sha256"])
+
+    def targets(self, sample: Sample) -> list[Target]:
+        """The targets of a sample, see `targets_of`."""
+        return targets_of(self.plan, self.model, self.choice, sample)
 
     def replan(self, plan: Plan) -> None:
         """Takes another plan for the same model; the description follows it."""
@@ -96,7 +94,7 @@ def prepare(settings: Settings) -> Prepared:
     model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
     check_classes(model, plan.dataset)
     path = warm_up(model, plan)
-    return Prepared(plan, model, target_class(settings, model, plan.dataset), path)
+    return Prepared(plan, model, target_choice(settings, model, plan.dataset), path)
 
 
 def _warn(words: str) -> None:
@@ -242,13 +240,30 @@ def run_sample(
     batch: BatchSize,
     directory: Path | None = None,
 ) -> SampleResult:
-    """One sample to records; with a directory and `[output] maps`, its pictures and maps are kept there."""
+    """A sample to the rows of all its targets. With a directory and `[output] maps`, pictures and maps are kept there.
+
+    A sample without a target has rows with the target "", which say why.
+    """
     plan = prepared.plan
-    settings = plan.settings
-    target: Target | None = None
     try:
         sample = load()
-        target = find_target(prepared, sample)
+        targets = prepared.targets(sample)
+    except (Exception, SystemExit) as error:  # a bad sample never stops a run, and its rows say why
+        return unmeasured(sample_id, plan.methods, error, None, prepared.model.head_name)
+    results = [_run_target(prepared, sample_id, sample, target, batch, directory) for target in targets]
+    return SampleResult(
+        [row for result in results for row in result.records],
+        [row for result in results for row in result.curves],
+    )
+
+
+def _run_target(
+    prepared: Prepared, sample_id: str, sample: Sample, target: Target, batch: BatchSize, directory: Path | None
+) -> SampleResult:
+    """The rows of one target; maps are written to the directory, or else forgotten."""
+    plan = prepared.plan
+    settings = plan.settings
+    try:
         image, target = to_device(prepared.model, sample.image, target)
         subject = Subject(
             prepared.model,
@@ -258,48 +273,22 @@ def run_sample(
             settings.seed,
             batch,
             labels=sample.labels.to(image.device),
-            planted=_planted(sample, target),
+            planted=planted_of(sample, target),
         )
         stability = sample_id in plan.stability_ids
         result = evaluate_sample(subject, plan.methods, settings.evaluation, stability=stability)
-    except (Exception, SystemExit) as error:  # a bad sample never stops a run, and its rows say why
+    except (Exception, SystemExit) as error:
         return unmeasured(sample_id, plan.methods, error, target, prepared.model.head_name)
     if directory is not None and settings.output.maps:  # a full disk does stop it
         check_own(directory, prepared.identity)
         _keep_maps(directory, sample_id, sample, target, result)
-    return result
-
-
-def _planted(sample: Sample, target: Target) -> Planted | None:
-    """The planted evidence of the target's class on the target's device, or None.
-
-    A predicted region that is truly of another class has none: what is planted for the class lies at another object.
-    """
-    device = target.region.device
-    if majority_class(sample.labels.to(device), target.region) != target.class_index:
-        return None
-    planted = sample.planted.get(target.class_index)
-    return planted and Planted(planted.kind, tuple(mask.to(device) for mask in planted.alternatives))
-
-
-def find_target(prepared: Prepared, sample: Sample) -> Target:
-    """The sample's target by `[target]`.
-
-    Raises:
-        SampleSkipped: the sample has none.
-    """
-    from_truth = prepared.plan.settings.target.source == "ground_truth"
-    labels = sample.labels if from_truth else predicted_labels(prepared.model, sample.image).cpu()
-    source = "ground truth" if from_truth else "prediction"
-    if prepared.class_index is None:
-        return dominant_target(labels, source)
-    names = prepared.model.classes or prepared.plan.dataset.classes
-    return class_target(labels, prepared.class_index, names, source)
+    return SampleResult(result.records, result.curves)
 
 
 def _keep_maps(directory: Path, sample_id: str, sample: Sample, target: Target, result: SampleResult) -> None:
-    """Writes a sample's maps and pictures into `maps/ID`: under a temporary name first, so that `maps/ID` is whole."""
-    folder, temporary = (inside(directory, "maps", name, "file").parent for name in (sample_id, f".{sample_id}.tmp"))
+    """Writes a target's maps and pictures into its folder, which is whole: it has a temporary name first."""
+    name = map_folder(sample_id, target.name)
+    folder, temporary = (inside(directory, "maps", part, "file").parent for part in (name, f".{name}.tmp"))
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{folder} is a file where the sample's maps go; move it away and give the command again")
     for stale in (temporary, folder):
@@ -317,7 +306,7 @@ def _write_maps(folder: Path, sample: Sample, target: Target, result: SampleResu
     picture(target.region.float().expand(3, -1, -1)).save(folder / "target.png")
     if result.predicted is not None:
         picture(result.predicted.float().expand(3, -1, -1)).save(folder / "prediction.png")
-    planted = _planted(sample, target)
+    planted = planted_of(sample, target)
     if planted and planted.alternatives:
         evidence = torch.stack(planted.alternatives).any(0)
         picture(evidence.float().expand(3, -1, -1)).save(folder / "evidence.png")

@@ -1,5 +1,6 @@
 """The tables of a settings file: every key with its type, default and range (SPEC section 5; docs/settings.md)."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from segfaith.evaluation.ranking import Ties
 from segfaith.lookup import lookup
 from segfaith.models.segmentation import Head
 from segfaith.occlusion import OPERATORS
-from segfaith.targets import TargetSource
+from segfaith.target_choice import WIDTH, Part, PerImage, TargetChoice, TargetSource
 from segfaith.types import Score
 
 
@@ -81,12 +82,63 @@ class ModelSettings(_Section):
 
 
 class TargetSettings(_Section):
-    """What is explained: the dominant class of the ground truth or of the prediction, or a named class of either."""
+    """What is explained in each image: see `TargetChoice`; `mask` is a drawn region, a file or a folder of ID.png."""
 
     source: TargetSource = "ground_truth"
     class_name: str | int | None = Field(default=None, alias="class")
+    classes: list[str | int] | None = None
+    per_image: PerImage = "dominant"
+    part: Part = "whole"
+    width: int = WIDTH
+    box: list[int] | None = Field(default=None, min_length=4, max_length=4)
+    point: list[int] | None = Field(default=None, min_length=2, max_length=2)
+    mask: str | None = None
+    min_area: float = 0
     score: Score = "probability"
     versus: str | int | None = None
+
+    def choice(self, index: Callable[[str | int], int]) -> TargetChoice:
+        """The same with indices of classes; `index` gives that of a class.
+
+        Raises:
+            SettingsError: see `TargetChoice`, and what `index` raises.
+        """
+        return TargetChoice(
+            source=self.source,
+            class_index=None if self.class_name is None else index(self.class_name),
+            classes=None if self.classes is None else tuple(map(index, self.classes)),
+            per_image=self.per_image,
+            part=self.part,
+            width=self.width,
+            box=None if self.box is None else (self.box[0], self.box[1], self.box[2], self.box[3]),
+            point=None if self.point is None else (self.point[0], self.point[1]),
+            min_area=self.min_area,
+            score=self.score,
+            versus=None if self.versus is None else index(self.versus),
+        )
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several targets; their number is known only when it is read."""
+        return self.choice(_without_names).several
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TargetSettings":
+        self.choice(_without_names)  # checks all but the names
+        if self.mask is not None and self.class_name is None:
+            raise ValueError("mask is a region without a class; give class = NAME too, the class that is explained")
+        if self.mask is not None:
+            plain = TargetSettings()
+            others = ("source", "classes", "per_image", "part", "width", "box", "point", "min_area")
+            changed = [name for name in others if getattr(self, name) != getattr(plain, name)]
+            if changed:
+                raise ValueError(f"mask is the whole region, so {' and '.join(changed)} would do nothing; leave it out")
+        return self
+
+
+def _without_names(name: str | int) -> int:
+    """Stands in for the index of a class while the model's classes are unknown."""
+    return name if isinstance(name, int) else 0
 
 
 class MethodSettings(_Section):
@@ -189,3 +241,13 @@ class Settings(_Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     output: OutputSettings = OutputSettings()
     execution: ExecutionSettings = ExecutionSettings()
+
+    @model_validator(mode="after")
+    def _inside(self) -> "Settings":
+        size = self.data.size
+        for name, numbers in (("box", self.target.box), ("point", self.target.point)):
+            if size != "native" and numbers and max(numbers) > size - (name == "point"):
+                raise ValueError(
+                    f"target.{name} = {numbers} lies outside the image: it counts pixels at data.size = {size}"
+                )
+        return self

@@ -131,9 +131,11 @@ def anchor(content: dict[str, Any], base: Path) -> None:
     def absolute(text: str) -> str:
         return _absolute(text, base)
 
-    data, model, methods = (
-        table if isinstance(table := content.get(key), dict) else {} for key in ("data", "model", "methods")
+    data, model, methods, target = (
+        table if isinstance(table := content.get(key), dict) else {} for key in ("data", "model", "methods", "target")
     )
+    if isinstance(target.get("mask"), str):
+        target["mask"] = absolute(target["mask"])
     if isinstance(data.get("root"), str):
         data["root"] = absolute(data["root"])
     for table in (data, model):

@@ -19,7 +19,7 @@ from segfaith.paths import inside
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.shards import planned_files, read_records, record_files
 
-STATUS = ["sample_id", "method", "status"]
+STATUS = ["sample_id", "target", "method", "status"]
 SUITE_FILE, FAILURE_FILE = "suite.json", "failure.json"
 
 State = Literal["finished", "running", "failed", "stopped", "stopped or running", "not started"]

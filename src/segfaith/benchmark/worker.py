@@ -24,8 +24,9 @@ from segfaith.evidence.gradient import ForwardPass, clock
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.perturbation import PERTURBATIONS, clean_variant, perturbed_variants
-from segfaith.targets import intersection_over_union, majority_class
-from segfaith.types import Float, Image, Labels, Mask, Target, Tensor
+from segfaith.scores import prediction
+from segfaith.targets import Prediction, intersection_over_union, majority_class
+from segfaith.types import Float, Image, Mask, Target, Tensor
 
 ELSEWHERE = "the maps were computed elsewhere"
 
@@ -51,9 +52,10 @@ def unmeasured(
     """Rows for a sample that could not be measured: status `skipped` or `failed`, and the reason."""
     status = "skipped" if isinstance(error, SampleSkipped) else "failed"
     reason = str(error) if isinstance(error, SampleError) else f"{type(error).__name__}: {error}"
-    base: dict[str, Any] = {"sample_id": sample_id, "head": head, "status": status, "reason": reason}
+    base: dict[str, Any] = {"sample_id": sample_id, "target": "", "head": head, "status": status, "reason": reason}
     if target is not None:
-        base |= {"class_index": target.class_index, "target_area": target.region.double().mean().item()}
+        base |= {"class_index": target.class_index, "target": target.name}
+        base["target_area"] = target.region.double().mean().item()
     return SampleResult([base | {"method": method.name} for method in methods])
 
 
@@ -176,13 +178,14 @@ def _score(
 
 def _shared_columns(subject: Subject, forward: ForwardPass, scores: Scores) -> dict[str, Any]:
     """The columns of the records that are the same for all methods."""
-    target, prediction = subject.target, forward.prediction[0]
+    target = subject.target
     return {
         "sample_id": subject.id,
         "class_index": target.class_index,
+        "target": target.name,
         "target_area": target.region.double().mean().item(),
         "target_iou": intersection_over_union(forward.predicted[0], target.region),
-        "majority_class": majority_class(prediction, target.region),
+        "majority_class": majority_class(forward.prediction[0], target.region),
         "head": subject.model.head_name,
         "score": target.score if target.versus is None else f"margin to class {target.versus}",
         "kind": subject.planted.kind if subject.planted else None,
@@ -201,8 +204,8 @@ def to_device(model: SegmentationModel, image: Image, target: Target) -> tuple[I
     return image.to(device), replace(target, region=target.region.to(device))
 
 
-def predicted_labels(model: SegmentationModel, image: Image) -> Labels:
-    """The model's argmax, (H, W); one model pass.
+def predicted_classes(model: SegmentationModel, image: Image) -> Prediction:
+    """The model's argmax, (H, W), or where classes overlap whether each sigmoid is above 1/2, (C, H, W); one pass.
 
     Raises:
         SampleError: logits are NaN or infinite.
@@ -211,4 +214,4 @@ def predicted_labels(model: SegmentationModel, image: Image) -> Labels:
         logits = model.logits(image[None].to(model.device))
     if not bool(logits.isfinite().all()):
         raise SampleError("the model returned logits that are NaN or infinite")
-    return logits.argmax(1)[0]
+    return prediction(logits, independent=model.independent)[0]

@@ -63,13 +63,17 @@ def _print_plan(prepared: Any) -> None:
     say(f"scored    {prepared.path}")
     say(f"methods   {', '.join(method.name for method in plan.methods)}")
     say(f"stability on {len(plan.stability_ids)} samples")
-    say(f"passes    {plan.passes:,} through the model, {len(plan.shards)} shards")
+    several = plan.settings.target.several
+    say(f"passes    {'at least ' * several}{plan.passes:,} through the model, {len(plan.shards)} shards")
     timed = pace(prepared)
     if isinstance(timed, str):
         say(f"time      unknown: {timed}")
         return
+    if several:
+        say("          an image may have several targets, which are known when it is read; one is counted")
     counts = len(plan.ids), len(plan.stability_ids)
-    say(f"time      about {duration(timed.seconds(*counts))}: {timed.words(*counts)} (timed on {timed.sample_id})")
+    about = "at least" if several else "about"
+    say(f"time      {about} {duration(timed.seconds(*counts))}: {timed.words(*counts)} (timed on {timed.sample_id})")
 
 
 def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:
@@ -132,7 +136,9 @@ def _summarise(directory: Path, first: str = "") -> int:
         return 1
     analysis = analyse([run])
     show(terminal.brief(analysis, [verdict.section(analysis)]))
-    say(f"{ok['sample_id'].nunique()} of {planned} samples measured, {len(bad)} rows not ok.")
+    targets = len(ok.drop_duplicates(["sample_id", "target"]))
+    words = f" ({targets} targets)" if (ok["target"] != "").any() else ""
+    say(f"{ok['sample_id'].nunique()} of {planned} samples measured{words}, {len(bad)} rows not ok.")
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")
     say(f"Next: segfaith report {directory}")
@@ -141,7 +147,7 @@ def _summarise(directory: Path, first: str = "") -> int:
 
 def _say_paths(records: Any) -> None:
     """How many samples were scored which way, and why, where not all went through the graph."""
-    paths = records.dropna(subset="path").drop_duplicates("sample_id")["path"].value_counts()
+    paths = records.dropna(subset="path").drop_duplicates(["sample_id", "target"])["path"].value_counts()
     if list(paths.index) != ["incremental"]:
         for path, count in paths.items():
             say(f"scored {path}: {count} sample(s)")

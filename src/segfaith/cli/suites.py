@@ -76,6 +76,8 @@ def _print_forecast(suite: Any) -> None:
     _print_columns(rows, left=1)
     _say_reasons("cannot start", {run.name: cost.problem for run, cost in zip(suite.runs, forecasts, strict=True)})
     _say_reasons("time unknown", unknown)
+    several = "an image may have several targets, which are known when it is read; one is counted"
+    _say_reasons("at least", {run.name: several * run.settings.target.several for run in suite.runs})
 
 
 def _seconds(suite: Any, forecasts: Sequence[Any]) -> tuple[dict[str, float], dict[str, str]]:

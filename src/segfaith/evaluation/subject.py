@@ -42,7 +42,7 @@ class Subject:
 
     def rng(self, purpose: str) -> np.random.Generator:
         """The subject's random numbers for a purpose; the same at every call."""
-        return generator(self.seed, self.id, purpose)
+        return generator(self.seed, self.id, purpose, self.target.name)
 
     @cached_property
     def distance(self) -> Float[Tensor, "H W"]:

@@ -17,7 +17,7 @@ import torch
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evidence.layer import altered, check_layer
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, Scalar, in_batches, masked_mean
+from segfaith.scores import BatchSize, Scalar, in_batches, masked_mean, prediction
 from segfaith.types import Bool, Float, GradientEvidence, Int, Tensor
 
 Objective = Literal["logits", "prob"]
@@ -29,12 +29,12 @@ class ForwardPass:
 
     Attributes:
         score: s in float64.
-        prediction: the class with the largest logit at each pixel.
+        prediction: the class with the largest logit at each pixel, or masks of all classes; see `scores.prediction`.
         predicted: whether each pixel is predicted as the target's class; see `Scalar.predicted`.
     """
 
     score: Float[Tensor, "N"]
-    prediction: Int[Tensor, "N H W"]
+    prediction: Int[Tensor, "N H W"] | Bool[Tensor, "N C H W"]
     predicted: Bool[Tensor, "N H W"]
     seconds: float
 
@@ -58,11 +58,16 @@ def forward_pass(
     def compute(part: slice) -> tuple[Tensor, Tensor, Tensor]:
         with torch.inference_mode():
             logits = _finite(model.logits(images[part]))
-            return masked_mean(logits, regions[part], scalar), logits.argmax(1), scalar.predicted(logits, 1)
+            return masked_mean(logits, regions[part], scalar), *_predictions(logits, scalar)
 
     start = clock(model.device)
-    score, prediction, predicted = in_batches(len(images), compute, batch)
-    return ForwardPass(score, prediction, predicted, clock(model.device) - start)
+    score, classes, predicted = in_batches(len(images), compute, batch)
+    return ForwardPass(score, classes, predicted, clock(model.device) - start)
+
+
+def _predictions(logits: Tensor, scalar: Scalar) -> tuple[Tensor, Tensor]:
+    """`prediction` and `predicted` of a `ForwardPass`."""
+    return prediction(logits, independent=scalar.independent), scalar.predicted(logits, 1)
 
 
 def gradient_evidence(
@@ -112,10 +117,10 @@ def gradient_evidence(
                 forward_seconds += clock(model.device) - start
                 gradient = _gradient(value, leaves[0], name)
         logits = logits.detach()
-        return leaves[0].detach(), gradient, score.detach(), logits.argmax(1), scalar.predicted(logits, 1)
+        return leaves[0].detach(), gradient, score.detach(), *_predictions(logits, scalar)
 
     start = clock(model.device)
-    activation, gradient, score, prediction, predicted = in_batches(
+    activation, gradient, score, classes, predicted = in_batches(
         len(images), compute, BatchSize(1) if model.one_by_one else batch
     )
     seconds = clock(model.device) - start
@@ -123,7 +128,7 @@ def gradient_evidence(
         raise SampleError(f"activations or gradients at layer {name!r} are NaN or infinite")
     size = (images.shape[-2], images.shape[-1])
     evidence = GradientEvidence(activation.float(), gradient.float(), size)
-    return evidence, ForwardPass(score, prediction, predicted, forward_seconds), seconds
+    return evidence, ForwardPass(score, classes, predicted, forward_seconds), seconds
 
 
 def _summed(logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], scalar: Scalar) -> Tensor:

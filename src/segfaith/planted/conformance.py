@@ -19,7 +19,7 @@ from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.guard import global_state_kept
 from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.methods import Method, MethodInstance, resolve_method
-from segfaith.benchmark.worker import predicted_labels
+from segfaith.benchmark.worker import predicted_classes
 from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
 from segfaith.data.scenes import open_scenes
 from segfaith.evaluation.evidence_score import evidence_ap
@@ -30,7 +30,7 @@ from segfaith.planted.closed_form import Question, block_cases, corner_case, mis
 from segfaith.planted.traces import edited, left_behind, listed
 from segfaith.randomness import generator
 from segfaith.scores import BatchSize
-from segfaith.targets import dominant_target, majority_class
+from segfaith.targets import find_targets, majority_class
 from segfaith.types import Image, Map, Planted, Sample, Target, Tensor
 
 _Asked = tuple[Sample, Target, Planted]
@@ -298,11 +298,11 @@ def _right_scenes(model: SegmentationModel, tried: int, size: int, seed: int) ->
     proven = [kind.strip() for kind in model.provenance.get("proven_kinds", "").split(",") if kind.strip()]
     for index in generator(seed, "", "conformance").permutation(len(dataset.ids))[:tried]:
         sample = dataset.load(dataset.ids[index], size)
-        target = dominant_target(sample.labels)
+        target = find_targets(sample.labels)[0]
         planted = sample.planted[target.class_index]
         if planted.kind == COUNTERPART or (proven and planted.kind not in proven):
             continue
-        if majority_class(predicted_labels(model, sample.image).cpu(), target.region) == target.class_index:
+        if majority_class(predicted_classes(model, sample.image).cpu(), target.region) == target.class_index:
             yield sample, target, planted
 
 

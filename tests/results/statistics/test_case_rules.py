@@ -27,7 +27,15 @@ def by_hand(directory: Path, samples: dict[str, tuple[float, float, Values]]) ->
         folder.mkdir(parents=True)
         for method, (tdd, odd_abs, tdd_gain) in values.items():
             np.save(folder / f"{method}.npy", np.zeros((4, 4), np.float32))
-            row = {"sample_id": sample, "class_index": 1.0, "method": method, "s": s, "target_iou": iou, "status": "ok"}
+            row = {
+                "sample_id": sample,
+                "target": "",
+                "class_index": 1.0,
+                "method": method,
+                "s": s,
+                "target_iou": iou,
+                "status": "ok",
+            }
             records.append(row | {"tdd": tdd, "odd_abs": odd_abs, "tdd_gain": tdd_gain})
         for name in cases.PICTURES:
             Image.new("RGB", (4, 4), "white").save(folder / name)
@@ -200,7 +208,7 @@ def test_only_images_whose_maps_were_kept_are_candidates(tmp_path: Path) -> None
             "methods": {},
         }
         rows = [
-            {"sample_id": name, "class_index": 1.0, "method": method, "s": 0.9, "status": "ok"}
+            {"sample_id": name, "target": "", "class_index": 1.0, "method": method, "s": 0.9, "status": "ok"}
             | {"tdd": tdd, "odd_abs": odd, "tdd_gain": gain}
             for name in ("whole", "half", "bare")
             for method, (tdd, odd, gain) in row[2].items()

@@ -140,7 +140,7 @@ def mechanism(case: Case) -> Figure:
     width = (FULL_WIDTH - 0.5) / 5
     figure = canvas(FULL_WIDTH, width * image.shape[1] / image.shape[2] + 0.68)
     axes = figure.subplots(1, 5)
-    _tile(axes[0], _outlined(case, image), literal(f"{case.title}, {case.sample_id}"))
+    _tile(axes[0], _outlined(case, image), literal(f"{case.title}, {case.name}"))
     axes[0].set_title("image")
     for panel, (title, symbol, heatmap) in zip(axes[1:], panels, strict=True):
         drawn = panel.imshow(heatmap, cmap="inferno", vmin=0, vmax=1)

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from segfaith.paths import inside, map_name
+from segfaith.paths import inside, map_folder, map_name
 from segfaith.results.figures.overlay import outlined, overlay
 from segfaith.results.records.files import replace_file
 from segfaith.results.records.runs import class_name
@@ -22,25 +22,28 @@ OVERVIEW = 40
 
 
 def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> list[Path]:
-    """Writes `pictures/ID.png` for every sample whose maps were kept, and `pictures.png` with the first ones.
+    """Writes a picture for every target whose maps were kept, and `pictures.png` with the first ones.
+
+    It is `pictures/ID.png`, or `pictures/ID@TARGET.png` where a sample may have several targets.
 
     The first tile is the image with the target's outline in white, that of planted evidence in cyan and that of the
     model's prediction in dashes of yellow. The others are the methods' maps, each under its method's label, with their
     TDD and, where evidence was planted, their average precision ("AP").
 
     Returns:
-        The overview and then the samples' pictures; nothing if no maps were kept.
+        The overview and then the targets' pictures; nothing if no maps were kept.
     """
     labels = {name: about.get("label") or name for name, about in description["methods"].items()}
     rows: list[Path] = []
     pictures: list[Image.Image] = []
-    for sample_id, group in records[records["status"] == "ok"].groupby("sample_id", sort=False):
-        folder = directory / "maps" / str(sample_id)
+    for (sample_id, target), group in records[records["status"] == "ok"].groupby(["sample_id", "target"], sort=False):
+        name = map_folder(str(sample_id), str(target))
+        folder = directory / "maps" / name
         if not (folder / "image.png").is_file():
             continue
         title = class_name(description, int(group["class_index"].iloc[0]))
-        picture = _row(folder, str(sample_id), title, group, labels)
-        rows.append(inside(directory, "pictures", f"{sample_id}.png"))
+        picture = _row(folder, str(sample_id), str(target) or title, group, labels)
+        rows.append(inside(directory, "pictures", f"{name}.png"))
         _save(picture, rows[-1])
         pictures += [picture] if len(pictures) < OVERVIEW else []
     if not rows:

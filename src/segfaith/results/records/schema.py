@@ -20,6 +20,7 @@ def _record_columns() -> dict[str, tuple[Any, str]]:
     return {
         "sample_id": (TEXT, "id of the sample in its data set"),
         "class_index": (INTEGER, "target class c; null where no target was found"),
+        "target": (TEXT, "its name among the sample's targets, as in dog, dog-2; empty where settings allow one"),
         "method": (TEXT, "method with its parameters, as in [methods] names"),
         "target_area": (REAL, "|M| as a fraction of all pixels"),
         "target_iou": (REAL, "intersection over union of the model's prediction of c with M"),
@@ -63,6 +64,7 @@ RECORD_COLUMNS: Columns = _RecordColumns()
 CURVE_COLUMNS: Columns = {
     "sample_id": RECORD_COLUMNS["sample_id"],
     "class_index": RECORD_COLUMNS["class_index"],
+    "target": RECORD_COLUMNS["target"],
     "method": RECORD_COLUMNS["method"],
     "occlusion": (TEXT, "operator"),
     "k": (REAL, "fraction of the region's pixels"),
@@ -80,6 +82,7 @@ CURVE_COLUMNS: Columns = {
 RANDOMISATION_COLUMNS: Columns = {
     "sample_id": RECORD_COLUMNS["sample_id"],
     "class_index": RECORD_COLUMNS["class_index"],
+    "target": RECORD_COLUMNS["target"],
     "method": RECORD_COLUMNS["method"],
     "stage": (INTEGER, "how many parts of the model have weights drawn anew, from the head on; 0: none"),
     "part": (TEXT, "the part that was drawn anew last"),

@@ -93,11 +93,11 @@ def _labels(runs: Sequence[Run]) -> tuple[dict[str, str], list[str]]:
 
 
 def enough(run: Run, min_s: float | None = None, min_iou: float | None = None) -> Run:
-    """The run without the measured samples whose s, or whose `target_iou`, is lower; rows that are not ok stay.
+    """The run without the measured targets whose s, or whose `target_iou`, is lower; rows that are not ok stay.
 
     Args:
         min_s: the lowest s that stays, in [0, 1].
-        min_iou: the lowest intersection over union of the model's prediction with the target, in [0, 1]. A sample
+        min_iou: the lowest intersection over union of the model's prediction with the target, in [0, 1]. A target
             without a value of it, which older records lack, does not stay.
     """
     records = run.records
@@ -109,6 +109,9 @@ def enough(run: Run, min_s: float | None = None, min_iou: float | None = None) -
     low &= records["status"] == "ok"
     if not low.any():
         return run
-    gone = set(records.loc[low, "sample_id"])
-    records, curves, again = (part[~part["sample_id"].isin(gone)] for part in (records, run.curves, run.randomisation))
+    key = ["sample_id", "target"]
+    gone = pd.MultiIndex.from_frame(records.loc[low, key])
+    records, curves, again = (
+        part[~pd.MultiIndex.from_frame(part[key]).isin(gone)] for part in (records, run.curves, run.randomisation)
+    )
     return replace(run, records=records, curves=curves, randomisation=again)

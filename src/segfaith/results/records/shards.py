@@ -1,4 +1,7 @@
-"""Shards: which samples each file of records must hold, and that it holds each of their rows once."""
+"""Shards: which samples each file of records must hold, and that it holds each of their rows once.
+
+A sample has a row for each of its targets and each method, and at least one target: without any it has rows of the
+target "", which say why."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +14,9 @@ import pandas as pd
 from segfaith.paths import check_ids
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RECORD_COLUMNS
 from segfaith.results.records.seals import DamagedFileError, check_table, read_table
+
+KEY = ["sample_id", "target", "method"]
+"""The columns that tell the rows of the records from each other."""
 
 
 def planned_files(description: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -39,7 +45,7 @@ def read_records(
 
     Args:
         planned: the run's `planned_files`.
-        columns: these alone, `sample_id`, `method` and `status` among them, or all.
+        columns: these alone, `sample_id`, `target`, `method` and `status` among them, or all.
 
     Raises:
         DamagedFileError: one of its files is damaged or another run's, it has other columns, or its records have
@@ -47,9 +53,16 @@ def read_records(
     """
     if file.name not in planned:
         raise DamagedFileError(file, f"is no shard of its run, which has {len(planned)}")
-    identity, expected = description["identity_sha256"], product(planned[file.name], description["methods"])
+    identity = description["identity_sha256"]
     records = read_table(file, identity, RECORD_COLUMNS, columns)
-    _hold(file, zip(records["sample_id"], records["method"], strict=True), expected)
+    targets = records.groupby("sample_id")["target"].unique()
+    expected = [
+        (sample, target, method)
+        for sample in planned[file.name]
+        for target in ([name for name in targets.get(sample, ()) if name] or [""])
+        for method in description["methods"]
+    ]
+    _hold(file, _keys(records), expected)
     lists = [description["settings"]["evaluation"].get(name) for name in ("k", "occlusion")]
     several = any(isinstance(one, list) and one[1:] for one in lists)
     if _curve_file(file).exists() or (several and (records["status"] == "ok").any()):
@@ -73,16 +86,15 @@ def read_curves(file: Path, records: pd.DataFrame, description: Mapping[str, Any
         read_table(path, description["identity_sha256"], CURVE_COLUMNS),
         records[records["status"] == "ok"],
     )
-    once = curves.drop_duplicates(["sample_id", "method", "occlusion", "k", "kind"])
+    once = curves.drop_duplicates([*KEY, "occlusion", "k", "kind"])
     if len(once) < len(curves):
         raise DamagedFileError(path, f"has {len(curves) - len(once)} rows twice")
-    drawn = once.drop_duplicates(["sample_id", "method"])
-    _hold(
-        path,
-        zip(drawn["sample_id"], drawn["method"], strict=True),
-        zip(measured["sample_id"], measured["method"], strict=True),
-    )
+    _hold(path, _keys(once.drop_duplicates(KEY)), _keys(measured))
     return curves
+
+
+def _keys(rows: pd.DataFrame) -> Iterable[tuple[str, ...]]:
+    return zip(*(rows[name] for name in KEY), strict=True)
 
 
 def _curve_file(file: Path) -> Path:
@@ -99,16 +111,17 @@ def read_randomisation(directory: Path, description: Mapping[str, Any]) -> pd.Da
     if not file.exists():
         return None
     rows = read_table(file, description["identity_sha256"], RANDOMISATION_COLUMNS)
-    keys = Counter(zip(rows["sample_id"], rows["method"], rows["stage"], strict=True))
+    keys = Counter(zip(_keys(rows), rows["stage"], strict=True))
     known = set(product(description["data"]["samples"], description["methods"]))
-    for (sample, method, stage), count in keys.items():
-        if count > 1 or (sample, method) not in known:
-            raise DamagedFileError(file, f"has a row of {sample}, {method}, stage {stage}, twice or of no such sample")
+    for (key, stage), count in keys.items():
+        if count > 1 or (key[0], key[-1]) not in known:
+            words = ", ".join(filter(None, key))
+            raise DamagedFileError(file, f"has a row of {words}, stage {stage}, twice or of no such sample")
     return rows
 
 
-def _hold(file: Path, got: Iterable[tuple[str, str]], expected: Iterable[tuple[str, str]]) -> None:
-    """Holds the (sample, method) of rows against those that there must be, each once.
+def _hold(file: Path, got: Iterable[tuple[str, ...]], expected: Iterable[tuple[str, ...]]) -> None:
+    """Holds the (sample, target, method) of rows against those that there must be, each once.
 
     Raises:
         DamagedFileError: rows are missing, twice or of others; the first of them is named.
@@ -118,7 +131,7 @@ def _hold(file: Path, got: Iterable[tuple[str, str]], expected: Iterable[tuple[s
         return
     lacking, extra = wanted - there, there - wanted
     words = [
-        f"{sum(wrong.values())} {what} ({', '.join(map(str, next(iter(wrong))))})"
+        f"{sum(wrong.values())} {what} ({', '.join(filter(None, map(str, next(iter(wrong)))))})"
         for what, wrong in (("missing", lacking), ("twice or of no such sample or method", extra))
         if wrong
     ]

@@ -3,8 +3,8 @@
     chosen     at most 200: failures and skipped ones, those whose maps differ most, and a spread over the others
     ordered    by disagreement of the methods, the largest first
 
-Both rules stand on the page. A `Sample` is a pair of run and image; a `cases.Case` is a choice among them, with its
-reason.
+Both rules stand on the page. A `Sample` is a target of an image of a run; a `cases.Case` is a choice among them,
+with its reason.
 """
 
 import re
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from segfaith.paths import map_name
+from segfaith.paths import map_folder, map_name
 from segfaith.results.records.runs import Run, class_name
 from segfaith.results.records.select import base, is_control, method_order
 from segfaith.results.report.blocks import count, ref, words
@@ -41,7 +41,7 @@ REASON = 400
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An image of a run.
+    """A target of an image of a run.
 
     Attributes:
         label: the run's name.
@@ -56,11 +56,17 @@ class Sample:
     rows: pd.DataFrame
     disagreement: float = nan
     anchor: str = ""
+    target: str = ""
+
+    @property
+    def name(self) -> str:
+        """The image's id, or ID@TARGET where it may have several targets."""
+        return map_folder(self.sample_id, self.target)
 
     @property
     def key(self) -> tuple[Path, str]:
-        """What tells it from all others: the run's directory and its id."""
-        return self.run.directory, self.sample_id
+        """What tells it from all others: the run's directory and its name."""
+        return self.run.directory, self.name
 
     @property
     def status(self) -> str:
@@ -86,7 +92,7 @@ class Sample:
     def folder(self) -> Path | None:
         """Where its maps lie, or None where none were kept; never outside the run's directory."""
         root = (self.run.directory / "maps").resolve()
-        folder = (root / self.sample_id).resolve()
+        folder = (root / self.name).resolve()
         return folder if folder.is_relative_to(root) and (folder / "image.png").is_file() else None
 
     @cached_property
@@ -210,14 +216,14 @@ def scores_of(sample: Sample, measure: str) -> dict[str, Any]:
 
 def _samples(part: DataAnalysis) -> list[Sample]:
     return [
-        Sample(run, label, str(sample_id), rows)
+        Sample(run, label, str(sample_id), rows, target=str(target))
         for label, run in zip(part.names, part.read, strict=True)
-        for sample_id, rows in run.records.groupby("sample_id", sort=False)
+        for (sample_id, target), rows in run.records.groupby(["sample_id", "target"], sort=False)
     ]
 
 
 def _by_disagreement(sample: Sample) -> tuple[bool, float, str, str]:
-    return isnan(sample.disagreement), -sample.disagreement, sample.label, sample.sample_id
+    return isnan(sample.disagreement), -sample.disagreement, sample.label, sample.name
 
 
 def _anchored(samples: Sequence[Sample]) -> list[Sample]:
@@ -226,7 +232,7 @@ def _anchored(samples: Sequence[Sample]) -> list[Sample]:
     used: set[str] = set()
     result = []
     for sample in samples:
-        named = f"{sample.label}-{sample.sample_id}" if several else sample.sample_id
+        named = f"{sample.label}-{sample.name}" if several else sample.name
         plain = "sample-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", named)
         anchor, place = plain, 1
         while anchor in used:
@@ -250,9 +256,11 @@ def _rule(samples: Sequence[Sample], chosen: Sequence[Sample], most: int, measur
             f"{'of the others ' if first else ''}one half where the methods disagree most, one half spread evenly over "
             "the rest."
         )
+    what = "one target of an image in a run" if any(one.target for one in samples) else "a pair of run and image"
     return words(
-        "{} A sample is a pair of run and image. First come those with the largest {}.",
+        "{} A sample is {}. First come those with the largest {}.",
         which,
+        what,
         ref(measure, "disagreement of the maps" if measure == "disagreement" else "spread of TDD between methods"),
     )
 

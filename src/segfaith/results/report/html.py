@@ -248,7 +248,7 @@ def _sample(sample: Sample, uris: Mapping[str, str], measured: Sequence[str]) ->
     first = sample.rows.iloc[0]
     return {
         "anchor": sample.anchor,
-        "sample": sample.sample_id,
+        "sample": sample.name,
         "run": sample.label,
         "class": sample.class_name,
         "status": sample.status,

@@ -41,7 +41,7 @@ class ShownKind:
 
 def keys(choices: Sequence[Mapping[str, Choice]]) -> set[tuple[Path, str]]:
     """The samples of all cases, by `Sample.key`."""
-    return {(case.run.directory, case.sample_id) for kinds in choices for kind in kinds.values() for case in kind.cases}
+    return {(case.run.directory, case.name) for kinds in choices for kind in kinds.values() for case in kind.cases}
 
 
 def showcase(
@@ -63,9 +63,7 @@ def showcase(
         best = best_method(part, sections)
         for name, title in TITLES.items():
             choice = chosen[name]
-            cases = tuple(
-                ShownCase(by_key[case.run.directory, case.sample_id], case.why, best) for case in choice.cases
-            )
+            cases = tuple(ShownCase(by_key[case.run.directory, case.name], case.why, best) for case in choice.cases)
             kinds.append(ShownKind(part.label, title, choice.rule, cases, choice.why))
     return kinds if any(kind.cases for kind in kinds) else []
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from segfaith.paths import map_name
+from segfaith.paths import map_folder, map_name
 from segfaith.results.records.runs import Run, class_name
 from segfaith.results.records.select import method_labels, under_test
 from segfaith.results.statistics.analysis import DataAnalysis
@@ -66,22 +66,29 @@ GALLERY_RULES = {
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One image of one run, and in words why it was chosen."""
+    """One target of one image of one run, and in words why it was chosen."""
 
     run: Run
     sample_id: str
     why: str
+    target: str = ""
+
+    @property
+    def name(self) -> str:
+        """The image's id, or ID@TARGET where it may have several targets."""
+        return map_folder(self.sample_id, self.target)
 
     @property
     def folder(self) -> Path:
         """Where its maps lie."""
-        return self.run.directory / "maps" / self.sample_id
+        return self.run.directory / "maps" / self.name
 
     @property
     def record(self) -> pd.DataFrame:
         """Its rows of the records, by method."""
         records = self.run.records
-        return records[records["sample_id"] == self.sample_id].set_index("method")
+        own = (records["sample_id"] == self.sample_id) & (records["target"] == self.target)
+        return records[own].set_index("method")
 
     @property
     def title(self) -> str:
@@ -111,12 +118,12 @@ class Choice:
     @property
     def ids(self) -> list[str]:
         """The ids of the chosen images."""
-        return [case.sample_id for case in self.cases]
+        return [case.name for case in self.cases]
 
     @property
     def words(self) -> str:
         """The rule, how many images met it, and which are shown."""
-        shown = "; ".join(f"{case.sample_id} of {case.run.label} ({case.why})" for case in self.cases)
+        shown = "; ".join(f"{case.name} of {case.run.label} ({case.why})" for case in self.cases)
         return (
             f"{self.rule} Candidates: {self.candidates} (images with kept maps, counted in each run). Met the rule: "
             f"{self.eligible}. Shown: {shown or 'none'}."
@@ -125,10 +132,10 @@ class Choice:
 
 @lru_cache(maxsize=4)
 def candidates(part: DataAnalysis) -> pd.DataFrame:
-    """One row per run and measured image whose picture, target and at least one map of a method under test were kept.
+    """One row per run and measured target whose picture, target and at least one map of a method under test were kept.
 
     Returns:
-        Columns run (place in `part.runs`), label, sample_id, s, iou (NaN where older records lack it), missed, kept
+        Columns run (place in `part.runs`), label, sample_id, target, s, iou (NaN where older records lack it), missed, kept
         (names of the methods under test with a map), and METRIC_METHOD for tdd, tdd_gain and odd_abs (NaN where the
         method was not measured).
     """
@@ -137,8 +144,8 @@ def candidates(part: DataAnalysis) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for place, run in enumerate(part.runs):
         measured = run.records[(run.records["status"] == "ok") & run.records["method"].isin(methods)]
-        for sample_id, group in measured.groupby("sample_id"):
-            folder = run.directory / "maps" / str(sample_id)
+        for (sample_id, target), group in measured.groupby(["sample_id", "target"]):
+            folder = run.directory / "maps" / map_folder(str(sample_id), str(target))
             if not all((folder / name).is_file() for name in PICTURES):
                 continue
             kept = frozenset(name for name in group["method"] if (folder / map_name(name)).is_file())
@@ -146,9 +153,10 @@ def candidates(part: DataAnalysis) -> pd.DataFrame:
                 first = group.iloc[0]
                 values = {f"{metric}_{row['method']}": row[metric] for _, row in group.iterrows() for metric in USED}
                 score, overlap = float(first["s"]), float(first.get("target_iou", nan))
-                row = {"run": place, "label": run.label, "sample_id": str(sample_id), "s": score, "iou": overlap}
+                row = {"run": place, "label": run.label, "sample_id": str(sample_id), "target": str(target)}
+                row |= {"s": score, "iou": overlap}
                 rows.append(row | {"missed": score < MIN_S or overlap < MIN_IOU, "kept": kept} | values)
-    table = pd.DataFrame(rows, columns=["run", "label", "sample_id", "s", "iou", "missed", "kept", *columns])
+    table = pd.DataFrame(rows, columns=["run", "label", "sample_id", "target", "s", "iou", "missed", "kept", *columns])
     return table.astype({"missed": bool} | dict.fromkeys(columns, float))
 
 
@@ -269,8 +277,10 @@ def _choice(
     needed: Sequence[str] = (),
 ) -> Choice:
     cases = tuple(
-        Case(part.runs[int(place)], str(sample_id), why)
-        for place, sample_id, why in zip(chosen["run"], chosen["sample_id"], words, strict=True)
+        Case(part.runs[int(place)], str(sample_id), why, str(target))
+        for place, sample_id, target, why in zip(
+            chosen["run"], chosen["sample_id"], chosen["target"], words, strict=True
+        )
     )
     needed = needed or ([name for name in COMPARED if name in part.methods] if _has_paper(part) else [])
     maps = f"maps of {', '.join(needed)}" if needed else "maps of a method under test"

@@ -1,0 +1,90 @@
+"""The targets of a run's samples, by `[target]`: from the ground truth, from the model's prediction or from a file."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from segfaith.benchmark.plan import Plan
+from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.worker import predicted_classes
+from segfaith.classes import class_index
+from segfaith.data.dataset import Dataset
+from segfaith.data.images import resize_labels
+from segfaith.data.masks import load_labels
+from segfaith.errors import SampleError, SampleSkipped, SettingsError
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.scores import scalar_of
+from segfaith.target_choice import TargetChoice
+from segfaith.targets import find_targets, majority_class
+from segfaith.types import Mask, Planted, Sample, Target
+
+
+def target_choice(settings: Settings, model: SegmentationModel, dataset: Dataset) -> TargetChoice:
+    """`[target]` with indices in place of the classes' names.
+
+    Raises:
+        SettingsError: an unknown class, or a score that the model's classes do not have, or no file of a mask.
+    """
+    index = partial(class_index, classes=model.classes or dataset.classes, count=model.class_count)
+    choice = settings.target.choice(index)
+    mask = settings.target.mask
+    if mask is not None and not (Path(mask).is_file() or Path(mask).is_dir()):
+        raise SettingsError(f"target.mask: there is no {mask}; give a PNG, or a folder with ID.png for each sample")
+    scalar_of(model, Target(choice.class_index or 0, torch.ones(1, 1, dtype=torch.bool), choice.score))
+    return choice
+
+
+def targets_of(plan: Plan, model: SegmentationModel, choice: TargetChoice, sample: Sample) -> list[Target]:
+    """The sample's targets, at least one; one model pass where `[target]` reads the prediction.
+
+    Raises:
+        SampleSkipped: the sample has none.
+        SampleError: a drawn mask that cannot be used, a box or point outside the image.
+    """
+    if plan.settings.target.mask is not None:
+        return [_drawn_target(plan, Path(plan.settings.target.mask), choice, sample)]
+    predicted = predicted_classes(model, sample.image).cpu() if choice.reads_prediction else None
+    return find_targets(
+        sample.labels,
+        predicted,
+        choice,
+        masks=sample.masks,
+        background=plan.dataset.background,
+        classes=model.classes or plan.dataset.classes,
+    )
+
+
+def mask_file(mask: Path, sample_id: str) -> Path:
+    """The drawn mask of a sample: a file for all samples, or ID.png in a folder."""
+    return mask / f"{sample_id}.png" if mask.is_dir() else mask
+
+
+def _drawn_target(plan: Plan, mask: Path, choice: TargetChoice, sample: Sample) -> Target:
+    """The nonzero pixels of a drawn mask, at the evaluated size."""
+    assert choice.class_index is not None
+    file, size = mask_file(mask, sample.id), sample.labels.shape
+    drawn: Mask = load_labels(file) != 0
+    if drawn.shape != size:
+        original = plan.dataset.load(sample.id, "native").labels.shape
+        if drawn.shape != original:
+            raise SampleError(
+                f"the mask {file} is {drawn.shape[0]} x {drawn.shape[1]} px (H x W); expected the image's "
+                f"{original[0]} x {original[1]}, or {size[0]} x {size[1]}, at which it is evaluated"
+            )
+        drawn = resize_labels(drawn, size[0])
+    if not bool(drawn.any()):
+        raise SampleSkipped(f"the mask {file} has no pixel other than 0 at {size[0]} x {size[1]} px")
+    return Target(choice.class_index, drawn, choice.score, choice.versus)
+
+
+def planted_of(sample: Sample, target: Target) -> Planted | None:
+    """The planted evidence of the target's class on the target's device, or None.
+
+    A predicted region that is truly of another class has none: what is planted for the class lies at another object.
+    """
+    device = target.region.device
+    if majority_class(sample.labels.to(device), target.region) != target.class_index:
+        return None
+    planted = sample.planted.get(target.class_index)
+    return planted and Planted(planted.kind, tuple(mask.to(device) for mask in planted.alternatives))

@@ -24,7 +24,7 @@ FLOORS = [
     {"scores", "incremental", "occlusion", "perturbation", "target_choice", "targets"},
     {"evidence"},
     {"evaluation", "attribution"},
-    {"api", "benchmark", "results"},
+    {"api", "benchmark", "explanation", "photograph", "results"},
     {"planted"},
     {"cli", "__main__"},
 ]

@@ -63,9 +63,32 @@ def explain(
         SampleError: an image or target of the wrong shape, a class that is not predicted, logits that are not finite.
         SettingsError: an unknown method, parameter or class; a model that cannot be used, see `models.probe`.
     """
+    return explain_by(
+        model,
+        image,
+        target,
+        [resolve_method(name, {}) for name in _named(methods)],
+        k=k,
+        occlusion=occlusion,
+        seed=seed,
+        batch_size=batch_size,
+    )
+
+
+def explain_by(
+    model: SegmentationModel,
+    image: Image,
+    target: TargetLike,
+    instances: Sequence[MethodInstance],
+    *,
+    k: float,
+    occlusion: str,
+    seed: int,
+    batch_size: int,
+) -> Explanation:
+    """`explain` by methods with their parameters, as `resolve_method` gives them."""
     _evaluation(k, occlusion)
     image, resolved = _prepared(model, image, target, batch_size)
-    instances = [resolve_method(name, {}) for name in _named(methods)]
     rng = sample_rng(seed, "image", resolved.name)
     clean = gather(
         model,
@@ -82,11 +105,11 @@ def explain(
             maps[instance.name] = heatmaps(model, clean, instance, rng, "image")[0]
 
     def measure(given: Mapping[str, Map]) -> pd.DataFrame:
-        return evaluate(
-            model, image, resolved, given, k=k, occlusion=occlusion, seed=seed, batch_size=batch_size
-        )
+        return evaluate(model, image, resolved, given, k=k, occlusion=occlusion, seed=seed, batch_size=batch_size)
 
-    return Explanation(Subject(model, "image", image, resolved, seed, BatchSize(batch_size)), maps, k, occlusion, measure)
+    return Explanation(
+        Subject(model, "image", image, resolved, seed, BatchSize(batch_size)), maps, k, occlusion, measure
+    )
 
 
 def evaluate(

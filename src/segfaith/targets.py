@@ -148,7 +148,10 @@ def _chosen(
     if not found:
         hint = ""
         if bool((labels == IGNORE).any()) and choice.source == "ground_truth":
-            hint = f" (it holds {IGNORE}, which means 'ignored'; if {IGNORE} is the foreground here, set [data] foreground = {IGNORE})"
+            hint = (
+                f" (it holds {IGNORE}, which means 'ignored'; if {IGNORE} is the foreground here, set [data] "
+                f"foreground = {IGNORE})"
+            )
         raise SampleSkipped(f"no foreground in {where}: every pixel is background or ignored{hint}")
     if choice.per_image == "all":
         return found

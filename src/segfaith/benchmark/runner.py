@@ -75,6 +75,18 @@ def prepare(settings: Settings) -> Prepared:
         SettingsError: anything that would make every sample fail.
     """
     plan = make_plan(settings)
+    model = model_of(settings)
+    check_classes(model, plan.dataset)
+    path = warm_up(model, plan)
+    return Prepared(plan, model, target_choice(settings, model, plan.dataset), path)
+
+
+def model_of(settings: Settings) -> SegmentationModel:
+    """The model that the settings name, on its device.
+
+    Raises:
+        SettingsError: see `load_model`.
+    """
     chosen = settings.model
     if settings.execution.threads:
         torch.set_num_threads(settings.execution.threads)
@@ -92,9 +104,7 @@ def prepare(settings: Settings) -> Prepared:
         channels=chosen.channels,
     )
     model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
-    check_classes(model, plan.dataset)
-    path = warm_up(model, plan)
-    return Prepared(plan, model, target_choice(settings, model, plan.dataset), path)
+    return model
 
 
 def _warn(words: str) -> None:

@@ -1,4 +1,4 @@
-"""The panel of one explained image: what is explained, each method's map, and what its deletion does to the prediction."""
+"""The panel of one explained image: the target, each method's map, and what its deletion does to the prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,7 +84,9 @@ def _block(
     for axes in grid.flat:
         axes.set_axis_off()
     if first:
-        _show(grid[0, 0], outlined(_shown(image), _shown_mask(region), predicted=_shown_mask(predicted)), "image", words)
+        _show(
+            grid[0, 0], outlined(_shown(image), _shown_mask(region), predicted=_shown_mask(predicted)), "image", words
+        )
     for place, column in enumerate(columns, 1):
         over = overlay(_shown(image), _shown(column.heatmap[None])[0], _shown_mask(region))
         _show(grid[0, place], over, literal(column.label, 26), "")
@@ -109,7 +111,9 @@ def _legend(axes: Axes, deleted: str, width: float) -> None:
     target = Line2D([], [], color="white", linewidth=1.5, path_effects=edge, label="target")
     drawn = Line2D([], [], color=PREDICTED, linewidth=2, linestyle=(0, (2, 1)), label="predicted as it")
     axes.legend(handles=[target, drawn], loc="upper center", handlelength=2.2)
-    axes.text(0.5, 0.6, "\n".join(wrap(deleted, int(width * 13))), ha="center", va="top", transform=axes.transAxes, fontsize=7)
+    axes.text(
+        0.5, 0.6, "\n".join(wrap(deleted, int(width * 13))), ha="center", va="top", transform=axes.transAxes, fontsize=7
+    )
 
 
 def _factor(side: int) -> float:

@@ -40,7 +40,9 @@ def sentences(
         k: the fraction of the pixels that was deleted.
     """
     return {
-        str(name): [f"{method_label(str(name))}: {words}" for words in _of(row, scores, class_name, k, occlusion, control)]
+        str(name): [
+            f"{method_label(str(name))}: {words}" for words in _of(row, scores, class_name, k, occlusion, control)
+        ]
         for name, row in scores.iterrows()
         if name != control or len(scores) == 1
     }

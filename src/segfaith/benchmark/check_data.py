@@ -105,8 +105,8 @@ def _read(plan: Plan, sample_id: str, model: SegmentationModel | None, targets: 
         over = {target.class_index for target in chosen if count and target.class_index >= count}
         if over:
             raise SampleError(
-                f"its target has the class {max(over)}, and the model has the classes 0 to {(count or 0) - 1}; say what "
-                "mask values mean ([data] labels, foreground or ignore)"
+                f"its target has the class {max(over)}, and the model has the classes 0 to {(count or 0) - 1}; say "
+                "what mask values mean ([data] labels, foreground or ignore)"
             )
 
 

@@ -53,16 +53,17 @@ def _of(row: Any, scores: pd.DataFrame, class_name: str, k: float, occlusion: st
         return [f"it could not be measured: {row['reason']}"]
     share, thing = f"{100 * k:g} %", class_name if class_name.startswith("class ") else f"the {class_name}"
     what, s = score_words(str(row["score"])), float(row["s"])
-    inside = f"deleting its top {share} inside {thing} {_change(s, row['s_target_deleted'], f'{thing}’s {what}')}"
+    whose = f"{thing}'s {what}"
+    inside = f"deleting its top {share} inside {thing} {_change(s, row['s_target_deleted'], whose)}"
     if control in scores.index and scores.loc[control, "status"] == "ok" and row.name != control:
         inside += f"; random cells {_change(s, scores.loc[control, 's_target_deleted'], 'it', start=False)}"
     result = [f"{inside}."]
     if isfinite(row["s_off_deleted"]):
-        outside = _change(s, row["s_off_deleted"], f"{thing}’s {what}")
+        outside = _change(s, row["s_off_deleted"], whose)
         result.append(f"deleting its top {share} outside {thing} {outside}.")
     else:
         result.append(f"nothing lies outside {thing}, so nothing could be deleted there.")
-    put_back = _change(row["s_baseline"], row["s_inserted"], f"{thing}’s {what}")
+    put_back = _change(row["s_baseline"], row["s_inserted"], whose)
     filled = FILLS.get(occlusion, occlusion)
     result.append(f"its top {share} inside {thing}, put back into a picture of {filled} alone, {put_back}.")
     return result

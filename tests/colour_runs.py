@@ -12,7 +12,7 @@ SIZE = (32, 40)
 NAMES = ["background", "red", "blue"]
 
 MODEL = '''
-"""Red pixels are class 1, blue ones class 2. `scale` is what the model multiplies its input by, `order` its channels."""
+"""Red pixels are class 1, blue ones class 2. `scale` multiplies the input, `order` is that of its channels."""
 
 import torch
 from torch import nn

@@ -1,6 +1,5 @@
 """`segfaith check`: reads the data of a plan, runs the model a few times, and says what would go wrong."""
 
-import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
@@ -200,8 +199,12 @@ def _cost(prepared: Prepared, seen: Seen) -> Iterator[Line]:
         yield Line("ok", "time", f"about {seconds:,.0f} s: {timed.words(*counts)} (timed on {timed.sample_id})")
     if prepared.model.device.type == "cuda":
         used, where = torch.cuda.max_memory_allocated(prepared.model.device), "the GPU"
+    elif sys.platform == "win32":
+        return
     else:
+        from resource import RUSAGE_SELF, getrusage
+
         unit = 1 if sys.platform == "darwin" else 1024
-        used, where = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "the process"
+        used, where = getrusage(RUSAGE_SELF).ru_maxrss * unit, "the process"
     batch = plan.settings.execution.batch_size
     yield Line("ok", "memory", f"{where} has held up to {used / 2**30:.1f} GiB so far, with batches of {batch} images")

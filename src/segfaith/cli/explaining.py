@@ -1,6 +1,7 @@
 """The verb that explains one photograph."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,12 +55,14 @@ def explain_command(
     ] = None,
 ) -> None:
     """Explain one photograph: maps, scores and a panel."""
-    from segfaith.benchmark.settings import anchor, override, read_content
+    from segfaith.benchmark.settings import anchor, make_settings, override, read_content
     from segfaith.photograph import Wanted, explain_photo, settings_of, write
 
     if model is not None and config is not None:
         raise SettingsError("--model and --config exclude each other: FILE names the model in [model]; give one")
     content: dict[str, Any] = {} if config is None else read_content(config)
+    if config is not None:
+        make_settings(content, str(config))
     given = {
         "model": {"name": model, "weights": weights, "layer": layer},
         "target": {"class": _whole(class_name), "score": score},
@@ -118,8 +121,6 @@ def _whole(text: str | None) -> str | int | None:
 
 def _names(text: str) -> list[str]:
     """The methods of "ega, dea@alpha=0.8,beta=0.2": a comma before KEY=VALUE parts no methods."""
-    import re
-
     return [name.strip() for name in re.split(r",(?![^,@]*=)", text) if name.strip()]
 
 

@@ -86,9 +86,18 @@ def _print_check(prepared: Any) -> None:
     from segfaith.benchmark.check import examine
     from segfaith.cli.checking import say_lines
 
-    known = ("scored",)
-    lines = examine(prepared.plan, prepared.model, path=prepared.path, forecast=False)
-    say_lines([line for line in lines if line.topic not in known])
+    with Progress(*COLUMNS, console=err, transient=True) as bars:
+        task = bars.add_task("reading", total=len(prepared.plan.ids))
+        lines = list(
+            examine(
+                prepared.plan,
+                prepared.model,
+                lambda sample_id: bars.advance(task),
+                path=prepared.path,
+                forecast=False,
+            )
+        )
+    say_lines([line for line in lines if line.topic != "scored"])
 
 
 def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:

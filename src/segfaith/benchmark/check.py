@@ -129,7 +129,9 @@ def _model(model: SegmentationModel, plan: Plan) -> Iterator[Line]:
     yield Line("ok", "model", f"{model.name}, weights {model.weights}, {count:,} parameters, on {model.device}")
     given = plan.settings.model.mean is not None or plan.settings.model.std is not None
     numbers = f"mean {_numbers(model.mean)}, std {_numbers(model.std)} of images in [0, 1]"
-    source = "as [model] says" if given else "by default; set [model] mean and std to those of its training"
+    own = ":" in plan.settings.model.name
+    source = "by default" + "; set [model] mean and std to those of its training" * own
+    source = "as [model] says" if given else source
     yield Line("ok", "input", f"{model.input_channels} channel(s), {numbers}, {source}")
     if model.channels is not None:
         yield Line("ok", "head", f"{model.head_words}{_head(model)}")

@@ -98,7 +98,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a mean of one number": (lambda: one(mean=0.5), "mean and std need three values each.*got mean=0.5"),
     "a mean of words": (lambda: one(mean="abc"), "mean and std need three values each.*got mean='abc'"),
     "a mean that is NaN": (lambda: one(mean=(np.nan, 0, 0)), "mean and std need three values each"),
-    "no std": (lambda: one(std=None), "mean and std need three values each.*std=None"),
+    "a std of two numbers": (lambda: one(std=(1, 1)), "mean and std need three values each.*std=.1, 1."),
     "an unknown head": (
         lambda: one(head="softmaxes"),
         "head = 'softmaxes': expected 'logits', 'probabilities' or None",

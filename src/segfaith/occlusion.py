@@ -19,6 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 from torchvision.transforms.v2 import functional as transforms
 
+from segfaith.errors import SettingsError
 from segfaith.lookup import lookup
 from segfaith.models.inputs import IMAGENET_MEAN
 from segfaith.types import Bool, Float, Image, Int, Mask, Tensor
@@ -28,6 +29,9 @@ Occluder = Callable[[Bool[Tensor, "B H W"]], Float[Tensor, "B bands H W"]]
 
 BLUR_SIGMA = 10 / 224
 """Occlusion blur's sigma as a fraction of the image's height."""
+NO_DATASET_MEAN = (
+    "occlusion 'dataset_mean' is ImageNet's mean colour, which has three channels; the images have {bands}: use 'mean'"
+)
 ROAD_NOISE = 0.01
 """Standard deviation of the noise that `road` adds to imputed pixels (the value of Rong et al.'s code)."""
 
@@ -51,6 +55,12 @@ def _constant(image: Image, colour: Float[Tensor, "bands"]) -> Image:
     return colour.to(image)[:, None, None].expand_as(image)
 
 
+def _imagenet_mean(image: Image) -> Image:
+    if len(image) != len(IMAGENET_MEAN):
+        raise SettingsError(NO_DATASET_MEAN.format(bands=len(image)))
+    return _constant(image, torch.tensor(IMAGENET_MEAN))
+
+
 def _noise(image: Image, rng: np.random.Generator) -> Image:
     return torch.from_numpy(rng.random(tuple(image.shape), dtype=np.float32)).to(image.device)
 
@@ -58,7 +68,7 @@ def _noise(image: Image, rng: np.random.Generator) -> Image:
 FILLS: dict[str, Callable[[Image, np.random.Generator], Image]] = {
     "mean": lambda image, rng: _constant(image, mean_colour(image)),
     "zero": lambda image, rng: torch.zeros_like(image),
-    "dataset_mean": lambda image, rng: _constant(image, torch.tensor(IMAGENET_MEAN)),
+    "dataset_mean": lambda image, rng: _imagenet_mean(image),
     "blur": lambda image, rng: gaussian_blur(image, BLUR_SIGMA * image.shape[1]),
     "noise": _noise,
 }

@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from folder_runs import (
 )
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark import runner
-from segfaith.benchmark.plan import passes_per_sample
+from segfaith.benchmark.plan import Plan, passes_per_sample, settings_in_use
 from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
@@ -395,3 +396,16 @@ def test_every_image_more_is_counted() -> None:
     several = {"k": [0.2, 0.5, 1.0], "occlusion": ["zero", "mean"]}
     assert passes(**several) == 1 + 1 + 2 * 2 + 4 * 3 * 4 + 3 * 2, "at k = 1 all maps delete the same"
     assert passes(**several, curves="each") == 1 + 1 + 2 * 2 + 4 * 3 * 3 + 3
+
+
+def test_a_run_records_the_normalisation_in_use() -> None:
+    """Settings that leave mean and std to the model and settings that give the same values are one run."""
+    model: Any = SimpleNamespace(input_channels=3, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    left, given = (
+        settings_in_use(
+            cast(Plan, SimpleNamespace(settings=make_settings({"model": {"name": "smp:Unet"} | more}))), model
+        )
+        for more in ({}, {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]})
+    )
+    assert left["model"]["mean"] == [0.1, 0.2, 0.3]
+    assert left == given

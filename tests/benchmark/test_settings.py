@@ -71,8 +71,7 @@ def test_defaults_are_those_of_spec() -> None:
     assert settings.seed == 0
     assert (settings.data.name, settings.data.split, settings.data.size) == ("voc2012", "val", 224)
     assert (settings.data.n, settings.data.ids, settings.data.download) == (None, None, False)
-    assert settings.model.mean == (0.485, 0.456, 0.406)
-    assert settings.model.std == (0.229, 0.224, 0.225)
+    assert settings.model.mean is settings.model.std is None
     assert (settings.target.source, settings.target.class_name) == ("ground_truth", None)
     evaluation = settings.evaluation
     assert (evaluation.k, evaluation.fractions, evaluation.occlusion) == (0.2, [0.2], ["mean"])
@@ -106,7 +105,7 @@ def test_the_example_of_spec_is_read_as_it_stands(tmp_path: Path) -> None:
     assert settings.model.weights == str(shared / "weights" / "deeplabv3_mnv2_w0.5_voc21.pth")
     assert settings.model.args == {"width_mult": 0.5}
     assert (settings.model.layer, settings.model.classes) == ("backbone.17", "voc")
-    assert settings.model.mean == settings.model.std == (0.5, 0.5, 0.5)
+    assert settings.model.mean == settings.model.std == [0.5, 0.5, 0.5]
     assert settings.methods.names[4] == "dea@alpha=0.8"
     assert settings.methods.dea == {"alpha": 0.65, "beta": 0.35}
     assert settings.methods.ria == {"grid": 14, "occlusion": "mean"}

@@ -338,7 +338,10 @@ def test_an_array_of_zeros_and_ones_of_255_is_refused(tmp_path: Path) -> None:
     [
         ({"range": (1, 1)}, r"range = \[1, 1\]: expected two finite numbers, the lower first"),
         ({"range": [(0, 1), (5, float("inf"))]}, r"range = \[5, inf\]: expected two finite"),
-        ({"range": []}, "range has no pair; expected"),
+        ({"range": []}, r"range = \[\]: expected \[low, high\], or a list of such pairs"),
+        ({"range": (1, 2, 3)}, r"range = \[1, 2, 3\]: expected \[low, high\]"),
+        ({"range": [(1, 2), (1, 2, 3)]}, r"range = .*: expected \[low, high\]"),
+        ({"range": [(1, 2), 3]}, r"range = .*: expected \[low, high\]"),
         ({"clip": True}, r"clip = true needs \[data\] range"),
         ({"display": [1, 2]}, r"display = \[1, 2\]: expected three channels, counted from 1"),
         ({"display": [0, 1, 2]}, r"display = \[0, 1, 2\]: expected three channels, counted from 1"),

@@ -77,7 +77,7 @@ def test_other_values_beside_a_foreground_are_refused_with_their_share(root: Pat
 
 
 def test_a_table_gives_classes_and_the_background_comes_first(root: Path) -> None:
-    labels = {"255": "lesion", "0": "background", "7": "lesion", "8": "vessel"}
+    labels = {"255": "lesion", "0": "background", 7: "lesion", "8": "vessel"}
     mask = HALVES.copy()
     mask[0] = [7, 8, 0, 0, 255, 8, 7, 0]
     sample = loaded(root, mask, labels=labels)

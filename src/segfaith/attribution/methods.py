@@ -18,7 +18,7 @@ from segfaith.evidence.gradient import Objective
 from segfaith.evidence.regions import Refine, RegionKind, Regions
 from segfaith.incremental.scorers import Precision
 from segfaith.lookup import lookup
-from segfaith.models import import_function
+from segfaith.models.building import import_function
 from segfaith.occlusion import OPERATORS
 from segfaith.types import Map, Tensor
 

@@ -9,7 +9,7 @@ import torch
 from segfaith.benchmark.check_data import Line, Seen, data_lines, read_all
 from segfaith.benchmark.check_fit import fit_lines
 from segfaith.benchmark.forecast import pace
-from segfaith.benchmark.plan import Plan, check_classes, make_plan
+from segfaith.benchmark.plan import Plan, check_bands, check_classes, make_plan
 from segfaith.benchmark.runner import Prepared, model_of
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import target_choice, targets_of
@@ -98,6 +98,10 @@ def _warmed(model: SegmentationModel, plan: Plan, path: str | None, lines: list[
     except SettingsError as error:
         lines.append(Line("fail", "classes", str(error)))
     try:
+        check_bands(model, plan)
+    except SettingsError as error:
+        lines.append(Line("fail", "occlusion", str(error)))
+    try:
         path = warm_up(model, plan) if path is None else path
     except SettingsError as error:
         lines.append(Line("fail", "model", str(error)))
@@ -127,12 +131,9 @@ def _model(model: SegmentationModel, plan: Plan) -> Iterator[Line]:
     """The model as it is taken: its size, what goes in, what comes out, and the layer."""
     count = sum(parameter.numel() for parameter in model.module.parameters())
     yield Line("ok", "model", f"{model.name}, weights {model.weights}, {count:,} parameters, on {model.device}")
-    given = plan.settings.model.mean is not None or plan.settings.model.std is not None
     numbers = f"mean {_numbers(model.mean)}, std {_numbers(model.std)} of images in [0, 1]"
-    own = ":" in plan.settings.model.name
-    source = "by default" + "; set [model] mean and std to those of its training" * own
-    source = "as [model] says" if given else source
-    yield Line("ok", "input", f"{model.input_channels} channel(s), {numbers}, {source}")
+    source = model.provenance["normalisation"]
+    yield Line("ok", "input", f"{model.input_channels} channel(s), {numbers}: {source}")
     if model.channels is not None:
         yield Line("ok", "head", f"{model.head_words}{_head(model)}")
     if model.one_by_one:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import segfaith
-from segfaith.benchmark.plan import Plan, digest, identity
+from segfaith.benchmark.plan import Plan, digest, identity, settings_in_use
 from segfaith.models.segmentation import SegmentationModel
 
 PACKAGES = ("segfaith", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "pillow", "scikit-image")
@@ -21,7 +21,7 @@ def describe(plan: Plan, model: SegmentationModel, path: str) -> dict[str, Any]:
     return {
         "identity": same,
         "identity_sha256": digest(same),
-        "settings": plan.settings.model_dump(mode="json", by_alias=True),
+        "settings": settings_in_use(plan, model),
         "model": {
             "name": model.name,
             "weights": model.weights,

@@ -17,8 +17,10 @@ from segfaith.data.dataset import Dataset
 from segfaith.data.datasets import DRAWN, open_dataset
 from segfaith.errors import SettingsError
 from segfaith.evaluation.interventions import asked_for
+from segfaith.models.inputs import IMAGENET_MEAN
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.models.weights import file_digest
+from segfaith.occlusion import NO_DATASET_MEAN
 from segfaith.paths import inside
 from segfaith.perturbation import PERTURBATIONS
 from segfaith.randomness import generator
@@ -187,13 +189,31 @@ def check_classes(model: SegmentationModel, dataset: Dataset) -> None:
         )
 
 
+def check_bands(model: SegmentationModel, plan: Plan) -> None:
+    """Holds the occlusion operators of a plan against the number of the model's image channels.
+
+    Raises:
+        SettingsError: an operator is defined for RGB alone.
+    """
+    regions = [method.intervention_key for method in plan.methods]
+    operators = {*plan.settings.evaluation.occlusion, *(asked.occlusion for asked in regions if asked)}
+    if "dataset_mean" in operators and model.input_channels != len(IMAGENET_MEAN):
+        raise SettingsError(NO_DATASET_MEAN.format(bands=model.input_channels))
+
+
+def settings_in_use(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
+    """The settings as JSON, with the channels, mean and std that the model has where they are left to it."""
+    settings = plan.settings.model_dump(mode="json", by_alias=True)
+    settings["model"] |= {"channels": model.input_channels, "mean": list(model.mean), "std": list(model.std)}
+    return settings
+
+
 def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
     """What a run must share to go on in a directory: the settings that matter there, with digests for the paths."""
-    settings = that_matter(plan.settings.model_dump(mode="json", by_alias=True), "directory")
+    settings = that_matter(settings_in_use(plan, model), "directory")
     settings["execution"]["device"] = model.device.type
     settings["methods"]["names"] = [method.name for method in plan.methods]
     settings["model"] |= {"weights": model.weights, "name": model.name, "classes": model.classes}
-    settings["model"] |= {"channels": model.input_channels, "mean": list(model.mean), "std": list(model.std)}
     if plan.settings.target.mask is not None:
         settings["target"]["mask"] = Path(plan.settings.target.mask).name
     settings["data"]["classes"] = list(plan.dataset.classes or []) or None

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.errors import SettingsError
 from segfaith.lookup import nearest
+from segfaith.models.adapters import with_absolute_path
 
 PACKAGED = Path(__file__).parent / "packaged"
 """Settings files that come with segfaith; `segfaith run NAME` takes them by name."""
@@ -154,7 +155,7 @@ def anchor(content: dict[str, Any], base: Path) -> None:
     if isinstance(model.get("weights"), str) and model["weights"] != "random":
         model["weights"] = absolute(model["weights"])
     if isinstance(model.get("name"), str):
-        model["name"] = anchored(model["name"], base)
+        model["name"] = anchored(with_absolute_path(model["name"], base), base)
     if isinstance(methods.get("names"), list):
         methods["names"] = [
             name

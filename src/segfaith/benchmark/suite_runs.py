@@ -18,8 +18,8 @@ from segfaith.benchmark.status import FAILURE_FILE, SUITE_FILE, forget_failed, p
 from segfaith.benchmark.suites import PlannedRun, Suite
 from segfaith.data.dataset import Dataset
 from segfaith.errors import SegfaithError, SettingsError
-from segfaith.models import MODELS, cached_weights
-from segfaith.models.weights import file_digest
+from segfaith.models import MODELS
+from segfaith.models.weights import cached_weights, file_digest
 from segfaith.results.records import identity
 from segfaith.results.records.files import replace_file
 from segfaith.results.records.identity import that_matter
@@ -238,6 +238,8 @@ def _check_same(suite: Suite, directory: Path) -> None:
         now = run.settings.model_dump(mode="json", by_alias=True)
         if run in suite.runs and _fewer(before["data"].get("n"), now["data"]["n"]):
             now["data"]["n"] = before["data"]["n"]  # the run is extended
+        for key in ("mean", "std"):  # left to the model, which the run's own directory holds against it
+            now["model"][key] = now["model"][key] or before["model"].get(key)
         changed = differences(
             _of_suite(before) | {"results_version": version}, _of_suite(now) | {"results_version": RESULTS_VERSION}
         )

@@ -34,6 +34,12 @@ def list_command(
     for name, entry in getattr(import_module(module), table).items():
         words = getattr(entry, "meaning", None) or getattr(entry, "paper", None) or ""
         say(f"{name:28}{words}")
+    if kind == "models":
+        from segfaith.models.adapters import ADAPTERS
+
+        for adapter in ADAPTERS.values():
+            say(f"{adapter.usage:28}{adapter.words}")
+        say(f"{'FILE.py:FUNCTION':28}a function of yours that returns a torch.nn.Module; or package.module:function")
 
 
 @app.command("check")

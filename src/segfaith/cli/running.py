@@ -101,8 +101,9 @@ def _print_check(prepared: Any) -> None:
 
 
 def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:
-    """What is taken for granted of the model's outputs, and whether its images must not share a batch."""
+    """What is taken for granted of the model's inputs and outputs, and whether its images must not share a batch."""
     tell(f"head      {model.head_words}")
+    tell(f"colours   {model.provenance['normalisation']}")
     if model.one_by_one:
         tell(f"batches   one image at a time: {model.one_by_one}")
 

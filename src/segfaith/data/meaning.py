@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -66,7 +67,7 @@ def meaning_of(reading: Reading, classes: Sequence[str] | None) -> Meaning:
     return Meaning(classes, _background(reading, classes), _ignored(reading, indices, colours), indices, key, colours)
 
 
-def _table(labels: str | Mapping[str, str | int] | None) -> tuple[Mapping[int, str | int] | None, bool]:
+def _table(labels: str | Mapping[Any, str | int] | None) -> tuple[Mapping[int, str | int] | None, bool]:
     """The table of `labels` by value or colour, and whether its keys are colours."""
     if labels is None:
         return None, False
@@ -74,6 +75,7 @@ def _table(labels: str | Mapping[str, str | int] | None) -> tuple[Mapping[int, s
         return lookup("table of labels", labels, PRESETS), False
     if not labels:
         raise SettingsError('labels has no entry; expected mask values with their classes, as { 255 = "lesion" }')
+    labels = {str(key): name for key, name in labels.items()}
     colours = [key for key in labels if _colour(key) is not None]
     wrong = [key for key in labels if key not in colours and not re.fullmatch(r"-?\d+", key)]
     if wrong or len(colours) not in (0, len(labels)):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
+from numbers import Real
+from typing import Any
 
 from segfaith.errors import SettingsError
 
@@ -33,7 +35,7 @@ class Reading:
     range: Pair | Sequence[Pair] | None = None
     clip: bool = False
     channels_first: bool | None = None
-    labels: str | Mapping[str, str | int] | None = None
+    labels: str | Mapping[Any, str | int] | None = None
     foreground: int | None = None
     ignore: Sequence[int] | None = None
     background: int | str | None = None
@@ -43,10 +45,6 @@ class Reading:
         for low, high in self.pairs or ():
             if not (isfinite(low) and isfinite(high) and low < high):
                 raise SettingsError(f"range = [{low:g}, {high:g}]: expected two finite numbers, the lower first")
-        if self.range is not None and not self.pairs:
-            raise SettingsError(
-                "range has no pair; expected [low, high], or a list of such pairs, one for each channel"
-            )
         if self.clip and self.range is None:
             raise SettingsError("clip = true needs [data] range = [low, high], the values at which it clips")
         if self.labels is not None and self.foreground is not None:
@@ -63,15 +61,11 @@ class Reading:
         """The range as pairs: a single one for all channels, or one for each."""
         if self.range is None:
             return None
-        pairs: list[Pair] = []
-        plain: list[float] = []
-        for part in self.range:
-            if isinstance(part, int | float):
-                plain.append(float(part))
-            else:
-                low, high = part
-                pairs.append((float(low), float(high)))
-        return [(plain[0], plain[1])] if len(plain) == 2 and not pairs else pairs
+        parts: list[Any] = list(self.range)
+        pairs = [parts] if all(isinstance(part, Real) for part in parts) else parts
+        if not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in pairs):
+            raise SettingsError(f"range = {parts}: expected [low, high], or a list of such pairs, one for each channel")
+        return [(float(low), float(high)) for low, high in pairs]
 
     def refuse_for(self, name: str) -> None:
         """Raises SettingsError if anything is set, for a data set whose files say themselves how they are read."""

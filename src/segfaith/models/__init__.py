@@ -1,19 +1,10 @@
 """Loads models, by name or by file and function; their weights are downloaded, read from a file, or random."""
 
-import importlib
-import importlib.util
 import json
-import sys
-import urllib.error
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from importlib.machinery import SourceFileLoader
 from inspect import signature
 from pathlib import Path
-from pickle import UnpicklingError
-from traceback import extract_tb
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,11 +12,13 @@ from torch import nn
 from torchvision.models import segmentation as torchvision_segmentation
 
 from segfaith.classes import SCENE_CLASSES, read_classes
-from segfaith.errors import SettingsError, words_of
+from segfaith.errors import SettingsError
 from segfaith.lookup import lookup
+from segfaith.models.adapters import Adapted, adapted, short_name
+from segfaith.models.building import import_function, seeded
 from segfaith.models.scene_model import build_scene_model
 from segfaith.models.segmentation import Head, SegmentationModel, wrap
-from segfaith.models.weights import file_digest, load_weights, read_state_dict, state_digest
+from segfaith.models.weights import download_weights, file_digest, load_weights, read_state_dict, state_digest
 
 __all__ = ["MODELS", "ModelEntry", "SegmentationModel", "load_model", "wrap"]
 
@@ -91,16 +84,16 @@ def load_model(
     """Loads a segmentation model.
 
     Args:
-        name: a name of `MODELS`, or `path/to/file.py:function` or `package.module:function`, where the function
-            returns a `torch.nn.Module`.
+        name: a name of `MODELS`; a model of a library, as `smp:Unet` (see `adapters.ADAPTERS`); or
+            `path/to/file.py:function` or `package.module:function`, where the function returns a `torch.nn.Module`.
         weights: None downloads torchvision's VOC weights for torchvision's models (with a progress bar), loads the
-            embedded weights for `scenes`, and keeps the weights of a function's module. A `.pth`, `.pt`, `.ckpt` or
-            `.safetensors` file is loaded strictly; a prefix that all its names share is removed if the names fit
-            without it. "random", for a name of `MODELS` only, draws weights with `seed`, to try correctness and speed.
-        layer: feature layer for gradient methods; the models of `MODELS` have a default.
+            embedded weights for `scenes`, and keeps those of a function's or a library's module. A `.pth`, `.pt`,
+            `.ckpt` or `.safetensors` file is loaded strictly; a prefix that all its names share is removed if the names
+            fit without it. "random", for a name of `MODELS` only, draws weights with `seed`, for trials.
+        layer: feature layer for gradient methods; the models of `MODELS` and of libraries have a default.
         classes: "voc", a list of names, or a file with one name a line, in the order of the output channels.
-        mean, std: see `wrap`.
-        args: keyword arguments of the function.
+        mean, std: see `wrap`; None: those that the library of the model states, else as in `wrap`.
+        args: keyword arguments of the function, or what the library takes.
         device: "cpu", "cuda", "cuda:1", or "auto" (a GPU if there is one, else the CPU).
         head, channels: see `wrap`.
 
@@ -113,27 +106,75 @@ def load_model(
     known = ":" not in name
     if known and name.endswith(".py"):
         raise SettingsError(f"model {name!r} names a file and no function in it; expected path/to/file.py:function")
-    if known:
+    built = adapted(name, args or {}, seed)
+    shown, why_no_layer = name, ""
+    if built is not None:
+        module, source, provenance = _adapted_module(name, built, weights, layer)
+        layer, classes = layer or built.layer, classes or built.classes
+        shown, why_no_layer = short_name(name), built.why_no_layer
+    elif known:
         entry = lookup("model", name, MODELS)
         module, source, provenance = _known_module(name, entry, weights, dict(args or {}), seed)
         layer = layer or entry.layer
         classes = classes or entry.classes
     else:
         module, source, provenance = _custom_module(name, weights, dict(args or {}), seed)
+        shown = f"{Path(name.partition(':')[0]).name}:{name.rpartition(':')[2]}"
     module.eval()
+    given = {"mean": mean, "std": std}
+    if built is not None:
+        mean, std, channels = mean or built.mean, std or built.std, channels or built.channels
     model = SegmentationModel(
         module,
         layer=layer,
         mean=mean,
         std=std,
         classes=read_classes(classes),
-        name=name if known else f"{Path(name.partition(':')[0]).name}:{name.rpartition(':')[2]}",
+        name=shown,
         weights=source,
         provenance=provenance | {"state_sha256": state_digest(module)},
         head=head,
         channels=channels,
     )
+    model.why_no_layer = why_no_layer
+    model.provenance["normalisation"] = _normalisation(model, given, built, known)
     return model.to(device)
+
+
+def _normalisation(model: SegmentationModel, given: Mapping[str, Any], built: Adapted | None, known: bool) -> str:
+    """In words, where the mean and std in use are from: given, of the library, or a default, known or assumed."""
+    default = "ImageNet's" if model.input_channels == 3 else "none"
+    words = []
+    for key, value in given.items():
+        stated = built is not None and getattr(built, key) is not None
+        source = "as given" if value is not None else "of the library" if stated else default
+        words.append(f"{key} {source}{'' if value is not None or stated or known else ', assumed'}")
+    return "; ".join(words)
+
+
+def _adapted_module(
+    name: str, built: Adapted, weights: str | Path | None, layer: str | None
+) -> tuple[nn.Module, str, dict[str, str]]:
+    """The module of a library, its weights' source and its provenance; a file of weights goes into the library's own.
+
+    Raises:
+        SettingsError: weights that cannot be loaded into it.
+    """
+    if layer and not any(True for _ in built.module.children()):
+        raise SettingsError(f"layer = {layer!r} of {name} cannot be read: {built.why_no_layer}")
+    if weights is None:
+        return built.module, built.weights, built.provenance
+    if weights == "random":
+        raise SettingsError(
+            f"weights = 'random' is for the models that `segfaith list models` names without a colon; {name} has "
+            f"{built.weights} where weights are left out"
+        )
+    inner = getattr(built.module, "wrapped", built.module)
+    if not any(True for _ in inner.parameters()):
+        raise SettingsError(f"{name} holds its weights itself; leave out weights = {str(weights)!r}")
+    path = Path(weights)
+    source = path.name + load_weights(inner, read_state_dict(path), path.name)
+    return built.module, source, built.provenance | {"file_sha256": file_digest(path)}
 
 
 def _check_types(name: Any, weights: Any, args: Any, seed: Any) -> None:
@@ -171,7 +212,7 @@ def _known_module(
     if weights == "random":
         return _build_known(name, entry, fixed | args, seed), f"random (seed {seed})", {}
     if weights is None and not embedded:
-        state = _download(name, entry.weights)
+        state = download_weights(name, entry.weights)
         source, provenance = str(entry.weights), {"url": str(entry.weights.url)}
     else:
         path = Path(weights or entry.weights)
@@ -196,26 +237,6 @@ def _proof_of_use(weights: Path) -> dict[str, str]:
     return {"proven_kinds": ",".join(proven)} if proven else {}
 
 
-def _download(name: str, weights: Any) -> Mapping[str, torch.Tensor]:
-    """torchvision's weights, from torch's cache or downloaded with a progress bar; their hash is checked."""
-    try:
-        state: Mapping[str, torch.Tensor] = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (urllib.error.URLError, OSError, RuntimeError, UnpicklingError, EOFError) as error:
-        cached = cached_weights(weights.url)
-        if cached.is_file():
-            raise SettingsError(f"the weights of {name} in {cached} are damaged ({error}); remove that file") from error
-        raise SettingsError(
-            f"the weights of {name} could not be downloaded from {weights.url}: {error}. Fetch that file on a machine "
-            'with a network and give weights = FILE, or use weights = "random" for a trial'
-        ) from error
-    return state
-
-
-def cached_weights(url: str) -> Path:
-    """Where torch keeps the file of weights that it downloads from an address; the file need not be there."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-
-
 def _custom_module(
     name: str, weights: str | Path | None, args: dict[str, Any], seed: int
 ) -> tuple[nn.Module, str, dict[str, str]]:
@@ -230,7 +251,7 @@ def _custom_module(
         raise SettingsError(f"{name} does not take args {args}: {error}; see [model] args") from error
     except ValueError:  # a C function, whose signature cannot be read
         pass
-    module = _seeded(name, build, args, seed)
+    module = seeded(name, lambda: build(**args), args, seed)
     if not isinstance(module, nn.Module):
         raise SettingsError(f"{name} returned a {type(module).__name__}; expected a torch.nn.Module")
     if weights is None:
@@ -241,79 +262,5 @@ def _custom_module(
 
 
 def _build_known(name: str, entry: ModelEntry, args: Mapping[str, Any], seed: int) -> nn.Module:
-    module: nn.Module = _seeded(name, entry.build, args, seed)
+    module: nn.Module = seeded(name, lambda: entry.build(**args), args, seed)
     return module
-
-
-def _seeded(name: str, build: Callable[..., Any], args: Mapping[str, Any], seed: int) -> Any:
-    """Calls build(**args) with torch's global generator seeded, and leaves that generator as it was.
-
-    Raises:
-        SettingsError: the call failed, or called `sys.exit`.
-    """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        try:
-            return build(**args)
-        except SettingsError:
-            raise
-        except (Exception, SystemExit) as error:
-            last = extract_tb(error.__traceback__)[-1]
-            raise SettingsError(
-                f"{name} cannot be built with args {dict(args)}: {words_of(error)} "
-                f"({Path(last.filename).name}, line {last.lineno}); see [model] args"
-            ) from error
-
-
-class _FromSource(SourceFileLoader):
-    """Always compiles the named file, whose digest runs record. Cached bytecode may come from an older version."""
-
-    def get_code(self, fullname: str) -> Any:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-def _run_file(path: Path) -> ModuleType:
-    """Imports a file as a separate module, which can import the modules in its folder."""
-    name = f"{path.stem}_{sha256(bytes(path)).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
-    if spec is None or spec.loader is None:
-        raise SettingsError(f"{path} cannot be imported as a Python module")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up a class's module here
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
-
-
-def import_function(name: str) -> Callable[..., Any]:
-    """The function named `path/to/file.py:function` or `package.module:function`.
-
-    Raises:
-        SettingsError: the file or module is missing, fails to import, or has no such function.
-    """
-    place, _, attribute = name.rpartition(":")
-    try:
-        if place.endswith(".py"):
-            path = Path(place)
-            if not path.is_file():
-                raise SettingsError(f"no file {path} (from {name!r}); expected path/to/file.py:function")
-            module = _run_file(path.resolve())
-        else:
-            module = importlib.import_module(place)
-    except SettingsError:
-        raise
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a script that calls sys.exit must not end segfaith as if it had succeeded
-        raise SettingsError(f"importing {place!r} (from {name!r}) failed: {words_of(error)}") from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        have = f"{', '.join(names[:60])}{', ...' if len(names) > 60 else ''}" if names else "none"
-        raise SettingsError(f"{place} has no function {attribute!r}; it has {have}")
-    result: Callable[..., Any] = function
-    return result

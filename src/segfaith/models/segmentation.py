@@ -43,10 +43,12 @@ class SegmentationModel:
         mixing: why images must not share a batch, set by `probe`; "" if they may.
         incremental: whether interventions may recompute only what they change (see `incremental`); exact to 1e-5.
         compile: whether interventions run whole images through `torch.compile` instead.
+        why_no_layer: why a library's model has no default feature layer, in words; "" for all others.
     """
 
     incremental = True
     compile = False
+    why_no_layer = ""
 
     def __init__(
         self,
@@ -165,12 +167,11 @@ class SegmentationModel:
         modules: dict[str, nn.Module] = dict(self.module.named_modules())
         modules.pop("")
         if layer is None:
-            raise SettingsError(
-                f"gradient methods need a feature layer and {self.name} has none; give layer=..., usually the last "
-                f"layer of the backbone. The last layers: {', '.join(list(modules)[-8:])}"
-            )
+            why = self.why_no_layer or "give layer=..., usually the last layer of the backbone"
+            names = f". The last layers: {', '.join(list(modules)[-8:])}" if modules else ""
+            raise SettingsError(f"gradient methods need a feature layer and {self.name} has none; {why}{names}")
         if layer not in modules:
-            close = nearest(layer, modules, 5) or list(modules)[-5:]
+            close = nearest(layer, modules, 5) or list(modules)[-5:] or ["none, since it has no layers"]
             raise SettingsError(f"{self.name} has no layer {layer!r}; the nearest are {', '.join(close)}")
         return modules[layer]
 

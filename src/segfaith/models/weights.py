@@ -1,6 +1,7 @@
 """Reads files of weights, loads them into modules, and computes the digests that every result carries."""
 
 import re
+import urllib.error
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -122,3 +123,23 @@ def state_digest(module: nn.Module) -> str:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     return sha256(path.read_bytes()).hexdigest()
+
+
+def download_weights(name: str, weights: Any) -> Mapping[str, torch.Tensor]:
+    """torchvision's weights, from torch's cache or downloaded with a progress bar; their hash is checked."""
+    try:
+        state: Mapping[str, torch.Tensor] = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except (urllib.error.URLError, OSError, RuntimeError, UnpicklingError, EOFError) as error:
+        cached = cached_weights(weights.url)
+        if cached.is_file():
+            raise SettingsError(f"the weights of {name} in {cached} are damaged ({error}); remove that file") from error
+        raise SettingsError(
+            f"the weights of {name} could not be downloaded from {weights.url}: {error}. Fetch that file on a machine "
+            'with a network and give weights = FILE, or use weights = "random" for a trial'
+        ) from error
+    return state
+
+
+def cached_weights(url: str) -> Path:
+    """Where torch keeps the file of weights that it downloads from an address; the file need not be there."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name

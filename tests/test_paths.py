@@ -16,7 +16,7 @@ from segfaith.benchmark.status import read_states
 from segfaith.data.dataset import Dataset
 from segfaith.data.datasets import open_dataset
 from segfaith.errors import SettingsError
-from segfaith.paths import LONGEST, inside, map_name, refusal
+from segfaith.paths import LONGEST, inside, map_folder, map_name, plain_name, refusal
 from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.figures.save import save_figures
 from segfaith.results.figures.tiles import write_pictures
@@ -152,6 +152,31 @@ def test_a_suite_names_folders_of_its_own(tmp_path: Path, name: str) -> None:
 def test_no_path_leads_out_of_the_directory(tmp_path: Path, parts: tuple[str, ...]) -> None:
     with pytest.raises(SettingsError, match="is not a plain name"):
         inside(tmp_path, *parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("dog", "dog"),
+        ("a/b\\c", "a_b_c"),
+        ("..", "_"),
+        (" traffic light. ", "traffic light"),
+        ("a@b:c", "a_b_c"),
+        ("a\xa0.", "a"),
+    ],
+)
+def test_a_classs_name_becomes_part_of_a_files_name(text: str, name: str) -> None:
+    assert plain_name(text) == name
+    assert plain_name(name) == name
+
+
+def test_a_targets_folder_bears_the_id_and_the_target_and_is_never_too_long() -> None:
+    assert map_folder("a") == "a"
+    assert map_folder("a", "dog-2") == "a@dog-2"
+    first, second = map_folder("a" * 228, "dog"), map_folder("a" * 228, "dot")
+    assert len(first) == len(second) == 230
+    assert first != second
+    assert len(map_folder("é" * 115, "dog").encode()) <= 230
 
 
 def test_paths_lie_in_the_directory_which_may_itself_be_a_link(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def predicted_target(model: SegmentationModel, image: Image, class_name: str | i
     image = _checked(model, image)
     predicted = predicted_classes(model, image)
     index = None if class_name is None else class_index(class_name, model.classes, model.class_count)
-    nothing = torch.zeros(image.shape[1:], dtype=torch.int64)
+    nothing = torch.zeros(image.shape[1:], dtype=torch.int64, device=predicted.device)
     return find_targets(nothing, predicted, TargetChoice("prediction", index), classes=model.classes)[0]
 
 

@@ -81,8 +81,8 @@ def plain_name(text: str) -> str:
 
     "@" becomes "_" too, since `map_folder` joins with it.
     """
-    plain = re.sub(r"[/\\:*?\"<>|@\x00-\x1f\x7f\x80-\x9f\u2028\u2029]", "_", text.strip()).rstrip(". ")
-    return plain or "_"
+    plain = re.sub(r"[/\\:*?\"<>|@\x00-\x1f\x7f\x80-\x9f\u2028\u2029]", "_", text)
+    return re.sub(r"^\s+|[\s.]+$", "", plain) or "_"
 
 
 def map_folder(sample_id: str, target: str = "") -> str:

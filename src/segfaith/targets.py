@@ -21,7 +21,7 @@ from segfaith.target_choice import SOURCES, TargetChoice
 from segfaith.types import Bool, Int, Labels, Mask, Target
 
 _EIGHT = np.ones((3, 3), dtype=bool)
-Prediction = Int[torch.Tensor, "H W"] | Bool[torch.Tensor, "C H W"]
+Prediction = Int[torch.Tensor, "h w"] | Bool[torch.Tensor, "C h w"]
 """The predicted class of each pixel, or for classes that overlap a mask for each class."""
 
 
@@ -47,8 +47,9 @@ def find_targets(
         classes: names of the classes, for the targets' names and for messages.
 
     Returns:
-        Targets by class and, within a class, by the components' first pixels in reading order. `Target.name` is "" if
-        `choice` allows one target an image, else the class name, then with "-2", "-3" for further components.
+        Targets on the device of `labels`, by class and, within a class, by the components' first pixels in reading
+        order. `Target.name` is "" if `choice` allows one target an image, else the class name, with "-2", "-3" for
+        further components.
 
     Raises:
         SampleSkipped: the image has no such target; the message says why.
@@ -75,7 +76,7 @@ def find_targets(
         largest = max(largest, seen)
         for part in parts if index != choice.versus else []:
             called = _free(_class_name(index, classes), taken) if choice.several else ""
-            targets.append(Target(index, part, choice.score, choice.versus, called))
+            targets.append(Target(index, part.to(labels.device), choice.score, choice.versus, called))
     if not targets:
         raise SampleSkipped(_why_none(list(chosen), choice, largest, least, name))
     return targets

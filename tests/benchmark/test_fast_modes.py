@@ -33,7 +33,7 @@ def prepared_of(project: Path, **changes: Any) -> Prepared:
 
 def evidence_of(prepared: Prepared, sample_id: str, **parameters: Any) -> InterventionEvidence:
     sample = prepared.plan.dataset.load(sample_id, 32)
-    target = runner.find_target(prepared, sample)
+    (target,) = prepared.targets(sample)
     method = resolve_method("ria", {"ria": {"grid": 4, **parameters}})
     variant = clean_variant(sample.image, target.region)
     rng = sample_rng(prepared.plan.settings.seed, sample_id)
@@ -116,9 +116,9 @@ def test_metrics_are_means_and_largest_changes_over_the_samples(project: Path) -
 def test_a_metric_that_one_sample_lacks_is_of_the_others(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = precision._measure
 
-    def measured(prepared: Prepared, mode: Any, sample_id: str, *arguments: Any) -> dict[str, Any]:
-        found = real(prepared, mode, sample_id, *arguments)
-        return found | {"ria_odd": float("nan")} if sample_id == "s1" else found
+    def measured(prepared: Prepared, mode: Any, subject: Any, *arguments: Any) -> dict[str, Any]:
+        found = real(prepared, mode, subject, *arguments)
+        return found | {"ria_odd": float("nan")} if subject.id == "s1" else found
 
     whole = verify_precision(prepared_of(project, data={"ids": ["s0", "s2"]}), ("exact",), stability=False)
     monkeypatch.setattr(precision, "_measure", measured)

@@ -35,13 +35,13 @@ from folder_runs import (
     sample_arrays,
     write_settings,
 )
-from segfaith.benchmark import runner
+from segfaith.benchmark import runner, targeting
 from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
 from segfaith.results.records.runs import load_run
 from segfaith.scores import BatchSize
-from segfaith.targets import dominant_target
+from segfaith.targets import find_targets
 
 # The same records whatever the batch, the shard, the order
 
@@ -400,14 +400,14 @@ def test_the_evidence_of_a_predicted_region_is_that_of_its_object(monkeypatch: p
     prepared = prepared_scenes(1, target={"source": "prediction"})
     (sample_id,) = prepared.plan.ids
     sample = prepared.plan.dataset.load(sample_id, 64)
-    first = dominant_target(sample.labels, "ground truth").class_index
+    first = find_targets(sample.labels)[0].class_index
     others = [label for label in sample.planted if label != first and sample.planted[label].alternatives]
     swapped = torch.where(
         sample.labels == first, others[0], torch.where(sample.labels == others[0], first, sample.labels)
     )
     found = []
     for labels in (sample.labels, swapped):
-        monkeypatch.setattr(runner, "predicted_labels", lambda model, image, labels=labels: labels)
+        monkeypatch.setattr(targeting, "predicted_classes", lambda model, image, labels=labels: labels)
         result = runner.run_sample(prepared, sample_id, lambda: sample, BatchSize(8))
         found.append({row["method"]: row for row in result.records}["mask"])
     assert [row["class_index"] for row in found] == [first, others[0]]

@@ -1,4 +1,4 @@
-"""Reads heatmaps that were computed elsewhere: `maps:DIR` holds a file for each sample id."""
+"""Reads heatmaps that were computed elsewhere: `maps:DIR` holds a file for each sample or target."""
 
 from pathlib import Path
 
@@ -11,18 +11,19 @@ from segfaith.errors import SampleError
 from segfaith.types import Map
 
 
-def read_map(folder: Path, sample_id: str, size: tuple[int, int]) -> Map:
-    """The map `folder/ID.npy` or, where there is none, the grey PNG `folder/ID.png`, min-max normalised.
+def read_map(folder: Path, name: str, size: tuple[int, int]) -> Map:
+    """The map `folder/NAME.npy` or, where there is none, the grey PNG `folder/NAME.png`, min-max normalised.
 
     Args:
+        name: the sample's id, or ID@TARGET; see `paths.map_folder`.
         size: (H, W) at which the sample is evaluated; the map must have it.
 
     Raises:
         SampleError: no file, a colour or palette image, another size, or values that are NaN or infinite.
     """
-    array_file, image_file = folder / f"{sample_id}.npy", folder / f"{sample_id}.png"
+    array_file, image_file = folder / f"{name}.npy", folder / f"{name}.png"
     if not array_file.is_file() and not image_file.is_file():
-        raise SampleError(f"no map for {sample_id}: expected {array_file} or {image_file.name} beside it")
+        raise SampleError(f"no map for {name}: expected {array_file} or {image_file.name} beside it")
     path = array_file if array_file.is_file() else image_file
     mode = ""
     try:

@@ -86,8 +86,8 @@ class Method:
         needs: the keyword arguments of `combine`: `gradient` and `intervention` evidence; `region`, the target masks
             (N, H, W); `partition`, RIA's cells (N, H, W); `rng`, a generator per variant. `combine` then returns maps
             (N, H, W) in [0, 1]. If `model` is needed, combine(model, image, target) is called once per variant and
-            returns an attribution (H, W). If `file` is needed, combine(sample_id, size) is called for the clean image
-            only.
+            returns an attribution (H, W). If `file` is needed, combine(name, size) is called for the clean image only,
+            with the sample's id, or ID@TARGET for a target with a name.
         combine: the method itself.
         paper: the method's source.
         parameters: the parameters that may be set, with their defaults.
@@ -218,8 +218,8 @@ def _maps_method(name: str) -> MethodInstance:
     if not folder.is_dir():
         raise SettingsError(f"method {name!r}: no folder {folder}; expected a folder with ID.npy or ID.png per sample")
 
-    def combine(sample_id: str, size: tuple[int, int]) -> Map:
-        return read_map(folder, sample_id, size)
+    def combine(name: str, size: tuple[int, int]) -> Map:
+        return read_map(folder, name, size)
 
     short = f"maps:{folder.resolve().name}"
     return MethodInstance(short, Method(short, "computed elsewhere", ("file",), combine), Parameters())

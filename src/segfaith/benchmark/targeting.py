@@ -1,5 +1,6 @@
 """The targets of a run's samples, by `[target]`: from the ground truth, from the model's prediction or from a file."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -78,13 +79,22 @@ def _drawn_target(plan: Plan, mask: Path, choice: TargetChoice, sample: Sample) 
     return Target(choice.class_index, drawn, choice.score, choice.versus)
 
 
-def planted_of(sample: Sample, target: Target) -> Planted | None:
+def planted_of(sample: Sample, target: Target, masks: Mapping[int, Mask] | None = None) -> Planted | None:
     """The planted evidence of the target's class on the target's device, or None.
 
-    A predicted region that is truly of another class has none: what is planted for the class lies at another object.
+    A region that is truly of another class has none: what is planted for the class lies at another object. Most of the
+    region must be of the class, or, where classes overlap, more than half.
+
+    Args:
+        masks: the ground truth of classes that overlap, by class; None or {} where they exclude each other.
     """
-    device = target.region.device
-    if majority_class(sample.labels.to(device), target.region) != target.class_index:
+    device, region = target.region.device, target.region
+    if masks:
+        truth = masks.get(target.class_index, torch.zeros_like(sample.labels, dtype=torch.bool)).to(device)
+        right = 2 * int((truth & region).sum()) > int(region.sum())
+    else:
+        right = majority_class(sample.labels.to(device), region) == target.class_index
+    if not right:
         return None
     planted = sample.planted.get(target.class_index)
     return planted and Planted(planted.kind, tuple(mask.to(device) for mask in planted.alternatives))

@@ -42,7 +42,8 @@ def add_maps(directory: Path, sample_id: str, size: tuple[int, int] = (48, 48), 
 def records(*samples: str, **columns: Any) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"sample_id": sample, "method": method, "class_index": 1, "status": "ok", "tdd": 0.25} | columns
+            {"sample_id": sample, "target": "", "method": method, "class_index": 1, "status": "ok", "tdd": 0.25}
+            | columns
             for sample in samples
             for method in METHODS
         ]

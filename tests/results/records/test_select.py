@@ -112,6 +112,11 @@ def test_enough_leaves_out_whole_samples_and_keeps_rows_that_are_not_ok() -> Non
     assert run.records["sample_id"].nunique() == 3, "the run itself stays as it is"
 
 
+def test_enough_leaves_out_one_target_of_an_image_and_keeps_the_other() -> None:
+    run = run_of_rows(row("a", "ega", s=0.04, target="cat"), row("a", "ega", s=0.4, target="dog"))
+    assert enough(run, 0.05).records["target"].tolist() == ["dog"]
+
+
 def test_enough_by_the_models_prediction_leaves_out_what_is_not_known(tmp_path: Path) -> None:
     run = load_run(make_run(tmp_path / "run", samples=("a", "b", "c"), maps=0, skipped=0, failed=0))
     run.records.loc[run.records["sample_id"] == "a", "target_iou"] = 0.05

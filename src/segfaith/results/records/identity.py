@@ -78,6 +78,14 @@ SETTINGS: dict[str, Matters] = {
     "model.head": Matters(run=True),
     "target.source": Matters(run=True, label="target by {}", protocol="ground_truth"),
     "target.class": Matters(run=True, label="target {}"),
+    "target.classes": Matters(run=True, label="targets of {}"),
+    "target.per_image": Matters(run=True, label="{} classes of an image", protocol="dominant"),
+    "target.part": Matters(run=True, label="part {}", protocol="whole"),
+    "target.width": Matters(run=True, label="{} px wide", protocol=3),
+    "target.box": Matters(run=True, label="box {}"),
+    "target.point": Matters(run=True, label="point {}"),
+    "target.mask": Matters(suite=False, run=True, label="mask {}"),  # its name and digest, not its path
+    "target.min_area": Matters(run=True, label="targets of at least {:g}", protocol=0),
     "target.score": Matters(run=True, label="score {}", protocol="probability"),
     "target.versus": Matters(run=True, label="versus {}"),
     "methods.names": Matters(),
@@ -131,7 +139,9 @@ def data_label(description: Mapping[str, Any]) -> str:
         if row.label not in ("", START):
             table, _, key = place.partition(".")
             value = settings.get(table, {}).get(key, row.protocol)
-            value = value[0] if isinstance(value, list) else value
+            if isinstance(value, list):
+                value = " ".join(map(str, value)) if table == "target" else value[0]
+            value = Path(value).name if place == "target.mask" and value else value
             if value != row.protocol:
                 parts.append("native size" if value == "native" else row.label.format(value))
     return ", ".join(parts)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from segfaith.paths import check_ids
+from segfaith.paths import check_ids, plain_name
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RECORD_COLUMNS
 from segfaith.results.records.seals import DamagedFileError, check_table, read_table
 
@@ -55,6 +55,7 @@ def read_records(
         raise DamagedFileError(file, f"is no shard of its run, which has {len(planned)}")
     identity = description["identity_sha256"]
     records = read_table(file, identity, RECORD_COLUMNS, columns)
+    _check_targets(file, records)
     targets = records.groupby("sample_id")["target"].unique()
     expected = [
         (sample, target, method)
@@ -93,6 +94,17 @@ def read_curves(file: Path, records: pd.DataFrame, description: Mapping[str, Any
     return curves
 
 
+def _check_targets(file: Path, rows: pd.DataFrame) -> None:
+    """Refuses names of targets that could not be parts of files' names, so that no reader leaves the run's directory.
+
+    Raises:
+        DamagedFileError: there is such a name.
+    """
+    for name in rows["target"].unique():
+        if name and plain_name(str(name)) != name:
+            raise DamagedFileError(file, f"has a target {name!r}, which cannot name files")
+
+
 def _keys(rows: pd.DataFrame) -> Iterable[tuple[str, ...]]:
     return zip(*(rows[name] for name in KEY), strict=True)
 
@@ -111,6 +123,7 @@ def read_randomisation(directory: Path, description: Mapping[str, Any]) -> pd.Da
     if not file.exists():
         return None
     rows = read_table(file, description["identity_sha256"], RANDOMISATION_COLUMNS)
+    _check_targets(file, rows)
     keys = Counter(zip(_keys(rows), rows["stage"], strict=True))
     known = set(product(description["data"]["samples"], description["methods"]))
     for (key, stage), count in keys.items():

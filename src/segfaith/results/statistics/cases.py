@@ -135,9 +135,9 @@ def candidates(part: DataAnalysis) -> pd.DataFrame:
     """One row per run and measured target whose picture, target and at least one map of a method under test were kept.
 
     Returns:
-        Columns run (place in `part.runs`), label, sample_id, target, s, iou (NaN where older records lack it), missed, kept
-        (names of the methods under test with a map), and METRIC_METHOD for tdd, tdd_gain and odd_abs (NaN where the
-        method was not measured).
+        Columns run (place in `part.runs`), label, sample_id, target, s, iou (NaN where older records lack it), missed,
+        kept (names of the methods under test with a map), and METRIC_METHOD for tdd, tdd_gain and odd_abs (NaN where
+        the method was not measured).
     """
     methods = under_test(part.methods)
     columns = [f"{metric}_{method}" for metric in USED for method in methods]

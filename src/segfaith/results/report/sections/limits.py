@@ -110,9 +110,7 @@ def _left_out(part: DataAnalysis) -> Markup:
 def _small(part: DataAnalysis) -> Markup:
     if (part.options.min_s or 0) >= SMALL_SCORE:
         return Markup("")
-    scores = [
-        run.records[run.records["status"] == "ok"].drop_duplicates(["sample_id", "target"])["s"] for run in part.runs
-    ]
+    scores = [run.measured.drop_duplicates(["sample_id", "target"])["s"] for run in part.runs]
     small, every = sum(int((values < SMALL_SCORE).sum()) for values in scores), sum(map(len, scores))
     if not small:
         return Markup("")

@@ -36,8 +36,10 @@ def test_the_sentences_of_a_method() -> None:
 
 def test_unchanged_scores_other_scores_and_unknown_names() -> None:
     row = {"s_target_deleted": 0.931, "score": "log_odds", "s_off_deleted": np.nan}
-    first, second, _ = sentences(frame(mine=row), "class 3", k=0.05, occlusion="zero")["mine"]
-    assert first == "mine: deleting its top 5 % inside class 3 leaves class 3's log odds at 0.93."
+    control = {"s_target_deleted": 0.93}
+    first, second, _ = sentences(frame(mine=row, random_cells=control), "class 3", k=0.05, occlusion="zero")["mine"]
+    inside = "mine: deleting its top 5 % inside class 3 leaves class 3's log odds at 0.93"
+    assert first == f"{inside}; random cells leave it at 0.93."
     assert second == "mine: nothing lies outside class 3, so nothing could be deleted there."
 
 

@@ -70,14 +70,12 @@ def _of(row: Any, scores: pd.DataFrame, class_name: str, k: float, occlusion: st
 
 
 def _change(before: float, after: float, what: str, *, start: bool = True) -> str:
-    """ "lowers it from 0.93 to 0.41", as the rounded numbers show it."""
+    """ "lowers it from 0.93 to 0.41", as the rounded numbers show it; not at the start, "lower it to 0.41"."""
     first, second = number(before), number(after)
+    verb, ending = "lower" if after < before else "raise", "s" if start else ""
     if first == second:
-        return f"leaves {what} at {second}"
-    verb = "lowers" if after < before else "raises"
-    if not start:
-        verb = verb.removesuffix("s")
-    return f"{verb} {what} {f'from {first} ' if start else ''}to {second}"
+        return f"leave{ending} {what} at {second}"
+    return f"{verb}{ending} {what} {f'from {first} ' if start else ''}to {second}"
 
 
 def number(value: float) -> str:

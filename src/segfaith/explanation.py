@@ -119,14 +119,15 @@ class Explanation(Mapping[str, Map]):
         """The panel as a matplotlib figure: `figure().savefig("panel.png")`."""
         from segfaith.results.figures.panel import Column, draw_panel
 
-        s, what = float(self.scores["s"].iloc[0]), score_words(self.target.score)
+        scores, what = self.scores.to_dict("index"), score_words(self.target.score)
+        s = float(self.scores["s"].iloc[0])
         columns = [
             Column(
                 method_label(name),
                 heatmap.cpu().numpy(),
                 self.deleted(name).cpu().numpy(),
                 self.predicted_without(name).cpu().numpy(),
-                f"{what} {number(s)} to {number(self.scores.loc[name, 's_target_deleted'])}",
+                f"{what} {number(s)} to {number(scores[name]['s_target_deleted'])}",
             )
             for name, heatmap in self.maps.items()
         ]
@@ -154,7 +155,7 @@ class Explanation(Mapping[str, Map]):
     def _repr_html_(self) -> str:
         picture = b64encode(self.png()).decode()
         shown = [name for name in SHOWN if name in self.scores]
-        table = self.scores[shown].rename(columns=SHOWN).to_html(float_format="%.2f")
+        table = self.scores[shown].rename(columns=SHOWN).to_html(float_format="{:.2f}".format)
         lines = "".join(f"<li>{escape(line)}</li>" for lines in self.sentences.values() for line in lines)
         return f'<img src="data:image/png;base64,{picture}" alt="{escape(repr(self))}">{table}<ul>{lines}</ul>'
 

@@ -63,7 +63,7 @@ def explain_command(
     content: dict[str, Any] = {} if config is None else read_content(config)
     if config is not None:
         make_settings(content, str(config))
-    given = {
+    given: dict[str, dict[str, Any]] = {
         "model": {"name": model, "weights": weights, "layer": layer},
         "target": {"class": _whole(class_name), "score": score},
         "data": {"size": _whole(size)},

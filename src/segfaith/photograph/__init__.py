@@ -27,8 +27,10 @@ from segfaith.results.records.files import replace_file
 __all__ = ["Explained", "Wanted", "explain_photo", "listed", "settings_of", "write"]
 
 METHODS = ("gpa", "ega", "ria", "dea")
-KEPT = ("s", "s_target_deleted", "tdd", "tdd_gain", "s_off_deleted", "odd", "odd_abs", "leak_abs", "s_baseline")
-KEPT += ("s_inserted", "insertion_gain", "status", "reason")
+KEPT = (
+    *("s", "s_target_deleted", "tdd", "tdd_gain", "s_off_deleted", "odd", "odd_abs", "leak_abs", "s_baseline"),
+    *("s_inserted", "insertion_gain", "status", "reason"),
+)
 """The columns of the records that `explanation.json` holds, where they are there."""
 
 

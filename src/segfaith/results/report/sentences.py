@@ -56,7 +56,8 @@ def _of(row: Any, scores: pd.DataFrame, class_name: str, k: float, occlusion: st
     whose = f"{thing}'s {what}"
     inside = f"deleting its top {share} inside {thing} {_change(s, row['s_target_deleted'], whose)}"
     if control in scores.index and scores.loc[control, "status"] == "ok" and row.name != control:
-        inside += f"; random cells {_change(s, scores.loc[control, 's_target_deleted'], 'it', start=False)}"
+        controlled: Any = scores.loc[control, "s_target_deleted"]
+        inside += f"; random cells {_change(s, float(controlled), 'it', start=False)}"
     result = [f"{inside}."]
     if isfinite(row["s_off_deleted"]):
         outside = _change(s, row["s_off_deleted"], whose)

@@ -32,7 +32,7 @@ def test_a_photograph_becomes_a_panel_a_table_and_sentences(
     assert any(line.startswith("predicted background") for line in lines)
     assert "EGA: deleting its top 20 % inside the red" in printed
     assert "RIA@grid=2,occlusion=zero: deleting its top 20 %" in printed
-    table = [line for line in lines if "random_cells" in line or "s without" in line]
+    table = [line for line in lines if "random_cells" in line or "s deleted" in line]
     assert len(table) == 2
     assert max(map(len, table)) <= 80
     folder = tmp_path / "explanations" / "p0"

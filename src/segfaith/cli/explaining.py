@@ -103,7 +103,7 @@ def _print(explained: Any) -> None:
     scores = told.scores
     parts = {"tdd": "TDD", "tdd_gain": "gain"}
     table = Table(box=SIMPLE_HEAD, title=f"s = {number(float(scores['s'].iloc[0]))}", title_justify="left")
-    headings = ["s without", *parts.values(), "s without outside", "OT abs", "Ins."]
+    headings = ["s deleted", *parts.values(), "s outside", "OT abs", "Ins."]
     for heading in ("method", *headings):
         table.add_column(heading, justify="right" if table.columns else "left", overflow="fold")
     columns = ("s_target_deleted", *parts, "s_off_deleted", "odd_abs", "insertion_gain")

@@ -138,7 +138,7 @@ class Explanation(Mapping[str, Map]):
             self.target.region.cpu().numpy(),
             self.predicted.cpu().numpy(),
             columns,
-            words=f"{self.class_name[:24]}: s = {number(s)}",
+            words=f"{self.class_name}: s = {number(s)}",
             deleted=f"Lower row: the top {100 * self.k:g} % of each map inside the target became "
             f"{FILLS.get(self.occlusion, self.occlusion)}; below it, the mean {what} before and after.",
         )

@@ -63,13 +63,14 @@ def draw_panel(
     height, width = np.asarray(image).shape[1:]
     tile_width, tile_height = (max(0.6 * TILE, TILE * side / max(height, width)) for side in (width, height))
     wide = tile_width * (per_block + 1) + 0.9
-    lines = wrap(literal(title, 400), max(30, int(wide * 14)))
+    lines = wrap(literal(title, 400), max(30, int(wide * 12)))
     with rc_context(STYLE):
         figure = canvas(wide, len(blocks) * 2 * (tile_height + 0.42) + 0.16 * len(lines) + 0.4)
         figure.suptitle("\n".join(lines), fontsize=9)
         grid = figure.subplots(2 * len(blocks), per_block + 1, squeeze=False)
         for number, block in enumerate(blocks):
-            _block(grid[2 * number : 2 * number + 2], image, region, predicted, block, first=number == 0, words=words)
+            rows = grid[2 * number : 2 * number + 2]
+            _block(rows, image, region, predicted, block, words if number == 0 else None, int(tile_width * 12))
         scale = ScalarMappable(Normalize(0, 1), "inferno")
         bar = figure.colorbar(scale, ax=list(grid.flat), shrink=0.6, pad=0.01, aspect=24, ticks=[0, 0.5, 1])
         bar.set_label("attribution (map scaled to 0 to 1)")
@@ -78,20 +79,34 @@ def draw_panel(
 
 
 def _block(
-    grid: Array, image: Any, region: Any, predicted: Any, columns: Sequence[Column], *, first: bool, words: str
+    grid: Array,
+    image: Any,
+    region: Any,
+    predicted: Any,
+    columns: Sequence[Column],
+    words: str | None,
+    letters: int,
 ) -> None:
-    """Two rows of the panel: maps above, the images without their top pixels below."""
+    """Two rows of the panel: maps above, the images without their top pixels below.
+
+    Args:
+        words: below the image itself; None: it is not shown.
+        letters: so many fit into a tile's width.
+    """
     for axes in grid.flat:
         axes.set_axis_off()
-    if first:
-        _show(
-            grid[0, 0], outlined(_shown(image), _shown_mask(region), predicted=_shown_mask(predicted)), "image", words
-        )
+    if words is not None:
+        as_it_is = outlined(_shown(image), _shown_mask(region), predicted=_shown_mask(predicted))
+        _show(grid[0, 0], as_it_is, "image", _wrapped(words, letters))
     for place, column in enumerate(columns, 1):
         over = overlay(_shown(image), _shown(column.heatmap[None])[0], _shown_mask(region))
-        _show(grid[0, place], over, literal(column.label, 26), "")
+        _show(grid[0, place], over, literal(column.label, letters), "")
         without = outlined(_shown(column.deleted), _shown_mask(region), predicted=_shown_mask(column.predicted))
-        _show(grid[1, place], without, "", column.words)
+        _show(grid[1, place], without, "", _wrapped(column.words, letters))
+
+
+def _wrapped(words: str, letters: int) -> str:
+    return "\n".join(wrap(literal(words, 3 * letters), letters))
 
 
 def _show(axes: Axes, picture: Image.Image, title: str, words: str) -> None:

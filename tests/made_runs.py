@@ -1,5 +1,6 @@
 """Run directories made by formula, without a model: for what reads records and must not need torch."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from math import nan
@@ -11,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from PIL import Image
 
-from segfaith.evaluation.metrics import leakage
+from segfaith.evaluation.metrics import METRICS, is_relative, leakage
 from segfaith.results.records.files import replace_file, write_rows
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RECORD_COLUMNS
@@ -40,11 +41,13 @@ def make_run(
     skipped: int = 1,
     failed: int = 1,
     size: int = 48,
+    score: str = "probability",
 ) -> Path:
     """A run directory as `segfaith run` writes it, with known differences between methods and seeded noise.
 
     The last `skipped` samples are skipped, `failed` more have one failed method (the first); the first `maps` samples
-    have maps. Every second sample has stability; sample 2 has s = 0.01, so that its relative metrics explode.
+    have maps. Every second sample has stability; sample 2 has s = 0.01, so that its relative metrics explode. Of a
+    score other than the probability no relative metric has a value.
     """
     rng = np.random.default_rng([seed, len(model), ord(model[-1])])
     records: list[dict[str, Any]] = []
@@ -86,6 +89,10 @@ def make_run(
                 "s_off_deleted": s * (1 - odd),
                 "s_baseline": 0.02,
                 "s_inserted": 0.02 + inserted,
+                "tdd_drop": s * tdd,
+                "tdd_drop_gain": s * (tdd - control),
+                "odd_drop": s * odd,
+                "odd_drop_abs": s * abs(odd),
                 "tdd": tdd,
                 "tdd_gain": tdd - control,
                 "odd": odd,
@@ -112,9 +119,15 @@ def make_run(
             }
             if number % 2 == 0:
                 row |= stable | {"stability": float(np.mean(list(stable.values())))}
+            row["score"] = score
+            if score != "probability":
+                row |= {one: nan for one in METRICS if is_relative(one)}
             records.append(row)
             if curves:
-                rows += _curves(base, name, kind, tdd, odd, inserted, rng)
+                own = _curves(base, name, kind, tdd, odd, inserted, rng)
+                if score != "probability":
+                    own = [one if one["kind"] == "insertion" else one | {"value": s - one["score"]} for one in own]
+                rows += own
             if randomisation and number < 4:
                 again += [
                     {key: base[key] for key in ("sample_id", "class_index", "target")}
@@ -131,6 +144,8 @@ def make_run(
     order = {name: place for place, name in enumerate(methods)}
     records.sort(key=lambda row: (samples.index(row["sample_id"]), order[row["method"]]))
     about = description(seed, list(samples), data, model, list(methods), curves=curves)
+    if score != "probability":
+        about["settings"]["target"] = {"score": score}
     identity = about["identity_sha256"]
     write_rows(directory / "records" / "00000.parquet", records, RECORD_COLUMNS, identity)
     if rows:
@@ -160,6 +175,18 @@ def edit_rows(file: Path, change: Callable[[list[dict[str, Any]]], list[dict[str
     """Changes the rows of a shard of records or curves, or those of the randomisation check, and seals it again."""
     columns = {"records": RECORD_COLUMNS, "curves": CURVE_COLUMNS}.get(file.parent.name, RANDOMISATION_COLUMNS)
     write_rows(file, change(pq.read_table(file).to_pylist()), columns, owner_of(file) or "")
+
+
+def repeat_targets(directory: Path, names: Sequence[str] = ("dog", "dog-2")) -> Path:
+    """Gives every image of a run several targets that are all alike: each row again under each name, and its maps."""
+    files = [*directory.glob("records/*.parquet"), *directory.glob("curves/*.parquet")]
+    for file in (*files, *directory.glob("randomisation.parquet")):
+        edit_rows(file, lambda rows: [row | {"target": name} for row in rows for name in names])
+    for folder in directory.glob("maps/*"):
+        for name in names:
+            shutil.copytree(folder, folder.with_name(f"{folder.name}@{name}"))
+        shutil.rmtree(folder)
+    return directory
 
 
 def _curves(
@@ -225,12 +252,14 @@ def description(
 def run_of(description: dict[str, Any], records: pd.DataFrame, curves: pd.DataFrame | None = None) -> Run:
     """A run that lies nowhere, from records that were made by hand; without curves unless they are given.
 
-    Its samples have one target each, unless the records say otherwise.
+    As `load_run` has it, rows that name no target are those of an image's single one.
     """
     curves = pd.DataFrame(columns=list(CURVE_COLUMNS)) if curves is None else curves
+    records, curves = (rows if "target" in rows else rows.assign(target="") for rows in (records, curves))
     return Run(
         Path(str(description.get("settings", {}).get("name") or "run")),
         description,
-        *(table if "target" in table else table.assign(target="") for table in (records, curves)),
+        records,
+        curves,
         pd.DataFrame(columns=list(RANDOMISATION_COLUMNS)),
     )

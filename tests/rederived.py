@@ -20,6 +20,24 @@ def score(logits: NDArray[np.floating], region: NDArray[np.bool_], class_index: 
     return total / (count + EPS)
 
 
+def pixel_numbers(
+    logits: Array, class_index: int, kind: str, versus: int | None = None, independent: bool = False
+) -> list[float]:
+    """The number of each pixel, of logits (C, P) in float64: the table of `scores.Scalar`, one pixel at a time."""
+    numbers = []
+    for z in logits.astype(np.float64).T:
+        own, others = z[class_index], [value for index, value in enumerate(z) if index != class_index]
+        sigmoid, total = 1 / (1 + np.exp(-own)), sum(np.exp(value - own) for value in z)
+        number = {
+            "probability": sigmoid if independent else 1 / total,
+            "logit": own,
+            "log_odds": np.log(sigmoid / (1 - sigmoid)) if independent else -np.log(total - 1),
+            "margin": own - (max(others) if versus is None else z[versus]),
+        }[kind]
+        numbers.append(float(number))
+    return numbers
+
+
 def minmax(heatmap: Array) -> Array:
     low, high = heatmap.min(), heatmap.max()
     return np.zeros_like(heatmap) if high - low < 1e-12 else (heatmap - low) / (high - low)

@@ -5,11 +5,14 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import segfaith
+from segfaith.incremental import scoring
+from segfaith.scores import BatchSize, score_images
 from toys import SmallCNN, plain
 
 EXPLAIN_200 = """
@@ -101,6 +104,54 @@ def test_evaluations_keep_no_tensors_and_no_hooks() -> None:
     held = [torch.zeros(2), torch.zeros(3)]
     assert live_tensors() == counts[1] + len(held), "the count sees what is kept"
     assert hooks(model.module) == 0
+
+
+@pytest.mark.parametrize("given", [{}, {"pad": 16}, {"tile": 24, "overlap": 8}], ids=["plain", "pad", "tile"])
+def test_images_of_ever_new_sizes_keep_no_tensors(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 images: no more tensors are alive after the last than after the thirtieth, and checks of few sizes are kept.
+
+    What a graph keeps for each size holds no tensors, and at most `SIZES` sizes, here 8.
+    """
+    monkeypatch.setattr(scoring, "SIZES", 8)
+    model = segfaith.wrap(SmallCNN(), layer="backbone.4", **given)
+    counts = []
+    for index in range(60):
+        height, width = 20 + 7 * index % 31, 20 + 5 * index % 29
+        image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(index))
+        region = torch.zeros(height, width, dtype=torch.bool)
+        region[5:15, 4:18] = True
+        call = segfaith.explain if index % 3 else segfaith.evaluate
+        call(model, image, segfaith.Target(1, region), ["ega", "ria@grid=2"], batch_size=4)
+        del image, region
+        if index in (29, 59):
+            counts.append(live_tensors())
+    assert counts[1] <= counts[0]
+    if "tile" in given:
+        assert model not in scoring._TRACED
+        return
+    traced = scoring._TRACED[model]
+    assert traced.graph is not None
+    assert len(traced.verdicts) == (6 if given else 8)
+    assert set(traced.graph.shapes) <= set(traced.verdicts)
+
+
+def test_no_more_than_a_batch_of_images_is_alive() -> None:
+    """Of 37 altered images, in batches of 4."""
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def build(numbers: torch.Tensor) -> torch.Tensor:
+        images = torch.rand(len(numbers), 3, 8, 8)
+        alive.append(weakref.ref(images))
+        return images
+
+    def score(images: torch.Tensor, boxes: object) -> torch.Tensor:
+        nonlocal most
+        most = max(most, sum(len(batch) for reference in alive if (batch := reference()) is not None))
+        return images.double().mean((1, 2, 3))
+
+    assert len(score_images(score, build, 37, BatchSize(4))) == 37
+    assert most == 4
 
 
 def test_an_explanation_that_fails_keeps_no_hook_and_no_image() -> None:

@@ -1,14 +1,24 @@
-"""Equation 1 by loops, scoring in batches, and what happens when memory runs out."""
+"""Equation 1 by loops for each score, scoring in batches, and what happens when memory runs out."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from rederived import bilinear, score
-from segfaith.errors import SampleError
+from rederived import bilinear, pixel_numbers, score
+from segfaith import Target, wrap
+from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.incremental.scorers import PlainScorer
-from segfaith.scores import BatchSize, Scalar, in_batches, masked_mean, score_images
+from segfaith.incremental.scoring import scorer_for
+from segfaith.scores import (
+    BatchSize,
+    Scalar,
+    in_batches,
+    masked_mean,
+    scalar_of,
+    score_images,
+    versus_predicted,
+)
 from toys import SmallCNN, plain
 
 
@@ -202,3 +212,131 @@ def test_memory_that_runs_out_inside_the_model_changes_no_score(rng: np.random.G
 def test_batch_size_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="batch size must be at least 1, got 0"):
         BatchSize(0)
+
+
+# Scores other than the probability
+
+SOFTMAX = [("probability", None), ("logit", None), ("log_odds", None), ("margin", None), ("margin", 0)]
+SCALARS = [Scalar(2, kind, versus) for kind, versus in SOFTMAX]
+SCALARS += [Scalar(1, kind, None, independent=True) for kind in ("probability", "logit", "log_odds")]
+
+
+@pytest.mark.parametrize("scalar", SCALARS, ids=str)
+def test_each_score_is_the_masked_mean_of_its_number(scalar: Scalar, rng: np.random.Generator) -> None:
+    logits = rng.normal(0, 4, (3, 5, 6, 7)).astype(np.float32)
+    regions = rng.random((3, 6, 7)) < 0.4
+    got = masked_mean(torch.from_numpy(logits), torch.from_numpy(regions), scalar)
+    for n in range(3):
+        inside = logits[n][:, regions[n]]
+        numbers = pixel_numbers(inside, scalar.class_index, scalar.kind, scalar.versus, scalar.independent)
+        assert got[n].item() == pytest.approx(sum(numbers) / (len(numbers) + 1e-6), rel=2e-6, abs=2e-6)
+    kept, same = scalar.of(torch.from_numpy(logits), 1), scalar.of(torch.from_numpy(logits).movedim(1, -1), 3)
+    assert kept.shape == (3, 6, 7)
+    torch.testing.assert_close(kept, same, rtol=0, atol=1e-6)  # whatever the axis of the classes
+
+
+def test_of_two_classes_log_odds_and_margin_are_one_number(rng: np.random.Generator) -> None:
+    logits = torch.from_numpy(rng.normal(0, 4, (2, 2, 5, 5)).astype(np.float32))
+    for c in (0, 1):
+        difference = logits[:, c] - logits[:, 1 - c]
+        for scalar in (Scalar(c, "log_odds"), Scalar(c, "margin"), Scalar(c, "margin", 1 - c)):
+            torch.testing.assert_close(scalar.of(logits, 1), difference, rtol=0, atol=0)
+
+
+def test_log_odds_stay_finite_where_the_probability_is_0_or_1() -> None:
+    logits = torch.tensor([[[[300.0]], [[-300.0]], [[0.0]]]])
+    for c, expected in ((0, 300.0), (1, -600.0), (2, -300.0)):
+        assert Scalar(c, "log_odds").of(logits, 1).item() == expected
+        assert Scalar(c).of(logits, 1).item() == (1.0 if c == 0 else 0.0), "what it is the log odds of"
+
+
+@pytest.mark.parametrize(("c", "sign"), [(1, 1), (0, -1)])
+@pytest.mark.parametrize("kind", ["logit", "log_odds", "margin"])
+def test_of_one_channel_every_other_score_is_z_or_its_negative(kind: str, c: int, sign: int) -> None:
+    model, image = plain(nn.Conv2d(3, 1, 1)), torch.rand(1, 3, 6, 5)
+    z = model.module(image).detach()[0, 0]
+    region = torch.ones(6, 5, dtype=torch.bool)
+    scalar = scalar_of_run(model, Target(c, region, kind), image)  # type: ignore[arg-type]
+    torch.testing.assert_close(scalar.of(model.logits(image).detach(), 1)[0], sign * z, rtol=0, atol=1e-6)
+
+
+def scalar_of_run(model, target: Target, image: Tensor) -> Scalar:
+    """The scalar of a model that has run before, as it must have."""
+    model.logits(image)
+    return scalar_of(model, target)
+
+
+def test_a_head_of_overlapping_classes_gives_independent_scores_and_predictions() -> None:
+    model, image = wrap(nn.Conv2d(3, 4, 1), head="sigmoid"), torch.rand(1, 3, 6, 5)
+    region = torch.ones(6, 5, dtype=torch.bool)
+    scalar = scalar_of_run(model, Target(2, region), image)
+    logits = model.logits(image).detach()
+    assert scalar == Scalar(2, independent=True)
+    torch.testing.assert_close(scalar.of(logits, 1), logits[:, 2].sigmoid())
+    assert torch.equal(scalar.predicted(logits, 1), logits[:, 2] > 0)
+    assert torch.equal(Scalar(2).predicted(logits, 1), logits.argmax(1) == 2)
+    assert scalar_of_run(wrap(nn.Conv2d(3, 1, 1), head="sigmoid"), Target(1, region), image) == Scalar(1)
+
+
+def test_a_margin_between_classes_that_do_not_compete_is_refused() -> None:
+    model, region = wrap(nn.Conv2d(3, 4, 1), head="sigmoid", name="lesions"), torch.ones(6, 5, dtype=torch.bool)
+    for versus in (None, 1):
+        with pytest.raises(SettingsError, match="'margin' compares classes, but the classes of lesions have a sigmoid"):
+            scalar_of_run(model, Target(2, region, "margin", versus), torch.rand(1, 3, 6, 5))
+
+
+@pytest.mark.parametrize(
+    ("score", "versus", "message"),
+    [
+        ("logit", 2, "versus = 2 with score = 'logit' of class 1: expected another class, and score = 'margin'"),
+        ("probability", 0, "versus = 0 with score = 'probability'"),
+        ("margin", 1, "versus = 1 with score = 'margin' of class 1: expected another class"),
+    ],
+)
+def test_a_target_of_a_score_that_is_none_is_refused(score: str, versus: int | None, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Target(1, torch.ones(2, 2, dtype=torch.bool), score, versus)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "scalar", [Scalar(3), Scalar(3, "logit"), Scalar(3, "margin"), Scalar(1, "margin", 3)], ids=str
+)
+def test_a_class_that_the_model_does_not_have_is_refused(scalar: Scalar) -> None:
+    image, region = torch.rand(3, 14, 14), blocks((14, 14), (3, 9, 4, 12))
+    with pytest.raises(SampleError, match="class index 3 is not one of the model's 3 classes"):
+        masked_mean(torch.zeros(1, 3, 14, 14), region, scalar)
+    for incremental in (True, False):
+        model = plain(SmallCNN())
+        model.incremental = incremental
+        with pytest.raises(SampleError, match="class index 3 is not one of the model's 3 classes"):
+            scorer_for(model, image, region[0], scalar).score(image[None])
+
+
+@pytest.mark.parametrize("scalar", SCALARS, ids=str)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_logits_of_the_class_that_are_not_finite_give_no_other_score(scalar: Scalar, value: float) -> None:
+    logits, region = torch.zeros(1, 5, 4, 4), blocks((4, 4), (0, 2, 0, 2))
+    logits[0, scalar.class_index, 1, 1] = value
+    if scalar.kind == "probability" and scalar.independent and value != value:
+        assert np.isnan(scalar.of(logits, 1)[0, 1, 1].item())
+    if scalar.kind == "probability" and abs(value) == torch.inf:
+        return  # a sigmoid of infinity is a number; the passes refuse such logits before
+    with pytest.raises(SampleError, match="logits that are NaN or infinite inside the target region"):
+        masked_mean(logits, region, scalar)
+
+
+def test_an_unknown_score_is_refused() -> None:
+    target = Target(1, torch.ones(2, 2, dtype=torch.bool))
+    object.__setattr__(target, "score", "odds")  # as where no types are checked
+    with pytest.raises(SettingsError, match="score = 'odds': expected probability, logit, log_odds, margin"):
+        target.__post_init__()
+
+
+def test_the_margin_to_the_class_that_is_predicted_instead() -> None:
+    region = blocks((4, 4), (0, 2, 0, 3))[0]
+    predicted = torch.tensor([[3, 3, 1, 1], [3, 0, 3, 1], [1, 1, 1, 1], [1, 1, 1, 1]])
+    missed = versus_predicted(Target(1, region), predicted)
+    assert (missed.class_index, missed.score, missed.versus) == (1, "margin", 3)
+    assert missed.region is region
+    with pytest.raises(SampleSkipped, match="the model predicts class 3 on most pixels of the target, so the target"):
+        versus_predicted(Target(3, region), predicted)

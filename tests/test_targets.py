@@ -97,15 +97,15 @@ def test_no_foreground_is_skipped() -> None:
 
 
 def test_no_foreground_but_255_hints_at_masks_that_use_it_as_foreground() -> None:
-    with pytest.raises(SampleSkipped, match=r"no foreground .*it holds 255.*if 255 is the foreground here, set"):
+    with pytest.raises(SampleSkipped, match=r"it holds 255.*if 255 is the foreground here, set .data. f"):
         find_targets(grid(".x", ".x"))
 
 
 def test_another_class_or_none_is_the_background() -> None:
     labels = torch.tensor([[0, 0, 0, 2, 2, 255, 255, 255, 255]])
-    assert find_targets(labels, background=None)[0].class_index == 0
-    assert find_targets(labels, background=2)[0].class_index == 0
-    assert find_targets(labels, background=0)[0].class_index == 2
+    assert [find_targets(labels, background=other)[0].class_index for other in (None, 2, 0)] == [0, 0, 2]
+    with pytest.raises(SampleSkipped, match="no foreground in the ground truth: every pixel is ignored "):
+        find_targets(labels[:, 5:], background=None)
 
 
 def test_a_named_class() -> None:

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from segfaith.models.segmentation import SegmentationModel, wrap
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.models.wrapping import wrap
 
 
 def plain(module: nn.Module, layer: str | None = None, classes: list[str] | None = None) -> SegmentationModel:

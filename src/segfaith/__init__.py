@@ -29,7 +29,7 @@ _HOMES = {
     "overlay": "segfaith.results.figures.overlay",
     "predicted_target": "segfaith.api",
     "run": "segfaith.benchmark.runner",
-    "wrap": "segfaith.models.segmentation",
+    "wrap": "segfaith.models.wrapping",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 

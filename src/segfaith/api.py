@@ -138,7 +138,8 @@ def evaluate(
         One row per method, indexed by its name, with the columns of the records; the control `random_cells`, against
         which `tdd_gain` is measured, is always among them. `runtime_s` is the time in this call, with no warm-up. The
         frame's `attrs` say where the model's weights come from (`weights`), what its outputs are taken for (`head`),
-        and why its images did not share a batch (`one_by_one`, "" if they did).
+        why its images did not share a batch (`one_by_one`, "" if they did), and what a reader must know of the feature
+        layers by name (`layers`): which was chosen, how it was reshaped, and that its maps repeat the prediction.
 
     Raises:
         SampleError, SettingsError: see `explain`. A method that fails has a row that says why.
@@ -156,6 +157,7 @@ def evaluate(
     result = evaluate_sample(subject, instances, settings, stability=stability)
     frame = pd.DataFrame(result.records).reindex(columns=list(RECORD_COLUMNS)).set_index("method")
     frame.attrs |= {"weights": model.weights, "head": model.head_words, "one_by_one": model.one_by_one}
+    frame.attrs["layers"] = dict(model.layer_notes)
     return frame
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
+from segfaith.evaluation.metrics import DROPS, PROBABILITY
 from segfaith.evaluation.ranking import rank_region, tie_ranks, top_count, top_pixels
 from segfaith.evaluation.subject import Subject
 from segfaith.models.segmentation import SegmentationModel
@@ -27,11 +28,14 @@ SHOWN = {
     "s_target_deleted": "s, top deleted",
     "tdd": "TDD",
     "tdd_gain": "TDD gain",
+    "tdd_drop": "TDD drop",
+    "tdd_drop_gain": "TDD drop gain",
     "s_off_deleted": "s, outside deleted",
     "odd_abs": "OT abs",
+    "odd_drop_abs": "OT drop",
     "insertion_gain": "Ins.",
 }
-"""The columns that a notebook shows, with their headings."""
+"""The columns that a notebook shows, with their headings: of relative drops and drops, those that `leading` names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +158,8 @@ class Explanation(Mapping[str, Map]):
 
     def _repr_html_(self) -> str:
         picture = b64encode(self.png()).decode()
-        shown = [name for name in SHOWN if name in self.scores]
+        left_out = {*DROPS.values()} if self.target.score == PROBABILITY else {*DROPS}
+        shown = [name for name in SHOWN if name not in left_out]
         table = self.scores[shown].rename(columns=SHOWN).to_html(float_format="{:.2f}".format)
         lines = "".join(f"<li>{escape(line)}</li>" for lines in self.sentences.values() for line in lines)
         return f'<img src="data:image/png;base64,{picture}" alt="{escape(repr(self))}">{table}<ul>{lines}</ul>'

@@ -7,7 +7,7 @@ Sums are in float64, everything before them in float32. eps = 1e-6.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from segfaith.constants import EPS
-from segfaith.errors import SampleError, SettingsError
+from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.types import Bool, Float, Int, Score, Target
+from segfaith.targets import majority_class
+from segfaith.types import Bool, Float, Int, Labels, Score, Target
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,27 @@ def scalar_of(model: SegmentationModel, target: Target) -> Scalar:
         )
     kind = "log_odds" if target.score == "logit" and model.channels == 1 else target.score
     return Scalar(int(target.class_index), kind, target.versus, model.independent)
+
+
+def versus_predicted(target: Target, predicted: Labels) -> Target:
+    """The target with the margin to the class that the model predicts on most pixels of M: `versus = "predicted"`.
+
+    s < 0 then says that the other class wins over M in the mean, and a map of s says what holds the class up, or would
+    have to.
+
+    Args:
+        predicted: the model's argmax, (H, W).
+
+    Raises:
+        SampleSkipped: the model predicts the target's own class on most pixels of M, so that nothing is missed.
+    """
+    other = majority_class(predicted, target.region)
+    if other == target.class_index:
+        raise SampleSkipped(
+            f"the model predicts class {other} on most pixels of the target, so the target is not missed and no other "
+            "class takes its place; leave versus out for the margin to the strongest other class of each pixel"
+        )
+    return replace(target, score="margin", versus=other)
 
 
 def masked_mean(logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], scalar: Scalar) -> Float[Tensor, "N"]:

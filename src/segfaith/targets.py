@@ -41,8 +41,8 @@ def find_targets(
         predicted: what the model predicts: the class of each pixel, (H, W), or for classes that overlap a mask for each
             class, (C, H, W). Needed for every source but the ground truth.
         choice: which targets; see `TargetChoice`.
-        masks: the ground truth of classes that overlap, by class; `labels` then says only what is ignored. None or {}
-            where classes exclude each other.
+        masks: the ground truth of classes that overlap, by class; no pixel is ignored then. None or {} where classes
+            exclude each other.
         background: the class that is no target unless `choice` names it; None: every class is a target.
         classes: names of the classes, for the targets' names and for messages.
 
@@ -94,8 +94,8 @@ def _by_source(
     labels: Labels, predicted: Prediction | None, choice: TargetChoice, masks: Mapping[int, Mask]
 ) -> dict[int, Mask]:
     """The pixels of each class that has any, by index."""
-    ignored = labels == IGNORE
-    truth = {index: mask.cpu() & ~ignored for index, mask in masks.items()} if masks else _by_class(labels)
+    ignored = torch.zeros_like(labels, dtype=torch.bool) if masks else labels == IGNORE
+    truth = {index: mask.cpu() for index, mask in masks.items()} if masks else _by_class(labels)
     if choice.source == "ground_truth":
         regions = truth
     elif predicted is None:
@@ -139,30 +139,31 @@ def _chosen(
     wanted = {choice.class_index} if choice.class_index is not None else set(choice.classes or regions)
     if choice.class_index is None and choice.classes is None:
         wanted.discard(background if background is not None else -1)
-    found = {index: region for index, region in regions.items() if index in wanted}
+    present = {index: region for index, region in regions.items() if index in wanted}
     if choice.point:
-        return _at_point(regions, found, choice, where, name)
-    if choice.class_index is not None and not found:
+        return _at_point(regions, present, choice, where, name)
+    if choice.class_index is not None and not present:
         raise SampleSkipped(f"{name(choice.class_index)} does not occur in {where}")
-    if choice.classes is not None and not found:
+    if choice.classes is not None and not present:
         raise SampleSkipped(f"none of the chosen classes ({_listed(choice.classes, name)}) occurs in {where}")
-    if not found:
+    if not present:
         hint = ""
         if bool((labels == IGNORE).any()) and choice.source == "ground_truth":
             hint = (
                 f" (it holds {IGNORE}, which means 'ignored'; if {IGNORE} is the foreground here, set [data] "
                 f"foreground = {IGNORE})"
             )
-        raise SampleSkipped(f"no foreground in {where}: every pixel is background or ignored{hint}")
+        every = "ignored" if background is None else "background or ignored"
+        raise SampleSkipped(f"no foreground in {where}: every pixel is {every}{hint}")
     if choice.per_image == "all":
-        return found
-    dominant = max(found, key=lambda index: (int(found[index].sum()), -index))
-    return {dominant: found[dominant]}
+        return present
+    dominant = max(present, key=lambda index: (int(present[index].sum()), -index))
+    return {dominant: present[dominant]}
 
 
 def _at_point(
     regions: Mapping[int, Mask],
-    found: Mapping[int, Mask],
+    present: Mapping[int, Mask],
     choice: TargetChoice,
     where: str,
     name: Callable[[int], str],
@@ -171,14 +172,14 @@ def _at_point(
     assert choice.point is not None
     row, column = choice.point
     place = f"the point {[row, column]}"
-    here = [index for index, region in found.items() if bool(region[row, column])]
+    here = [index for index, region in present.items() if bool(region[row, column])]
     if len(here) > 1:
         raise SampleSkipped(f"{place} lies in several classes ({_listed(here, name)}); choose one with class")
     if not here:
         others = [index for index, region in regions.items() if bool(region[row, column])]
         what = f"is {_listed(others, name)} in {where}, which is not chosen" if others else f"is of no class in {where}"
         raise SampleSkipped(f"{place} {what}")
-    for component in components(found[here[0]]):
+    for component in components(present[here[0]]):
         if bool(component[row, column]):
             return {here[0]: component}
     raise AssertionError("a pixel of a region lies in one of its components")

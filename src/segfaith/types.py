@@ -121,12 +121,18 @@ class Target:
 class GradientEvidence:
     """Activations F of the feature layer and gradients G = dY/dF for N variants of one image (K channels, h x w).
 
-    `size` is the image's (H, W), to which maps are upsampled.
+    Attributes:
+        size: the image's (H, W), to which maps are upsampled.
+        covered: the (H, W) that the layer's maps cover, where the image was padded at the bottom and the right: maps
+            are upsampled to it and cropped to `size`. None: `size`.
+        others: the evidence of further layers, where several were asked for.
     """
 
     activation: Float[Tensor, "N K h w"]
     gradient: Float[Tensor, "N K h w"]
     size: tuple[int, int]
+    covered: tuple[int, int] | None = None
+    others: tuple["GradientEvidence", ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -168,6 +168,7 @@ def test_a_pace_grows_with_samples_and_stability() -> None:
         "a",
         {"occlusions": 2.0, "metrics": 1.0, "gradients": 0.001},
         {"occlusions": 10.0, "metrics": 0.0, "gradients": 0.0},
+        (32, 32),
     )
     assert timed.seconds(10, 3) == pytest.approx(60.01)
     assert timed.words(10, 3) == "occlusions 83%, metrics 17%"

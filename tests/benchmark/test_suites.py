@@ -401,7 +401,7 @@ def test_a_suites_time_is_that_of_its_runs_and_says_which_are_unknown(
 
     def pace(prepared: Any) -> Pace:
         timed.append(prepared.plan.settings.name)
-        return Pace("s0", {"occlusions": 20.0}, {"occlusions": 100.0})
+        return Pace("s0", {"occlusions": 20.0}, {"occlusions": 100.0}, (32, 32))
 
     monkeypatch.setattr(suite_runs, "pace", pace)
     stable = ["--set", "evaluation.stability=1"]

@@ -1,6 +1,7 @@
 """Runs with several targets an image, with drawn regions, and with regions that the prediction gives."""
 
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -296,9 +297,9 @@ def test_planted_evidence_of_classes_that_overlap_needs_most_of_the_region() -> 
     sample = prepared.plan.dataset.load(prepared.plan.ids[0], 64)
     (target,) = prepared.targets(sample)
     region = target.region
-    assert planted_of(sample, target, {target.class_index: region}) is not None
-    assert planted_of(sample, target, {target.class_index: ~region, 99: region}) is None
-    assert planted_of(sample, target, {99: region}) is None
+    assert planted_of(replace(sample, masks={target.class_index: region}), target) is not None
+    assert planted_of(replace(sample, masks={target.class_index: ~region, 99: region}), target) is None
+    assert planted_of(replace(sample, masks={99: region}), target) is None
 
 
 # Drawn regions

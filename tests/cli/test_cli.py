@@ -143,6 +143,24 @@ def test_list_says_what_metrics_mean_and_where_methods_come_from() -> None:
     assert re.search(r"^dea +Sakib et al\., equation 2$", methods, re.M)
 
 
+def test_list_layers_shows_the_layers_of_a_settings_files_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = CliRunner().invoke(app, ["list", "layers", "quickstart", "--set", "data.size=64"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    (line,) = [line for line in shown.output.splitlines() if "default" in line]
+    assert line.split() == [
+        "backbone.high",
+        "Sequential",
+        *["576", "x", "4", "x", "4", "16", "64", "x", "64"],
+        "default;",
+        "in",
+        "use",
+    ]
+    assert "map equals the prediction: no context is read behind it" in shown.output
+    assert "list layers needs a settings file" in fails(monkeypatch, capsys, "list", "layers")
+
+
 def test_an_unknown_list_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     errors = fails(monkeypatch, capsys, "list", "method")
     assert "unknown list 'method'; did you mean 'methods'" in errors

@@ -22,7 +22,9 @@ from segfaith.evaluation.metrics import (
     Metric,
     add_metric,
     compute_metrics,
+    leading,
     mean_defined,
+    scale,
 )
 from segfaith.evaluation.names import FIXED_COLUMNS
 from segfaith.results.records.schema import RECORD_COLUMNS
@@ -38,6 +40,8 @@ def metrics_restored() -> Iterator[None]:
 
 
 FROM_SCORES = ["tdd", "odd", "odd_abs", "leak_abs", "leak_signed", "insertion_gain", "insertion_gain_rel"]
+
+DROPPED = ["tdd_drop", "odd_drop", "odd_drop_abs"]
 
 DETAILED = ["odd_fair", "odd_fair_abs", "odd_near", "odd_middle", "odd_far"]
 
@@ -55,7 +59,7 @@ def metrics_of(
         "s_inserted": s_in,
     }
     given_scores = scores | {"s_off_evidence_deleted": s_off_evidence} | more
-    return computed(dict.fromkeys(score_columns(), nan) | given_scores)
+    return computed(dict.fromkeys(score_columns(), nan) | given_scores | {"scale": scale(s, "probability")})
 
 
 def computed(known: dict[str, Any]) -> dict[str, float]:
@@ -109,7 +113,9 @@ def computed(known: dict[str, Any]) -> dict[str, float]:
 )
 def test_metrics_by_hand(given_scores: tuple[float, ...], expected: dict[str, float]) -> None:
     got = metrics_of(*given_scores)
-    assert set(got) == {*FROM_SCORES, *DETAILED, *BEYOND}
+    assert set(got) == {*FROM_SCORES, *DROPPED, *DETAILED, *BEYOND}
+    s, s_target, s_off, *_ = given_scores
+    assert [got[name] for name in DROPPED] == [s - s_target, s - s_off, abs(s - s_off)]
     assert {name: got[name] for name in FROM_SCORES} == pytest.approx(expected, rel=1e-12, nan_ok=True)
     assert all(isnan(got[name]) for name in BEYOND), "no evidence was planted"
     assert all(isnan(got[name]) for name in DETAILED), "only the plain scores were measured"
@@ -167,7 +173,8 @@ def test_leakage_is_defined_from_the_least_tdd_on() -> None:
 def test_nothing_outside_leaves_the_off_target_metrics_undefined() -> None:
     got = metrics_of(0.8, 0.2, nan, 0.1, 0.5, 0.7)
     undefined = {name for name, value in got.items() if isnan(value)}
-    assert undefined == {"odd", "odd_abs", "leak_abs", "leak_signed", *BEYOND, *DETAILED}
+    dropped = {"odd_drop", "odd_drop_abs"}
+    assert undefined == {"odd", "odd_abs", "leak_abs", "leak_signed", *dropped, *BEYOND, *DETAILED}
 
 
 def test_means_leave_undefined_values_out() -> None:
@@ -183,6 +190,10 @@ def test_the_table_has_every_metric_of_the_spec_with_its_direction() -> None:
     spec = {
         "tdd": "higher",
         "tdd_gain": "higher",
+        "tdd_drop": "higher",
+        "tdd_drop_gain": "higher",
+        "odd_drop": None,
+        "odd_drop_abs": "lower",
         "odd": None,
         "odd_abs": "lower",
         "leak_abs": "lower",
@@ -213,7 +224,7 @@ def test_every_metric_says_what_it_is_and_has_a_column(name: str) -> None:
     metric = METRICS[name]
     assert metric.name == name
     assert metric.label
-    assert len(metric.meaning.split()) >= 3 or name in ("odd_abs", "leak_signed", "leak_abs")
+    assert len(metric.meaning.split()) >= 3 or name in ("odd_abs", "odd_drop_abs")
     assert metric.low < metric.high
     assert RECORD_COLUMNS[name][1] == metric.meaning
     assert len({one.label for one in METRICS.values()}) == len(METRICS)
@@ -251,7 +262,7 @@ def test_every_metric_follows_from_the_quantities() -> None:
         "k": 0.2,
     }
     known = dict(zip(score_columns(), rng.random(len(score_columns())), strict=True))
-    known |= dict.fromkeys(STABILITIES, 0.25) | {"seconds": 2.0} | of_map
+    known |= dict.fromkeys(STABILITIES, 0.25) | {"seconds": 2.0, "scale": 0.900001} | of_map
     known |= {"s": 0.9, "s_target_deleted": 0.1, **{f"control_{name}": 0.5 for name in METRICS}}
     values = computed(known)
     assert list(values) == list(METRICS)
@@ -263,8 +274,10 @@ def test_every_metric_follows_from_the_quantities() -> None:
 
 
 def test_what_is_not_known_leaves_out_the_metrics_that_need_it() -> None:
-    assert computed({"s": 0.8, "s_target_deleted": 0.2}) == {"tdd": pytest.approx(0.75, abs=1e-5)}
-    assert computed({"s": 0.8, "s_target_deleted": 0.2, "tdd": 0.5}) == {}, "what is known is not computed again"
+    known = {"s": 0.8, "s_target_deleted": 0.2}
+    assert computed(known) == {"tdd_drop": pytest.approx(0.6)}
+    assert computed(known | {"scale": 0.8}) == {"tdd_drop": pytest.approx(0.6), "tdd": pytest.approx(0.75)}
+    assert computed(known | {"tdd_drop": 0.5}) == {}, "what is known is not computed again"
 
 
 def _metric(name: str, *needs: str) -> Metric:
@@ -345,7 +358,7 @@ def test_a_metric_cannot_change_what_it_is_given(metrics_restored: None) -> None
 def test_a_value_that_is_no_number_is_nan_and_the_fault_is_told(metrics_restored: None, value: Any, fault: str) -> None:
     add_metric(Metric("bad", "B", "words", "formula", None, ("tdd",), lambda tdd: value))
     faults: dict[str, str] = {}
-    values = compute_metrics({"s": 0.8, "s_target_deleted": 0.2}, faults)
+    values = compute_metrics({"s": 0.8, "s_target_deleted": 0.2, "scale": 0.8}, faults)
     assert isnan(values["bad"])
     assert values["tdd"] == pytest.approx(0.75, abs=1e-5)
     assert list(faults) == ["bad"]
@@ -379,7 +392,9 @@ def test_bounds_are_tight() -> None:
     assert best["tdd"] == metrics_of(1, 0, 0, 0, 1)["odd"] == pytest.approx(1, abs=2e-6)
     assert (METRICS["tdd"].high, METRICS["odd"].high) == (1, 1)
     assert (best["insertion_gain"], worst["insertion_gain"]) == (1, -1)
-    assert (METRICS["insertion_gain"].low, METRICS["insertion_gain"].high) == (-1, 1)
+    assert (METRICS["insertion_gain"].low, METRICS["insertion_gain"].high) == (-inf, inf), (
+        "of a margin it has no bounds"
+    )
     assert (best["odd_abs"], best["leak_abs"]) == (0, 0)
     assert (METRICS["tdd"].low, METRICS["tdd_gain"].low) == (-inf, -inf)
     assert metrics_of(1e-3, 1, 1, 0, 0)["tdd"] < -900
@@ -403,3 +418,38 @@ def test_metrics_point_where_the_table_says(
 
 def test_metrics_need_no_torch() -> None:
     assert "import torch" not in Path(metrics.__file__).read_text()
+
+
+# Scores without a natural zero
+
+
+@pytest.mark.parametrize("score", ["logit", "log_odds", "margin", "margin to class 3"])
+def test_relative_metrics_are_undefined_where_the_score_has_no_natural_zero(score: str) -> None:
+    scores = {"s": -2.0, "s_target_deleted": -5.5, "s_off_deleted": -1.5, "s_baseline": -6.0, "s_inserted": -2.5}
+    more = {f"s_{name}_deleted": -2.5 for name in ("fair", "near", "middle", "far", "off_evidence")}
+    got = computed(scores | more | {"scale": scale(-2.0, score)})
+    defined = {"tdd_drop": 3.5, "odd_drop": -0.5, "odd_drop_abs": 0.5, "insertion_gain": 3.5}
+    assert {name: value for name, value in got.items() if not isnan(value)} == defined
+    assert {name for name in got if isnan(got[name])} == {name for name in got if metrics.is_relative(name)}
+
+
+def test_the_scale_is_s_of_a_probability_alone() -> None:
+    assert scale(0.25, "probability") == 0.250001
+    assert scale(0.0, "probability") == 1e-6
+    assert isnan(scale(0.25, "margin"))
+
+
+def test_absolute_metrics_take_the_place_of_relative_ones() -> None:
+    names = ["tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "odd_beyond_abs"]
+    assert leading(names, "probability") == names
+    assert leading(names, "margin") == ["tdd_drop", "tdd_drop_gain", "odd_drop_abs", "insertion_gain", "stability"]
+    assert leading(["odd", "insertion_gain_rel", "odd_fair", "evidence_ap"], "logit") == ["odd_drop", "evidence_ap"]
+    assert all(METRICS[drop].better == METRICS[name].better for name, drop in metrics.DROPS.items())
+
+
+def test_a_metric_that_follows_from_a_relative_one_is_relative_too(metrics_restored: None) -> None:
+    add_metric(_metric("focus", "tdd", "odd"))
+    add_metric(_metric("own_gain", "stability", "control_tdd"))
+    add_metric(_metric("plain", "tdd_drop", "odd_drop"))
+    assert [metrics.is_relative(name) for name in ("focus", "own_gain", "plain")] == [True, True, False]
+    assert leading(["focus", "plain"], "logit") == ["plain"]

@@ -1,5 +1,7 @@
 """Gradient evidence against autograd by hand, intervention evidence against single passes, batches and flips."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zoo
-from rederived import cells, mean_occluded, region_drops, score
+from rederived import cells, mean_occluded, pixel_numbers, region_drops, score
 from segfaith.attribution.explain import Gathered, gather, sample_rng
 from segfaith.attribution.methods import resolve_method
 from segfaith.errors import SampleError, SettingsError
@@ -87,6 +89,56 @@ def test_gradient_is_that_of_the_full_graph(objective: str, layer: str) -> None:
         expected = score(z.detach().numpy(), variants.regions[n].numpy(), c)
         assert passed.score[n].item() == pytest.approx(expected, abs=1e-6)
         assert torch.equal(passed.prediction[n], z.detach().argmax(0))
+
+
+GRADIENT_SCALARS = [
+    Scalar(2),
+    Scalar(2, "logit"),
+    Scalar(2, "log_odds"),
+    Scalar(2, "margin"),
+    Scalar(2, "margin", 0),
+    Scalar(2, independent=True),
+    Scalar(2, "log_odds", independent=True),
+]
+
+
+@pytest.mark.parametrize("objective", ["logits", "prob"])
+@pytest.mark.parametrize("scalar", GRADIENT_SCALARS, ids=str)
+def test_gradients_of_each_score_are_finite_differences(scalar: Scalar, objective: str) -> None:
+    """Y of shifted features F, in float64 from the head on: the sum over M of the score's number, or s."""
+    size = (9, 12)
+    image = torch.from_numpy(np.random.default_rng(2).random((1, 3, *size), dtype=np.float32))
+    region = torch.zeros(1, *size, dtype=torch.bool)
+    region[0, 2:7, 3:9] = True
+    module = SmallCNN()
+    model = plain(module, layer="backbone.4")
+    evidence, passed, _ = gradient_evidence(model, image, region, scalar, BatchSize(1), objective=objective)
+    head = deepcopy(module.head).double()
+
+    def value(features: Tensor, kind: str) -> float:
+        with torch.no_grad():
+            z = F.interpolate(head(features[None]), size=size, mode="bilinear", align_corners=False)[0, :, region[0]]
+        numbers = pixel_numbers(z.numpy(), scalar.class_index, kind, scalar.versus, scalar.independent)
+        return sum(numbers) if objective == "logits" else sum(numbers) / (len(numbers) + 1e-6)
+
+    kind = "logit" if scalar.kind == "probability" and objective == "logits" else scalar.kind
+    features = evidence.activation[0].double()
+    numbers = pixel_numbers(
+        F.interpolate(head(features[None]), size=size, mode="bilinear", align_corners=False)[0, :, region[0]]
+        .detach()
+        .numpy(),
+        *(scalar.class_index, scalar.kind, scalar.versus, scalar.independent),
+    )
+    assert passed.score[0].item() == pytest.approx(sum(numbers) / (len(numbers) + 1e-6), abs=1e-5)
+    scale = float(evidence.gradient.abs().max())
+    assert scale > 1e-6
+    rng = np.random.default_rng(3)
+    for _ in range(12):
+        place = tuple(int(rng.integers(0, length)) for length in features.shape)
+        step = torch.zeros_like(features)
+        step[place] = 1e-5
+        slope = (value(features + step, kind) - value(features - step, kind)) / 2e-5
+        assert evidence.gradient[0][place].item() == pytest.approx(slope, rel=1e-3, abs=1e-4 * scale)
 
 
 def test_variants_do_not_mix_in_a_norm_of_batch_statistics() -> None:

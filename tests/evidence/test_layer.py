@@ -16,9 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.ops import Permute
 
-import segfaith
 import zoo
 from segfaith.errors import SettingsError
+from segfaith.evidence.forms import form_of
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.layer import check_layer
 from segfaith.incremental.graph import Graph
@@ -518,20 +518,14 @@ def described() -> nn.Module:
     return zoo.Of(lambda self, x: self.head(self.layer(x)[2][0]), layer=Three(), head=nn.Conv2d(3, 3, 1))
 
 
-LAST = "like channels-last maps (N, h, w, channels); expected (1, channels, h, w); name another layer, or wrap it"
 AXES: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "swin": (swin, f"shape (1, 8, 8, 16) for an image of 64 x 64 and (1, 8, 16, 16) for one of 64 x 128, {LAST}"),
-    "as many channels as rows": (lambda: last(8), f"and (1, 8, 16, 8) for one of 64 x 128, {LAST}"),
-    "of one size": (lambda: fixed(last(6)), f"shape (1, 8, 8, 6) for an image of 64 x 64, {LAST}"),
-    "resized to one size": (lambda: resizing(last(12)), f"shape (1, 8, 8, 12) for an image of 64 x 64, {LAST}"),
-    "tokens": (tokens, "shape (1, 64, 6); expected a feature map (N, channels, h, w); name another layer, or wrap it"),
     "attention": (attention, "(1, 2, 64, 64) for an image of 64 x 64 and (1, 2, 128, 128) for one of 64 x 128; expec"),
     "windows": (windows, "shape (4, 6, 8, 8) for 1 image, like a layer that runs on windows, or once per class"),
     "once per class": (once_per_class, "shape (3, 6, 16, 16) for 1 image, like a layer that runs on windows, or"),
     "strips": (strips, "shape (1, 6, 16, 1) for an image of 64 x 64; expected (1, channels, h, w)"),
     "several things": (
         described,
-        "tuple of (shape (1, 3, 4096), int, list of (shape (1, 3, 64, 64))); expected",
+        "shape (1, 3, 4096) for an image of 64 x 64 and (1, 3, 8192) for one of 64 x 128; tokens must be (N, L, C)",
     ),
 }
 
@@ -566,23 +560,18 @@ def test_layers_of_the_right_axes_are_taken(name: str) -> None:
     check_layer(plain(build().eval()), layer, torch.rand(3, *size))
 
 
-def test_the_example_of_a_layer_of_another_shape_runs() -> None:
-    """The documentation's, on a Swin transformer, and the line for tokens."""
+def test_the_example_of_a_reshape_gives_the_maps() -> None:
+    """The documentation's, on tokens that lie column by column."""
     text = (Path(__file__).resolve().parents[2] / "docs/extending.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(from torch import nn\n.*?)```", text, flags=re.DOTALL)
-    net = SwinTransformer([4, 4], 8, [1] * 4, [1] * 4, [4, 4])
-    module = zoo.Of(
-        lambda self, x: self.head(self.backbone.features(x).permute(0, 3, 1, 2)), backbone=net, head=nn.Conv2d(64, 3, 1)
-    )
-    names: dict[str, Any] = {"my_module": module, "segfaith": segfaith}
+    (code,) = re.findall(r"```python\n(def reshape.*?)```", text, flags=re.DOTALL)
+    names: dict[str, Any] = {}
     exec(code, names)
-    assert names["model"].layer == "backbone.features.5.1"
-    assert_gradient(module, names["model"].layer)
-
-    (line,) = re.findall(r"`(nn\.Sequential\(stage, .*?)`", text)
-    module = tokens()
-    module.layer = eval(line.replace("14", "8"), names | {"stage": module.layer})
-    assert_gradient(module, "layer.2")
+    maps = torch.rand(1, 6, 14, 14)
+    columns = torch.cat([torch.zeros(1, 2, 6), maps.permute(0, 3, 2, 1).flatten(1, 2)], 1)
+    assert torch.equal(names["reshape"](columns), maps)
+    form = form_of([(1, 198, 6)], (224, 224), "auto", names["reshape"])
+    assert not isinstance(form, str)
+    assert torch.equal(form.maps(columns, (224, 224)), maps)
 
 
 # What is left behind

@@ -1,6 +1,7 @@
 """Incremental and plain scores against the one-by-one loop, over a zoo of models."""
 
 import shutil
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from torch import nn
 
 import zoo
 from drops import evidence, loop, single
-from exactness import SIZES, TIGHT, check_exact, check_exact_on, photograph, target
+from exactness import SIZES, TIGHT, check_exact, check_exact_on, photograph, scattered_images, target
+from segfaith import wrap
 from segfaith.data.images import load_image
 from segfaith.evidence.regions import Regions
 from segfaith.incremental.graph import Graph
@@ -38,6 +40,45 @@ def test_models_that_a_graph_cannot_follow_score_as_the_loop(name: str) -> None:
         image, region = photograph((37, 53)), target((37, 53), "patch")
         assert type(scorer_for(model, image, region, Scalar(2))) is PlainScorer, "its first call is the traced one"
     assert max(check_exact(model, (37, 53), kind, expected) for kind in ("patch", "scattered")) > 1e-3
+
+
+OTHER_SCALARS = [
+    Scalar(1),
+    Scalar(1, "logit"),
+    Scalar(1, "log_odds"),
+    Scalar(1, "margin"),
+    Scalar(1, "margin", 0),
+]
+INDEPENDENT = [Scalar(1, kind, independent=True) for kind in ("probability", "logit", "log_odds")]  # type: ignore[arg-type]
+
+
+NETS = ("plain_cnn", "aspp", "unet")
+
+
+@pytest.mark.parametrize(
+    ("name", "scalar"),
+    [*product((*NETS, "one_channel"), OTHER_SCALARS), *product(NETS, INDEPENDENT)],
+    ids=str,
+)
+def test_incremental_and_plain_scores_of_each_kind_are_those_of_the_loop(name: str, scalar: Scalar) -> None:
+    """Drops of cells by windows, and scores of images that are altered all over."""
+    size = (24, 33)
+    image, region = photograph(size), target(size, "patch")
+    altered = scattered_images(image)
+    module, expected = zoo.randomised(zoo.TRACED[name]()), np.zeros(0)
+    for path in (IncrementalScorer, PlainScorer):
+        model = wrap(module, mean=(0, 0, 0), std=(1, 1, 1), head="sigmoid" if scalar.independent else None)
+        model.incremental = path is IncrementalScorer
+        if not len(expected):
+            expected = np.array([single(model, one, region, scalar) for one in altered])
+            drops = loop(model, image, region, scalar, 4)
+            allowed = TIGHT * max(1.0, float(np.abs(expected).max()))
+        scorer = scorer_for(model, image, region, scalar, expected=single(model, image, region, scalar))
+        assert type(scorer) is path
+        np.testing.assert_allclose(scorer.score(altered).numpy(), expected, rtol=0, atol=allowed)
+        got = evidence(model, image, region, scalar, Regions(4))
+        np.testing.assert_allclose(got, drops, rtol=0, atol=2 * allowed)
+    assert np.abs(drops).max() > 1e-3
 
 
 def test_switches_choose_the_plain_path() -> None:

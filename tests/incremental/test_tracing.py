@@ -8,7 +8,7 @@ import zoo
 from drops import single
 from exactness import TIGHT, photograph, scattered_images, target
 from segfaith.incremental.scoring import scorer_for
-from segfaith.models.segmentation import wrap
+from segfaith.models.wrapping import wrap
 from segfaith.scores import Scalar
 
 

@@ -84,14 +84,15 @@ LOGITS = torch.arange(2 * 3 * 4 * 5, dtype=torch.float32).reshape(2, 3, 4, 5)
         LOGITS,
         {"out": LOGITS},
         {"aux": LOGITS + 1, "out": LOGITS},
-        (LOGITS, LOGITS + 1),
+        (LOGITS, torch.zeros(2)),
         [LOGITS],
         SimpleNamespace(logits=LOGITS),
         ModelOutput(loss=torch.tensor(0.0), logits=LOGITS, hidden_states=(LOGITS + 1,)),
-        {"out": (LOGITS, LOGITS + 1)},
+        {"out": (None, LOGITS)},
         [{"out": LOGITS}],
-        ((LOGITS, LOGITS + 1), LOGITS + 2),
+        ((LOGITS.flatten(2), LOGITS), LOGITS[0]),
         SimpleNamespace(logits={"out": [LOGITS]}),
+        {"masks": LOGITS, "scores": LOGITS.mean((2, 3))},
     ],
     ids=[
         "tensor",
@@ -105,6 +106,7 @@ LOGITS = torch.arange(2 * 3 * 4 * 5, dtype=torch.float32).reshape(2, 3, 4, 5)
         "list of dict",
         "tuple of tuple",
         "object of dict",
+        "dict of one map",
     ],
 )
 def test_forms_of_output(output: Any) -> None:
@@ -252,11 +254,15 @@ def test_load_model_refuses_a_wrong_layer_name() -> None:
         load_model(SMALL, weights="random", layer="backbone.layer5")
 
 
-def test_gradient_methods_ask_for_a_layer_where_none_is_named() -> None:
+def test_a_layer_is_chosen_where_a_gradient_method_needs_one_and_none_is_named() -> None:
     model = plain(SmallCNN())
-    with pytest.raises(SettingsError, match=r"SmallCNN has none; give layer=.*The last layers: .*backbone\.4, head"):
-        segfaith.explain(model, random_image(), block_target(), ["ega"])
-    assert set(segfaith.explain(model, random_image(), block_target(), ["ria@grid=2"])) == {"ria@grid=2"}
+    segfaith.explain(model, random_image(), block_target(), ["ria@grid=2"])
+    assert (model.layer, model.layer_notes) == (None, {})
+    chosen = segfaith.explain(model, random_image(), block_target(), ["ega"])["ega"]
+    assert model.layer == "backbone.2"
+    assert model.layer_notes == {"backbone.2": "chosen by segfaith: the deepest map before the head"}
+    named = segfaith.explain(plain(SmallCNN(), layer="backbone.2"), random_image(), block_target(), ["ega"])["ega"]
+    assert torch.equal(chosen, named)
 
 
 class Layers(nn.Module):
@@ -414,7 +420,7 @@ def used_model(step: str = "", n: int = -1) -> SegmentationModel:
     """That module as a model that was put to the test already, as was its layer; its passes count from here."""
     model = plain(used_module(step), layer="backbone.3")
     probe(model, random_image(), 16)
-    check_layer(model, None, random_image())
+    check_layer(model, "backbone.3", random_image())
     model.module.n, model.module.passes = n, 0
     return model
 
@@ -589,7 +595,7 @@ def test_known_models_feature_layer_is_the_backbones_output(known: tuple[str, Se
     assert model.layer == layer
     seen: dict[str, Any] = {}
     handles = [
-        model.feature_module().register_forward_hook(lambda _, __, out: seen.update(feature=out)),
+        model.module.get_submodule(model.layer).register_forward_hook(lambda _, __, out: seen.update(feature=out)),
         model.module.backbone.register_forward_hook(lambda _, __, out: seen.update(backbone=dict(out))),
     ]
     try:

@@ -149,6 +149,39 @@ def test_logits_whose_channels_have_one_sum_are_not_taken_for_probabilities(name
     probe(plain(CONSTANT_SUMS[name]), photograph(), 1)
 
 
+@pytest.mark.parametrize(
+    ("module", "head"),
+    [
+        (After(lambda z: z), "softmax"),
+        (After(lambda z: z), "sigmoid"),
+        (After(lambda z: z, classes=1), "sigmoid"),
+        (After(lambda z: torch.cat([z, -z], 1), classes=1), "sigmoid"),
+    ],
+)
+def test_logits_pass_under_the_head_that_the_user_names(module: nn.Module, head: Any) -> None:
+    model = wrap(module, head=head)
+    probe(model, photograph(), 2)
+    assert model.independent == (head == "sigmoid" and model.channels != 1)
+    assert model.head_name == head
+
+
+@pytest.mark.parametrize(
+    ("module", "head", "message"),
+    [
+        (After(lambda z: z, classes=1), "softmax", 'head = "softmax" needs several channels, but .* has one'),
+        (After(lambda z: z.softmax(1)), "softmax", 'look like probabilities, not logits.*Say head = "probabilities"'),
+        (After(lambda z: z.softmax(1)), "sigmoid", 'look like probabilities, not logits.*Say head = "probabilities"'),
+        (After(torch.sigmoid), "sigmoid", 'Return the logits before the sigmoid, and say head = "sigmoid"'),
+        (After(torch.sigmoid), "softmax", 'Return the logits before the sigmoid, and say head = "sigmoid"'),
+        (After(torch.sigmoid, classes=1), "sigmoid", "in its one channel: .* second sigmoid"),
+        (After(one_hot), "sigmoid", "whole numbers, like class indices"),
+    ],
+)
+def test_outputs_that_are_not_what_the_named_head_says_are_refused(module: nn.Module, head: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        probe(wrap(module, head=head), photograph(), 2)
+
+
 def test_log_probabilities_are_logits() -> None:
     given = segfaith.evaluate(plain(After(lambda z: z.log_softmax(1))), photograph(), box(), ["ria@grid=2"])
     logits = segfaith.evaluate(plain(After()), photograph(), box(), ["ria@grid=2"])
@@ -372,6 +405,9 @@ def test_images_that_give_nan_say_nothing_of_the_head() -> None:
         (21, None, "softmax over 21 channels, assumed"),
         (1, None, "sigmoid of one channel, assumed"),
         (2, "logits", "softmax over 2 channels, as head = 'logits' says"),
+        (3, "softmax", "softmax over 3 channels, as head = 'softmax' says"),
+        (3, "sigmoid", "sigmoid of each of 3 channels, as head = 'sigmoid' says"),
+        (1, "sigmoid", "sigmoid of one channel, as head = 'sigmoid' says"),
         (1, "probabilities", "probabilities of one channel, as head = 'probabilities' says"),
         (3, "probabilities", "probabilities of 3 channels, as head = 'probabilities' says"),
     ],

@@ -3,11 +3,15 @@ r"""Class activation maps from gradient evidence: GPA (Seg-Grad-CAM) and EGA (Se
     GPA = minmax(up(relu(sum_k mean_{ij}(G_k) F_k)))        Vinogradova et al. 2020
     EGA = minmax(up(relu(sum_k pool(G_k) * F_k)))           Hasany et al. 2023
 
-F_k and G_k are channel k of the feature layer's activation and gradient (h x w); up is bilinear to the image's size.
+F_k and G_k are channel k of the feature layer's activation and gradient (h x w); up is bilinear to the image's size. If
+the model pads the image, h x w covers the padded image, mean_{ij} is over all of it, and up crops.
+Of several layers, `layer = "a+b"`, the mean of the layers' maps is taken.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch.nn import functional as F
 
 from segfaith.attribution.heatmap import minmax, upsample
@@ -16,7 +20,7 @@ from segfaith.types import Float, GradientEvidence, Tensor
 
 def gpa(gradient: GradientEvidence) -> Float[Tensor, "N H W"]:
     """Gradient-Pooled Attribution of N variants, in [0, 1]. A channel's weight is the mean of its gradient."""
-    return minmax(upsample(pooled_cam(gradient), gradient.size))
+    return _over_layers(gradient, pooled_cam)
 
 
 def ega(gradient: GradientEvidence, *, pool: Literal["mean", "max"], window: int) -> Float[Tensor, "N H W"]:
@@ -26,7 +30,21 @@ def ega(gradient: GradientEvidence, *, pool: Literal["mean", "max"], window: int
         pool, window: gradients are pooled over window x window blocks. A window of 1 changes nothing; mean pooling
             over the whole feature map gives GPA.
     """
-    return minmax(upsample(elementwise_cam(gradient, pool=pool, window=window), gradient.size))
+    return _over_layers(gradient, lambda layer: elementwise_cam(layer, pool=pool, window=window))
+
+
+def _over_layers(
+    gradient: GradientEvidence, cam: Callable[[GradientEvidence], Float[Tensor, "N h w"]]
+) -> Float[Tensor, "N H W"]:
+    """The mean over the layers of minmax(up(cam))."""
+    maps = [minmax(_on_image(cam(layer), layer)) for layer in (gradient, *gradient.others)]
+    return torch.stack(maps).mean(0) if len(maps) > 1 else maps[0]
+
+
+def _on_image(maps: Float[Tensor, "N h w"], gradient: GradientEvidence) -> Float[Tensor, "N H W"]:
+    """Maps of the feature layer upsampled to the image, without the rows and columns that pad it."""
+    height, width = gradient.size
+    return upsample(maps, gradient.covered or gradient.size)[:, :height, :width]
 
 
 def pooled_cam(gradient: GradientEvidence) -> Float[Tensor, "N h w"]:

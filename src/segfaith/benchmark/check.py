@@ -10,10 +10,10 @@ from segfaith.benchmark.check_data import Line, Seen, data_lines, read_all
 from segfaith.benchmark.check_fit import fit_lines
 from segfaith.benchmark.forecast import pace
 from segfaith.benchmark.plan import Plan, check_bands, check_classes, make_plan
-from segfaith.benchmark.runner import Prepared, model_of
+from segfaith.benchmark.runner import Prepared
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import target_choice, targets_of
-from segfaith.benchmark.warm_up import warm_up
+from segfaith.benchmark.warm_up import chosen_model, warm_up
 from segfaith.errors import SegfaithError, SettingsError, words_of
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
@@ -42,8 +42,10 @@ def check(
         return
     yield Line("ok", "settings", f"{len(plan.ids)} samples, methods {', '.join(one.name for one in plan.methods)}")
     model: SegmentationModel | None = None
+    if settings.execution.threads:
+        torch.set_num_threads(settings.execution.threads)
     try:
-        model = model_of(settings)
+        model = chosen_model(settings)
     except SegfaithError as error:
         yield Line("fail", "model", str(error))
     on_plan(len(plan.ids))
@@ -141,6 +143,8 @@ def _model(model: SegmentationModel, plan: Plan) -> Iterator[Line]:
     if model.layer is not None:
         source = "chosen by segfaith" if plan.settings.model.layer is None else "as [model] layer says"
         yield Line("ok", "layer", f"{model.layer}, {source}")
+    for layer, words in model.layer_notes.items():
+        yield Line("ok", "layer", f"{layer}: {words}")
 
 
 def _head(model: SegmentationModel) -> str:

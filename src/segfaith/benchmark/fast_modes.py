@@ -14,8 +14,10 @@ from scipy.stats import spearmanr
 from segfaith.attribution.explain import gather
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark.runner import Prepared
+from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import evaluate_sample, to_device
 from segfaith.errors import SampleError, SettingsError
+from segfaith.evaluation.metrics import leading
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.regions import RegionKind
 from segfaith.occlusion import grid_partition
@@ -27,6 +29,7 @@ from segfaith.types import Float, InterventionEvidence, Sample, Target, Tensor
 LEAST_DROP = 1e-3
 """The rank correlation is over the cells whose drop in the plain loop is above this."""
 METRICS = ("tdd", "tdd_gain", "odd", "stability")
+"""What is compared; of a score other than the probability the absolute metrics, see `metrics.leading`."""
 DEFAULT_MODES = ("exact", "bf16", "adaptive")
 
 
@@ -87,7 +90,7 @@ def verify_precision(
     notes: dict[str, str] = {}
     for sample_id in prepared.plan.ids:
         try:
-            sample = prepared.plan.dataset.load(sample_id, prepared.plan.settings.data.size)
+            sample = load_sample(prepared.plan, prepared.model, sample_id)
             targets = prepared.targets(sample)
         except SampleError as error:
             on_step(f"{sample_id}: left out: {error}")
@@ -153,7 +156,7 @@ def _measure(prepared: Prepared, mode: Mode, subject: Subject, stability: bool) 
     for record in result.records[:2]:
         if record["status"] != "ok":
             raise SampleError(record["reason"])
-        row |= {f"{record['method']}_{metric}": record[metric] for metric in METRICS}
+        row |= {f"{record['method']}_{metric}": record[metric] for metric in leading(METRICS, target.score)}
     return row
 
 
@@ -174,7 +177,7 @@ def _row(mode: Mode, plain: Sequence[dict[str, Any]], fast: Sequence[dict[str, A
     row["drop_error"] = float(np.max(errors)) if mode.regions == "grid" else nan
     correlations = [_rank_correlation(a["drops"], b["drops"]) for a, b in pairs]
     row["spearman"] = min((value for value in correlations if not isnan(value)), default=nan)
-    for key in (f"{method}_{metric}" for method in ("ria", "dea") for metric in METRICS):
+    for key in (key for key in fast[0] if key.startswith(("ria_", "dea_"))):
         row[key] = float(pd.Series([b[key] for _, b in pairs]).mean())  # pandas leaves undefined values out
         row[f"{key}_change"] = float(pd.Series([abs(a[key] - b[key]) for a, b in pairs]).max())
     row["path"] = "; ".join(dict.fromkeys(b["path"] for _, b in pairs))

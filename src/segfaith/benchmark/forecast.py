@@ -17,9 +17,10 @@ import torch
 from segfaith.attribution.explain import evidence_keys, gather, heatmaps, sample_rng
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance, resolve_method
-from segfaith.benchmark.plan import passes_per_sample
+from segfaith.benchmark.plan import evidence_passes, passes_per_sample
 from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.runner import Prepared, run_sample
+from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import to_device
 from segfaith.data.datasets import DRAWN
 from segfaith.evidence.gradient import clock, forward_pass, gradient_evidence
@@ -46,11 +47,13 @@ class Pace:
         sample_id: the sample that was timed, with its first target where it has several.
         plain: seconds of a sample with one target without stability.
         stability: seconds that a sample with stability takes on top.
+        size: the height and width of the sample that was timed.
     """
 
     sample_id: str
     plain: dict[str, float]
     stability: dict[str, float]
+    size: tuple[int, int]
 
     def seconds(self, samples: int, stable: int) -> float:
         """Seconds of a run of so many samples, `stable` of them with stability."""
@@ -73,7 +76,7 @@ def pace(prepared: Prepared) -> Pace | str:
     reason = "the run has no samples"
     for sample_id in prepared.plan.ids[:TRIES]:
         try:
-            sample = prepared.plan.dataset.load(sample_id, prepared.plan.settings.data.size)
+            sample = load_sample(prepared.plan, prepared.model, sample_id)
             image, target = to_device(prepared.model, sample.image, prepared.targets(sample)[0])
             return _timed(prepared, sample_id, sample, image, target)
         except Exception as error:  # the run records it as this sample's failure and goes on
@@ -129,6 +132,7 @@ def _timed(prepared: Prepared, sample_id: str, sample: Sample, image: Image, tar
             "metrics": 0.0,
             "own methods": more * own,
         },
+        (image.shape[1], image.shape[2]),
     )
 
 
@@ -217,6 +221,4 @@ def _metric_seconds(prepared: Prepared, sample_id: str, sample: Sample) -> float
 def _map_passes(prepared: Prepared, methods: list[MethodInstance]) -> int:
     """Passes of a sample that are no evidence: of the image, the baselines and the maps."""
     evaluation, planted = prepared.plan.settings.evaluation, prepared.plan.dataset.name in DRAWN
-    gradients, interventions = evidence_keys(methods)
-    evidence = max(1, len(gradients)) + sum(asked.count + 1 for asked in interventions)
-    return passes_per_sample(methods, evaluation, stability=False, planted=planted) - evidence
+    return passes_per_sample(methods, evaluation, stability=False, planted=planted) - evidence_passes(methods)

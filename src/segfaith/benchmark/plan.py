@@ -55,8 +55,9 @@ class Plan:
         """
         evaluation, target = self.settings.evaluation, self.settings.target
         planted = self.dataset.name in DRAWN
-        stable = passes_per_sample(self.methods, evaluation, stability=True, planted=planted)
-        plain = passes_per_sample(self.methods, evaluation, stability=False, planted=planted)
+        asked: dict[str, Any] = {"planted": planted, "layer": self.settings.model.layer}
+        stable = passes_per_sample(self.methods, evaluation, stability=True, **asked)
+        plain = passes_per_sample(self.methods, evaluation, stability=False, **asked)
         total = len(self.stability_ids) * stable + (len(self.ids) - len(self.stability_ids)) * plain
         return total + (len(self.ids) if target.source != "ground_truth" else 0)
 
@@ -146,7 +147,12 @@ def _drawn(settings: Settings, dataset: Dataset, methods: list[MethodInstance]) 
 
 
 def passes_per_sample(
-    methods: Sequence[MethodInstance], evaluation: EvaluationSettings, *, stability: bool, planted: bool = False
+    methods: Sequence[MethodInstance],
+    evaluation: EvaluationSettings,
+    *,
+    stability: bool,
+    planted: bool = False,
+    layer: str | None = None,
 ) -> int:
     """Model passes of one sample: evidence for one variant or six, the image, two per operator, three per map.
 
@@ -155,17 +161,31 @@ def passes_per_sample(
     Of each map for each pair of operator and k three, the interventions with a curve; at k = 1 three for all maps
     together, where they alter the same pixels. Of each map at the first pair the others that are asked for: four with
     `leakage = "detailed"`, and with planted evidence one more, which maps that mark none of it outside M do without.
+
+    Args:
+        layer: the model's feature layer, or several joined by "+", each of which takes a pass of its own.
     """
-    gradients, interventions = evidence_keys(methods)
-    regions = sum(asked.count + 1 for asked in interventions)  # one for the clean image's features
-    evidence = max(1, len(gradients)) + regions
+    gradients, regions = evidence_keys(methods)
+    evidence = evidence_passes(methods, layer)
     if stability:
-        evidence += len(PERTURBATIONS) * (evidence if regions else len(gradients))
+        evidence += len(PERTURBATIONS) * (evidence if regions else layer_passes(gradients, layer))
     draws = sum(method.method.draws for method in methods)
     asked = asked_for(detailed=evaluation.leakage == "detailed", planted=planted)
     curves = sum(entry.curve for entry in asked)
     altered = sum(curves * (1 if k == 1 else draws) for _, k in evaluation.pairs) + draws * (len(asked) - curves)
     return evidence + 1 + 2 * len(evaluation.occlusion) + altered
+
+
+def evidence_passes(methods: Sequence[MethodInstance], layer: str | None = None) -> int:
+    """Model passes of a variant's evidence, at least one, which gives its score; `layer` as in `passes_per_sample`."""
+    gradients, interventions = evidence_keys(methods)
+    regions = sum(asked.count + 1 for asked in interventions)  # one for the clean image's features
+    return max(1, layer_passes(gradients, layer)) + regions
+
+
+def layer_passes(gradients: Sequence[tuple[str | None, Any]], layer: str | None) -> int:
+    """One pass for each layer of each gradient evidence."""
+    return sum((own or layer or "").count("+") + 1 for own, _ in gradients)
 
 
 def check_classes(model: SegmentationModel, dataset: Dataset) -> None:
@@ -229,7 +249,8 @@ def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
 
 def _sources(plan: Plan) -> dict[str, str]:
     """SHA-256 of the user's own code and of maps computed elsewhere, by what they serve."""
-    given = [("model", plan.settings.model.name)]
+    model = plan.settings.model
+    given = [("model", model.name), *([("reshape", model.reshape)] if model.reshape else [])]
     given += [(method.name, name) for method, name in zip(plan.methods, plan.settings.methods.names, strict=False)]
     sources: dict[str, str] = {}
     for role, name in given:

@@ -24,6 +24,7 @@ from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.ownership import check_own
 from segfaith.benchmark.runner import Prepared
+from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import ELSEWHERE, to_device
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.evaluation.correlation import pearson
@@ -60,7 +61,7 @@ def randomise(
     samples: list[tuple[str, Image, Target]] = []
     for sample_id in plan.ids[:count]:
         try:
-            sample = plan.dataset.load(sample_id, plan.settings.data.size)
+            sample = load_sample(plan, prepared.model, sample_id)
             targets = prepared.targets(sample)
             samples += [(sample_id, *to_device(model, sample.image, target)) for target in targets]
         except Exception as error:  # a bad sample becomes rows with the reason

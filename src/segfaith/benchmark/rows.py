@@ -12,7 +12,7 @@ from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
 from segfaith.errors import SampleError
 from segfaith.evaluation.intervention_scores import Altered, Scores, taken
 from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
-from segfaith.evaluation.metrics import METRICS, compute_metrics, deletion, mean_defined
+from segfaith.evaluation.metrics import METRICS, PROBABILITY, compute_metrics, mean_defined, scale
 from segfaith.evaluation.ranking import Ranking
 from segfaith.perturbation import PERTURBATIONS
 from segfaith.types import Float, Map, Tensor
@@ -58,7 +58,7 @@ def records(
     control = rows.get(GAIN_CONTROL, {})
     known = {f"control_{name}": control.get(name, nan) for name in METRICS}
     for name, row in rows.items():
-        own = row | known | {"seconds": measured[name].explained.runtime}
+        own = row | known | _of_row(sample, measured[name])
         faults: dict[str, str] = {}
         gains = compute_metrics(own, faults)
         reasons = [*_failures(faults), *_undefined([own | gains], [name for name in gains if name not in faults])]
@@ -79,7 +79,7 @@ def _record(
     faults = dict(method.faults)
     asked = [entry.kind for entry in asked_for(detailed=settings.leakage == "detailed", planted=_planted(sample))]
     draws = [
-        _draw(ranking, index, asked, settings.pairs[0], scores, faults)
+        _draw(ranking, index, asked, settings.pairs[0], scores, faults, scale(scores.clean, sample["score"]))
         for index, ranking in zip(method.indices, method.rankings, strict=True)
     ]
     correlations = {key: mean_defined(values) for key, values in method.explained.correlations.items()}
@@ -91,11 +91,16 @@ def _record(
         | {f"stability_{key}": correlations.get(key, nan) for key in PERTURBATIONS}
         | dict.fromkeys(faults, nan)
     )
-    known = row | {"seconds": method.explained.runtime}
+    known = row | _of_row(sample, method)
     of_means = compute_metrics(known, faults)
     reasons = [*_failures(faults), *_reasons(sample, method, asked, draws, faults)]
     reasons += _undefined([known | of_means], [name for name in of_means if name not in faults])
     return row | of_means | {"reason": "; ".join(reasons)}
+
+
+def _of_row(sample: Mapping[str, Any], method: Measured) -> dict[str, float]:
+    """The quantities of a row that are no columns."""
+    return {"seconds": method.explained.runtime, "scale": scale(sample["s"], sample["score"])}
 
 
 def _planted(sample: Mapping[str, Any]) -> bool:
@@ -110,11 +115,13 @@ def _draw(
     pair: tuple[str, float],
     scores: Scores,
     faults: dict[str, str],
+    unit: float,
 ) -> dict[str, float]:
     """The scores of one map, how far ties chose its pixels, and the metrics that follow from these.
 
     Args:
         faults: the metrics that fail are added to it.
+        unit: the quantity `scale`.
     """
 
     def score(kind: str) -> float:
@@ -126,7 +133,7 @@ def _draw(
     known = {"s": scores.clean, "s_baseline": scores.baselines[pair[0]]}
     known |= {entry.column: score(kind) for kind, entry in INTERVENTIONS.items()}
     known |= {"tied_share_target": tied_target, "tied_share_off": tied_off}
-    return known | compute_metrics(known, faults)
+    return known | compute_metrics(known | {"scale": unit}, faults)
 
 
 def _reasons(
@@ -141,6 +148,9 @@ def _reasons(
     reasons = list(method.explained.reasons)
     if not len(method.rankings[0].outside):
         reasons.insert(0, "odd, leakage: nothing lies outside the target")
+    if sample["score"] != PROBABILITY:
+        reasons.append(_no_zero(sample["score"], draws[0]))
+        sound = [name for name in sound if "scale" not in METRICS[name].needs]
     reasons += _undefined(draws, sound)
     for kind in asked:
         entry = INTERVENTIONS[kind]
@@ -152,6 +162,16 @@ def _reasons(
     of_evidence = [name for name in sound if "alternatives" in METRICS[name].needs]
     reasons += _undefined(method.looks, of_evidence)
     return reasons + _undefined(method.looks, [name for name in sound if name not in of_evidence])
+
+
+def _no_zero(score: str, draw: Mapping[str, float]) -> str:
+    """Which relative metrics are undefined because the score has no natural zero; the others follow from them."""
+    users = [metric for metric in METRICS.values() if "scale" in metric.needs]
+    known = [metric.name for metric in users if not any(isnan(draw.get(need, 0.0)) for need in metric.needs)]
+    return (
+        f"{', '.join(known)} and what follows from them: score {score!r} has no natural zero, so a drop relative to it "
+        "means nothing; see tdd_drop"
+    )
 
 
 def _failures(faults: Mapping[str, str]) -> list[str]:
@@ -178,7 +198,11 @@ def failed(sample: Mapping[str, Any], method: MethodInstance, error: Any) -> dic
 
 
 def curve_rows(sample: Mapping[str, Any], name: str, method: Measured, scores: Scores) -> list[dict[str, Any]]:
-    """One row per operator, k and kind: the score of the altered image and its metric, averaged over the draws."""
+    """One row per operator, k and kind: the score of the altered image and its metric, averaged over the draws.
+
+    The metric of a deletion is the relative drop, and the drop itself where the score is not the probability.
+    """
+    unit = scale(scores.clean, PROBABILITY) if sample["score"] == PROBABILITY else 1.0
     groups: dict[tuple[str, float, str], list[float]] = {}
     for item, score in scores.altered.items():
         if item.index in method.indices and INTERVENTIONS[item.kind].curve:
@@ -186,7 +210,7 @@ def curve_rows(sample: Mapping[str, Any], name: str, method: Measured, scores: S
     rows = []
     for (operator, k, kind), values in groups.items():
         baseline, inserts = scores.baselines[operator], INTERVENTIONS[kind].inserts
-        each = [score - baseline if inserts else deletion(scores.clean, score) for score in values]
+        each = [score - baseline if inserts else (scores.clean - score) / unit for score in values]
         pixels = len(taken(Altered(0, operator, k, kind), method.rankings[0]))
         rows.append(
             {key: sample[key] for key in ("sample_id", "class_index", "target", "s")}

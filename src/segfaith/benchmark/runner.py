@@ -18,12 +18,11 @@ from segfaith.benchmark.lock import at_work
 from segfaith.benchmark.ownership import check_own, relabel, set_damaged_aside, whose_records
 from segfaith.benchmark.plan import Plan, check_bands, check_classes, differences, make_plan, record_file
 from segfaith.benchmark.setting_tables import Settings
-from segfaith.benchmark.targeting import planted_of, target_choice, targets_of
-from segfaith.benchmark.warm_up import warm_up
+from segfaith.benchmark.targeting import load_sample, planted_of, target_choice, targets_of
+from segfaith.benchmark.warm_up import chosen_model, warm_up
 from segfaith.benchmark.worker import SampleResult, evaluate_sample, to_device, unmeasured
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
-from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import inside, map_folder, map_name
 from segfaith.results.figures.overlay import picture
@@ -75,37 +74,13 @@ def prepare(settings: Settings) -> Prepared:
         SettingsError: anything that would make every sample fail.
     """
     plan = make_plan(settings)
-    model = model_of(settings)
+    if settings.execution.threads:
+        torch.set_num_threads(settings.execution.threads)
+    model = chosen_model(settings)
     check_classes(model, plan.dataset)
     check_bands(model, plan)
     path = warm_up(model, plan)
     return Prepared(plan, model, target_choice(settings, model, plan.dataset), path)
-
-
-def model_of(settings: Settings) -> SegmentationModel:
-    """The model that the settings name, on its device.
-
-    Raises:
-        SettingsError: see `load_model`.
-    """
-    chosen = settings.model
-    if settings.execution.threads:
-        torch.set_num_threads(settings.execution.threads)
-    model = load_model(
-        chosen.name,
-        weights=chosen.weights,
-        layer=chosen.layer,
-        classes=chosen.classes,
-        mean=chosen.mean,
-        std=chosen.std,
-        args=chosen.args,
-        seed=settings.seed,
-        device=settings.execution.device,
-        head=chosen.head,
-        channels=chosen.channels,
-    )
-    model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
-    return model
 
 
 def _warn(words: str) -> None:
@@ -214,7 +189,7 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
         todo = [shard for shard in shards if not record_file(directory, shard).is_file()]  # others were faster
         kept = kept_results(directory, plan, prepared.model)
         planned = [sample_id for shard in todo for sample_id in plan.shards[shard]]
-        samples = _ahead(plan, [sample_id for sample_id in planned if sample_id not in kept])
+        samples = _ahead(plan, prepared.model, [sample_id for sample_id in planned if sample_id not in kept])
         for shard in todo:
             records: list[dict[str, Any]] = []
             curves: list[dict[str, Any]] = []
@@ -233,14 +208,12 @@ def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sa
             forget_smaller(directory)
 
 
-def _ahead(plan: Plan, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], Sample]]]:
+def _ahead(plan: Plan, model: SegmentationModel, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], Sample]]]:
     """Each id with a call that gives its sample: the next one is read and resized while the model is at work."""
     with ThreadPoolExecutor(1) as reader:
-        coming = [reader.submit(plan.dataset.load, one, plan.settings.data.size) for one in ids[:1]]
+        coming = [reader.submit(load_sample, plan, model, one) for one in ids[:1]]
         for number, sample_id in enumerate(ids):
-            coming += [
-                reader.submit(plan.dataset.load, one, plan.settings.data.size) for one in ids[number + 1 : number + 2]
-            ]
+            coming += [reader.submit(load_sample, plan, model, one) for one in ids[number + 1 : number + 2]]
             yield sample_id, coming.pop(0).result
 
 
@@ -283,7 +256,7 @@ def _run_target(
             target,
             settings.seed,
             batch,
-            labels=sample.labels.to(image.device),
+            labels=None if sample.masks else sample.labels.to(image.device),  # masks know no ignored pixels
             planted=planted_of(sample, target),
         )
         stability = sample_id in plan.stability_ids
@@ -292,13 +265,13 @@ def _run_target(
         return unmeasured(sample_id, plan.methods, error, target, prepared.model.head_name)
     if directory is not None and settings.output.maps:  # a full disk does stop it
         check_own(directory, prepared.identity)
-        _keep_maps(directory, sample_id, sample, target, result)
+        _keep_maps(directory, prepared.plan, sample, target, result)
     return SampleResult(result.records, result.curves)
 
 
-def _keep_maps(directory: Path, sample_id: str, sample: Sample, target: Target, result: SampleResult) -> None:
+def _keep_maps(directory: Path, plan: Plan, sample: Sample, target: Target, result: SampleResult) -> None:
     """Writes a target's maps and pictures into its folder, which is whole: it has a temporary name first."""
-    name = map_folder(sample_id, target.name)
+    name = map_folder(sample.id, target.name)
     folder, temporary = (inside(directory, "maps", part, "file").parent for part in (name, f".{name}.tmp"))
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{folder} is a file where the sample's maps go; move it away and give the command again")
@@ -306,14 +279,16 @@ def _keep_maps(directory: Path, sample_id: str, sample: Sample, target: Target, 
         if stale.is_dir():
             shutil.rmtree(stale)
     temporary.mkdir(parents=True)
-    _write_maps(temporary, sample, target, result)
+    _write_maps(temporary, sample, target, result, plan.dataset.display)
     temporary.rename(folder)
 
 
-def _write_maps(folder: Path, sample: Sample, target: Target, result: SampleResult) -> None:
+def _write_maps(
+    folder: Path, sample: Sample, target: Target, result: SampleResult, display: Sequence[int] | None
+) -> None:
     for name, heatmap in result.maps.items():
         np.save(inside(folder, map_name(name)), heatmap)
-    picture(sample.image).save(folder / "image.png")
+    picture(sample.image, display).save(folder / "image.png")
     picture(target.region.float().expand(3, -1, -1)).save(folder / "target.png")
     if result.predicted is not None:
         picture(result.predicted.float().expand(3, -1, -1)).save(folder / "prediction.png")

@@ -10,7 +10,9 @@ from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
 from segfaith.data.reading import Reading
 from segfaith.evaluation.ranking import Ties
 from segfaith.lookup import lookup
+from segfaith.models.padding import check_pad
 from segfaith.models.segmentation import Head
+from segfaith.models.tiling import tiling_of
 from segfaith.occlusion import OPERATORS
 from segfaith.target_choice import WIDTH, Part, PerImage, TargetChoice, TargetSource
 from segfaith.types import Score
@@ -79,6 +81,22 @@ class ModelSettings(_Section):
     std: list[float] | None = None
     classes: Literal["voc"] | list[str] | str | None = None
     head: Head | None = None
+    output: str | int | None = None
+    tokens: Literal["auto"] | int = "auto"
+    reshape: str | None = None
+    pad: int | None = None
+    tile: int | list[int] | None = None
+    overlap: int | None = None
+
+    @model_validator(mode="after")
+    def _fit(self) -> "ModelSettings":
+        check_pad(self.pad)
+        tiling_of(self.tile, self.overlap, self.pad)
+        return self
+
+
+PREDICTED = "predicted"
+"""The value of `[target] versus` that means the class that the model predicts on most pixels of the target."""
 
 
 class TargetSettings(_Section):
@@ -114,7 +132,7 @@ class TargetSettings(_Section):
             point=None if self.point is None else (self.point[0], self.point[1]),
             min_area=self.min_area,
             score=self.score,
-            versus=None if self.versus is None else index(self.versus),
+            versus=None if self.versus in (None, PREDICTED) else index(self.versus),
         )
 
     @property
@@ -125,6 +143,8 @@ class TargetSettings(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> "TargetSettings":
         self.choice(_without_names)  # checks all but the names
+        if self.versus == PREDICTED and self.score != "margin":
+            raise ValueError("versus is the class of score = 'margin'; leave it out for other scores")
         if self.mask is not None and self.class_name is None:
             raise ValueError("mask is a region without a class; give class = NAME too, the class that is explained")
         if self.mask is not None:

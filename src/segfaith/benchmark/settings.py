@@ -156,6 +156,8 @@ def anchor(content: dict[str, Any], base: Path) -> None:
         model["weights"] = absolute(model["weights"])
     if isinstance(model.get("name"), str):
         model["name"] = anchored(with_absolute_path(model["name"], base), base)
+    if isinstance(model.get("reshape"), str):
+        model["reshape"] = anchored(model["reshape"], base)
     if isinstance(methods.get("names"), list):
         methods["names"] = [
             name

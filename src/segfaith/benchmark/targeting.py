@@ -1,24 +1,34 @@
 """The targets of a run's samples, by `[target]`: from the ground truth, from the model's prediction or from a file."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from segfaith.benchmark.plan import Plan
-from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.setting_tables import PREDICTED, Settings
 from segfaith.benchmark.worker import predicted_classes
 from segfaith.classes import class_index
 from segfaith.data.dataset import Dataset
-from segfaith.data.images import resize_labels
+from segfaith.data.images import fit_channels, resize_labels
 from segfaith.data.masks import load_labels
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import scalar_of
+from segfaith.scores import scalar_of, versus_predicted
 from segfaith.target_choice import TargetChoice
 from segfaith.targets import find_targets, majority_class
 from segfaith.types import Mask, Planted, Sample, Target
+
+
+def load_sample(plan: Plan, model: SegmentationModel, sample_id: str) -> Sample:
+    """A sample at the run's size, its image with as many channels as the model reads.
+
+    Raises:
+        SampleError: it cannot be read, or its image has other channels.
+    """
+    sample = plan.dataset.load(sample_id, plan.settings.data.size)
+    return replace(sample, image=fit_channels(sample.image, model.input_channels))
 
 
 def target_choice(settings: Settings, model: SegmentationModel, dataset: Dataset) -> TargetChoice:
@@ -37,21 +47,41 @@ def target_choice(settings: Settings, model: SegmentationModel, dataset: Dataset
 
 
 def targets_of(plan: Plan, model: SegmentationModel, choice: TargetChoice, sample: Sample) -> list[Target]:
-    """The sample's targets, at least one; one model pass where `[target]` reads the prediction.
+    """The sample's targets, at least one; one model pass for each of `source` and `versus` that
+    reads the prediction.
 
     Raises:
         SampleSkipped: the sample has none.
         SampleError: a drawn mask that cannot be used, a box or point outside the image.
     """
+    targets = _regions(plan, model, choice, sample)
+    if plan.settings.target.versus != PREDICTED:
+        return targets
+    labels, kept = predicted_classes(model, sample.image).cpu(), []
+    why: SampleSkipped | None = None
+    for target in targets:
+        try:
+            kept.append(versus_predicted(target, labels))
+        except SampleSkipped as error:
+            why = error
+    if not kept and why is not None:
+        raise why
+    return kept
+
+
+def _regions(plan: Plan, model: SegmentationModel, choice: TargetChoice, sample: Sample) -> list[Target]:
+    """The classes and regions of `targets_of`."""
     if plan.settings.target.mask is not None:
         return [_drawn_target(plan, Path(plan.settings.target.mask), choice, sample)]
     predicted = predicted_classes(model, sample.image).cpu() if choice.reads_prediction else None
+    overlapping = model.independent and plan.settings.data.background is None  # then no class means 'nothing else'
+    background = None if overlapping else plan.dataset.background
     return find_targets(
         sample.labels,
         predicted,
         choice,
         masks=sample.masks,
-        background=plan.dataset.background,
+        background=background,
         classes=model.classes or plan.dataset.classes,
     )
 
@@ -79,18 +109,15 @@ def _drawn_target(plan: Plan, mask: Path, choice: TargetChoice, sample: Sample) 
     return Target(choice.class_index, drawn, choice.score, choice.versus)
 
 
-def planted_of(sample: Sample, target: Target, masks: Mapping[int, Mask] | None = None) -> Planted | None:
+def planted_of(sample: Sample, target: Target) -> Planted | None:
     """The planted evidence of the target's class on the target's device, or None.
 
     A region that is truly of another class has none: what is planted for the class lies at another object. Most of the
     region must be of the class, or, where classes overlap, more than half.
-
-    Args:
-        masks: the ground truth of classes that overlap, by class; None or {} where they exclude each other.
     """
     device, region = target.region.device, target.region
-    if masks:
-        truth = masks.get(target.class_index, torch.zeros_like(sample.labels, dtype=torch.bool)).to(device)
+    if sample.masks:
+        truth = sample.masks.get(target.class_index, torch.zeros_like(sample.labels, dtype=torch.bool)).to(device)
         right = 2 * int((truth & region).sum()) > int(region.sum())
     else:
         right = majority_class(sample.labels.to(device), region) == target.class_index

@@ -7,16 +7,56 @@ import torch
 
 from segfaith.attribution.explain import evidence_keys
 from segfaith.benchmark.plan import Plan
+from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.targeting import load_sample
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.regions import superpixels
 from segfaith.incremental.scorers import Precision
 from segfaith.incremental.scoring import scorer_for
+from segfaith.models import load_model
 from segfaith.models.probe import ModelFails, probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
 from segfaith.scores import BatchSize, Scalar
 from segfaith.types import Image
+
+
+def chosen_model(settings: Settings) -> SegmentationModel:
+    """The model of a run's settings, loaded and on its device.
+
+    Raises:
+        SettingsError: see `load_model`.
+    """
+    chosen = settings.model
+    model = load_model(
+        chosen.name,
+        weights=chosen.weights,
+        layer=chosen.layer,
+        classes=chosen.classes,
+        mean=chosen.mean,
+        std=chosen.std,
+        args=chosen.args,
+        seed=settings.seed,
+        device=settings.execution.device,
+        head=chosen.head,
+        channels=chosen.channels,
+        pad=chosen.pad,
+        tile=chosen.tile,
+        overlap=chosen.overlap,
+        output=chosen.output,
+        tokens=chosen.tokens,
+        reshape=chosen.reshape,
+    )
+    model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
+    return model
+
+
+def noise(model: SegmentationModel, settings: Settings) -> Image:
+    """An artificial image of the size of the run's images, 224 x 224 for native sizes, on the model's device."""
+    size = 224 if settings.data.size == "native" else settings.data.size
+    values = np.random.default_rng(0).random((model.input_channels, size, size), dtype=np.float32)
+    return torch.from_numpy(values).to(model.device)
 
 
 def warm_up(model: SegmentationModel, plan: Plan) -> str:
@@ -33,22 +73,19 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
         SettingsError: see `probe`; a feature layer or precision that cannot be used.
     """
     settings = plan.settings
-    size = 224 if settings.data.size == "native" else settings.data.size
-    image = torch.from_numpy(np.random.default_rng(0).random((model.input_channels, size, size), dtype=np.float32)).to(
-        model.device
-    )
+    image = noise(model, settings)
     path = ""
     try:
         probe(model, image, settings.execution.batch_size)
     except ModelFails:
-        sample = _first_image(plan)  # perhaps it fails only on the artificial image, or its size
+        sample = _first_image(plan, model)  # perhaps it fails only on the artificial image, or its size
         if sample is None:
             raise
         probe(model, sample.to(model.device), settings.execution.batch_size)
     try:
         with torch.no_grad():  # tensors that a model caches in its first pass must allow gradients
             model.logits(image.expand(settings.execution.batch_size, -1, -1, -1))
-        variant = clean_variant(image, torch.ones(size, size, dtype=torch.bool, device=model.device))
+        variant = clean_variant(image, torch.ones(image.shape[1:], dtype=torch.bool, device=model.device))
         batch, scalar = BatchSize(settings.execution.batch_size), Scalar(1, independent=model.independent)
         gradients, interventions = evidence_keys(plan.methods)
         for layer, objective in gradients:
@@ -72,9 +109,9 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
     return path
 
 
-def _first_image(plan: Plan) -> Image | None:
+def _first_image(plan: Plan, model: SegmentationModel) -> Image | None:
     """The first readable image among the plan's first three; None if there is none."""
     for sample_id in plan.ids[:3]:
         with suppress(Exception):
-            return plan.dataset.load(sample_id, plan.settings.data.size).image
+            return load_sample(plan, model, sample_id).image
     return None

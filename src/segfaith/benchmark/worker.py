@@ -14,7 +14,6 @@ from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.rows import Explained, Measured, constant, curve_rows, failed, records
 from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.constants import IGNORE
-from segfaith.data.images import fit_channels
 from segfaith.errors import SampleError, SampleSkipped
 from segfaith.evaluation.correlation import pearson
 from segfaith.evaluation.intervention_scores import Scores, score_interventions
@@ -198,13 +197,8 @@ def _shared_columns(subject: Subject, forward: ForwardPass, scores: Scores) -> d
 
 
 def to_device(model: SegmentationModel, image: Image, target: Target) -> tuple[Image, Target]:
-    """Image and target on the model's device, the image with the model's channels.
-
-    Raises:
-        SampleError: the channels do not fit, see `fit_channels`.
-    """
+    """Image and target on the model's device."""
     device = model.device
-    image = fit_channels(image, model.input_channels)
     if image.device == device and target.region.device == device:
         return image, target
     return image.to(device), replace(target, region=target.region.to(device))
@@ -214,10 +208,10 @@ def predicted_classes(model: SegmentationModel, image: Image) -> Prediction:
     """The model's argmax, (H, W), or where classes overlap whether each sigmoid is above 1/2, (C, H, W); one pass.
 
     Raises:
-        SampleError: logits are NaN or infinite, or the image's channels do not fit.
+        SampleError: logits are NaN or infinite.
     """
     with torch.no_grad():
-        logits = model.logits(fit_channels(image, model.input_channels)[None].to(model.device))
+        logits = model.logits(image[None].to(model.device))
     if not bool(logits.isfinite().all()):
         raise SampleError("the model returned logits that are NaN or infinite")
     return prediction(logits, independent=model.independent)[0]

@@ -22,15 +22,26 @@ LISTS = {
     "settings": ("segfaith.benchmark.setting_words", "SETTINGS"),
 }
 
+LAYERS = "layers"
+
 
 @app.command("list")
 def list_command(
-    kind: Annotated[str, typer.Argument(help=", ".join(LISTS))],
+    kind: Annotated[str, typer.Argument(help=", ".join((*LISTS, LAYERS)))],
+    config: Annotated[
+        str | None, typer.Argument(help="For layers: settings file (TOML), or packaged settings.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.size=320.")
+    ] = None,
 ) -> None:
-    """List the names that settings may use."""
+    """List the names that settings may use; with `layers CONFIG` the layers of its model."""
     from segfaith.lookup import lookup
 
-    module, table = lookup("list", kind, LISTS)
+    if kind == LAYERS:
+        _list_layers(config, settings or [])
+        return
+    module, table = lookup("list", kind, dict(LISTS) | {LAYERS: ("", "")})
     for name, entry in getattr(import_module(module), table).items():
         words = getattr(entry, "meaning", None) or getattr(entry, "paper", None) or ""
         say(f"{name:28}{words}")
@@ -40,6 +51,32 @@ def list_command(
         for adapter in ADAPTERS.values():
             say(f"{adapter.usage:28}{adapter.words}")
         say(f"{'FILE.py:FUNCTION':28}a function of yours that returns a torch.nn.Module; or package.module:function")
+
+
+def _list_layers(config: str | None, overrides: list[str]) -> None:
+    """Prints the layers of a settings file's model, for an image of noise of the run's size."""
+    from segfaith.benchmark.settings import find_settings, read_settings
+    from segfaith.benchmark.warm_up import chosen_model, noise
+    from segfaith.errors import SettingsError
+    from segfaith.evidence.layers import layers_of
+
+    if config is None:
+        raise SettingsError("list layers needs a settings file, whose [model] is read: segfaith list layers CONFIG")
+    chosen = read_settings(find_settings(config), overrides)
+    model = chosen_model(chosen)
+    table = Table(title=model.name, title_justify="left", box=SIMPLE_HEAD)
+    for heading, align in (("layer", "left"), ("type", "left"), ("shape", "left"), ("stride", "right")):
+        table.add_column(heading, justify=align, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("reads", justify="right", no_wrap=True)
+    table.add_column("")
+    explicit = model.layer_names() if model.layer else []
+    for layer in layers_of(model, noise(model, chosen)):
+        marks = ["default" * layer.default, "in use" * (layer.name in explicit), layer.note]
+        reads = " x ".join(map(str, layer.receptive)) if layer.receptive else ""
+        shape = " x ".join(map(str, layer.shape[1:]))
+        table.add_row(layer.name, layer.type, shape, f"{layer.stride:g}", reads, "; ".join(filter(None, marks)))
+    out.print(table)
+    say("shape: channels x height x width. reads: the pixels on which the map's centre cell depends, by its gradient.")
 
 
 @app.command("check")
@@ -107,7 +144,7 @@ def verify_precision_command(
     shown = results[results["note"] == ""]
     lines = {"largest change of a drop": ["other regions" if isnan(x) else f"{x:.1e}" for x in shown["drop_error"]]}
     lines["lowest Spearman, drops > 1e-3"] = [f"{value:.4f}" for value in shown["spearman"]]
-    for key in (f"{method}_{metric}" for method in ("ria", "dea") for metric in fast_modes.METRICS):
+    for key in (str(name).removesuffix("_change") for name in shown if str(name).endswith("_change")):
         if shown[key].isna().all():  # without stability
             continue
         values = zip(shown[key], shown[f"{key}_change"], strict=True)

@@ -90,6 +90,7 @@ def explain_command(
 
 def _print(explained: Any) -> None:
     """The target, a table of 80 columns, and a sentence for each score."""
+    from segfaith.evaluation.metrics import leading
     from segfaith.photograph import listed
     from segfaith.results.report.sentences import number
 
@@ -101,12 +102,14 @@ def _print(explained: Any) -> None:
     say(f"predicted {listed(explained.shares)}")
     say(f"target    {explained.chosen} ({int(told.target.region.sum())} of {height * width} px)")
     scores = told.scores
-    parts = {"tdd": "TDD", "tdd_gain": "gain"}
+    relative = leading(["tdd"], told.target.score) == ["tdd"]
+    parts = {"tdd": "TDD", "tdd_gain": "gain"} if relative else {"tdd_drop": "drop", "tdd_drop_gain": "gain"}
+    off = "odd_abs" if relative else "odd_drop_abs"
     table = Table(box=SIMPLE_HEAD, title=f"s = {number(float(scores['s'].iloc[0]))}", title_justify="left")
-    headings = ["s deleted", *parts.values(), "s outside", "OT abs", "Ins."]
+    headings = ["s deleted", *parts.values(), "s outside", "OT abs" if relative else "OT drop", "Ins."]
     for heading in ("method", *headings):
         table.add_column(heading, justify="right" if table.columns else "left", overflow="fold")
-    columns = ("s_target_deleted", *parts, "s_off_deleted", "odd_abs", "insertion_gain")
+    columns = ("s_target_deleted", *parts, "s_off_deleted", off, "insertion_gain")
     for name, row in scores.iterrows():
         table.add_row(str(name), *(number(float(row[column])) for column in columns))
     out.print(table)

@@ -77,8 +77,11 @@ def _print_plan(prepared: Any) -> None:
     if several:
         say("          an image may have several targets, which are known when it is read; one is counted")
     counts = len(plan.ids), len(plan.stability_ids)
+    where = timed.sample_id
+    if plan.settings.data.size == "native":
+        where += f", {timed.size[0]} x {timed.size[1]}: as if all samples had this size"
     about = "at least" if several else "about"
-    say(f"time      {about} {duration(timed.seconds(*counts))}: {timed.words(*counts)} (timed on {timed.sample_id})")
+    say(f"time      {about} {duration(timed.seconds(*counts))}: {timed.words(*counts)} (timed on {where})")
 
 
 def _print_check(prepared: Any) -> None:
@@ -104,6 +107,12 @@ def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:
     """What is taken for granted of the model's inputs and outputs, and whether its images must not share a batch."""
     tell(f"head      {model.head_words}")
     tell(f"colours   {model.provenance['normalisation']}")
+    if model.pad:
+        tell(f"padding   sides to multiples of {model.pad}")
+    if model.tiling:
+        tell("tiles     {} x {}, overlap {}".format(*model.tiling.tile, model.tiling.overlap))
+    for layer, words in model.layer_notes.items():
+        tell(f"layer     {layer}: {words}")
     if model.one_by_one:
         tell(f"batches   one image at a time: {model.one_by_one}")
 

@@ -8,7 +8,7 @@ import torch
 from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
 from segfaith.evaluation.ranking import Ranking, top_pixels
 from segfaith.evaluation.subject import Subject
-from segfaith.incremental.scorers import PlainScorer
+from segfaith.incremental.scorers import IncrementalScorer, PlainScorer
 from segfaith.incremental.scoring import OTHERWISE, agree, scorer_for
 from segfaith.occlusion import Occluder
 from segfaith.scores import scalar_of, score_images
@@ -30,7 +30,7 @@ class Scores:
     """s_c of the image itself, of each operator's baseline b = O(x, all pixels), and of the altered images.
 
     All by the same arithmetic, so that an intervention that changes nothing gives `clean` to the last bit, or nearly;
-    `path` says which: "incremental", or "plain" with the reason.
+    `path` says which: "incremental", "tiled" with the tiles, or "plain" with the reason.
     """
 
     path: str
@@ -121,7 +121,7 @@ def _scored(
     count = 1 + len(operators) + interventions
     scorer = scorer_for(model, subject.image, region, scalar)
     scores = score_images(scorer.score, build, count, subject.batch).tolist()
-    if isinstance(scorer, PlainScorer):
+    if not isinstance(scorer, IncrementalScorer):
         return scorer.path, scores
     plain = PlainScorer(model, region, scalar)
     baselines = score_images(plain.score, lambda numbers: build(numbers + 1), len(operators), subject.batch)

@@ -81,7 +81,7 @@ def asked_for(*, detailed: bool, planted: bool) -> list[Intervention]:
 
 def score_columns() -> dict[str, str]:
     """The meaning of every column of scores, by name: s, the baseline's, and that of each intervention."""
-    columns = {"s": "s_c(x, M), masked mean probability in [0, 1]"}
+    columns = {"s": "s_c(x, M), masked mean of the score; of the probability in [0, 1]"}
     for entry in INTERVENTIONS.values():
         if entry.inserts:  # whose score is read beside that of the baseline
             columns.setdefault("s_baseline", "s_c(b, M), b = O(x, all pixels)")

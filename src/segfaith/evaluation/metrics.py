@@ -7,17 +7,20 @@ With s = s_c(x, M), eps = 1e-6, S_t and S_o the top pixels inside and outside M,
     leak_abs       = |odd| / (|tdd| + eps)                     equation 5; undefined where tdd <= 0.05
     insertion_gain = s(b with S_t put back from x) - s(b)
 
+If s is a mean of logits, log odds or margins, it has no natural zero. Then relative drops, which divide by |s| + eps,
+are undefined, and the drops themselves (tdd_drop, odd_drop) take their place: see `leading`.
+
 A metric is a pure function of what it needs. Columns, glossary, tables and the page of definitions follow from its
 entry; docs/extending.md shows how to add one.
 
 This module imports no torch: tables and reports read it too.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from math import inf, isinf, isnan, nan
-from operator import sub
+from operator import sub, truediv
 from statistics import fmean
 from typing import Any, Literal
 
@@ -37,6 +40,7 @@ QUANTITIES = {
     "ranks": "the sample's tie-break, (H, W), as `ranking.tie_ranks` gives it",
     "k": "the first k of the settings",
     "seconds": "the wall-clock seconds of the map",
+    "scale": "|s| + ε, by which relative drops are divided; NaN where the score has no natural zero",
     **dict.fromkeys(STABILITIES, "the correlation of the map with that of this perturbed image"),
 }
 """What a metric may need besides the scores of `interventions.score_columns`, earlier metrics, and the metrics of
@@ -171,14 +175,32 @@ def _copied(value: Any) -> Any:
     return value.clone() if hasattr(value, "clone") else value
 
 
-def deletion(s: float, s_deleted: float) -> float:
-    """(s - s_deleted) / (|s| + eps): TDD for target pixels, ODD for off-target ones."""
-    return relative(s - s_deleted, s)
+PROBABILITY = "probability"
+"""The score of which a share can be lost: 0 is the least there is. The other scores have no natural zero."""
+DROPS = {"tdd": "tdd_drop", "tdd_gain": "tdd_drop_gain", "odd": "odd_drop", "odd_abs": "odd_drop_abs"}
+"""Relative metrics, and the absolute one that takes the place of each where the score is not the probability."""
 
 
-def relative(change: float, s: float) -> float:
-    """change / (|s| + eps)."""
-    return change / (abs(s) + EPS)
+def scale(s: float, score: str) -> float:
+    """The quantity `scale`: |s| + eps, NaN unless the score is the probability."""
+    return abs(s) + EPS if score == PROBABILITY else nan
+
+
+def is_relative(name: str) -> bool:
+    """Whether a metric divides by s, or follows from one that does."""
+    needs = METRICS[name].needs if name in METRICS else ()
+    return "scale" in needs or any(is_relative(need.removeprefix(CONTROL)) for need in needs)
+
+
+def leading(names: Iterable[str], score: str) -> list[str]:
+    """The metrics of a list that are defined for a score, in their order.
+
+    For the probability these are all. For another score each relative metric is replaced by its absolute one (`DROPS`),
+    or left out where it has none.
+    """
+    if score == PROBABILITY:
+        return list(names)
+    return [DROPS.get(name, name) for name in names if name in DROPS or not is_relative(name)]
 
 
 def leakage(odd: float, tdd: float) -> float:
@@ -205,44 +227,61 @@ def _from(module: str, name: str) -> Callable[..., float]:
     return call
 
 
+def _relative_drop(s: float, s_deleted: float, scale: float) -> float:
+    """(s - s_deleted) / (|s| + eps)."""
+    return (s - s_deleted) / scale
+
+
 _LOW_TDD = f"tdd is not above {LEAST_TDD:g}"
 _ZERO = "the map is zero everywhere"
 
 # fmt: off
 for _metric in (
+    Metric("tdd_drop", "TDD drop", "drop of s when the top pixels inside the target are deleted",
+           "s − s(O(x, S_t))", "higher", ("s", "s_target_deleted"), sub),
     Metric("tdd", "TDD", "relative drop of s when the top pixels inside the target are deleted",
-           "(s − s(O(x, S_t))) / (|s| + ε)", "higher", ("s", "s_target_deleted"), deletion, high=1),
+           "(s − s(O(x, S_t))) / (|s| + ε)", "higher", ("tdd_drop", "scale"), truediv, high=1),
     Metric("tdd_gain", "TDD gain", "how far tdd lies above the mean tdd of random_cells on the same sample",
            "tdd − mean tdd of random_cells on the same sample", "higher", ("tdd", "control_tdd"), sub),
+    Metric("tdd_drop_gain", "TDD drop gain",
+           "how far tdd_drop lies above the mean tdd_drop of random_cells on the same sample",
+           "tdd_drop − mean tdd_drop of random_cells on the same sample", "higher", ("tdd_drop", "control_tdd_drop"),
+           sub),
+    Metric("odd_drop", "ODD drop", "drop of s when the top pixels outside the target are deleted",
+           "s − s(O(x, S_o))", None, ("s", "s_off_deleted"), sub),
+    Metric("odd_drop_abs", "OT drop", "absolute value of odd_drop", "|odd_drop|", "lower", ("odd_drop",), abs, low=0),
     Metric("odd", "ODD", "relative drop of s when the top pixels outside the target are deleted",
-           "(s − s(O(x, S_o))) / (|s| + ε)", None, ("s", "s_off_deleted"), deletion, high=1),
+           "(s − s(O(x, S_o))) / (|s| + ε)", None, ("odd_drop", "scale"), truediv, high=1),
     Metric("odd_abs", "OT abs", "absolute value of odd", "|odd|", "lower", ("odd",), abs, low=0),
     Metric("leak_abs", "Leak abs", "ratio of odd_abs to tdd, where tdd is above 0.05",
            "|odd| / (|tdd| + ε) where tdd > 0.05", "lower", ("odd_abs", "tdd"), leakage, low=0, undefined=_LOW_TDD),
     Metric("leak_signed", "Leak signed", "ratio of odd to tdd, where tdd is above 0.05",
            "odd / (|tdd| + ε) where tdd > 0.05", None, ("odd", "tdd"), leakage, undefined=_LOW_TDD),
-    Metric("insertion_gain", "Ins.", "rise of s when the top pixels inside the target return to the occluded image",
-           "s(b with S_t put back from x) − s(b), b = O(x, all pixels)", "higher", ("s_inserted", "s_baseline"), sub,
-           low=-1, high=1),
+    Metric("insertion_gain", "Ins.",
+           "rise of s when the top pixels inside the target return to the occluded image, at most 1 of a probability",
+           "s(b with S_t put back from x) − s(b), b = O(x, all pixels)", "higher", ("s_inserted", "s_baseline"), sub),
     Metric("insertion_gain_rel", "Ins. rel.", "ratio of insertion_gain to s",
-           "insertion_gain / (|s| + ε)", "higher", ("insertion_gain", "s"), relative),
+           "insertion_gain / (|s| + ε)", "higher", ("insertion_gain", "scale"), truediv),
     Metric("stability", "Stab.", "mean Pearson correlation with the maps of five perturbed images",
            "mean over five x′ of Pearson(A(x), A(x′))", "higher", STABILITIES,
            lambda *correlations: mean_defined(correlations), low=-1, high=1),
     Metric("odd_fair", "ODD fair",
            "relative drop of s when only as many pixels outside the target are deleted as tdd deletes",
-           "(s − s(O(x, the n(k, M) highest pixels outside M))) / (|s| + ε)", None, ("s", "s_fair_deleted"), deletion,
-           high=1),
+           "(s − s(O(x, the n(k, M) highest pixels outside M))) / (|s| + ε)", None, ("s", "s_fair_deleted", "scale"),
+           _relative_drop, high=1),
     Metric("odd_fair_abs", "OT fair", "absolute value of odd_fair", "|odd_fair|", "lower", ("odd_fair",), abs, low=0),
     Metric("odd_near", "ODD near",
            "relative drop of s when only the pixels of S_o within 16 px (image height 224) of the target are deleted",
-           "(s − s(O(x, S_o within 16 px of M))) / (|s| + ε)", None, ("s", "s_near_deleted"), deletion, high=1),
+           "(s − s(O(x, S_o within 16 px of M))) / (|s| + ε)", None, ("s", "s_near_deleted", "scale"),
+           _relative_drop, high=1),
     Metric("odd_middle", "ODD middle",
            "relative drop of s when only the pixels of S_o 16 to 48 px (image height 224) from the target are deleted",
-           "(s − s(O(x, S_o 16 to 48 px from M))) / (|s| + ε)", None, ("s", "s_middle_deleted"), deletion, high=1),
+           "(s − s(O(x, S_o 16 to 48 px from M))) / (|s| + ε)", None, ("s", "s_middle_deleted", "scale"),
+           _relative_drop, high=1),
     Metric("odd_far", "ODD far",
            "relative drop of s when only the pixels of S_o over 48 px (image height 224) from the target are deleted",
-           "(s − s(O(x, S_o more than 48 px from M))) / (|s| + ε)", None, ("s", "s_far_deleted"), deletion, high=1),
+           "(s − s(O(x, S_o more than 48 px from M))) / (|s| + ε)", None, ("s", "s_far_deleted", "scale"),
+           _relative_drop, high=1),
     Metric("energy_inside", "Energy", "share of the map's sum that lies in the target",
            "sum of A over M / sum of A", None, ("heatmap", "region"), _from("map_properties", "energy_inside"),
            low=0, high=1, undefined=_ZERO),
@@ -254,8 +293,9 @@ for _metric in (
            low=0, high=1, undefined=_ZERO),
     Metric("odd_beyond", "ODD beyond",
            "part of odd that is not explained by deleting the planted evidence in S_o alone",
-           "(s(O(x, S_o and E)) − s(O(x, S_o))) / (|s| + ε)", None, ("s", "odd", "s_off_evidence_deleted"),
-           lambda s, odd, s_off_evidence_deleted: odd - deletion(s, s_off_evidence_deleted)),
+           "(s(O(x, S_o and E)) − s(O(x, S_o))) / (|s| + ε)", None,
+           ("s", "odd", "s_off_evidence_deleted", "scale"),
+           lambda s, odd, s_off_evidence_deleted, scale: odd - _relative_drop(s, s_off_evidence_deleted, scale)),
     Metric("odd_beyond_abs", "OT beyond", "absolute value of odd_beyond",
            "|odd_beyond|", "lower", ("odd_beyond",), abs, low=0),
     Metric("evidence_ap", "Evid. AP", "average precision of the map as a detector of the planted evidence",

@@ -8,14 +8,18 @@ If the target's score is not the probability, "logits" means the sum of that sco
 The graph starts at the feature layer, so the backward pass ends there and computes no gradient of a weight.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Literal
 
 import torch
 
-from segfaith.errors import SampleError, SettingsError
-from segfaith.evidence.layer import altered, check_layer
+from segfaith.errors import SampleError
+from segfaith.evidence.forms import Form
+from segfaith.evidence.layer import altered, check_layer, gradient_at
+from segfaith.evidence.layers import choose_layer
+from segfaith.evidence.tiles import tiled_maps
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import BatchSize, Scalar, in_batches, masked_mean, prediction
 from segfaith.types import Bool, Float, GradientEvidence, Int, Tensor
@@ -80,44 +84,67 @@ def gradient_evidence(
     layer: str | None = None,
     objective: Objective = "logits",
 ) -> tuple[GradientEvidence, ForwardPass, float]:
-    """Activations and gradients at `layer` (the model's feature layer by default) for N variants: N model passes.
+    """Activations and gradients at `layer` for N variants: N model passes for each layer that it names.
 
     The gradient comes through every part of the model that reads the layer's output (see `layer.altered`). Exceptions
     are parts that the model detaches, or runs under `torch.no_grad` after the part that contains the layer. A layer's
-    first use costs three more passes, which check the layer (see `layer.check_layer`).
+    first use costs three more passes, which check the layer (see `layer.check_layer`). Where a model runs on tiles, the
+    tiles that Y depends on run twice, see `tiles.tiled_maps`.
+
+    Args:
+        layer: a layer's name, or several joined by "+"; None: the model's feature layer. If it has none, it gets one,
+            see `layers.choose_layer`.
 
     Returns:
-        The evidence, the results of its forward pass, and the seconds of forward and backward pass together.
+        The evidence, the results of its (first) forward pass, and the seconds of all passes together.
 
     Raises:
-        SettingsError: the layer does not exist, did not run or ran twice, gives no (N, K, h, w) tensor for N images,
-            or the logits do not depend on it.
+        SettingsError: the layer does not exist, did not run or ran twice, gives no maps or tokens for N images, or the
+            logits do not depend on it.
         SampleError: logits, activations or gradients are not finite.
     """
-    name = layer or model.layer
-    check_layer(model, layer, images[0])
+    if layer is None and model.layer is None:
+        choose_layer(model, images[0])
+    of_layers = [_of_layer(model, images, regions, scalar, batch, name, objective) for name in model.layer_names(layer)]
+    (first, passed, _), *others = of_layers
+    evidence = replace(first, others=tuple(other for other, _, _ in others))
+    return evidence, passed, sum(seconds for _, _, seconds in of_layers)
+
+
+def _of_layer(
+    model: SegmentationModel,
+    images: Float[Tensor, "N bands H W"],
+    regions: Bool[Tensor, "N H W"],
+    scalar: Scalar,
+    batch: BatchSize,
+    name: str,
+    objective: Objective,
+) -> tuple[GradientEvidence, ForwardPass, float]:
+    """`gradient_evidence` of a single layer, by its full name."""
+    form, size = check_layer(model, name, images[0]), (images.shape[-2], images.shape[-1])
     forward_seconds = 0.0
 
     def compute(part: slice) -> tuple[Tensor, ...]:
         nonlocal forward_seconds
         start = clock(model.device)
-        leaves: list[Tensor] = []
 
-        def leaf(output: Tensor) -> Tensor:
-            leaves.append(output.detach().clone().requires_grad_())
-            return leaves[0]
+        def value(logits: Float[Tensor, "N C H W"]) -> Tensor:
+            """Y, at the end of the forward pass."""
+            nonlocal forward_seconds
+            scores = masked_mean(_finite(logits), inside, scalar)
+            passed.extend((logits.detach(), scores.detach()))
+            total = scores.sum() if objective == "prob" else _summed(logits, inside, scalar)
+            forward_seconds += clock(model.device) - start
+            return total
 
+        passed: list[Tensor] = []
+        compute_maps = _whole if model.tiling is None else tiled_maps
         # leaving the block restores the caller's mode, which may be inference mode
         with torch.inference_mode(False), model.evaluating(), model.frozen(), torch.enable_grad():
             inputs, inside = images[part].clone(), regions[part].clone()
-            with altered(model, layer, len(inputs), leaf):
-                logits = _finite(model.logits(inputs))
-                score = masked_mean(logits, inside, scalar)
-                value = score.sum() if objective == "prob" else _summed(logits, inside, scalar)
-                forward_seconds += clock(model.device) - start
-                gradient = _gradient(value, leaves[0], name)
-        logits = logits.detach()
-        return leaves[0].detach(), gradient, score.detach(), *_predictions(logits, scalar)
+            activation, gradient = compute_maps(model, name, form, inputs, value)
+        logits, score = passed
+        return activation, gradient, score, *_predictions(logits, scalar)
 
     start = clock(model.device)
     activation, gradient, score, classes, predicted = in_batches(
@@ -126,9 +153,31 @@ def gradient_evidence(
     seconds = clock(model.device) - start
     if not bool(activation.isfinite().all() & gradient.isfinite().all()):
         raise SampleError(f"activations or gradients at layer {name!r} are NaN or infinite")
-    size = (images.shape[-2], images.shape[-1])
-    evidence = GradientEvidence(activation.float(), gradient.float(), size)
+    padded = model.padded(images[0])
+    covered = (padded.shape[-2], padded.shape[-1])
+    evidence = GradientEvidence(activation.float(), gradient.float(), size, None if covered == size else covered)
     return evidence, ForwardPass(score, classes, predicted, forward_seconds), seconds
+
+
+def _whole(
+    model: SegmentationModel,
+    name: str,
+    form: Form,
+    images: Float[Tensor, "N bands H W"],
+    value: Callable[[Float[Tensor, "N C H W"]], Tensor],
+) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K h w"]]:
+    """F and G of whole images."""
+    leaves: list[Tensor] = []
+
+    def leaf(output: Tensor) -> Tensor:
+        leaves.append(output.detach().clone().requires_grad_())
+        return leaves[0]
+
+    with altered(model, name, len(images), leaf):
+        gradient = gradient_at(value(model.logits(images)), leaves[0], name)
+    padded = model.padded(images[:1])
+    size = padded.shape[2], padded.shape[3]
+    return form.maps(leaves[0].detach(), size), form.maps(gradient, size)
 
 
 def _summed(logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], scalar: Scalar) -> Tensor:
@@ -136,17 +185,6 @@ def _summed(logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], sca
     if scalar.kind == "probability":
         return logits[:, scalar.class_index][region].sum()
     return scalar.of(logits.movedim(1, -1)[region], 1).sum()
-
-
-def _gradient(value: Tensor, leaf: Tensor, name: str | None) -> Tensor:
-    if not value.requires_grad:
-        raise SettingsError(
-            f"the logits do not depend on layer {name!r} through differentiable steps; name another layer"
-        )
-    (gradient,) = torch.autograd.grad(value, [leaf], allow_unused=True)
-    if gradient is None:
-        raise SettingsError(f"the logits do not depend on layer {name!r}; name another layer")
-    return gradient
 
 
 def _finite(logits: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:

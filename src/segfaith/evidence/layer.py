@@ -1,24 +1,31 @@
 """The feature layer: replaces its output for every part of the model that reads it, and checks that it is usable."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from segfaith.errors import SettingsError
+from segfaith.evidence.forms import REMEDY, Form, form_of
+from segfaith.models.modes import uncompiled
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.types import Float, Image, Tensor
 
-Alter = Callable[[Float[Tensor, "N K h w"]], Float[Tensor, "N K h w"]]
-_CHECKED: WeakSet[nn.Module] = WeakSet()
+Alter = Callable[[Tensor], Tensor]
+_CHECKED: WeakKeyDictionary[nn.Module, tuple[Any, Form, str]] = WeakKeyDictionary()
+"""By layer that was checked: the model's settings for it, its form, and what a reader must know of it."""
+CONTEXT_FREE = 2
+"""If the logits of a pixel read at most 2 x 2 cells of a layer, as bilinear resizing does, they read no context."""
+REPEATS = (
+    "behind this layer the model reads no context, so a gradient map of it repeats the prediction; an earlier layer "
+    "shows more"
+)
 SAME_LOGITS = 1e-3
 """Reading the layer may change logits by at most this share of the largest logit."""
-RESHAPE = "name another layer, or wrap it in a layer that reshapes, see 'Layers of another shape' in docs/extending.md"
-
 NO_GRADIENT = (
     (
         "nference tensor",
@@ -40,8 +47,8 @@ NO_GRADIENT = (
 
 
 @contextmanager
-def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alter) -> Iterator[None]:
-    """Inside the block, a pass of `images` images reads `alter(output)` in place of the layer's output.
+def altered(model: SegmentationModel, name: str, images: int, alter: Alter) -> Iterator[None]:
+    """Inside the block, a pass of `images` images reads `alter(output)` in place of the output of the layer `name`.
 
     The change is made right after the module's own `forward`, before all hooks. If the layer made the output tensor,
     the new values are written into it, so that readers inside `forward` and the next layer read the same values. If
@@ -52,10 +59,10 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
     After the block, an output that the layer has stored holds no graph.
 
     Raises:
-        SettingsError: the layer does not exist, did not run or ran twice, gives no (N, K, h, w) tensor for N images, or
-            no gradient can pass through the model.
+        SettingsError: the layer does not exist, did not run or ran twice, gives no tensor for N images that may
+            be maps or tokens, or no gradient can pass through the model.
     """
-    module, name = model.feature_module(layer), layer or model.layer
+    module = model.module.get_submodule(name)
     own, forward = vars(module).get("forward"), module.forward
     recording, ran = torch.is_grad_enabled(), False
     written: list[Tensor] = []
@@ -65,9 +72,9 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
         if torch.is_inference_mode_enabled() or any(weight.is_inference() for weight in model.module.parameters()):
             raise SettingsError(NO_GRADIENT[0][1].format(name=name, model=model.name))
         held = tree_leaves((args, kwargs, [vars(part) for part in module.modules()]))
-        given = [(leaf, _version(leaf)) for leaf in held if isinstance(leaf, Tensor)]
+        given = [(leaf, version_of(leaf)) for leaf in held if isinstance(leaf, Tensor)]
         output = forward(*args, **kwargs)
-        feature = _feature_map(output, name, images)
+        feature = feature_in(output, name, images, any_shape=model.reshape is not None)
         if ran:
             raise SettingsError(
                 f"layer {name!r} runs more than once in a forward pass; name a layer that runs once (where "
@@ -77,7 +84,7 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
         torch.set_grad_enabled(recording)
         new = alter(feature)
         place = feature.untyped_storage().data_ptr()
-        handed_on = any(leaf.untyped_storage().data_ptr() == place and _version(leaf) == was for leaf, was in given)
+        handed_on = any(leaf.untyped_storage().data_ptr() == place and version_of(leaf) == was for leaf, was in given)
         if not (handed_on or feature._is_view()):
             feature.copy_(new)
             written.append(feature)
@@ -87,7 +94,8 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
 
     vars(module)["forward"] = replaced
     try:
-        yield
+        with uncompiled(model.module):
+            yield
     except RuntimeError as error:
         for sign, words in NO_GRADIENT:
             if sign in str(error):
@@ -103,23 +111,52 @@ def altered(model: SegmentationModel, layer: str | None, images: int, alter: Alt
         raise SettingsError(f"layer {name!r} did not run in {model.name}'s forward pass; name another layer")
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
     """How often a tensor was written to; 0 for inference tensors, which do not count it."""
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _feature_map(output: Any, name: str | None, images: int) -> Float[Tensor, "N K h w"]:
-    """A layer's output, or the only (N, K, h, w) tensor in the tuple or list that it returned."""
+def gradient_at(value: Tensor, leaf: Tensor, name: str | None) -> Tensor:
+    """d value / d leaf, where `leaf` stands for the output of the layer `name`.
+
+    Raises:
+        SettingsError: the value does not depend on it.
+    """
+    if not value.requires_grad:
+        raise SettingsError(
+            f"the logits do not depend on layer {name!r} through differentiable steps; name another layer"
+        )
+    (gradient,) = torch.autograd.grad(value, [leaf], allow_unused=True)
+    if gradient is None:
+        raise SettingsError(f"the logits do not depend on layer {name!r}; name another layer")
+    return gradient
+
+
+def feature_in(output: Any, name: str, images: int, *, any_shape: bool = False) -> Tensor:
+    """A layer's output, or the only map or tokens in the tuple or list that it returned.
+
+    Maps have four axes, and count before tokens, which have three.
+
+    Args:
+        images: how many images the model was given.
+        any_shape: whether a tensor of another number of axes may do, as where the user reshapes it.
+
+    Raises:
+        SettingsError: there is no such tensor or there are several, or it is not one of `images` images.
+    """
     items = output if type(output) in (tuple, list) else [output]
-    maps = [item for item in items if isinstance(item, Tensor) and item.ndim == 4 and item.is_floating_point()]
+    floats = [item for item in items if isinstance(item, Tensor) and item.is_floating_point()]
+    maps = [item for item in floats if item.ndim == 4] or [item for item in floats if item.ndim == 3]
+    maps = maps or [item for item in floats if any_shape and item.ndim > 1]
     if len(maps) != 1:
         raise SettingsError(
-            f"layer {name!r} returns {_described(output)}; expected a feature map (N, channels, h, w); {RESHAPE}"
+            f"layer {name!r} returns {_described(output)}; expected a feature map (N, channels, h, w), or tokens "
+            f"(N, L, C); {REMEDY}"
         )
     if len(maps[0]) != images:
         raise SettingsError(
             f"layer {name!r} returns {_described(output)} for {images} image{'s' * (images > 1)}, like a layer that "
-            f"runs on windows, or once per class or prompt; expected ({images}, channels, h, w); {RESHAPE}"
+            f"runs on windows, or once per class or prompt; expected ({images}, channels, h, w); {REMEDY}"
             + "; where the model goes through its images one by one, a batch size of 1 helps"
             * (images > 1)
         )
@@ -133,70 +170,91 @@ def _described(output: Any) -> str:
     return type(output).__name__ + (f" of ({items})" if items else "")
 
 
-def check_layer(model: SegmentationModel, layer: str | None, image: Image) -> None:
-    """Checks, once per layer, that its axes are (N, K, h, w), and that the logits stay the same while it is read.
+def check_layer(model: SegmentationModel, name: str, image: Image) -> Form:
+    """The form of a layer's output, see `forms`. On the layer's first use, checks that the logits do not change.
 
     An image of twice the width shows which axes are rows and columns. If the model refuses that image, or resizes all
-    images to one size, the layer's map must have the image's aspect ratio, or be square.
+    images to one size, the layer's map must have the image's aspect ratio, or be square. What a reader must know of
+    the layer is noted in `model.layer_notes`: how its output is reshaped, and that its maps repeat the prediction.
 
-    Model passes: two of one image, and one of an image of twice its width.
+    Of a model that pads images or runs on tiles, the padded image or its first tile takes the image's place.
+
+    Model passes: none, or on the first use two of one image, and one of an image of twice its width.
+
+    Args:
+        name: the layer's name, as `model.layer_names` gives it.
 
     Raises:
-        SettingsError: see `altered`; the axes are not (N, K, h, w); or the logits change when the layer is read.
+        SettingsError: see `altered`; the output has no form; or the logits change when the layer is read.
     """
-    module, name = model.feature_module(layer), layer or model.layer
-    if module in _CHECKED:
-        return
-    shapes: list[tuple[int, ...]] = []
+    module, asked = model.module.get_submodule(name), (model.tokens, model.reshape)
+    known = _CHECKED.get(module)
+    if known is None or known[0] != asked:
+        form, repeats, finite = _checked_form(model, name, image)
+        known = asked, form, "; ".join(filter(None, (form.words, repeats)))
+        if finite:  # else nothing was compared, and the sample with these logits fails later
+            _CHECKED[module] = known
+    if known[2]:
+        model.layer_notes[name] = known[2]
+    return known[1]
+
+
+def _checked_form(model: SegmentationModel, name: str, image: Image) -> tuple[Form, str, bool]:
+    """The form of a layer that is used for the first time, what its maps repeat, and whether the logits are finite."""
+    outputs: list[Tensor] = []
+    read: Tensor | None = None
+
+    def leaf(output: Tensor) -> Tensor:
+        outputs.append(output.detach().clone().requires_grad_())
+        return outputs[0]
 
     def note(output: Tensor) -> Tensor:
         shapes.append(tuple(output.shape))
         return output
 
-    with torch.inference_mode(False), torch.no_grad():
-        images = image[None].clone()
-        expected = model.logits(images)
-        with altered(model, layer, 1, note):
-            logits = model.logits(images)
+    with torch.inference_mode(False), torch.no_grad(), model.frozen():
+        images = model.first_input(image)[None].clone()
+        expected = model.logits_at_once(model.module, images)
+        with torch.enable_grad(), altered(model, name, 1, leaf):
+            logits = model.logits_at_once(model.module, images)
+            with suppress(RuntimeError):  # no gradient passes: `gradient_evidence` says so
+                read = torch.autograd.grad(at_centre(logits), outputs, allow_unused=True)[0]
+        shapes = [tuple(outputs[0].shape)]
         try:
-            with altered(model, layer, 1, note):
-                model.logits(torch.cat([images, images.flip(-1)], -1))
+            with altered(model, name, 1, note):
+                model.logits_at_once(model.module, torch.cat([images, images.flip(-1)], -1))
         except Exception:  # the model takes no image of another size
             del shapes[1:]
-    fault = _axes_fault(shapes, (image.shape[1], image.shape[2]))
-    if fault:
-        raise SettingsError(f"layer {name!r} returns {fault}; {RESHAPE}")
-    if not bool(expected.isfinite().all()):
-        return  # nothing to compare: the sample with these logits fails later
-    moved = float((logits - expected).abs().max())
-    if moved > SAME_LOGITS * float(expected.abs().max()):
+    size = (images.shape[2], images.shape[3])
+    form = form_of(shapes, size, model.tokens, model.reshape)
+    if isinstance(form, str):
+        raise SettingsError(f"layer {name!r} returns {form}; {REMEDY}")
+    moved = float((logits.detach() - expected).abs().max())
+    finite = bool(expected.isfinite().all())
+    if finite and moved > SAME_LOGITS * float(expected.abs().max()):
         raise SettingsError(
             f"the logits of {model.name} change by up to {moved:.2g} when layer {name!r} is read, since another part "
             "of the model writes into its output, or two calls of the model differ; name another layer"
         )
-    _CHECKED.add(module)
+    repeats = read is not None and reads_no_context(form.maps(read, size))
+    return form, REPEATS if repeats else "", finite
 
 
-def _axes_fault(shapes: list[tuple[int, ...]], size: tuple[int, int]) -> str:
-    """What is wrong with a layer's output shapes for an image and an image of twice its width; empty if nothing."""
-    (_, channels, height, width), wide = shapes[0], shapes[-1]
-    came = f"shape {shapes[0]} for an image of {size[0]} x {size[1]}"
-    if wide != shapes[0]:
-        came += f" and {wide} for one of {size[0]} x {2 * size[1]}"
-        right = wide[:3] == shapes[0][:3] and wide[3] > width
-        last = (wide[1], wide[3]) == (channels, width) and wide[2] > height
-    else:
-        here, there = _misfit(height, width, size), _misfit(channels, height, size)
-        right = here < 1 or (here <= 0.1 * max(height, width) and here <= there)
-        last = there < 1
-    if right:
-        return ""
-    return f"{came}{', like channels-last maps (N, h, w, channels)' * last}; expected (1, channels, h, w)"
+def at_centre(maps: Float[Tensor, "1 K h w"]) -> Tensor:
+    """A mix of the channels of the centre cell, with weights of their own so that they do not cancel."""
+    cell = maps[0, :, maps.shape[2] // 2, maps.shape[3] // 2]
+    return (cell * torch.arange(1, len(cell) + 1, device=cell.device).cos()).sum()
 
 
-def _misfit(height: int, width: int, size: tuple[int, int]) -> float:
-    """By how many cells a map misses the image's aspect ratio; 0 for square maps, as models of a fixed size give."""
-    if height == width:
-        return 0.0
-    rows, columns = size
-    return abs(height - rows * width / columns) if columns >= rows else abs(width - columns * height / rows)
+def reads_no_context(gradient: Float[Tensor, "1 K h w"]) -> bool:
+    """Whether a pixel's logits, whose gradient at a layer is given, read at most 2 x 2 of more cells of it."""
+    extents = extent_of(gradient)
+    larger = max(gradient.shape[2:]) > CONTEXT_FREE
+    return larger and bool(extents) and max(extents) <= CONTEXT_FREE
+
+
+def extent_of(gradient: Float[Tensor, "1 K h w"]) -> tuple[int, ...]:
+    """Rows and columns of the box outside of which a gradient is zero; empty if it is zero everywhere."""
+    used = (gradient[0] != 0).any(0)
+    places = [used.any(axis).nonzero() for axis in (1, 0)]
+    return tuple(int(place[-1] - place[0]) + 1 for place in places if len(place))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from segfaith.incremental.convolution import convolution_of, convolve
 from segfaith.incremental.tracing import trace
+from segfaith.models.outputs import Step, follow
 from segfaith.types import Float, Tensor
 
 POINTWISE_MODULES = {
@@ -45,11 +46,14 @@ class Graph:
         convolutions: those that windows can follow, by the module's name.
         shapes: of each node's map, by the image's height and width: see `map_shapes`.
 
+    Args:
+        place: the steps that lead to the logits in what the module returns, see `outputs.logits_in`.
+
     Raises:
         Exception: whatever tracing raises for a module that cannot be traced.
     """
 
-    def __init__(self, module: nn.Module, image: Float[Tensor, "1 bands H W"]) -> None:
+    def __init__(self, module: nn.Module, image: Float[Tensor, "1 bands H W"], place: tuple[Step, ...] = ()) -> None:
         if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
             raise ValueError("the module has forward hooks, which a traced graph would not call")
         self.shapes: dict[torch.Size, dict[fx.Node, Shape | None]] = {}
@@ -58,7 +62,7 @@ class Graph:
         self.modules = dict(traced.named_modules())
         self.nodes: list[fx.Node] = list(traced.graph.nodes)  # type: ignore[union-attr, arg-type]
         (self.image,) = (node for node in self.nodes if node.op == "placeholder")
-        self.output = _logits_node(self.nodes[-1].args[0])
+        self.output = _logits_node(self.nodes[-1].args[0], place)
         for part in self.modules.values():
             if hasattr(part, "inplace"):
                 part.inplace = False  # the clean image's features are kept
@@ -130,8 +134,10 @@ def _contiguous(values: Any) -> Any:
     return fx.node.map_aggregate(values, lambda value: value.contiguous() if isinstance(value, Tensor) else value)
 
 
-def _logits_node(output: Any) -> fx.Node:
-    """The node of the logits in what a traced module returns: see `models.segmentation`."""
-    while not isinstance(output, fx.Node):
-        output = output["out" if "out" in output else "logits"] if isinstance(output, dict) else output[0]
+def _logits_node(output: Any, place: tuple[Step, ...]) -> fx.Node:
+    """The node of the logits in what a traced module returns."""
+    for step in place:
+        output = follow(output, step)
+    if not isinstance(output, fx.Node):
+        raise ValueError(f"the traced module returns a {type(output).__name__} where its logits should be")
     return output

@@ -20,6 +20,7 @@ from segfaith.incremental.bfloat16 import Differences
 from segfaith.incremental.graph import Graph, Shape
 from segfaith.incremental.window_plan import WindowPlan
 from segfaith.incremental.windows import Box, Windows, cut, view, whole
+from segfaith.models.padding import reached
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import Boxes, Scalar, check_class
 from segfaith.types import Float, Image, Int, Mask, Tensor
@@ -29,7 +30,7 @@ INCREMENTAL = "incremental"
 """The path of a traced graph."""
 
 
-def _mean(values: Float[Tensor, "B h w"], pixels: Int[Tensor, "P"]) -> Float[Tensor, "B"]:
+def region_mean(values: Float[Tensor, "B h w"], pixels: Int[Tensor, "P"]) -> Float[Tensor, "B"]:
     """The mean over the pixels with the numbers `pixels`."""
     return values.flatten(1)[:, pixels].double().sum(1) / (len(pixels) + EPS)
 
@@ -51,9 +52,8 @@ class PlainScorer:
     @torch.inference_mode()
     def score(self, images: Float[Tensor, "B bands H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:
         """s of B images, float64; `boxes` change nothing."""
-        module = _compiled(self.model) if self.model.compile else self.model.module
-        logits = self.model.logits_of(module, images)
-        return _mean(self.scalar.of(logits[:, :, self.rows, self.columns], 1), self.pixels)
+        logits = self.model.logits_of(compiled(self.model), images)
+        return region_mean(self.scalar.of(logits[:, :, self.rows, self.columns], 1), self.pixels)
 
 
 class IncrementalScorer:
@@ -70,9 +70,10 @@ class IncrementalScorer:
         scalar: Scalar,
         precision: Precision = "fp32",
     ) -> None:
-        self.model, self.graph, self.image, self.scalar = model, graph, image, scalar
+        self.model, self.graph, self.scalar = model, graph, scalar
+        self.image = model.padded(image)
         self.precision, self.tf32 = precision, precision == "tf32"
-        size = image.shape[1:]
+        size = self.image.shape[1:]
         if size not in graph.shapes:
             graph.shapes[size] = graph.map_shapes(self.clean)
         shapes, output = graph.shapes[size], graph.output
@@ -118,9 +119,11 @@ class IncrementalScorer:
 
     def _small_logits(self, images: Tensor, boxes: Boxes | None) -> Float[Tensor, "B C r c"]:
         """The part of the logits that the last resizing reads, before it."""
-        windows = whole(images.contiguous(memory_format=torch.channels_last))
+        padded = self.model.padded(images)
+        windows = whole(padded.contiguous(memory_format=torch.channels_last))
         if boxes is not None:
-            start, stop = boxes
+            size, larger = (images.shape[2], images.shape[3]), (padded.shape[2], padded.shape[3])
+            start, stop = reached(*boxes, size, larger)
             size = (stop - start).max(0)
             start = np.clip(start, 0, windows.map_size - size)
             windows = Windows(view(windows, None, start, size), start, windows.map_size)
@@ -135,11 +138,11 @@ class IncrementalScorer:
         logits, scalar = self._of_classes(logits), self.scalar
         if scalar.reads_own_logit:
             own = self._resized(logits[:, scalar.class_index, None])
-            return _mean(replace(scalar, class_index=0).of(own, 1), self.pixels)
+            return region_mean(replace(scalar, class_index=0).of(own, 1), self.pixels)
         if scalar.kind != "probability":
-            return _mean(scalar.of(self._resized(logits), 1), self.pixels)
+            return region_mean(scalar.of(self._resized(logits), 1), self.pixels)
         differences = self._resized(logits - logits[:, scalar.class_index, None])
-        return _mean(differences.exp_().sum(1).reciprocal_(), self.pixels)
+        return region_mean(differences.exp_().sum(1).reciprocal_(), self.pixels)
 
     def _of_classes(self, logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B K r c"]:
         return self.model.as_logits(logits).contiguous()
@@ -175,7 +178,10 @@ def _upsampling(small: int, large: int, device: torch.device) -> Float[Tensor, "
 _COMPILED: WeakKeyDictionary[SegmentationModel, Callable[[Tensor], Any]] = WeakKeyDictionary()
 
 
-def _compiled(model: SegmentationModel) -> Callable[[Tensor], Any]:
+def compiled(model: SegmentationModel) -> Callable[[Tensor], Any]:
+    """The model's module, in its compiled form where the model asks for it."""
+    if not model.compile:
+        return model.module
     if model not in _COMPILED:
         _COMPILED[model] = torch.compile(model.module)
     return _COMPILED[model]

@@ -14,6 +14,7 @@ import torch
 from segfaith.errors import SampleError, SettingsError
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.scorers import IncrementalScorer, PlainScorer, Precision, extent
+from segfaith.incremental.tiles import TiledScorer
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import Scalar, out_of_memory
 from segfaith.types import Float, Image, Int, Mask, Tensor
@@ -54,11 +55,12 @@ def scorer_for(
     precision: Precision = "fp32",
     *,
     expected: float | None = None,
-) -> IncrementalScorer | PlainScorer:
+) -> IncrementalScorer | PlainScorer | TiledScorer:
     """The fastest scorer of altered copies of `image` on `region` that the model and its switches allow.
 
     A traced graph is kept until the model changes, and is checked before its first use on images of each size: see
-    `graph_of`. Where it fails on this image (`expected`), the model itself scores the copies.
+    `graph_of`. Where it fails on this image (`expected`), the model itself scores the copies. A model that runs
+    on tiles has no graph; only the tiles that an alteration and the target share are computed.
 
     Args:
         precision: "bf16": differences from the clean image go through the convolutions in bfloat16, the rest is
@@ -72,7 +74,9 @@ def scorer_for(
     if precision == "tf32" and model.device.type != "cuda":
         raise SettingsError("precision 'tf32' is a mode of NVIDIA GPUs; on the CPU use 'fp32' or 'bf16'")
     graph: Graph | str = "incremental = false" if not model.incremental else "compile = true"
-    if model.incremental and not model.compile:
+    if model.tiling is not None:
+        graph = "the model runs on tiles"
+    elif model.incremental and not model.compile:
         graph = model.one_by_one or graph_of(model, image)
     if isinstance(graph, Graph):
         scorer = IncrementalScorer(model, graph, image, region, scalar, precision)
@@ -84,6 +88,8 @@ def scorer_for(
             f"precision {precision!r} needs incremental = true, compile = false and a model that torch.fx can "
             f"trace; {model.name} is not run that way ({graph}), so use 'fp32'"
         )
+    if model.tiling is not None:
+        return TiledScorer(model, image, region, scalar)
     return PlainScorer(model, region, scalar, graph)
 
 
@@ -97,7 +103,7 @@ def graph_of(model: SegmentationModel, image: Image) -> Graph | str:
     traced = _TRACED.get(model)
     if traced is None or traced.state != state:
         traced = _TRACED[model] = _Traced(state)
-    size = image.shape[1:]
+    size = model.padded(image).shape[1:]
     if size not in traced.verdicts:
         if len(traced.verdicts) == SIZES:
             oldest = next(iter(traced.verdicts))
@@ -118,15 +124,17 @@ def _state(model: SegmentationModel) -> Any:
     products = [tensor.to(factors) @ factors[: len(tensor)] for tensor in tensors]
     sums = [str(total) for total in torch.stack(products).tolist()] if products else []  # as text NaN equals itself
     hooks = [(len(part._forward_hooks), len(part._forward_pre_hooks)) for part in model.module.modules()]
-    return sums, repr(model.module), hooks, model.mean, model.std, model.head, model.device
+    return sums, repr(model.module), hooks, model.mean, model.std, model.head, model.pad, model.device
 
 
 def _verdict(model: SegmentationModel, traced: _Traced, image: Image) -> str:
     """Why no graph scores images of this size; "" where `traced` holds one that may."""
     try:
         if traced.graph is None:
+            if model.place is None:
+                model.logits(image[None])
             with model.evaluating():
-                traced.graph = Graph(model.module, image[None])
+                traced.graph = Graph(model.module, model.padded(image)[None], place=model.place or ())
         graph, thorough = traced.graph, len(traced.verdicts) < THOROUGH
         difference = _difference(model, graph, image, thorough)
         if difference and graph.uses_winograd:  # the model may amplify its rounding

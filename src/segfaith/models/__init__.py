@@ -16,9 +16,12 @@ from segfaith.errors import SettingsError
 from segfaith.lookup import lookup
 from segfaith.models.adapters import Adapted, adapted, short_name
 from segfaith.models.building import import_function, seeded
+from segfaith.models.layers import Reshape
+from segfaith.models.outputs import Step
 from segfaith.models.scene_model import build_scene_model
-from segfaith.models.segmentation import Head, SegmentationModel, wrap
+from segfaith.models.segmentation import Head, SegmentationModel, Tokens
 from segfaith.models.weights import download_weights, file_digest, load_weights, read_state_dict, state_digest
+from segfaith.models.wrapping import wrap
 
 __all__ = ["MODELS", "ModelEntry", "SegmentationModel", "load_model", "wrap"]
 
@@ -80,6 +83,12 @@ def load_model(
     device: str | torch.device = "cpu",
     head: Head | None = None,
     channels: int | None = None,
+    pad: int | None = None,
+    tile: int | Sequence[int] | None = None,
+    overlap: int | None = None,
+    output: Step | None = None,
+    tokens: Tokens = "auto",
+    reshape: str | Reshape | None = None,
 ) -> SegmentationModel:
     """Loads a segmentation model.
 
@@ -95,7 +104,8 @@ def load_model(
         mean, std: see `wrap`; None: those that the library of the model states, else as in `wrap`.
         args: keyword arguments of the function, or what the library takes.
         device: "cpu", "cuda", "cuda:1", or "auto" (a GPU if there is one, else the CPU).
-        head, channels: see `wrap`.
+        head, channels, pad, tile, overlap, output, tokens: see `wrap`.
+        reshape: the function, or its name `path/to/file.py:function` or `package.module:function`; see `wrap`.
 
     Raises:
         SettingsError: unknown name, missing file, a function that fails, weights that do not fit, a layer that does not
@@ -135,6 +145,12 @@ def load_model(
         provenance=provenance | {"state_sha256": state_digest(module)},
         head=head,
         channels=channels,
+        pad=pad,
+        tile=tile,
+        overlap=overlap,
+        output=output,
+        tokens=tokens,
+        reshape=import_function(reshape) if isinstance(reshape, str) else reshape,
     )
     model.why_no_layer = why_no_layer
     model.provenance["normalisation"] = _normalisation(model, given, built, known)

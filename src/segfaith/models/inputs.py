@@ -27,7 +27,7 @@ def check_module(module: Any) -> None:
         what, remedy = f"the class {module.__name__}", f"make an instance: {module.__name__}(...)"
     elif isinstance(module, torch.export.ExportedProgram):
         remedy = "give its .module()"
-    elif hasattr(module, "feature_module"):
+    elif hasattr(module, "layer_names"):
         remedy = "it is wrapped already; use it as it is"
     raise SettingsError(f"expected a torch.nn.Module, got {what}; {remedy}")
 

@@ -5,26 +5,151 @@ from typing import Any
 
 from torch import Tensor
 
-from segfaith.errors import SampleError
+from segfaith.errors import SampleError, SettingsError
+
+Step = str | int
+NAMES = ("out", "logits")
+SHOWN = 12
+"""How many items of an output an error lists."""
+SAY = "say output = a key, an attribute or an index, or several joined by dots, as in output = 'decoder.0'"
 
 
-def logits_in(output: Any) -> Tensor:
-    """The logits in a module's output: a tensor, `.logits`, a dict with `out` or `logits`, a tuple or a list.
+def check_output(output: Any) -> None:
+    """Lets `output` of a model's settings pass: None, an index, or names and indices joined by dots.
 
     Raises:
-        SampleError: the output holds no logits; the message describes the output.
+        SettingsError: it is something else.
     """
+    if output is None or (isinstance(output, int) and not isinstance(output, bool)):
+        return
+    if not isinstance(output, str) or not all(output.split(".")):
+        raise SettingsError(f"output = {output!r}: expected a key, an attribute, an index, or several joined by dots")
+
+
+def logits_in(output: Any, images: int, chosen: Step | None = None) -> tuple[Tensor, tuple[Step, ...]]:
+    """The logits in a module's output, and the steps that lead to them.
+
+    A tensor is taken as it is; of a dict the entry `out` or `logits`; of an object its attribute `logits`. Of a tuple,
+    list or other dict the only item that holds maps (N, C, h, w) for N images is taken.
+
+    Args:
+        images: N.
+        chosen: where the user says that the logits are, see `check_output`; None: they are looked for.
+
+    Raises:
+        SampleError: the output holds no logits, or several items may be the logits; the message describes the output.
+    """
+    if chosen is not None:
+        steps = tuple(str(chosen).split("."))
+        inner, deeper = logits_in(_at(output, steps), images)
+        return inner, (*steps, *deeper)
     if isinstance(output, Tensor):
-        return output
+        return output, ()
+    step = _step(output, images)
+    inner, deeper = logits_in(follow(output, step), images)
+    return inner, (step, *deeper)
+
+
+def check_aspect(model: str, came: tuple[int, int], image: tuple[int, int]) -> None:
+    """Lets logits pass whose size (h, w) has the image's aspect, or any that is not the aspect of its transpose.
+
+    Raises:
+        SampleError: rows and columns are swapped; resized to the image they would be the prediction of another scene.
+    """
+    swapped = misfit(came[1], came[0], image)
+    if swapped < 1 and misfit(*came, image) > max(1.0, 0.1 * max(came)):
+        raise SampleError(
+            f"{model} returned logits of {came[0]} x {came[1]} for an image of {image[0]} x {image[1]} (height x "
+            "width): rows and columns are swapped; return (N, classes, height, width)"
+        )
+
+
+def misfit(height: int, width: int, image: tuple[int, int]) -> float:
+    """By how many cells a map misses the image's aspect; 0 for square maps, as models of a fixed size give."""
+    if height == width:
+        return 0.0
+    rows, columns = image
+    return abs(height - rows * width / columns) if columns >= rows else abs(width - columns * height / rows)
+
+
+def follow(output: Any, step: Step) -> Any:
+    """What one step leads to: a mapping's entry, an attribute, or a sequence's item.
+
+    Raises:
+        KeyError, IndexError, AttributeError, ValueError: there is no such thing.
+    """
+    if isinstance(output, Mapping):
+        return output[step] if step in output else output[int(step)]
+    if isinstance(output, tuple | list) and not hasattr(output, str(step)):
+        return output[int(step)]
+    return getattr(output, str(step))
+
+
+def _step(output: Any, images: int) -> Step:
+    """The step to the logits in an output that is no tensor."""
     if hasattr(output, "logits"):
-        return logits_in(output.logits)
-    for key in ("out", "logits"):
-        if isinstance(output, Mapping) and key in output:
-            return logits_in(output[key])
+        return "logits"
+    if isinstance(output, Mapping):
+        for key in NAMES:
+            if key in output:
+                return key
+    items = _items(output)
+    holding = [key for key, item in items.items() if _holds_maps(item, images)]
+    if len(holding) == 1:
+        return holding[0]
+    if len(holding) > 1 and isinstance(output, tuple | list):
+        raise SampleError(
+            f"{len(holding)} items of the model's output may be its logits: {_described(output)}; segfaith does not "
+            f"guess which is the prediction: {SAY}"
+        )
     if isinstance(output, tuple | list) and output:
-        return logits_in(output[0])
+        return 0
     keys = f" with keys {list(output)}" if isinstance(output, Mapping) else ""
     raise SampleError(
         f"cannot find logits in a {type(output).__name__}{keys}; expected a tensor, a dict with 'out' or 'logits', a "
-        "tuple or list whose first item is one of these, or an object with .logits"
+        f"tuple, list or dict with a single item (N, C, h, w), or an object with .logits"
+        + (f"; it has {_described(output)}: {SAY}" if items else "")
     )
+
+
+def _at(output: Any, steps: tuple[str, ...]) -> Any:
+    """What the user's steps lead to."""
+    for number, step in enumerate(steps):
+        try:
+            output = follow(output, step)
+        except (KeyError, IndexError, AttributeError, ValueError) as error:
+            before = ".".join(steps[:number])
+            place = f"output {before!r}" if before else "the output"
+            raise SampleError(
+                f"output = {'.'.join(steps)!r}: {place} of the model, a {type(output).__name__}, has no {step!r}; it "
+                f"has {_described(output) or 'nothing to choose from'}"
+            ) from error
+    return output
+
+
+def _items(output: Any) -> dict[Step, Any]:
+    """The parts of an output by key, index or attribute."""
+    if isinstance(output, Mapping):
+        return dict(output)
+    if isinstance(output, tuple | list):
+        names = getattr(output, "_fields", range(len(output)))
+        return dict(zip(names, output, strict=True))
+    attributes = getattr(output, "__dict__", {})
+    return {} if isinstance(output, Tensor) else {key: item for key, item in attributes.items() if key[:1] != "_"}
+
+
+def _holds_maps(item: Any, images: int) -> bool:
+    """Whether an item is maps (N, C, h, w), or `_step` would look for them in it."""
+    if isinstance(item, Tensor):
+        return item.ndim == 4 and item.is_floating_point() and len(item) == images
+    if isinstance(item, Mapping | tuple | list) or hasattr(item, "logits"):
+        return any(_holds_maps(inner, images) for inner in _items(item).values())
+    return False
+
+
+def _described(output: Any) -> str:
+    parts = []
+    for key, item in list(_items(output).items())[:SHOWN]:
+        shape = f" {tuple(item.shape)}" if isinstance(item, Tensor) else ""
+        parts.append(f"{key!r} ({type(item).__name__}{shape})")
+    return ", ".join(parts) + (", ..." if len(_items(output)) > SHOWN else "")

@@ -55,6 +55,7 @@ def probe(model: SegmentationModel, image: Image, batch_size: int) -> None:
             f"weights of {model.name} lie on the device 'meta', which holds no values; load them, as with "
             "module.to_empty(device='cpu') and module.load_state_dict(...)"
         )
+    image = model.first_input(image)
     first = _run(model, image[None])
     blocks = _blocks(image)
     images, outputs = [image], [first]
@@ -98,8 +99,11 @@ def _run(model: SegmentationModel, images: Float[Tensor, "N bands H W"]) -> Floa
     except SampleError as error:
         raise ModelFails(f"{error}{_volumes(model)}") from error
     except Exception as error:
+        words = words_of(error)
+        missing = any(kind in words for kind in ("Half", "BFloat16"))
+        remedy = f"; on {model.device} torch lacks this for the model's number type, so use module.float()" * missing
         raise ModelFails(
-            f"{model.name} cannot be run on images of shape {tuple(images.shape)}: {words_of(error)}{_volumes(model)}"
+            f"{model.name} cannot be run on images of shape {tuple(images.shape)}: {words}{remedy}{_volumes(model)}"
         ) from error
 
 

@@ -1,21 +1,25 @@
 """Any `torch.nn.Module` as a segmentation model that takes images in [0, 1] and returns logits at the image's size."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, cast, get_args
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segfaith.classes import read_classes
 from segfaith.errors import SampleError, SettingsError, no_exit
-from segfaith.lookup import nearest
 from segfaith.models.inputs import channels_of, check_module, normalisation
-from segfaith.models.outputs import logits_in
-from segfaith.types import Float
+from segfaith.models.layers import Reshape, check_tokens, layer_names, unwrapped
+from segfaith.models.modes import evaluating, frozen
+from segfaith.models.outputs import Step, check_aspect, check_output, logits_in
+from segfaith.models.padding import check_pad, multiple_of, offered, pad_to
+from segfaith.models.tiling import tiling_of
+from segfaith.types import Float, Image
 
+Tokens = int | Literal["auto"]
 Head = Literal["softmax", "sigmoid", "logits", "probabilities"]
 """What a module's outputs are.
 
@@ -32,7 +36,8 @@ class SegmentationModel:
     Attributes:
         module: the user's own module (for a compiled module, the module that was compiled); its train flags,
             requires_grad and hooks are restored after use.
-        layer: dotted name of the feature layer for gradient evidence, or None where no gradient method is used.
+        layer: dotted name of the feature layer for gradient evidence (several: joined by "+"); None until gradient
+            evidence chooses one.
         input_channels: how many channels (bands) its images have.
         mean, std: normalisation, applied per channel to images in [0, 1] as the model's first step.
         classes: names in the order of the output channels, or None.
@@ -40,8 +45,13 @@ class SegmentationModel:
         weights: where the weights come from, in words; outputs repeat it.
         provenance: what `run.json` records about the weights: file, SHA-256 digests.
         head: what the outputs are, as the user says; None: logits are assumed. See `as_logits`.
+        output, place: where the user says that the logits are in the module's output, and the steps to where they were
+            in the last pass (None before it); see `outputs.logits_in`.
+        tokens, reshape, layer_notes: how layers are read, see `evidence.forms`; and by layer what a reader must know.
         mixing: why images must not share a batch, set by `probe`; "" if they may.
         incremental: whether interventions may recompute only what they change (see `incremental`); exact to 1e-5.
+        pad: sides of images are padded to multiples of it, and logits cropped back; None: no padding. See `padding`.
+        tiling: the tiles in which images go through the module; None: whole images. See `tiling`.
         compile: whether interventions run whole images through `torch.compile` instead.
         why_no_layer: why a library's model has no default feature layer, in words; "" for all others.
     """
@@ -49,6 +59,8 @@ class SegmentationModel:
     incremental = True
     compile = False
     why_no_layer = ""
+    place: tuple[Step, ...] | None
+    layer_notes: dict[str, str]
 
     def __init__(
         self,
@@ -63,20 +75,29 @@ class SegmentationModel:
         channels: int | None = None,
         provenance: Mapping[str, str] | None = None,
         head: Head | None = None,
+        pad: int | None = None,
+        tile: int | Sequence[int] | None = None,
+        overlap: int | None = None,
+        output: Step | None = None,
+        tokens: Tokens = "auto",
+        reshape: Reshape | None = None,
     ) -> None:
         check_module(module)
-        if hasattr(module, "_orig_mod"):  # torch.compile's module, which would ignore hooks that are added later
-            module = cast(nn.Module, module._orig_mod)
-            layer = layer.removeprefix("_orig_mod.") if isinstance(layer, str) else layer
+        check_output(output)
+        check_tokens(tokens, reshape)
+        check_pad(pad)
         if head is not None and head not in get_args(Head):
             raise SettingsError(f"head = {head!r}: expected {', '.join(get_args(Head))}, or None (logits are assumed)")
         if channels is not None and (not isinstance(channels, int) or channels < 1):
             raise SettingsError(f"channels = {channels!r}: expected the number of the image's channels, at least 1")
-        self.module = module
+        self.module: nn.Module = unwrapped(module)
         self.head: Head | None = head
+        self.pad, self.tiling = pad, tiling_of(tile, overlap, pad)
         self._channels: int | None = None
         self.mixing = ""
-        self.layer = layer
+        self.output, self.place = output, None
+        self.tokens, self.reshape = tokens, reshape
+        self.layer_notes = {}
         self.input_channels = channels or channels_of(self.module, mean)
         self.mean, self.std = normalisation(mean, std, self.input_channels)
         self._normalisation: tuple[Any, list[Tensor]] = (None, [])  # a key, and mean and std as tensors
@@ -84,8 +105,7 @@ class SegmentationModel:
         self.name = name
         self.weights = weights
         self.provenance = dict(provenance or {})
-        if layer is not None:
-            self.feature_module(layer)
+        self.layer = None if layer is None else "+".join(layer_names(self.module, layer, name))
 
     def __repr__(self) -> str:
         return f"SegmentationModel({self.name!r}, layer={self.layer!r}, head: {self.head_words})"
@@ -147,70 +167,21 @@ class SegmentationModel:
         self.module.to(device)
         return self
 
-    def feature_module(self, layer: str | None = None) -> nn.Module:
-        """The submodule with the dotted name `layer`, by default the model's own feature layer.
+    def layer_names(self, layer: str | None = None) -> list[str]:
+        """The names of the submodules that `layer` names, by default the model's own feature layer.
 
         Raises:
-            SettingsError: no layer was named, no submodule has that name (the message lists the nearest names), or the
-                module is scripted, so that its layers cannot be read.
+            SettingsError: see `models.layers.layer_names`.
         """
-        layer = self.layer if layer is None else layer
-        if layer is not None and not isinstance(layer, str):
-            raise SettingsError(
-                f"layer is a {type(layer).__name__}; expected a dotted name, as module.named_modules() gives it"
-            )
-        if layer is not None and isinstance(self.module, torch.jit.ScriptModule):
-            raise SettingsError(
-                f"layer {layer!r} of a scripted, traced or frozen module ({self.name}) cannot be read; wrap the module "
-                "that it was made from, or leave layer out and use ria and the controls"
-            )
-        modules: dict[str, nn.Module] = dict(self.module.named_modules())
-        modules.pop("")
-        if layer is None:
-            why = self.why_no_layer or "give layer=..., usually the last layer of the backbone"
-            names = f". The last layers: {', '.join(list(modules)[-8:])}" if modules else ""
-            raise SettingsError(f"gradient methods need a feature layer and {self.name} has none; {why}{names}")
-        if layer not in modules:
-            close = nearest(layer, modules, 5) or list(modules)[-5:] or ["none, since it has no layers"]
-            raise SettingsError(f"{self.name} has no layer {layer!r}; the nearest are {', '.join(close)}")
-        return modules[layer]
+        return layer_names(self.module, self.layer if layer is None else layer, self.name, self.why_no_layer)
 
-    @contextmanager
-    def evaluating(self, *, tf32: bool = False) -> Iterator[None]:
-        """Evaluation mode inside the block; every submodule's own train flag is restored after it.
+    def evaluating(self, *, tf32: bool = False) -> AbstractContextManager[None]:
+        """Evaluation mode inside a `with` block, in full float32 unless `tf32`: see `modes.evaluating`."""
+        return evaluating(self.module, self.device, tf32=tf32)
 
-        On a GPU, convolutions run by deterministic algorithms inside the block, and all in full float32 unless `tf32`.
-        """
-        training = [part for part in self.module.modules() if getattr(part, "training", False)]  # not set if frozen
-        for module in training:
-            module.training = False
-        cuda = self.device.type == "cuda"
-        fixed = {"enabled": True, "deterministic": True, "allow_tf32": tf32}
-        exact = torch.backends.cudnn.flags(**fixed) if cuda else nullcontext()
-        matmul = torch.backends.cuda.matmul
-        before = matmul.allow_tf32 if cuda else False
-        try:
-            if cuda:
-                matmul.allow_tf32 = tf32
-            with exact:
-                yield
-        finally:
-            if cuda:
-                matmul.allow_tf32 = before
-            for module in training:
-                module.training = True
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Inside the block no parameter requires a gradient, so graphs start only at tensors that the caller marks."""
-        free = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        for parameter in free:
-            parameter.requires_grad = False
-        try:
-            yield
-        finally:
-            for parameter in free:
-                parameter.requires_grad = True
+    def frozen(self) -> AbstractContextManager[None]:
+        """Inside a `with` block no parameter requires a gradient: see `modes.frozen`."""
+        return frozen(self.module)
 
     def logits(self, images: Float[Tensor, "N bands H W"]) -> Float[Tensor, "N C H W"]:
         """z = f(x): logits in float32, bilinearly resized to (H, W) with align_corners=False.
@@ -233,12 +204,37 @@ class SegmentationModel:
         mean, std = self._normalisation[1]
         return (images - mean) / std
 
+    def padded(self, images: Float[Tensor, "*N H W"]) -> Float[Tensor, "*N h w"]:
+        """Images, or one image, at a size that goes through the module: see `pad` and `tiling`."""
+        size = (images.shape[-2], images.shape[-1])
+        if self.tiling is not None:
+            return pad_to(images, self.tiling.padded_size(size))
+        return pad_to(images, multiple_of(size, self.pad or 1))
+
+    def first_input(self, image: Image) -> Float[Tensor, "bands h w"]:
+        """What goes through the module at once of an image: the padded image, or its first tile."""
+        rows, columns = (None, None) if self.tiling is None else self.tiling.tile
+        return self.padded(image)[:, :rows, :columns].contiguous()
+
     def logits_of(
         self, module: Callable[[Tensor], Any], images: Float[Tensor, "N bands H W"]
     ) -> Float[Tensor, "N C H W"]:
         """`logits` of a stand-in for the module, such as its compiled form."""
+        return self.framed(images, partial(self.logits_at_once, module))
+
+    def framed(self, images: Float[Tensor, "N bands H W"], run: Callable[[Tensor], Tensor]) -> Float[Tensor, "N C H W"]:
+        """`logits` from a function that gives those of N padded images, or of N tiles of one place in the images."""
+        padded = self.padded(images)
+        logits = run(padded) if self.tiling is None else self.tiling.blended(padded, run)
+        return logits[..., : images.shape[-2], : images.shape[-1]]
+
+    def logits_at_once(
+        self, module: Callable[[Tensor], Any], images: Float[Tensor, "N bands H W"]
+    ) -> Float[Tensor, "N C H W"]:
+        """`logits_of` without padding and tiles."""
         logits = self.as_logits(self.outputs_of(module, images))
         if logits.shape[-2:] != images.shape[-2:]:
+            check_aspect(self.name, (logits.shape[-2], logits.shape[-1]), (images.shape[-2], images.shape[-1]))
             logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
         return logits
 
@@ -269,8 +265,9 @@ class SegmentationModel:
         inputs = self.normalise(images)
         if tensor is not None and tensor.is_floating_point():
             inputs = inputs.to(tensor.dtype)
-        with self.evaluating(), no_exit(f"{self.name} cannot be run on images of shape {tuple(inputs.shape)}"):
-            output = logits_in(module(inputs))
+        fails = f"{self.name} cannot be run on images of shape {tuple(inputs.shape)}"
+        with self.evaluating(), no_exit(fails), nullcontext() if self.pad else offered(fails, module, inputs):
+            output, self.place = logits_in(module(inputs), len(images), self.output)
         floating = output.is_floating_point()
         if output.ndim != 4 or len(output) != len(images) or not output.numel() or not floating:
             raise SampleError(
@@ -280,49 +277,3 @@ class SegmentationModel:
             )
         self._channels = output.shape[1]
         return output
-
-
-def wrap(
-    module: nn.Module,
-    *,
-    layer: str | None = None,
-    classes: str | Sequence[str] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    name: str | None = None,
-    head: Head | None = None,
-    channels: int | None = None,
-) -> SegmentationModel:
-    """Makes any segmentation module usable by segfaith, without changing it.
-
-    The model is tested before its first use (`models.probe`). It is refused if its outputs cannot be logits, or if two
-    calls differ. It gets one image at a time if an image's outputs depend on the other images of a batch.
-
-    Args:
-        module: takes normalised images (N, bands, H, W), RGB if there are three bands. Returns logits (N, C, h, w) of
-            any resolution as a tensor, a dict with `out` or `logits`, a tuple or list whose first item holds them, or
-            an object with `.logits`. A single channel is a sigmoid's logit of the foreground (class 1).
-        layer: dotted name of the feature layer for gradient methods, as in `module.named_modules()`.
-        classes: class names in the order of the channels; "voc", a list, or a file with one name a line.
-        mean, std: normalisation of an image in [0, 1], one value a channel. By default ImageNet's for three channels
-            and none for other numbers. Zeros and ones mean none.
-        head: what the outputs are, see `Head`. Outputs do not show whether a head is multi-label, with classes that
-            may overlap: say "sigmoid" then. Otherwise such a head gets a softmax, and p is not the probability that
-            the head means.
-        channels: how many channels the images have; None: as many as `mean` has values, or as the module's first
-            convolution reads.
-
-    Raises:
-        SettingsError: the module, layer, mean, std or head cannot be used; the message says why.
-    """
-    return SegmentationModel(
-        module,
-        layer=layer,
-        mean=mean,
-        std=std,
-        classes=read_classes(classes),
-        name=name or type(getattr(module, "_orig_mod", module)).__name__,
-        weights="as given",
-        head=head,
-        channels=channels,
-    )

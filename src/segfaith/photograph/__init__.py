@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from tifffile import imwrite
+from torch import set_num_threads
 
 from segfaith.api import explain_by
 from segfaith.attribution.methods import resolve_method
-from segfaith.benchmark.runner import model_of
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.settings import make_settings
+from segfaith.benchmark.warm_up import chosen_model
 from segfaith.benchmark.worker import predicted_classes
 from segfaith.data.images import fit_channels, read_image, resize_image
 from segfaith.errors import SettingsError
@@ -29,6 +30,7 @@ __all__ = ["Explained", "Wanted", "explain_photo", "listed", "settings_of", "wri
 METHODS = ("gpa", "ega", "ria", "dea")
 KEPT = (
     *("s", "s_target_deleted", "tdd", "tdd_gain", "s_off_deleted", "odd", "odd_abs", "leak_abs", "s_baseline"),
+    *("tdd_drop", "tdd_drop_gain", "odd_drop", "odd_drop_abs"),
     *("s_inserted", "insertion_gain", "status", "reason"),
 )
 """The columns of the records that `explanation.json` holds, where they are there."""
@@ -87,7 +89,9 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
     wanted = wanted or Wanted()
     check(settings, wanted)
     upright, orientation = read_image(photo, settings.data.reading)
-    model = model_of(settings)
+    if settings.execution.threads:
+        set_num_threads(settings.execution.threads)
+    model = chosen_model(settings)
     image = resize_image(fit_channels(upright, model.input_channels), settings.data.size)
     probe(model, image.to(model.device), settings.execution.batch_size)
     predicted = predicted_classes(model, image).cpu()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.setting_tables import PREDICTED, Settings
 from segfaith.classes import class_index
 from segfaith.data.images import resize_labels, turned_alike
 from segfaith.data.masks import read_labels, read_mask
@@ -14,8 +14,9 @@ from segfaith.data.meaning import meaning_of, overlapping
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.explanation import name_of
 from segfaith.models.segmentation import SegmentationModel
+from segfaith.scores import versus_predicted
 from segfaith.target_choice import TargetChoice
-from segfaith.targets import Prediction, find_targets, majority_class
+from segfaith.targets import Prediction, find_targets
 from segfaith.types import Image, Labels, Mask, Target, Tensor
 
 
@@ -70,6 +71,11 @@ def listed(shares: Mapping[str, float], most: int = 8) -> str:
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
+def _against(target: Target, settings: Settings, predicted: Prediction) -> Target:
+    """The target; where the settings say so, with the margin to the class that the model predicts there."""
+    return versus_predicted(target, predicted) if settings.target.versus == PREDICTED else target
+
+
 def choose(
     settings: Settings,
     wanted: Wanted,
@@ -82,12 +88,14 @@ def choose(
     """The target, and in words how it was chosen."""
     asked = settings.target
     index = None if asked.class_name is None else class_index(asked.class_name, model.classes, model.class_count)
-    versus = None if asked.versus is None else class_index(asked.versus, model.classes, model.class_count)
+    named = asked.versus not in (None, PREDICTED)
+    versus = class_index(asked.versus, model.classes, model.class_count) if named else None
     size, nothing = (predicted.shape[-2], predicted.shape[-1]), torch.zeros(predicted.shape[-2:], dtype=torch.int64)
     if wanted.mask and not wanted.missed:
         assert index is not None
         region = _drawn(wanted.mask, upright, orientation, size)
-        return Target(index, region, asked.score, versus), f"the region of {wanted.mask.name}"
+        target = _against(Target(index, region, asked.score, versus), settings, predicted)
+        return target, f"the region of {wanted.mask.name}"
     if wanted.missed:
         labels, masks = _true(settings, wanted, model, index, upright, orientation, size)
         choice = TargetChoice("missed", index)
@@ -96,7 +104,7 @@ def choose(
     point = None if wanted.point is None else _place(wanted.point, upright, size)
     choice = TargetChoice("prediction", index, point=point, score=asked.score, versus=versus)
     try:
-        target = find_targets(nothing, predicted, choice, classes=model.classes)[0]
+        target = _against(find_targets(nothing, predicted, choice, classes=model.classes)[0], settings, predicted)
     except SampleSkipped as error:
         raise SampleSkipped(f"{error}; the model predicts {listed(shares)}") from error
     name = name_of(model, target.class_index)
@@ -115,11 +123,11 @@ def _against_prediction(
     name, asked = name_of(model, missed.class_index), settings.target
     words = f"the part of {name} that the model does not predict"
     if asked.score != "probability" or "score" in asked.model_fields_set or model.independent:
-        return Target(missed.class_index, missed.region, asked.score, versus), words
-    instead = majority_class(predicted, missed.region)
-    assert instead is not None
-    words += f"; it predicts {name_of(model, instead)} there, so the margin between both is explained"
-    return Target(missed.class_index, missed.region, "margin", instead), words
+        return _against(Target(missed.class_index, missed.region, asked.score, versus), settings, predicted), words
+    target = versus_predicted(missed, predicted)
+    assert target.versus is not None
+    words += f"; it predicts {name_of(model, target.versus)} there, so the margin between both is explained"
+    return target, words
 
 
 def _place(point: tuple[int, int], upright: Image, size: tuple[int, int]) -> tuple[int, int]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from segfaith.models.segmentation import SegmentationModel, wrap
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.models.wrapping import wrap
 from segfaith.randomness import generator
 from segfaith.types import Float, Image, Map, Mask, Target
 

@@ -152,3 +152,15 @@ def test_words_stand_over_the_tiles_and_scores_only_where_they_exist(
     said.clear()
     write_pictures(tmp_path, DESCRIPTION, records("a"))
     assert said[3] == "TDD 0.25", "records from before there was an evidence score"
+
+
+def test_each_target_of_an_image_has_its_own_picture(tmp_path: Path) -> None:
+    """Images with several targets keep their maps in ID@TARGET."""
+    for folder in ("a@dog", "a@dog-2", "b"):
+        add_maps(tmp_path, folder)
+    rows = pd.concat([records("a").assign(target="dog"), records("a").assign(target="dog-2"), records("b")])
+    paths = write_pictures(tmp_path, DESCRIPTION, rows)
+    names = ["pictures.png", "pictures/a@dog.png", "pictures/a@dog-2.png", "pictures/b.png"]
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == names
+    first, second = (Image.open(path).tobytes() for path in paths[1:3])
+    assert first != second, "each names its target"

@@ -4,12 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from pandas.testing import assert_frame_equal
 
-from made_runs import edit_description, make_run
+from made_runs import edit_description, edit_rows, make_run, repeat_targets
 from segfaith.benchmark.status import absent_runs, read_states
 from segfaith.errors import SettingsError
 from segfaith.results.records.runs import find_runs, load_run, load_runs
+from segfaith.results.records.seals import DamagedFileError, read_json, sealed_table
 
 QUICK = {"samples": tuple(f"i{number}" for number in range(8)), "maps": 0, "randomisation": False}
 
@@ -89,3 +92,38 @@ def test_a_run_is_its_description_and_its_tables(tmp_path: Path) -> None:
     for table, filled in ((bare.curves, run.curves), (bare.randomisation, run.randomisation)):
         assert len(table) == 0
         assert set(table.columns) == set(filled.columns)
+
+
+def test_several_targets_of_an_image_are_read_and_must_be_whole(tmp_path: Path) -> None:
+    directory = repeat_targets(make_run(tmp_path / "run", **QUICK | {"randomisation": True}))
+    run = load_run(directory)
+    for table in (run.records, run.curves, run.randomisation):
+        assert set(table["target"]) == {"dog", "dog-2"}
+    assert run.records.groupby(["sample_id", "method"]).size().eq(2).all()
+    edit_rows(directory / "records/00000.parquet", lambda rows: rows[:-1])
+    with pytest.raises(DamagedFileError, match=r"1 missing \(i7, dog-2, dea@alpha=0.8\)"):
+        load_run(directory)
+
+
+@pytest.mark.parametrize("file", ["curves/00000.parquet", "randomisation.parquet"])
+def test_rows_of_one_target_that_are_there_twice_are_refused(file: str, tmp_path: Path) -> None:
+    directory = repeat_targets(make_run(tmp_path / "run", **QUICK | {"randomisation": True}))
+    edit_rows(directory / file, lambda rows: [row | {"target": "dog"} for row in rows])
+    with pytest.raises(DamagedFileError, match="twice"):
+        load_run(directory)
+
+
+def test_older_records_name_no_target(tmp_path: Path) -> None:
+    """Each file without the column reads as with it, empty; so do nulls."""
+    directory = make_run(tmp_path / "run", **QUICK | {"randomisation": True})
+    null = load_run(directory)
+    identity = read_json(directory / "run.json")["identity_sha256"]
+    for file in directory.rglob("*.parquet"):
+        file.write_bytes(sealed_table(pq.read_table(file).drop_columns(["target"]), identity))
+    older = load_run(directory)
+    for name in ("records", "curves", "randomisation"):
+        table = getattr(older, name)
+        assert set(table["target"]) == {""}, name
+        assert_frame_equal(table, getattr(null, name), check_like=True)
+    states = read_states(directory)
+    assert [state.state for state in states] == ["finished"]

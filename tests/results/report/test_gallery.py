@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from made_runs import edit_description, make_run
+from made_runs import edit_description, make_run, repeat_targets
 from segfaith.results.records.runs import Run, load_run
 from segfaith.results.report import gallery
 from segfaith.results.statistics.analysis import analyse
@@ -126,3 +126,19 @@ def test_a_sample_outside_the_run_is_not_read(tmp_path: Path) -> None:
     assert sample("a", run=run).folder == (run.directory / "maps" / "a").resolve()
     assert sample("../../secret", run=run).folder is None
     assert sample(str(tmp_path / "secret"), run=run).folder is None
+
+
+def test_each_target_of_an_image_is_a_sample(tmp_path: Path) -> None:
+    directory = repeat_targets(make_run(tmp_path / "run", samples=("a", "b"), maps=2, skipped=0, failed=0, size=32))
+    chosen = shown(directory)
+    assert sorted(sample.name for sample in chosen.samples) == ["a, dog", "a, dog-2", "b, dog", "b, dog-2"]
+    assert sorted(sample.anchor for sample in chosen.samples) == [
+        f"sample-{i}-{t}" for i in "ab" for t in ("dog", "dog-2")
+    ]
+    assert len({sample.key for sample in chosen.samples}) == 4
+    for sample in chosen.samples:
+        assert sample.folder == (directory / "maps" / f"{sample.sample_id}@{sample.target}").resolve()
+        assert set(sample.rows["target"]) == {sample.target}
+    assert chosen.measure == "disagreement", "all maps are there"
+    assert "or one of the targets of an image that has several" in chosen.rule
+    assert "targets" not in shown(make_run(tmp_path / "other", samples=("a",), maps=1, skipped=0, failed=0)).rule

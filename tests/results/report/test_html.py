@@ -16,7 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from html_page import Page
-from made_runs import edit_description, edit_rows, make_run
+from made_runs import edit_description, edit_rows, make_run, repeat_targets
 from made_sections import CAVEAT, made_sections
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
@@ -302,3 +302,17 @@ def test_pictures_are_given_up_before_the_page_grows_too_large(
     with pytest.raises(SettingsError, match=r"below 20,000 bytes; got [\d,]+ even without pictures: .* fewer runs"):
         small()
     assert not (tmp_path / "page.html").exists()
+
+
+def test_images_and_their_targets_are_counted_and_named(tmp_path: Path) -> None:
+    """Of each image two targets: the head counts both, samples and cases bear both names, and pictures are there."""
+    directory = make_run(tmp_path / "run", samples=IDS[:5], maps=5, methods=METHODS[:4], skipped=0, failed=0, size=32)
+    analysis = analyse([load_run(repeat_targets(directory))])
+    path = html.write_page(analysis, made_sections(analysis), tmp_path / "report.html")
+    text = path.read_text(encoding="utf-8")
+    assert "1 run · 5 images (10 targets)" in text
+    assert "voc2012 val: 5 images (10 targets) entered. Every mean, test and interval is over images" in text
+    assert "img01, dog-2" in text
+    assert 'id="sample-img01-dog-2"' in text
+    assert len(re.findall(r'class="thumb" src="data:image/webp', text)) == 10
+    assert 'alt="Map of ega for img01, dog' in text

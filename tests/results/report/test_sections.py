@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from made_runs import description, make_run, run_of
+from made_runs import description, edit_rows, make_run, repeat_targets, run_of
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.runs import Run, load_run
 from segfaith.results.records.select import enough
@@ -602,3 +602,26 @@ def test_kinds_without_a_proof_leave_nothing_to_conclude_from(two_runs: list[Run
 def test_a_report_is_the_same_each_time(two_runs: list[Run]) -> None:
     first, second = (markdown(sections(analyse([planted(run) for run in two_runs]))) for _ in range(2))
     assert first == second
+
+
+def test_what_is_counted_by_target_says_so(tmp_path: Path) -> None:
+    """Six images of two targets each, of one of which the model misses both."""
+    directory = make_run(tmp_path / "run", samples=tuple("abcdef"), maps=0, curves=False, skipped=0, failed=0)
+
+    def miss(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [row | ({"target_iou": 0.01, "s": 0.01} if row["sample_id"] == "b" else {"s": 0.5}) for row in rows]
+
+    edit_rows(directory / "records/00000.parquet", miss)
+    single = analyse([load_run(directory)])
+    assert "The model misses the target in 1 of 6 images" in markdown(sections(single))
+    analysis = analyse([load_run(repeat_targets(directory))])
+    text = markdown(sections(analysis))
+    assert "The model misses 2 of 12 targets (IoU below 0.1)" in text
+    assert "2 of 12 measured targets have" in text
+    assert "6 images (12 targets)" in markdown([summary.section(analysis)])
+    assert "Spearman, maps of 4 images" in markdown([verdict.section(analysis)])
+    assert "6 of 6 samples (12 of 12 targets) measured" in markdown([provenance.section(analysis)])
+    note = "Every mean, test and interval is over images: the value of an image is the mean over its targets"
+    for topic in (verdict, scores, significance, randomisation, provenance):
+        assert note in markdown([topic.section(analysis)]), topic.__name__
+        assert note not in markdown([topic.section(single)]), topic.__name__

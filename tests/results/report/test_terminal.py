@@ -11,7 +11,7 @@ import pytest
 from markupsafe import Markup
 from rich.console import Console, RenderableType
 
-from made_runs import description, make_run, run_of
+from made_runs import description, make_run, repeat_targets, run_of
 from segfaith.results.records.runs import Run, load_run
 from segfaith.results.report import terminal
 from segfaith.results.report.blocks import Card, Cards, Fold, Section
@@ -149,3 +149,15 @@ def test_numbers_lose_the_zero_before_the_point(value: float, shown: str) -> Non
     frame = pd.DataFrame([row | dict.fromkeys(TABLE_METRICS, 0.5) | {"tdd": value}])
     text = printed(terminal.table(analyse([run_of(description(0, ["x"], "folder", "net", ["ega"]), frame)]).parts[0]))
     assert row_of(text, "ega")[1] == f"{shown}/{shown}"
+
+
+def test_images_and_targets_are_counted(tmp_path: Path) -> None:
+    ids = tuple(f"i{number}" for number in range(6))
+    directory = make_run(tmp_path / "run", samples=ids, maps=0, curves=False, skipped=1, failed=0)
+    single = " ".join(printed(terminal.brief(analyse([load_run(directory)]))).split())
+    assert "5 samples of 1 run, stability on 3 of 5 samples" in single
+    assert "target" not in single
+    analysis = analyse([load_run(repeat_targets(directory))])
+    several = " ".join(printed(terminal.brief(analysis)).split())
+    assert "5 samples (10 targets) of 1 run, stability on 3 of 5 samples" in several
+    assert "voc2012 val: 5 images (10 targets) entered. Every mean, test and interval is over images:" in several

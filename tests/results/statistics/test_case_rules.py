@@ -1,6 +1,8 @@
 """Which images the figures and the gallery show: rules on records made by hand, and against slow searches."""
 
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +29,8 @@ def by_hand(directory: Path, samples: dict[str, tuple[float, float, Values]]) ->
         folder.mkdir(parents=True)
         for method, (tdd, odd_abs, tdd_gain) in values.items():
             np.save(folder / f"{method}.npy", np.zeros((4, 4), np.float32))
-            row = {
-                "sample_id": sample,
-                "target": "",
-                "class_index": 1.0,
-                "method": method,
-                "s": s,
-                "target_iou": iou,
-                "status": "ok",
-            }
-            records.append(row | {"tdd": tdd, "odd_abs": odd_abs, "tdd_gain": tdd_gain})
+            row = {"sample_id": sample, "class_index": 1.0, "method": method, "s": s, "target_iou": iou, "status": "ok"}
+            records.append(row | {"target": ""} | {"tdd": tdd, "odd_abs": odd_abs, "tdd_gain": tdd_gain})
         for name in cases.PICTURES:
             Image.new("RGB", (4, 4), "white").save(folder / name)
     about = {
@@ -252,3 +246,27 @@ def test_the_rules_state_their_thresholds() -> None:
         assert f"s >= {cases.MIN_S:g} and IoU of the prediction >= {cases.MIN_IOU:g}" in rule
     assert f"s < {cases.MIN_S:g} or IoU of the prediction < {cases.MIN_IOU:g}" in cases.MISSED_RULE
     assert pytest.approx((0.3, 0.1, 0.5)) == (cases.MIN_S, cases.MIN_IOU, cases.MOST_OT)
+
+
+def test_a_case_is_a_target_and_each_image_is_shown_once(tmp_path: Path) -> None:
+    """Of image a the second target has the larger gain; its maps lie in ID@TARGET."""
+    gains = {"a": 0.2, "b": 0.4, "c": 0.3}
+    part = by_hand(tmp_path / "run", {name: (0.9, 0.8, {"ours": (0.5, 0.1, gain)}) for name, gain in gains.items()})
+    (run,) = part.runs
+    for name in ("dog", "dog-2"):
+        shutil.copytree(run.directory / "maps/a", run.directory / f"maps/a@{name}")
+    shutil.rmtree(run.directory / "maps/a")
+    own = run.records[run.records["sample_id"] == "a"]
+    others = run.records[run.records["sample_id"] != "a"]
+    rows = pd.concat([own.assign(target="dog"), own.assign(target="dog-2", tdd_gain=0.9), others], ignore_index=True)
+    several = analyse([replace(run, records=rows)]).parts[0]
+    assert len(cases.candidates(several)) == 4
+    choice = cases.successes(several)
+    assert choice.ids == ["a, dog-2", "b", "c"]
+    assert "Candidates: 4 (targets with kept maps" in choice.words
+    assert "a, dog-2 of run (TDD gain +0.90 of Ours)" in choice.words
+    first = choice.cases[0]
+    assert first.folder == run.directory / "maps" / "a@dog-2"
+    assert first.record["tdd_gain"].to_list() == [0.9]
+    chosen = cases.choose(several)
+    assert [chosen[kind].ids for kind in ("best", "worst", "typical")] == [["a, dog-2"], ["c"], ["b"]]

@@ -134,7 +134,7 @@ def test_tau_and_interval_are_scipys_scene_by_scene(seed: int, monkeypatch: pyte
         for j in range(5)
     ]
     monkeypatch.setattr(evidence, "RESAMPLES", 100)
-    got = agreement(pd.DataFrame(rows), "plain", "odd_abs")
+    got = agreement(pd.DataFrame(rows).assign(target=""), "plain", "odd_abs")
     assert got.tau == pytest.approx(kendalltau(ap.mean(0), -value.mean(0).round(6)).statistic)
     draws = np.random.default_rng(0).integers(0, 9, (100, 9))
     taus = [kendalltau(ap[draw].mean(0).round(6), -value[draw].mean(0).round(6)).statistic for draw in draws]

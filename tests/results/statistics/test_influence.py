@@ -17,7 +17,15 @@ def made(*tables: dict[str, dict[str, float]], metric: str = "tdd", iou: float =
     runs = []
     for number, table in enumerate(tables):
         rows: list[dict[str, Any]] = [
-            {"sample_id": image, "method": method, metric: value, "status": "ok", "target_iou": iou, "s": 0.5}
+            {
+                "sample_id": image,
+                "target": "",
+                "method": method,
+                metric: value,
+                "s": 0.5,
+                "target_iou": iou,
+                "status": "ok",
+            }
             for method, values in table.items()
             for image, value in values.items()
         ]

@@ -107,7 +107,7 @@ KINDS = {"target_deletion": "TDD", "off_deletion": "ODD", "insertion": "insertio
 
 
 @rc_context(STYLE)
-def curves(means: pd.DataFrame, labels: Mapping[str, str] = NAMES) -> Figure:
+def curves(means: pd.DataFrame, labels: Mapping[str, str] = NAMES, titles: Mapping[str, str] = KINDS) -> Figure:
     """Deletion and insertion over k, a panel per kind: see `curves.curve_means`.
 
     The 95 % intervals of methods under test are upright bars, moved a little sideways so that they stand beside each
@@ -116,6 +116,7 @@ def curves(means: pd.DataFrame, labels: Mapping[str, str] = NAMES) -> Figure:
     Args:
         means: as `curves.curve_means` gives them, of one data set.
         labels: of methods.
+        titles: of the panels, by kind.
 
     Raises:
         SettingsError: fewer than two values of k.
@@ -125,7 +126,7 @@ def curves(means: pd.DataFrame, labels: Mapping[str, str] = NAMES) -> Figure:
             f"expected curves over at least two values of k; got {means['k'].nunique()}; measure them with "
             "[evaluation] k = [0.2, 0.05, 0.1, 0.4, 0.6, 0.8, 1.0]"
         )
-    kinds = [kind for kind in KINDS if kind in set(means["kind"])]
+    kinds = [kind for kind in titles if kind in set(means["kind"])]
     look = looks(method_order(means["method"]))
     figure = canvas(FULL_WIDTH, 2.3)
     for panel, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
@@ -139,7 +140,7 @@ def curves(means: pd.DataFrame, labels: Mapping[str, str] = NAMES) -> Figure:
             )
         panel.set_ylim(*_heights(means[means["kind"] == kind]))
         where = "outside" if kind == "off_deletion" else "in"
-        panel.set_title(KINDS[kind])
+        panel.set_title(titles[kind])
         panel.set_xlabel(f"k, of the pixels {where} the target")
         panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         panel.axhline(0, color="0.6", linewidth=0.6)

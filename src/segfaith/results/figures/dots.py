@@ -37,7 +37,10 @@ Span = tuple[float, float]
 
 @rc_context(STYLE)
 def run_dots(
-    values: pd.DataFrame, paper: Mapping[tuple[str, str], float] | None = None, labels: Mapping[str, str] = NAMES
+    values: pd.DataFrame,
+    paper: Mapping[tuple[str, str], float] | None = None,
+    labels: Mapping[str, str] = NAMES,
+    metrics: Sequence[str] = TABLE_METRICS,
 ) -> Figure:
     """Per metric one panel, per method one line: a dot for each run's mean, a bar for their mean, an open diamond for
     the paper's mean. Values beyond the panel stand beside an arrow at its edge, see `reach`.
@@ -46,13 +49,15 @@ def run_dots(
         values: run-level means as `summary.run_values` gives them, of one data set.
         paper: (method, metric) to the paper's mean.
         labels: of methods.
+        metrics: of the panels.
 
     Raises:
         SettingsError: no value is defined.
     """
-    metrics = [name for name in TABLE_METRICS if name in set(values.loc[values["value"].notna(), "metric"])]
+    defined = set(values.loc[values["value"].notna(), "metric"])
+    metrics, asked = [name for name in metrics if name in defined], metrics
     if not metrics:
-        raise SettingsError(f"expected run-level means of {', '.join(TABLE_METRICS)}; got none that is defined")
+        raise SettingsError(f"expected run-level means of {', '.join(asked)}; got none that is defined")
     methods, marks = method_order(values["method"]), run_looks([str(run) for run in values["run"]])
     theirs = {key: value for key, value in (paper or {}).items() if not isnan(value) and key[0] in methods}
     columns = min(4, len(metrics))

@@ -32,6 +32,7 @@ from segfaith.results.statistics.curves import CURVE_KINDS
 from segfaith.results.statistics.friedman import Friedman, friedman
 from segfaith.results.statistics.intervals import LEAST_IMAGES
 from segfaith.results.statistics.paper import PAPER_METRICS
+from segfaith.results.statistics.summary import TABLE_METRICS
 
 Draw = Callable[[DataAnalysis], Drawing]
 VARIANTS = "Variants of a method (names with @) are left out where the method itself was run."
@@ -84,18 +85,20 @@ def _mechanism(part: DataAnalysis) -> Drawing:
 
 
 def _tradeoff(part: DataAnalysis) -> Drawing:
+    (gain,) = part.leading("tdd_gain")
+    label = METRICS[gain].label
     caption = (
-        "Faithfulness (TDD gain) against runtime and against stability: means over run-level means; bars are one "
+        f"Faithfulness ({label}) against runtime and against stability: means over run-level means; bars are one "
         "standard deviation. Grey steps are the Pareto front of each panel; filled markers are on the front of all "
-        "three together. The controls explain nothing: only their TDD gain is drawn, as lines of reference."
+        f"three together. The controls explain nothing: only their {label} is drawn, as lines of reference."
     )
     labels = method_labels(part.runs)
-    remarks = _unmeasured(part.values, ("tdd_gain", "stability", "runtime_s"), labels)
-    return _drawing(part, "tradeoff", caption, lambda: charts.tradeoff(part.values, labels=labels), remarks)
+    remarks = _unmeasured(part.values, (gain, "stability", "runtime_s"), labels)
+    return _drawing(part, "tradeoff", caption, lambda: charts.tradeoff(part.values, gain, labels), remarks)
 
 
 def _runs(part: DataAnalysis) -> Drawing:
-    values = _of(part.values, shown_methods(part))
+    values, metrics = _of(part.values, shown_methods(part)), part.leading(*TABLE_METRICS)
     paper = {
         (row["method"], row["metric"]): float(row["paper_mean"])
         for row in part.summary.dropna(subset="paper_mean").to_dict("records")
@@ -107,18 +110,28 @@ def _runs(part: DataAnalysis) -> Drawing:
         f"{dots.LOGARITHMIC} are logarithmic. Values that lie far beyond the others stand beside an arrow at the edge."
     )
     labels = method_labels(part.runs)
-    return _drawing(part, "runs", caption, lambda: dots.run_dots(values, paper, labels), [VARIANTS])
+    return _drawing(part, "runs", caption, lambda: dots.run_dots(values, paper, labels, metrics), [VARIANTS])
 
 
 def _curves(part: DataAnalysis) -> Drawing:
     means = _of(part.curve_means, shown_methods(part))
+    drops = "drops are pooled over images (sum of drops over sum of s), insertion gains are means"
+    if not part.of_probability:
+        drops = f"drops of the score {part.score!r} and insertion gains are means over images"
     caption = (
-        "Deletion and insertion over k, under the first occlusion operator: drops are pooled over images (sum of drops "
-        f"over sum of s), insertion gains are means; {_span(means['n'])} images entered a point. Upright bars "
+        f"Deletion and insertion over k, under the first occlusion operator: {drops}; {_span(means['n'])} images "
+        "entered a point. Upright bars "
         f"are 95 % intervals of the methods under test, side by side; there are none below {LEAST_IMAGES} images."
     )
     labels = method_labels(part.runs)
-    return _drawing(part, "curves", caption, lambda: charts.curves(means, labels), [VARIANTS])
+    return _drawing(part, "curves", caption, lambda: charts.curves(means, labels, _panels(part)), [VARIANTS])
+
+
+def _panels(part: DataAnalysis) -> dict[str, str]:
+    """The title of each panel of curves, by kind."""
+    if part.of_probability:
+        return charts.KINDS
+    return charts.KINDS | {"target_deletion": METRICS["tdd_drop"].label, "off_deletion": METRICS["odd_drop"].label}
 
 
 def _differences(part: DataAnalysis) -> Drawing:
@@ -149,18 +162,19 @@ def _ranked(part: DataAnalysis) -> tuple[list[Friedman], list[str]]:
     asked = part.own if part.options.methods is None else part.compared
     held = [name for name in asked if name in part.methods]
     rare = [name for name in held if 2 * counts[name] < len(part.runs)]
+    metrics = part.leading(*PAPER_METRICS)
     if not rare:
-        return [part.ranked[metric] for metric in PAPER_METRICS if metric in part.ranked], []
+        return [part.ranked[metric] for metric in metrics if metric in part.ranked], []
     common = [name for name in held if name not in rare]
     single = part.options.single_run
-    return [friedman(part.paired(metric), common, single_run=single) for metric in PAPER_METRICS], rare
+    return [friedman(part.paired(metric), common, single_run=single) for metric in metrics], rare
 
 
 def _rankings(part: DataAnalysis) -> Drawing:
     settings: dict[str, dict[str, pd.DataFrame]] = {}
     agreement: dict[str, dict[str, str]] = {}
     remarks: list[str] = []
-    for metric, over in product(CURVE_KINDS, OVERS):
+    for metric, over in product(part.leading(*CURVE_KINDS), OVERS):
         what = f"{METRICS[metric].label} over {rankings.OVER[over]}"
         table = part.ranking(metric, over)
         settings.setdefault(metric, {})[over] = table
@@ -194,11 +208,12 @@ def _rankings(part: DataAnalysis) -> Drawing:
 
 def _randomisation(part: DataAnalysis) -> Drawing:
     table = _of(part.randomisation, shown_methods(part))
+    maps = f"the maps of {_span(table['n'])} images" if part.several else f"{_span(table['n'])} maps"
     constant, failed = int(table["constant"].sum()), int(table["failed"].sum())
     caption = (
         "Randomisation check (Adebayo et al. 2018): mean Spearman correlation of each method's map with that of the "
         "trained model. The model's weights are drawn anew from the head on, part after part in the order in which "
-        f"they run last; {_span(table['n'])} maps entered a point"
+        f"they run last; {maps} entered a point"
         + (f", constant ones have no correlation and are left out ({constant})" if constant else "")
         + (f", {failed} could not be made" if failed else "")
         + ". A method that explains the model must fall; the controls do not read it. Mean s, in randomisation.csv, "

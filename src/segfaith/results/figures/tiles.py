@@ -14,6 +14,8 @@ from segfaith.paths import inside, map_folder, map_name
 from segfaith.results.figures.overlay import outlined, overlay
 from segfaith.results.records.files import replace_file
 from segfaith.results.records.runs import class_name
+from segfaith.results.records.schema import TARGET
+from segfaith.results.statistics.targets import name_of
 
 TILE, HEAD, GAP = 192, 34, 4
 """Side of a tile, height of the words above it, and space between tiles, in pixels."""
@@ -26,6 +28,8 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
 
     It is `pictures/ID.png`, or `pictures/ID@TARGET.png` where a sample may have several targets.
 
+    Of an image with several targets, each has its own `pictures/ID@TARGET.png`.
+
     The first tile is the image with the target's outline in white, that of planted evidence in cyan and that of the
     model's prediction in dashes of yellow. The others are the methods' maps, each under its method's label, with their
     TDD and, where evidence was planted, their average precision ("AP").
@@ -36,13 +40,13 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
     labels = {name: about.get("label") or name for name, about in description["methods"].items()}
     rows: list[Path] = []
     pictures: list[Image.Image] = []
-    for (sample_id, target), group in records[records["status"] == "ok"].groupby(["sample_id", "target"], sort=False):
+    for (sample_id, target), group in records[records["status"] == "ok"].groupby(TARGET, sort=False):
         name = map_folder(str(sample_id), str(target))
         folder = directory / "maps" / name
         if not (folder / "image.png").is_file():
             continue
         title = class_name(description, int(group["class_index"].iloc[0]))
-        picture = _row(folder, str(sample_id), str(target) or title, group, labels)
+        picture = _row(folder, name_of(str(sample_id), str(target)), title, group, labels)
         rows.append(inside(directory, "pictures", f"{name}.png"))
         _save(picture, rows[-1])
         pictures += [picture] if len(pictures) < OVERVIEW else []
@@ -59,15 +63,15 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
     return [overview, *rows]
 
 
-def _row(folder: Path, sample_id: str, title: str, records: pd.DataFrame, labels: Mapping[str, str]) -> Image.Image:
+def _row(folder: Path, name: str, title: str, records: pd.DataFrame, labels: Mapping[str, str]) -> Image.Image:
     image = _read(folder / "image.png").transpose(2, 0, 1) / 255
     masks = {
-        name: _read(folder / f"{name}.png")[..., 0] > 127
-        for name in ("target", "evidence", "prediction")
-        if (folder / f"{name}.png").is_file()
+        mask: _read(folder / f"{mask}.png")[..., 0] > 127
+        for mask in ("target", "evidence", "prediction")
+        if (folder / f"{mask}.png").is_file()
     }
     region = masks["target"]
-    tiles = [(sample_id, title, outlined(image, region, masks.get("evidence"), masks.get("prediction")))]
+    tiles = [(name, title, outlined(image, region, masks.get("evidence"), masks.get("prediction")))]
     for record in records.to_dict("records"):
         heatmap = np.load(folder / map_name(str(record["method"])), allow_pickle=False)
         figures = f"TDD {record['tdd']:.2f}"

@@ -76,6 +76,12 @@ SETTINGS: dict[str, Matters] = {
     "model.std": Matters(run=True),
     "model.classes": Matters(),
     "model.head": Matters(run=True),
+    "model.pad": Matters(run=True),
+    "model.tile": Matters(run=True),
+    "model.overlap": Matters(run=True),
+    "model.output": Matters(run=True),
+    "model.tokens": Matters(),
+    "model.reshape": Matters(),
     "target.source": Matters(run=True, label="target by {}", protocol="ground_truth"),
     "target.class": Matters(run=True, label="target {}"),
     "target.classes": Matters(run=True, label="targets of {}"),
@@ -208,6 +214,9 @@ def _without_seed(description: Mapping[str, Any]) -> list[Any]:
     settings["weights"] = digest
     if settings.get("head") in (None, "logits"):  # which are assumed
         settings.pop("head", None)
+    for key in ("pad", "tile", "overlap"):  # which earlier runs do not have
+        if settings.get(key) is None:
+            settings.pop(key, None)
     return [data_label(description), settings, _reading(description.get("settings", {}).get("data", {}))]
 
 

@@ -67,6 +67,11 @@ class Run:
         """The label of its data set, see `identity.data_label`."""
         return data_label(self.description)
 
+    @property
+    def score(self) -> str:
+        """Which number of each pixel was explained: "probability", "logit", "log_odds" or "margin"."""
+        return str(self.description["settings"].get("target", {}).get("score", "probability"))
+
     @cached_property
     def measured(self) -> pd.DataFrame:
         """The rows of the records that were measured: neither skipped nor failed."""

@@ -58,6 +58,11 @@ class _RecordColumns(Mapping[str, tuple[Any, str]]):
         return len(_record_columns())
 
 
+TARGET = ["sample_id", "target"]
+"""The columns that tell a target of a run from all others."""
+LATER: Mapping[str, str] = {"target": ""}
+"""Columns that older files lack, and the value of their rows."""
+
 RECORD_COLUMNS: Columns = _RecordColumns()
 """Columns of `records/*.parquet`: type and meaning. random_cells holds means over its three draws."""
 
@@ -71,9 +76,13 @@ CURVE_COLUMNS: Columns = {
     "kind": (TEXT, f"the intervention: {', '.join(kind for kind, entry in INTERVENTIONS.items() if entry.curve)}"),
     "pixels": (INTEGER, "n(k, R)"),
     "s": RECORD_COLUMNS["s"],
-    "score": (REAL, "s_c of the intervened image"),
+    "score": (REAL, "s of the intervened image"),
     "s_baseline": RECORD_COLUMNS["s_baseline"],
-    "value": (REAL, "tdd, odd or insertion_gain at this operator and k"),
+    "value": (
+        REAL,
+        "tdd, odd or insertion_gain at this operator and k; tdd_drop for tdd and odd_drop for odd where the score is "
+        "not the probability",
+    ),
     "value_abs": (REAL, "mean over the method's draws of the absolute value; of odd it is odd_abs"),
 }
 """Columns of `curves/*.parquet`."""

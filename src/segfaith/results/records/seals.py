@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segfaith.errors import SettingsError
-from segfaith.results.records.schema import Columns
+from segfaith.results.records.schema import LATER, Columns
 
 _MARK, _BLANK = b"segfaith-sha256:", b"0" * 64
 _OWNER, _SEAL = b"segfaith.identity", b"segfaith.seal"
@@ -53,8 +53,10 @@ def sealed_table(table: pa.Table, identity: str) -> bytes:
 def read_table(path: Path, identity: str, expected: Columns, columns: list[str] | None = None) -> pd.DataFrame:
     """The rows of a sealed Parquet file, with these columns or all.
 
+    Columns of `schema.LATER`, which older files lack, are filled in, and their nulls too.
+
     Args:
-        expected: the columns that it must have.
+        expected: the columns that it must have, but for those of `schema.LATER`.
 
     Raises:
         DamagedFileError: see `check_table`; or it lacks a column, or has it twice or of another type.
@@ -63,12 +65,16 @@ def read_table(path: Path, identity: str, expected: Columns, columns: list[str] 
     schema = pq.read_schema(BytesIO(content))
     for name, (kind, _) in expected.items():
         found = [str(schema.field(number).type) for number in schema.get_all_field_indices(name)]
-        if found != [str(kind)]:
+        if found != [str(kind)] and (found or name not in LATER):
             raise DamagedFileError(path, f"has {' and '.join(found) or 'no'} column {name}; expected one of {kind}")
+    wanted = columns and [name for name in columns if name in schema.names or name not in LATER]
     try:
-        return pd.read_parquet(BytesIO(content), columns=columns)
+        rows = pd.read_parquet(BytesIO(content), columns=wanted)
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(path, f"cannot be read ({error})") from error
+    for name in [name for name in columns or expected if name in LATER]:
+        rows[name] = rows[name].fillna(LATER[name]) if name in rows else LATER[name]
+    return rows
 
 
 def check_table(path: Path, identity: str) -> bytes:

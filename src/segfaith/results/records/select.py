@@ -8,6 +8,7 @@ import pandas as pd
 
 from segfaith.constants import CONTROLS
 from segfaith.results.records.runs import Run
+from segfaith.results.records.schema import TARGET
 
 PAPER_ORDER = ("gpa", "ega", "ria", "dea")
 """The paper's methods in the order of its tables."""
@@ -109,9 +110,8 @@ def enough(run: Run, min_s: float | None = None, min_iou: float | None = None) -
     low &= records["status"] == "ok"
     if not low.any():
         return run
-    key = ["sample_id", "target"]
-    gone = pd.MultiIndex.from_frame(records.loc[low, key])
+    gone = pd.MultiIndex.from_frame(records.loc[low, TARGET].drop_duplicates())
     records, curves, again = (
-        part[~pd.MultiIndex.from_frame(part[key]).isin(gone)] for part in (records, run.curves, run.randomisation)
+        part[~pd.MultiIndex.from_frame(part[TARGET]).isin(gone)] for part in (records, run.curves, run.randomisation)
     )
     return replace(run, records=records, curves=curves, randomisation=again)

@@ -45,7 +45,8 @@ def read_records(
 
     Args:
         planned: the run's `planned_files`.
-        columns: these alone, `sample_id`, `target`, `method` and `status` among them, or all.
+        columns: these alone, `sample_id`, `method` and `status` among them, and `target`, which is always read; or
+            all.
 
     Raises:
         DamagedFileError: one of its files is damaged or another run's, it has other columns, or its records have
@@ -54,7 +55,7 @@ def read_records(
     if file.name not in planned:
         raise DamagedFileError(file, f"is no shard of its run, which has {len(planned)}")
     identity = description["identity_sha256"]
-    records = read_table(file, identity, RECORD_COLUMNS, columns)
+    records = read_table(file, identity, RECORD_COLUMNS, columns and list(dict.fromkeys([*columns, "target"])))
     _check_targets(file, records)
     targets = records.groupby("sample_id")["target"].unique()
     expected = [

@@ -3,8 +3,8 @@
     chosen     at most 200: failures and skipped ones, those whose maps differ most, and a spread over the others
     ordered    by disagreement of the methods, the largest first
 
-Both rules stand on the page. A `Sample` is a target of an image of a run; a `cases.Case` is a choice among them,
-with its reason.
+Both rules stand on the page. A `Sample` is a pair of run and image, or one of its targets; a `cases.Case` is a choice
+among them, with its reason.
 """
 
 import re
@@ -23,15 +23,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
+from segfaith.evaluation.metrics import leading
 from segfaith.paths import map_folder, map_name
 from segfaith.results.records.runs import Run, class_name
+from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import base, is_control, method_order
 from segfaith.results.report.blocks import count, ref, words
 from segfaith.results.statistics.analysis import DataAnalysis
 from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS
+from segfaith.results.statistics.targets import name_of
 
 MOST, MOST_BAD = 200, 40
 """Samples in the gallery; at most so many of them are failures or skipped."""
+Key = tuple[Path, str, str]
 SIDE = 28
 """Maps are compared at this size at most."""
 SHOWN = tuple(name for name in (*TABLE_METRICS, *PLANTED_METRICS[:1]) if name != "runtime_s")
@@ -41,7 +45,7 @@ REASON = 400
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A target of an image of a run.
+    """An image of a run, or one of its targets where it has several.
 
     Attributes:
         label: the run's name.
@@ -59,14 +63,19 @@ class Sample:
     target: str = ""
 
     @property
-    def name(self) -> str:
-        """The image's id, or ID@TARGET where it may have several targets."""
-        return map_folder(self.sample_id, self.target)
+    def shown(self) -> list[str]:
+        """The metrics that the page shows of it, TDD or TDD drop first."""
+        return leading(SHOWN, self.run.score)
 
     @property
-    def key(self) -> tuple[Path, str]:
-        """What tells it from all others: the run's directory and its name."""
-        return self.run.directory, self.name
+    def key(self) -> Key:
+        """What tells it from all others: the run's directory, its id and its target."""
+        return self.run.directory, self.sample_id, self.target
+
+    @property
+    def name(self) -> str:
+        """The image, and which of its targets where it has several."""
+        return name_of(self.sample_id, self.target)
 
     @property
     def status(self) -> str:
@@ -92,7 +101,7 @@ class Sample:
     def folder(self) -> Path | None:
         """Where its maps lie, or None where none were kept; never outside the run's directory."""
         root = (self.run.directory / "maps").resolve()
-        folder = (root / self.name).resolve()
+        folder = (root / map_folder(self.sample_id, self.target)).resolve()
         return folder if folder.is_relative_to(root) and (folder / "image.png").is_file() else None
 
     @cached_property
@@ -119,7 +128,7 @@ class Gallery:
     measure: str
 
 
-def gallery(parts: Sequence[DataAnalysis], most: int = MOST, always: Collection[tuple[Path, str]] = ()) -> Gallery:
+def gallery(parts: Sequence[DataAnalysis], most: int = MOST, always: Collection[Key] = ()) -> Gallery:
     """The samples for the page, those where methods disagree most first.
 
     The samples of `always` enter, by `Sample.key`. Up to `MOST_BAD` samples that failed (in part, too) or were skipped
@@ -131,13 +140,15 @@ def gallery(parts: Sequence[DataAnalysis], most: int = MOST, always: Collection[
         one.folder for one in samples
     )
     measure = "disagreement" if maps else "spread"
-    samples = [replace(one, disagreement=disagreement(one) if maps else spread(one.rows)) for one in samples]
+    samples = [
+        replace(one, disagreement=disagreement(one) if maps else spread(one.rows, one.shown[0])) for one in samples
+    ]
     chosen = choose(samples, most, always)
     ordered = sorted(chosen, key=_by_disagreement)
     return Gallery(tuple(_anchored(ordered)), _rule(samples, chosen, most, measure, len(always)), measure)
 
 
-def choose(samples: Sequence[Sample], most: int = MOST, always: Collection[tuple[Path, str]] = ()) -> list[Sample]:
+def choose(samples: Sequence[Sample], most: int = MOST, always: Collection[Key] = ()) -> list[Sample]:
     """At most `most` of the samples by the rules of `gallery`, or as many as `always` names."""
     if len(samples) <= most:
         return list(samples)
@@ -169,9 +180,9 @@ def mean_disagreement(maps: Sequence[NDArray[Any]]) -> float:
     return float(np.mean(values)) if values else nan
 
 
-def spread(rows: pd.DataFrame) -> float:
-    """Largest less smallest TDD of the methods, controls and variants left out; NaN with fewer than two."""
-    values = rows.loc[(rows["status"] == "ok") & rows["method"].map(_compared).astype(bool), "tdd"].dropna()
+def spread(rows: pd.DataFrame, metric: str = "tdd") -> float:
+    """Largest less smallest TDD (or `metric`) of the methods, without controls and variants; NaN below two of them."""
+    values = rows.loc[(rows["status"] == "ok") & rows["method"].map(_compared).astype(bool), metric].dropna()
     return float(values.max() - values.min()) if len(values) > 1 else nan
 
 
@@ -201,7 +212,7 @@ def scores_of(sample: Sample, measure: str) -> dict[str, Any]:
     """What the page filters by: plain values without NaN."""
     by_method: dict[str, dict[str, float]] = {}
     for row in sample.rows.to_dict("records"):
-        values = {name: _plain(row.get(name)) for name in SHOWN}
+        values = {name: _plain(row.get(name)) for name in sample.shown}
         by_method[str(row["method"])] = {name: value for name, value in values.items() if value is not None}
     return {
         "class": sample.class_name,
@@ -218,21 +229,21 @@ def _samples(part: DataAnalysis) -> list[Sample]:
     return [
         Sample(run, label, str(sample_id), rows, target=str(target))
         for label, run in zip(part.names, part.read, strict=True)
-        for (sample_id, target), rows in run.records.groupby(["sample_id", "target"], sort=False)
+        for (sample_id, target), rows in run.records.groupby(TARGET, sort=False)
     ]
 
 
-def _by_disagreement(sample: Sample) -> tuple[bool, float, str, str]:
-    return isnan(sample.disagreement), -sample.disagreement, sample.label, sample.name
+def _by_disagreement(sample: Sample) -> tuple[bool, float, str, str, str]:
+    return isnan(sample.disagreement), -sample.disagreement, sample.label, sample.sample_id, sample.target
 
 
 def _anchored(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples with their anchors: "sample-ID", or "sample-RUN-ID" where there are several runs."""
+    """The samples with their anchors: "sample-ID", or "sample-RUN-ID" where there are several runs; then the target."""
     several = len({sample.label for sample in samples}) > 1
     used: set[str] = set()
     result = []
     for sample in samples:
-        named = f"{sample.label}-{sample.name}" if several else sample.name
+        named = "-".join(filter(None, (sample.label if several else "", sample.sample_id, sample.target)))
         plain = "sample-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", named)
         anchor, place = plain, 1
         while anchor in used:
@@ -256,11 +267,10 @@ def _rule(samples: Sequence[Sample], chosen: Sequence[Sample], most: int, measur
             f"{'of the others ' if first else ''}one half where the methods disagree most, one half spread evenly over "
             "the rest."
         )
-    what = "one target of an image in a run" if any(one.target for one in samples) else "a pair of run and image"
     return words(
-        "{} A sample is {}. First come those with the largest {}.",
+        "{} A sample is a pair of run and image{}. First come those with the largest {}.",
         which,
-        what,
+        ", or one of the targets of an image that has several" if any(sample.target for sample in samples) else "",
         ref(measure, "disagreement of the maps" if measure == "disagreement" else "spread of TDD between methods"),
     )
 

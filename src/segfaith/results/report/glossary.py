@@ -22,7 +22,9 @@ TERMS: dict[str, tuple[str, str]] = {
     "s": (
         "s",
         "Masked mean class probability, the model's mean confidence in the target, in [0, 1]: s = sum(M p_c) / "
-        "(sum(M) + ε). p_c is the softmax output for the target class c, M the target mask, ε = 1e-6.",
+        "(sum(M) + ε). p_c is the softmax output for the target class c, M the target mask, ε = 1e-6. Where a run "
+        "explains another score (logit, log odds or margin), that number of each pixel takes the place of p_c, and s "
+        "has no bounds.",
     ),
     "target_area": ("Area of the target", "Share of the image's pixels that the target mask M covers."),
     "target_iou": (
@@ -58,7 +60,11 @@ TERMS: dict[str, tuple[str, str]] = {
     ),
     "median": ("Median", "Median over all measured samples of all runs."),
     "trimmed": ("Trimmed mean", "Mean over samples without the lowest and the highest 10 %."),
-    "n": ("n", "How many samples entered. A value that fewer entered is followed by its own number in brackets."),
+    "n": (
+        "n",
+        "How many samples (pairs of run and image) entered. A value that fewer entered is followed by its own number "
+        "in brackets.",
+    ),
     "undefined": (
         "Undefined",
         "Values that do not exist for a measured sample, such as the stability of a constant map. They are left out "
@@ -69,7 +75,11 @@ TERMS: dict[str, tuple[str, str]] = {
         "One data set, model, seed and settings; the unit over which means ± std are taken. Runs that differ in "
         "methods' parameters alone (ablations) are one run for tests.",
     ),
-    "images": ("Images", "Different images; the same image in several runs counts once."),
+    "images": (
+        "Images",
+        "Different images; the same image in several runs counts once, and so does an image with several targets: its "
+        "value is the mean over them.",
+    ),
     "small_s": (
         "Small s",
         "Samples with s < 0.05. Metrics relative to s divide by next to nothing there, and a few of them can rule a "
@@ -139,7 +149,8 @@ TERMS: dict[str, tuple[str, str]] = {
     "curve": (
         "Curves",
         "At several k, first operator: the relative drop of s after deletion in the target (tdd) and outside it (odd), "
-        "pooled over images (sum of drops over sum of s), and the mean rise of s after insertion.",
+        "pooled over images (sum of drops over sum of s), and the mean rise of s after insertion. Of scores other than "
+        "the probability: the mean drop, not divided by s.",
     ),
     "area": (
         "Area",

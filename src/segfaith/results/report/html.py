@@ -30,12 +30,14 @@ from segfaith.results.records.files import replace_file
 from segfaith.results.records.select import method_labels
 from segfaith.results.report.arrange import anchors, arranged, drawings
 from segfaith.results.report.blocks import MARK_WORDS, Section, count, metric_column, number
-from segfaith.results.report.gallery import SHOWN, Gallery, Sample, gallery, methods_of, scores_of
+from segfaith.results.report.gallery import Gallery, Sample, gallery, methods_of, scores_of
 from segfaith.results.report.glossary import glossary
 from segfaith.results.report.pictures import LARGE, Pictures, colour_bar, pictures
+from segfaith.results.report.sections.topic import images_words
 from segfaith.results.report.showcase import ShownKind, keys, showcase
 from segfaith.results.statistics.analysis import Analysis
 from segfaith.results.statistics.cases import choose
+from segfaith.results.statistics.targets import counted
 
 TITLE = "Faithfulness of attribution maps"
 LIMIT, PICTURES, LARGE_PICTURES = 15_000_000, 8_000_000, 3_000_000
@@ -157,7 +159,8 @@ def render(contents: Contents, large_pictures: Pictures, small_pictures: Picture
     )
     style, script = (_asset(name) for name in ("report.css", "report.js"))
     samples = contents.gallery.samples
-    measured = [name for name in SHOWN if any(name in one.rows and one.rows[name].notna().any() for one in samples)]
+    shown = dict.fromkeys(name for one in samples for name in one.shown)
+    measured = [name for name in shown if any(name in one.rows and one.rows[name].notna().any() for one in samples)]
     names = method_labels(contents.analysis.read)
     lead, rest, last = arranged(contents.sections)
     return environment.get_template("report.html.j2").render(
@@ -190,14 +193,15 @@ def _head(contents: Contents) -> dict[str, Any]:
     """What stands above all sections: who, when, on what, and the files beside the page."""
     analysis = contents.analysis
     options, runs = analysis.options, analysis.read
-    images = {(part.label, name) for part in analysis.parts for run in part.read for name in run.records["sample_id"]}
+    extents = [counted(run.records for run in part.read) for part in analysis.parts]
+    images, targets = (sum(numbers) for numbers in zip(*extents, strict=True))
     chosen = [("s", options.min_s), ("IoU of the prediction", options.min_iou)]
     return {
         "title": contents.title,
         "author": contents.author,
         "date": contents.date,
         "labels": [part.label for part in analysis.parts],
-        "extent": f"{count(len(runs), 'run')} · {count(len(images), 'image')}",
+        "extent": f"{count(len(runs), 'run')} · {images_words(images, targets)}",
         "chosen": [f"{name} ≥ {least:g}" for name, least in chosen if least is not None],
         "downloads": [
             (title, [(name, address) for name, address in contents.links.items() if name.endswith(endings)])
@@ -245,7 +249,7 @@ def _large(kinds: Sequence[ShownKind], kept: Pictures, measured: Sequence[str]) 
 
 def _sample(sample: Sample, uris: Mapping[str, str], measured: Sequence[str]) -> dict[str, Any]:
     """What the template shows of a sample."""
-    first = sample.rows.iloc[0]
+    first, lead = sample.rows.iloc[0], sample.shown[0]
     return {
         "anchor": sample.anchor,
         "sample": sample.name,
@@ -262,7 +266,7 @@ def _sample(sample: Sample, uris: Mapping[str, str], measured: Sequence[str]) ->
             {
                 "method": str(row["method"]),
                 "uri": uris.get(str(row["method"]), ""),
-                "tdd": number(_real(row.get("tdd")), 2),
+                "lead": f"{METRICS[lead].label} {number(_real(row.get(lead)), 2)}",
                 "cells": [number(_real(row.get(name))) for name in measured],
             }
             for row in sample.rows.to_dict("records")

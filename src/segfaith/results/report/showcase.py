@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from segfaith.results.report.blocks import Cards, Section
-from segfaith.results.report.gallery import Sample
+from segfaith.results.report.gallery import Key, Sample
 from segfaith.results.statistics.analysis import DataAnalysis
-from segfaith.results.statistics.cases import Choice
+from segfaith.results.statistics.cases import Case, Choice
 
 TITLES = {"best": "Best", "typical": "Typical", "worst": "Worst", "missed": "Missed by the model"}
 """The kinds of cases in the page's order, and their headings."""
@@ -39,9 +38,9 @@ class ShownKind:
     why: str
 
 
-def keys(choices: Sequence[Mapping[str, Choice]]) -> set[tuple[Path, str]]:
+def keys(choices: Sequence[Mapping[str, Choice]]) -> set[Key]:
     """The samples of all cases, by `Sample.key`."""
-    return {(case.run.directory, case.name) for kinds in choices for kind in kinds.values() for case in kind.cases}
+    return {_key(case) for kinds in choices for kind in kinds.values() for case in kind.cases}
 
 
 def showcase(
@@ -63,9 +62,13 @@ def showcase(
         best = best_method(part, sections)
         for name, title in TITLES.items():
             choice = chosen[name]
-            cases = tuple(ShownCase(by_key[case.run.directory, case.name], case.why, best) for case in choice.cases)
+            cases = tuple(ShownCase(by_key[_key(case)], case.why, best) for case in choice.cases)
             kinds.append(ShownKind(part.label, title, choice.rule, cases, choice.why))
     return kinds if any(kind.cases for kind in kinds) else []
+
+
+def _key(case: Case) -> Key:
+    return case.run.directory, case.sample_id, case.target
 
 
 def best_method(part: DataAnalysis, sections: Sequence[Section]) -> str:
@@ -75,5 +78,5 @@ def best_method(part: DataAnalysis, sections: Sequence[Section]) -> str:
             if isinstance(block, Cards) and block.data == part.label and block.cards:
                 return block.cards[0].method
     table = part.summary
-    means = table[(table["metric"] == "tdd") & table["method"].isin(part.own)].dropna(subset="mean")
+    means = table[(table["metric"] == part.metrics[0]) & table["method"].isin(part.own)].dropna(subset="mean")
     return str(means.sort_values("mean")["method"].iloc[-1]) if len(means) else ""

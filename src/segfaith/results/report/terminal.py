@@ -30,9 +30,10 @@ from segfaith.results.report.markdown import plain
 from segfaith.results.report.sections.claims import of_the_paper
 from segfaith.results.report.sections.provenance import unfinished_notes
 from segfaith.results.report.sections.scores import NOT_ASKED, stability_words
-from segfaith.results.report.sections.topic import NO_SAMPLE, labels
+from segfaith.results.report.sections.topic import NO_SAMPLE, images_words, labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.summary import TABLE_METRICS
+from segfaith.results.statistics.targets import counted
 
 WIDTH, LEAST_ROOM = 80, 10
 """Characters of a line, and of a method's name at least; metrics that do not fit beside it are left out."""
@@ -48,7 +49,7 @@ def brief(analysis: Analysis, sections: Sequence[Section] = ()) -> Iterator[Rend
     yield from verdicts(sections)
     for part in analysis.parts:
         yield from table(part)
-    yield from (*analysis.absent, *unfinished_notes(analysis), *analysis.filters)
+    yield from (*analysis.absent, *unfinished_notes(analysis), *analysis.target_notes, *analysis.filters)
 
 
 def more(analysis: Analysis, sections: Sequence[Section]) -> Iterator[RenderableType]:
@@ -73,7 +74,8 @@ def table(part: DataAnalysis, width: int = WIDTH) -> Iterator[RenderableType]:
     if part.summary.empty or not part.summary["n"].any():
         yield f"{part.label}: {NO_SAMPLE}"
         return
-    called, metrics = labels(part), list(("evidence_ap", "tdd", "odd_abs", "stability") if part.has_evidence else SHOWN)
+    shown = ("evidence_ap", "tdd", "odd_abs", "stability") if part.has_evidence else SHOWN
+    called, metrics = labels(part), part.leading(*shown)
     columns = [_column(part, metric) for metric in (*metrics, "runtime_s")]
     while _room(columns, width) < LEAST_ROOM and len(columns) > 2:
         del columns[-2]  # seconds stay
@@ -95,9 +97,12 @@ def table(part: DataAnalysis, width: int = WIDTH) -> Iterator[RenderableType]:
 
 
 def _extent(part: DataAnalysis) -> str:
-    samples = sum(run.records[run.records["status"] == "ok"]["sample_id"].nunique() for run in part.runs)
+    extents = [counted([run.measured]) for run in part.runs]
+    samples, targets = (sum(numbers) for numbers in zip(*extents, strict=True))
     fewer = stability_words(part)
-    return f"{count(samples, 'sample')} of {count(len(part.runs), 'run')}" + (f", {fewer}" if fewer else "")
+    return f"{images_words(samples, targets, 'sample')} of {count(len(part.runs), 'run')}" + (
+        f", {fewer}" if fewer else ""
+    )
 
 
 def _undefined(part: DataAnalysis) -> str:
@@ -106,7 +111,7 @@ def _undefined(part: DataAnalysis) -> str:
     for run in part.runs:
         rows = run.records[run.records["status"] == "ok"]
         planned = ~rows["reason"].fillna("").str.contains(NOT_ASKED, regex=False)
-        for metric in TABLE_METRICS:
+        for metric in part.leading(*TABLE_METRICS):
             undefined = rows[metric].isna() & (planned if metric == "stability" else True)
             counts[metric] = counts.get(metric, 0) + int(undefined.sum())
     return ", ".join(f"{METRICS[metric].label} {number_}" for metric, number_ in counts.items() if number_)

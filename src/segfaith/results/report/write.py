@@ -148,10 +148,11 @@ def _paper(analysis: Analysis) -> pd.DataFrame:
 def _rankings(analysis: Analysis) -> pd.DataFrame:
     return pd.concat(
         [
-            part.ranking(metric, over).assign(over=over, metric=metric)
+            part.ranking(shown, over).assign(over=over, metric=shown)
             for metric in CURVE_KINDS
             for over in OVERS
             for part in analysis.parts
+            for shown in part.leading(metric)
         ],
         ignore_index=True,
     )
@@ -160,11 +161,12 @@ def _rankings(analysis: Analysis) -> pd.DataFrame:
 def _concordance(analysis: Analysis) -> pd.DataFrame:
     return pd.concat(
         [
-            part.concordance(metric, over, among).assign(among=among)
+            part.concordance(shown, over, among).assign(among=among)
             for metric in CURVE_KINDS
             for over in OVERS
             for among in ("all", "own")
             for part in analysis.parts
+            for shown in part.leading(metric)
         ],
         ignore_index=True,
     )
@@ -173,10 +175,11 @@ def _concordance(analysis: Analysis) -> pd.DataFrame:
 def _strata(analysis: Analysis) -> pd.DataFrame:
     return pd.concat(
         [
-            part.strata(metric, by).assign(by=by, metric=metric)
+            part.strata(shown, by).assign(by=by, metric=shown)
             for by in BYS
             for metric in STRATIFIED
             for part in analysis.parts
+            for shown in part.leading(metric)
         ],
         ignore_index=True,
     )

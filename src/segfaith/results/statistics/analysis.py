@@ -14,12 +14,14 @@ from functools import cached_property
 import pandas as pd
 
 from segfaith.errors import SettingsError
+from segfaith.evaluation.metrics import PROBABILITY
 from segfaith.results.records.runs import Run
 from segfaith.results.records.select import enough, grouped, label_notes, methods_of, own_methods
 from segfaith.results.statistics.data_analysis import BYS, OVERS, STRATIFIED, By, DataAnalysis, Options
 from segfaith.results.statistics.paired import family
 from segfaith.results.statistics.rankings import Over
 from segfaith.results.statistics.summary import notes, run_labels
+from segfaith.results.statistics.targets import target_note
 
 __all__ = ["BYS", "OVERS", "STRATIFIED", "Analysis", "By", "DataAnalysis", "Options", "Over", "analyse"]
 
@@ -50,14 +52,21 @@ class Analysis:
     def filters(self) -> list[str]:
         """A sentence for each filter on samples."""
         least = {"s": self.options.min_s, "an IoU of the prediction with the target": self.options.min_iou}
-        return [f"Only samples with {name} >= {value:g} entered." for name, value in least.items() if value is not None]
+        what = "targets" if any(part.several for part in self.parts) else "samples"
+        return [f"Only {what} with {name} >= {value:g} entered." for name, value in least.items() if value is not None]
+
+    @property
+    def target_notes(self) -> list[str]:
+        """A sentence on each data set whose images have several targets: `targets.target_note`."""
+        return [target_note(part.runs) for part in self.parts if part.several]
 
     @cached_property
     def notes(self) -> list[str]:
-        """What a reader must know of the runs: `summary.notes`, labels that are not used, and filters on samples."""
+        """What a reader must know of the runs: `summary.notes`, labels that are not used, targets, and filters."""
         return [
             *notes(self.read, [name for part in self.parts for name in part.names]),
             *(sentence for part in self.parts for sentence in label_notes(part.read)),
+            *self.target_notes,
             *self.filters,
         ]
 
@@ -71,11 +80,18 @@ def analyse(runs: Sequence[Run], options: Options | None = None, absent: Sequenc
     """The analysis of runs, as `records.runs.load_runs` reads them. Nothing is computed yet.
 
     Raises:
-        SettingsError: no runs, or `options.methods` names methods that no run holds, or fewer than two different ones.
+        SettingsError: no runs; `options.methods` names methods that no run holds, or fewer than two different ones; or
+            `options.min_s` with runs whose score is not the probability.
     """
     if not runs:
         raise SettingsError("expected at least one run to report on; got none")
     options = options or Options()
+    other = next((run for run in runs if run.score != PROBABILITY), None)
+    if options.min_s is not None and other is not None:
+        raise SettingsError(
+            f"min_s = {options.min_s:g} leaves out samples of low probability, but {other.label} explains the score "
+            f"{other.score!r}, of which no value is low; leave it out, or report on the runs of each score alone"
+        )
     compared = tuple(family(methods_of(runs), options.methods))
     own = tuple(own_methods(runs))
     names: dict[str, list[str]] = {}

@@ -15,8 +15,10 @@ import pandas as pd
 
 from segfaith.paths import map_folder, map_name
 from segfaith.results.records.runs import Run, class_name
+from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import method_labels, under_test
 from segfaith.results.statistics.analysis import DataAnalysis
+from segfaith.results.statistics.targets import name_of
 
 MIN_S, MIN_IOU = 0.3, 0.1
 """A target with a lower s, or a lower IoU with the model's prediction, is missed: the model does not predict it."""
@@ -25,11 +27,12 @@ MOST_OT = 0.5
 COMPARED = ("ega", "ria", "dea")
 """Methods whose maps the figure of the mechanism needs."""
 PICTURES = ("image.png", "target.png")
+ORDER = ["key", *TARGET, "label"]
 USED = ("tdd", "tdd_gain", "odd_abs")
 """Metrics that rules read."""
 
 _HIT = f"s >= {MIN_S:g} and IoU of the prediction >= {MIN_IOU:g}"
-_TIES = "ties by the image's id and then the run's name; each image once"
+_TIES = "ties by the ids of image and target and then the run's name; each image once"
 _GAIN = "the mean TDD gain of the methods under test"
 SUCCESS_RULE = (
     f"Success: {_HIT}, TDD of DEA above that of EGA, OT abs of DEA not above that of EGA, and no failure of DEA; the "
@@ -62,11 +65,13 @@ GALLERY_RULES = {
     "typical": f"Typical: {_HIT}; {_GAIN} is nearest to its median; {_TIES}.",
     "worst": f"Worst: {_HIT}; {_GAIN} is lowest; {_TIES}.",
 }
+OTHER_SCORE = "rules choose cases by s as a probability and by drops relative to it; these runs explain the score {!r}"
+"""Why nothing is chosen from runs of another score than the probability."""
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One target of one image of one run, and in words why it was chosen."""
+    """One image of one run, or one target of it, and in words why it was chosen."""
 
     run: Run
     sample_id: str
@@ -75,13 +80,13 @@ class Case:
 
     @property
     def name(self) -> str:
-        """The image's id, or ID@TARGET where it may have several targets."""
-        return map_folder(self.sample_id, self.target)
+        """The image, and which of its targets where it has several."""
+        return name_of(self.sample_id, self.target)
 
     @property
     def folder(self) -> Path:
         """Where its maps lie."""
-        return self.run.directory / "maps" / self.name
+        return self.run.directory / "maps" / map_folder(self.sample_id, self.target)
 
     @property
     def record(self) -> pd.DataFrame:
@@ -103,7 +108,7 @@ class Choice:
     Attributes:
         rule: in words.
         cases: in the figure's order.
-        candidates: how many images, counted in each run, have their maps kept and are not missed; for the rule of
+        candidates: how many targets, counted in each run, have their maps kept and are not missed; for the rule of
             missed targets, how many have their maps kept.
         eligible: how many of them met the rule.
         why: why there is no case, or "".
@@ -117,7 +122,7 @@ class Choice:
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the chosen images."""
+        """The chosen images and targets."""
         return [case.name for case in self.cases]
 
     @property
@@ -125,26 +130,26 @@ class Choice:
         """The rule, how many images met it, and which are shown."""
         shown = "; ".join(f"{case.name} of {case.run.label} ({case.why})" for case in self.cases)
         return (
-            f"{self.rule} Candidates: {self.candidates} (images with kept maps, counted in each run). Met the rule: "
+            f"{self.rule} Candidates: {self.candidates} (targets with kept maps, counted in each run). Met the rule: "
             f"{self.eligible}. Shown: {shown or 'none'}."
         )
 
 
 @lru_cache(maxsize=4)
 def candidates(part: DataAnalysis) -> pd.DataFrame:
-    """One row per run and measured target whose picture, target and at least one map of a method under test were kept.
+    """One row per run and measured target whose picture, mask and at least one map of a method under test were kept.
 
     Returns:
         Columns run (place in `part.runs`), label, sample_id, target, s, iou (NaN where older records lack it), missed,
         kept (names of the methods under test with a map), and METRIC_METHOD for tdd, tdd_gain and odd_abs (NaN where
-        the method was not measured).
+        the method was not measured). Of a score other than the probability there are no rows, see `OTHER_SCORE`.
     """
     methods = under_test(part.methods)
     columns = [f"{metric}_{method}" for metric in USED for method in methods]
     rows: list[dict[str, Any]] = []
-    for place, run in enumerate(part.runs):
+    for place, run in enumerate(part.runs if part.of_probability else ()):
         measured = run.records[(run.records["status"] == "ok") & run.records["method"].isin(methods)]
-        for (sample_id, target), group in measured.groupby(["sample_id", "target"]):
+        for (sample_id, target), group in measured.groupby(TARGET):
             folder = run.directory / "maps" / map_folder(str(sample_id), str(target))
             if not all((folder / name).is_file() for name in PICTURES):
                 continue
@@ -156,7 +161,7 @@ def candidates(part: DataAnalysis) -> pd.DataFrame:
                 row = {"run": place, "label": run.label, "sample_id": str(sample_id), "target": str(target)}
                 row |= {"s": score, "iou": overlap}
                 rows.append(row | {"missed": score < MIN_S or overlap < MIN_IOU, "kept": kept} | values)
-    table = pd.DataFrame(rows, columns=["run", "label", "sample_id", "target", "s", "iou", "missed", "kept", *columns])
+    table = pd.DataFrame(rows, columns=["run", "label", *TARGET, "s", "iou", "missed", "kept", *columns])
     return table.astype({"missed": bool} | dict.fromkeys(columns, float))
 
 
@@ -206,7 +211,7 @@ def typical(part: DataAnalysis) -> Choice:
     """The case of the mechanism, by TYPICAL_RULE; it needs the maps of EGA, RIA and DEA."""
     rows = _predicted(part, COMPARED)
     met = rows.dropna(subset="tdd_dea") if len(rows) else rows
-    ordered = met.assign(key=met["tdd_dea"].round(9)).sort_values(["key", "sample_id", "label"]) if len(met) else met
+    ordered = met.assign(key=met["tdd_dea"].round(9)).sort_values(ORDER) if len(met) else met
     middle = (len(ordered) - 1) // 2
     chosen = ordered.iloc[middle : middle + 1] if len(ordered) else ordered
     words = [f"TDD of DEA {key:.2f}, the median" for key in chosen["tdd_dea"]] if len(chosen) else []
@@ -278,15 +283,15 @@ def _choice(
 ) -> Choice:
     cases = tuple(
         Case(part.runs[int(place)], str(sample_id), why, str(target))
-        for place, sample_id, target, why in zip(
-            chosen["run"], chosen["sample_id"], chosen["target"], words, strict=True
-        )
+        for place, sample_id, target, why in zip(*(chosen[name] for name in ("run", *TARGET)), words, strict=True)
     )
     needed = needed or ([name for name in COMPARED if name in part.methods] if _has_paper(part) else [])
     maps = f"maps of {', '.join(needed)}" if needed else "maps of a method under test"
     none = f"no image with {_HIT} has {maps}; keep them with [output] maps = true"
     if rule == MISSED_RULE:
         none = "no image has maps of a method under test; keep them with [output] maps = true"
+    if not part.of_probability:
+        none = OTHER_SCORE.format(part.score)
     left = f"no image is left: all {met} that meet the rule are shown otherwise" if met else ""
     why = "" if cases else left or (f"none of {looked} candidates meets the rule. {rule}" if looked else none)
     return Choice(rule, cases, looked, met, why)
@@ -294,5 +299,5 @@ def _choice(
 
 def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
     """By the column `key` (to 1e-9), ascending; each image once, in its best place."""
-    ordered = rows.assign(key=rows["key"].round(9)).sort_values(["key", "sample_id", "label"])
+    ordered = rows.assign(key=rows["key"].round(9)).sort_values(ORDER)
     return ordered.drop_duplicates("sample_id")

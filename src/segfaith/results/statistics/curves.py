@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segfaith.evaluation.metrics import DROPS, leading
 from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.runs import Run
 from segfaith.results.statistics.intervals import POOLED, estimate, numerators, quantity
@@ -13,13 +14,15 @@ from segfaith.results.statistics.samples import NOTHING
 
 CURVE_KINDS = {"tdd": "target_deletion", "odd_abs": "off_deletion", "insertion_gain": "insertion"}
 """Metrics that can be ranked under other settings, and the kind of curve that holds them."""
+KIND_OF = CURVE_KINDS | {DROPS[metric]: kind for metric, kind in CURVE_KINDS.items() if metric in DROPS}
+"""The same, with the absolute metrics that stand in the curves of scores other than the probability."""
 ABSOLUTE = "off_deletion_abs"
 """Not a kind of the files: absolute values of off_deletion."""
 METRIC_OF = {
     **{"target_deletion": "tdd", "off_deletion": "odd", ABSOLUTE: "odd_abs"},
     "insertion": "insertion_gain",
 }
-"""The metric that a point of a curve is."""
+"""The metric that a point of a curve is, of the probability; of another score see `metrics.leading`."""
 POINT = ["method", "kind", "k"]
 AREA_COLUMNS = ["data", "method", "kind", "of", "area", "n", "low_k", "high_k"]
 CURVE_MEAN_COLUMNS = ["data", "method", "kind", "k", "mean", "of", "value", "low", "high", "n"]
@@ -29,9 +32,9 @@ NO_CURVES = "no run has curves; name several operators or several k in [evaluati
 def points(runs: Sequence[Run]) -> pd.DataFrame:
     """Every point of the curves over k at each run's first operator, over images, with 95 % intervals.
 
-    Each image is averaged over its runs first, for the same image in two runs is not two independent ones. Beside the
-    kinds of the curves stands off_deletion_abs, of the absolute values of off_deletion. Interventions that a user added
-    have no metric in `METRIC_OF`: their rows are left out.
+    Each image is averaged over its targets and then over its runs first, for two targets of an image, or the same image
+    in two runs, are not independent. Beside the kinds of the curves stands off_deletion_abs, of the absolute values of
+    off_deletion. Interventions that a user added have no metric in `METRIC_OF`: their rows are left out.
 
     Args:
         runs: of one data set.
@@ -43,7 +46,8 @@ def points(runs: Sequence[Run]) -> pd.DataFrame:
     frames = [run.curves[run.curves["occlusion"] == first_setting(run)[0]] for run in runs]
     frames = [rows[rows["kind"].isin(CURVE_KINDS.values())] for rows in frames]
     own = own_numbers([run.description for run in runs])
-    rows = [rows.assign(own=number) for rows, number in zip(frames, own, strict=True) if len(rows)]
+    numbered = enumerate(zip(frames, own, strict=True))
+    rows = [rows.assign(run=place, own=number) for place, (rows, number) in numbered if len(rows)]
     if not rows:
         return pd.DataFrame(columns=CURVE_MEAN_COLUMNS[1:])
     curves = pd.concat(rows, ignore_index=True)
@@ -51,10 +55,10 @@ def points(runs: Sequence[Run]) -> pd.DataFrame:
     curves = pd.concat([curves, off.assign(kind=ABSOLUTE, value=absolute(off))], ignore_index=True)
     drops, weight = numerators(curves[["value"]], curves["s"].astype(float), POOLED)
     wide = curves.assign(drop=drops["value"], weight=weight).dropna(subset="value")
-    for keys in ([*POINT, "own", "sample_id"], [*POINT, "sample_id"]):
+    for keys in ([*POINT, "own", "run", "sample_id"], [*POINT, "own", "sample_id"], [*POINT, "sample_id"]):
         wide = wide.groupby(keys, sort=False)[["value", "drop", "weight"]].mean()
     table = [
-        [method, kind, k, *_point(part, quantity(METRIC_OF[str(kind)]))]
+        [method, kind, k, *_point(part, quantity(*leading([METRIC_OF[str(kind)]], runs[0].score)))]
         for (method, kind, k), part in wide.groupby(level=POINT, sort=False)
     ]
     return pd.DataFrame(table, columns=CURVE_MEAN_COLUMNS[1:])
@@ -94,7 +98,9 @@ def areas(runs: Sequence[Run], table: pd.DataFrame) -> pd.DataFrame:
 
 
 def curve_means(runs: Sequence[Run], table: pd.DataFrame) -> pd.DataFrame:
-    """The curves over k at the first operator: pooled drops and mean insertion gains; tdd, odd (signed), insertion.
+    """The curves over k at the first operator: tdd, odd (signed), insertion; pooled drops and mean insertion gains.
+
+    If the score is not the probability, the drops are means that are not divided by s.
 
     Args:
         runs: of one data set.

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
-from segfaith.evaluation.metrics import METRICS
+from segfaith.evaluation.metrics import METRICS, PROBABILITY, leading
 from segfaith.results.records.runs import Run
 from segfaith.results.records.select import is_control, method_order, methods_of
 from segfaith.results.statistics import (
@@ -24,13 +24,14 @@ from segfaith.results.statistics import (
     rankings,
     samples,
     summary,
+    targets,
     verdicts,
 )
 from segfaith.results.statistics.friedman import Friedman
 from segfaith.results.statistics.influence import Best
 from segfaith.results.statistics.paired import Paired
 from segfaith.results.statistics.rankings import Over
-from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS
+from segfaith.results.statistics.summary import TABLE_METRICS
 from segfaith.results.statistics.verdicts import Verdict
 
 T = TypeVar("T")
@@ -46,8 +47,8 @@ class Options:
     """What a reader asks of the runs.
 
     Attributes:
-        min_s: leaves out measured samples with a lower s.
-        min_iou: leaves out measured samples whose target the model predicts with a lower intersection over union.
+        min_s: leaves out measured targets with a lower s.
+        min_iou: leaves out measured targets that the model predicts with a lower intersection over union.
         methods: whose pairs are tested; by default those under test and `random_cells`.
         single_run: also tests differences within one run alone, see `paired.compare`.
     """
@@ -89,15 +90,34 @@ class DataAnalysis:
         """The methods that explain nothing and are there for comparison."""
         return [name for name in self.methods if is_control(name)]
 
+    @property
+    def score(self) -> str:
+        """Which number of each pixel was explained; the label holds it, so that it is the same in all runs."""
+        return self.runs[0].score
+
+    @property
+    def of_probability(self) -> bool:
+        """Whether s is a probability, so that relative drops, small s and the paper's claims mean something."""
+        return self.score == PROBABILITY
+
+    def leading(self, *metrics: str) -> list[str]:
+        """`metrics.leading`: what is shown of these metrics, absolute ones where relative ones are undefined."""
+        return leading(metrics, self.score)
+
     @cached_property
     def has_evidence(self) -> bool:
         """Whether evidence was planted in any of the runs."""
         return summary.has_evidence(self.runs)
 
     @cached_property
+    def several(self) -> bool:
+        """Whether any image has several targets."""
+        return targets.several(self.read)
+
+    @cached_property
     def metrics(self) -> list[str]:
         """The metrics of the summary in their order."""
-        return [*TABLE_METRICS, *(PLANTED_METRICS if self.has_evidence else ())]
+        return summary.metrics_of(self.runs)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -113,12 +133,15 @@ class DataAnalysis:
     def wins(self) -> pd.DataFrame:
         """`summary.wins` by every metric of the table."""
         return pd.concat(
-            [summary.wins(self.values, self.paired(metric)) for metric in TABLE_METRICS], ignore_index=True
+            [summary.wins(self.values, self.paired(metric)) for metric in self.leading(*TABLE_METRICS)],
+            ignore_index=True,
         )
 
     @cached_property
     def claims(self) -> pd.DataFrame:
-        """`claims.check_claims`: the paper's claims."""
+        """`claims.check_claims`: the paper's claims, which are about the probability; of another score no rows."""
+        if not self.of_probability:
+            return pd.DataFrame(columns=claims.CLAIM_COLUMNS)
         return claims.check_claims(self.values, {metric: self.paired(metric) for metric in claims.CLAIMED})
 
     def paired(self, metric: str) -> Paired:
@@ -134,7 +157,7 @@ class DataAnalysis:
         return pd.concat(
             [
                 paired.compare(self.paired(metric), self.compared, single_run=self.options.single_run)
-                for metric in paired.TESTED
+                for metric in self.leading(*paired.TESTED)
             ],
             ignore_index=True,
         )
@@ -146,7 +169,7 @@ class DataAnalysis:
         held = self._held(asked)
         return {
             metric: friedman.friedman(self.paired(metric), held, single_run=self.options.single_run)
-            for metric in paired.TESTED
+            for metric in self.leading(*paired.TESTED)
             if METRICS[metric].better and len(held) > 1
         }
 
@@ -172,7 +195,7 @@ class DataAnalysis:
     @cached_property
     def robust(self) -> pd.DataFrame:
         """`distributions.robust`: mean, median and trimmed mean over samples."""
-        return distributions.robust(self._samples)
+        return distributions.robust(self._samples, self.score)
 
     @cached_property
     def drops(self) -> pd.DataFrame:
@@ -180,7 +203,9 @@ class DataAnalysis:
         return distributions.absolute_drops(self._samples)
 
     def strata(self, metric: str, by: By) -> pd.DataFrame:
-        """`distributions.strata`."""
+        """`distributions.strata`; no rows by s where s is no probability."""
+        if by == "s" and not self.of_probability:
+            return samples.table([], distributions.STRATUM_COLUMNS, f"the score {self.score!r} has no strata")
         return self._once(("strata", metric, by), lambda: distributions.strata(self._samples, metric, by))
 
     @cached_property
@@ -205,8 +230,8 @@ class DataAnalysis:
 
     @cached_property
     def chance(self) -> pd.DataFrame:
-        """Each method under test against random cells by TDD: `paired.against`, one run alone tested too."""
-        return paired.against(self.paired("tdd"), self._held(self.own))
+        """Each method under test against random cells by TDD (or TDD drop): `paired.against`, one run tested too."""
+        return paired.against(self.paired(*self.leading("tdd")), self._held(self.own))
 
     @cached_property
     def truth(self) -> pd.DataFrame:
@@ -250,7 +275,7 @@ class DataAnalysis:
 
     @cached_property
     def missed(self) -> tuple[int, int]:
-        """`influence.missed`: images whose target the model misses, and how many images have a known IoU."""
+        """`influence.missed`: targets that the model misses, and how many have a known IoU."""
         return influence.missed(self.runs)
 
     def _held(self, methods: Sequence[str]) -> list[str]:
@@ -264,12 +289,12 @@ class DataAnalysis:
     @cached_property
     def evidence_agreements(self) -> pd.DataFrame:
         """`evidence.agreements`: two rows per metric and kind, among all methods and without controls."""
-        return evidence.agreements(self.evidence[0])
+        return evidence.agreements(self.evidence[0], self.score)
 
     @cached_property
     def evidence_leakage(self) -> pd.DataFrame:
-        """`evidence.leakage`: a row per kind and method."""
-        return evidence.leakage(self.evidence[0])
+        """`evidence.leakage`: a row per kind and method; without rows where relative metrics are undefined."""
+        return evidence.leakage(self.evidence[0] if self.of_probability else self.evidence[0].iloc[:0])
 
     @cached_property
     def _points(self) -> pd.DataFrame:

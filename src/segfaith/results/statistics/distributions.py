@@ -6,16 +6,18 @@ run. Undefined values are left out and `n` is how many entered.
 """
 
 from itertools import pairwise
+from math import nan
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from segfaith.errors import SettingsError
-from segfaith.evaluation.metrics import METRICS
+from segfaith.evaluation.metrics import METRICS, PROBABILITY, leading
 from segfaith.lookup import lookup
 from segfaith.results.statistics.samples import NOTHING, by_method, centres, lacking, table, with_value
 from segfaith.results.statistics.summary import SMALL_SCORE, TABLE_METRICS
+from segfaith.results.statistics.targets import over_targets
 
 EDGES: dict[str, tuple[float, ...]] = {
     "s": (0.0, SMALL_SCORE, 0.3, 0.6, 0.9, 1.0),
@@ -31,22 +33,24 @@ DROP_COLUMNS = ["data", "method", "drop", "mean", "median", "trimmed", "n"]
 STRATUM_COLUMNS = ["data", "stratum", "method", "mean", "median", "n"]
 
 
-def robust(rows: pd.DataFrame) -> pd.DataFrame:
+def robust(rows: pd.DataFrame, score: str = PROBABILITY) -> pd.DataFrame:
     """Mean, median and 10 % trimmed mean over all samples, of every metric of the table but the runtime.
 
     Args:
         rows: of `samples.samples`, as of every function here.
+        score: of the rows' runs.
 
     Returns:
         Columns data, method, metric, mean, median, trimmed (without the lowest and the highest tenth), n, small_s (how
-        many of them have s < 0.05).
+        many of them have s < 0.05; of an image with several targets, any of them; NaN where the score is not the
+        probability).
     """
     lines = []
-    for data, method, part in by_method(rows):
-        for metric in ROBUST_METRICS:
+    for data, method, part in by_method(rows.assign(small=rows["s"] < SMALL_SCORE)):
+        for metric in leading(ROBUST_METRICS, score):
             if metric in part:
-                own = part.dropna(subset=metric)
-                small = int((own["s"] < SMALL_SCORE).sum())
+                own = over_targets(with_value(part, metric), [metric, "small"])
+                small = int((own["small"] > 0).sum()) if score == PROBABILITY else nan
                 lines.append([data, method, metric, *centres(own[metric]), len(own), small])
     return table(lines, ROBUST_COLUMNS, NOTHING)
 
@@ -54,7 +58,7 @@ def robust(rows: pd.DataFrame) -> pd.DataFrame:
 def absolute_drops(rows: pd.DataFrame) -> pd.DataFrame:
     """What TDD and OT abs are before they are divided by s, which cannot explode.
 
-    target_drop = s - s(O(x, S_t)) and off_drop = |s - s(O(x, S_o))|, both probabilities in [-1, 1] and [0, 1]. Of
+    target_drop = s - s(O(x, S_t)) and off_drop = |s - s(O(x, S_o))|, of probabilities in [-1, 1] and [0, 1]. Of
     random_cells the scores are means over its draws, so that its off_drop is at most the mean of its draws'.
 
     Returns:
@@ -67,13 +71,16 @@ def absolute_drops(rows: pd.DataFrame) -> pd.DataFrame:
             "off_drop": (part["s"] - part["s_off_deleted"]).abs(),
         }
         for name in DROPS:
-            values = drops[name].dropna()
+            values = over_targets(part.assign(**{name: drops[name]}), [name])[name].dropna()
             lines.append([data, method, name, *centres(values), len(values)])
     return table(lines, DROP_COLUMNS, lacking("s_target_deleted", rows))
 
 
 def strata(rows: pd.DataFrame, metric: str, by: Literal["s", "target_area", "class_index"] = "s") -> pd.DataFrame:
     """A metric within groups of samples: by score, by the target's share of the pixels, or by class.
+
+    Of an image with several targets, each belongs to its own stratum; the image's value in a stratum is the mean over
+    its targets there.
 
     Returns:
         Columns data, stratum (in words, in order; classes by their names), method, mean, median, n. Strata without
@@ -92,7 +99,8 @@ def strata(rows: pd.DataFrame, metric: str, by: Literal["s", "target_area", "cla
     lines = []
     for stratum in both.sort_values(by, kind="stable")["stratum"].unique():
         for data, method, part in by_method(both[both["stratum"] == stratum]):
-            lines.append([data, stratum, method, part[metric].mean(), part[metric].median(), len(part)])
+            values = over_targets(part, [metric])[metric]
+            lines.append([data, stratum, method, values.mean(), values.median(), len(values)])
     return table(lines, STRATUM_COLUMNS, "")
 
 

@@ -9,10 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from segfaith.constants import COUNTERPART
-from segfaith.evaluation.metrics import METRICS
+from segfaith.evaluation.metrics import METRICS, PROBABILITY, leading
 from segfaith.evaluation.metrics import leakage as leakage_ratio
 from segfaith.results.records.runs import Run
+from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import is_control
+from segfaith.results.statistics.targets import IMAGE, over_targets
 
 JUDGED = ("tdd", "insertion_gain", "odd_abs", "leak_abs", "odd_beyond_abs", "stability")
 """Metrics whose ranking of methods is held against the evidence score's."""
@@ -60,11 +62,11 @@ def usable(runs: Sequence[Run]) -> tuple[pd.DataFrame, dict[str, str]]:
     parts: list[pd.DataFrame] = []
     left_out: dict[str, str] = {}
     wrong = 0
-    for run in runs:
+    for number, run in enumerate(runs):
         if "kind" not in run.measured:
             continue
         proven = str(run.description["model"].get("proven_kinds", "")).split(",")
-        planted = run.measured[run.measured["kind"].notna()]
+        planted = run.measured[run.measured["kind"].notna()].assign(run=number)
         for kind in sorted(set(planted["kind"]) - set(proven)):
             left_out[kind] = (
                 "decided by the absence of a part, for which no pixels are the evidence"
@@ -72,9 +74,9 @@ def usable(runs: Sequence[Run]) -> tuple[pd.DataFrame, dict[str, str]]:
                 else "unproven: the model was not shown to decide by this evidence"
             )
         right = planted["majority_class"] == planted["class_index"]
-        wrong += planted.loc[~right & planted["kind"].isin(proven), "sample_id"].nunique()
+        wrong += len(planted.loc[~right & planted["kind"].isin(proven), TARGET].drop_duplicates())
         parts.append(planted[right & planted["kind"].isin(proven)])
-    empty = pd.DataFrame(columns=["sample_id", "method", "kind"])
+    empty = pd.DataFrame(columns=["run", *TARGET, "method", "kind"])
     rows = pd.concat(parts, ignore_index=True) if parts else empty
     for kind in set(left_out) & set(rows["kind"]):
         left_out[kind] += " (in some of these runs; it entered from the others)"
@@ -90,7 +92,7 @@ def kinds_of(rows: pd.DataFrame) -> list[str]:
 
 
 def scores(rows: pd.DataFrame) -> pd.DataFrame:
-    """How well each method's maps mark the evidence: means over scenes.
+    """How well each method's maps mark the evidence: means over scenes, of the mean over the regions of each.
 
     Args:
         rows: of `usable`.
@@ -101,14 +103,19 @@ def scores(rows: pd.DataFrame) -> pd.DataFrame:
     """
     parts = []
     for kind in kinds_of(rows):
-        means = _of_kind(rows, kind).groupby("method")[list(SCORES)].mean().reindex(rows["method"].unique())
+        scenes = over_targets(_of_kind(rows, kind), SCORES, [*IMAGE, "method"])
+        means = scenes.groupby(level="method").mean().reindex(rows["method"].unique())
         parts.append(means.rename_axis("method").reset_index().assign(kind=kind))
     columns = ["kind", "method", *SCORES]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def agreements(rows: pd.DataFrame) -> pd.DataFrame:
+def agreements(rows: pd.DataFrame, score: str = PROBABILITY) -> pd.DataFrame:
     """`agreement` by every metric of `JUDGED` and kind of `kinds_of`, among all methods and without the controls.
+
+    Args:
+        rows: of `usable`.
+        score: of the rows' runs.
 
     Returns:
         Columns metric, kind, among (`all`, or `own`: without controls), methods, scenes (their numbers), tau, low,
@@ -117,7 +124,7 @@ def agreements(rows: pd.DataFrame) -> pd.DataFrame:
     own = rows[~rows["method"].map(is_control).astype(bool)]
     found = [
         (metric, kind, among, agreement(chosen, kind, metric))
-        for metric in JUDGED
+        for metric in leading(JUDGED, score)
         for kind in kinds_of(rows)
         for among, chosen in (("all", rows), ("own", own))
     ]
@@ -142,7 +149,8 @@ def leakage(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(leak_beyond=beyond.where(rows["leak_abs"].notna()))  # of a control's draws all must have one
     methods, parts = rows["method"].unique(), []
     for kind in (kind for kind in KINDS if kind in set(rows["kind"])):
-        groups = rows[rows["kind"] == kind].groupby("method")
+        shown = ("odd_abs", "odd_beyond_abs", "leak_abs", "leak_beyond")
+        groups = over_targets(rows[rows["kind"] == kind], shown, [*IMAGE, "method"]).groupby(level="method")
         part = groups[["odd_abs", "odd_beyond_abs"]].mean().join(groups[["leak_abs", "leak_beyond"]].median())
         part = part.reindex(methods).assign(scenes=groups["leak_abs"].count().reindex(methods, fill_value=0))
         parts.append(part.rename_axis("method").reset_index().assign(kind=kind))
@@ -154,23 +162,26 @@ def agreement(rows: pd.DataFrame, kind: str, metric: str, *, seed: int = 0) -> A
 
     Both means of every method are over the same scenes, those on which all methods have a value, for else they would
     compare scenes. A method that has one on less than half of the scenes is left out. Several runs on one scene count
-    as their mean, so that the same scene is not drawn as if it were two.
+    as their mean, so that the same scene is not drawn as if it were two. Of a scene with several regions those count on
+    which all methods have a value, and the scene's values are the means over them.
 
     Args:
         rows: of `usable`; only those of the kind are read, or of one of `GROUPS`.
         metric: of `METRICS`; the sign is turned where lower is better.
     """
     chosen = _of_kind(rows, kind)
-    means = chosen.groupby(["sample_id", "method"])[["evidence_ap", metric]].mean()
+    means = chosen.groupby([*TARGET, "method"])[["evidence_ap", metric]].mean()
     value, truth = means[metric].unstack(), means["evidence_ap"].unstack()
     counts = value.notna().sum()
     value = value.loc[:, counts * 2 > counts.max()].dropna()
+    truth = truth.loc[value.index, value.columns].groupby(level="sample_id").mean()
+    value = value.groupby(level="sample_id").mean()
     scenes, methods = (len(value), len(value.columns)) if counts.any() else (0, 0)
     if scenes < LEAST_SCENES:
         return Agreement(kind, metric, methods, scenes, why=f"{scenes} scenes, at least {LEAST_SCENES} needed")
     if methods < LEAST_METHODS:
         return Agreement(kind, metric, methods, scenes, why=f"{methods} methods, at least {LEAST_METHODS} needed")
-    left = truth.loc[value.index, value.columns].to_numpy(float)
+    left = truth.to_numpy(float)
     right = value.to_numpy(float) * (1 if METRICS[metric].better == "higher" else -1)
     (tau,) = _taus(left.mean(0, keepdims=True), right.mean(0, keepdims=True))
     if isnan(tau):

@@ -1,7 +1,7 @@
 """How much of each mean one image decides, and whether it decides which method is best.
 
-With x_ri the value of image i in run r, n_r the number of the run's images that have one, and m_r their mean, the
-table's mean is m = mean over r of m_r. Without image j
+With x_ri the value of image i in run r (the mean over its targets), n_r the number of the run's images that have one,
+and m_r their mean, the table's mean is m = mean over r of m_r. Without image j
 
     m_r(-j) = (n_r m_r - x_rj) / (n_r - 1) where run r has it, else m_r         m(-j) = mean over r of m_r(-j)
 
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.runs import Run
+from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import is_control
 from segfaith.results.statistics.paired import Paired
 from segfaith.results.statistics.summary import side
+from segfaith.results.statistics.targets import IMAGE
 
 MISSED_IOU = 0.1
 """A target that the model predicts with a lower intersection over union is missed: there is little to explain."""
@@ -118,18 +120,19 @@ def best(images: Paired, own: Sequence[str], every: int) -> Best:
 
 
 def missed(runs: Sequence[Run]) -> tuple[int, int]:
-    """How many images have a target that the model misses in some run (IoU below `MISSED_IOU`), and how many an IoU."""
-    parts = [run.measured[["sample_id", "target_iou"]] for run in runs if "target_iou" in run.records]
+    """How many targets the model misses in some run (IoU below `MISSED_IOU`), and how many have an IoU."""
+    parts = [run.measured[[*TARGET, "target_iou"]] for run in runs if "target_iou" in run.records]
     if not parts:
         return 0, 0
-    lowest = pd.concat(parts).dropna().groupby("sample_id")["target_iou"].min()
+    lowest = pd.concat(parts).dropna().groupby(TARGET)["target_iou"].min()
     return int((lowest < MISSED_IOU).sum()), len(lowest)
 
 
 def _by_method(images: Paired) -> dict[str, pd.DataFrame]:
     """The values of each method that has any: a row per run that has one, a column per image."""
     values = images.values.droplevel("own")
-    tables = {name: values[name].dropna() for name in images.methods if name in values}
+    columns = {name: values[name].dropna() for name in images.methods if name in values}
+    tables = {name: column.groupby(level=IMAGE, sort=False).mean() for name, column in columns.items()}
     return {name: table.unstack("sample_id", sort=False) for name, table in tables.items() if len(table)}
 
 

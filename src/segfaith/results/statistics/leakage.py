@@ -3,6 +3,7 @@
 import pandas as pd
 
 from segfaith.results.statistics.samples import by_method, lacking, means, table, with_value
+from segfaith.results.statistics.targets import over_targets
 
 BANDS = ("odd_near", "odd_middle", "odd_far")
 LEAKAGE = ("odd_abs", "odd_fair_abs", *(f"{band}_abs" for band in BANDS))
@@ -25,9 +26,9 @@ def leakage(rows: pd.DataFrame) -> pd.DataFrame:
         that have odd_fair_abs), n (their number).
     """
     rows = rows.assign(**{f"{band}_abs": rows[band].astype(float).abs() for band in BANDS if band in rows})
-    lines = [
-        [data, method, *means(part, LEAKAGE), len(part)]
-        for data, method, part in by_method(with_value(rows, "odd_fair_abs"))
-    ]
+    lines = []
+    for data, method, part in by_method(with_value(rows, "odd_fair_abs")):
+        images = over_targets(part, LEAKAGE)
+        lines.append([data, method, *means(images, LEAKAGE), len(images)])
     why = lacking("odd_fair_abs", rows, '; measure it with [evaluation] leakage = "detailed"')
     return table(lines, LEAKAGE_COLUMNS, why)

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from segfaith.results.statistics.samples import by_method, lacking, means, table, with_value
+from segfaith.results.statistics.targets import over_targets
 
 PROPERTIES = ("energy_inside", "pointing", "gini")
 PROPERTY_COLUMNS = ["data", "method", *PROPERTIES, "target_area", "n"]
@@ -20,8 +21,8 @@ def map_properties(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns data, method, energy_inside, pointing, gini, target_area (means), n (samples with a value of pointing).
     """
-    lines = [
-        [data, method, *means(part, (*PROPERTIES, "target_area")), len(part)]
-        for data, method, part in by_method(with_value(rows, "pointing"))
-    ]
+    shown, lines = (*PROPERTIES, "target_area"), []
+    for data, method, part in by_method(with_value(rows, "pointing")):
+        images = over_targets(part, shown)
+        lines.append([data, method, *means(images, shown), len(images)])
     return table(lines, PROPERTY_COLUMNS, lacking("pointing", rows))

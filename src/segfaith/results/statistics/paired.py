@@ -1,8 +1,9 @@
 """Significance of differences between methods: paired tests, effect sizes and intervals, from records, without torch.
 
-The unit is the image. Within one data set, the values of an image are first averaged over its runs, so that an image
-that several runs drew counts once; what is compared are two methods on the same images. A value counts only where the
-run has it of both methods, so that an easy run never counts for one of them alone. Runs that differ in methods'
+The unit is the image. Within one data set, the values of an image are first averaged over its targets and then over its
+runs, so that an image that several runs drew counts once, and so does one with several targets; what is compared are
+two methods on the same targets of the same images. A value counts only where the run has it of both methods, so that an
+easy run or target never counts for one of them alone. Runs that differ in methods'
 parameters alone, as ablations do, are one run here (`identity.own_numbers`).
 
 Images are all that is drawn at random here: p-values and intervals speak of other images of the data set, under the
@@ -28,6 +29,7 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.lookup import lookup
 from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.runs import Run
+from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import methods_of, under_test
 from segfaith.results.statistics.intervals import by_image, estimate, numerators, quantity
 
@@ -59,8 +61,8 @@ class Paired:
 
     Attributes:
         data: the data set's label.
-        values: a row per (own, run, sample_id), a column per method; NaN where undefined, not ok or infinite. `own`
-            numbers the runs of their own, see `identity.own_numbers`.
+        values: a row per (own, run, sample_id, target), a column per method; NaN where undefined, not ok or infinite.
+            `own` numbers the runs of their own, see `identity.own_numbers`.
         s: of the same rows.
         methods: all that any of the runs holds, with or without a value, in the order of the records.
     """
@@ -81,11 +83,11 @@ def paired(runs: Sequence[Run], metric: str) -> Paired:
     lookup("metric", metric, METRICS)
     own = own_numbers([run.description for run in runs])
     parts = [
-        run.measured.reindex(columns=["sample_id", "method", metric, "s"]).assign(run=number, own=own[number])
+        run.measured.reindex(columns=[*TARGET, "method", metric, "s"]).assign(run=number, own=own[number])
         for number, run in enumerate(runs)
     ]
     rows = pd.concat(parts, ignore_index=True).astype({metric: float, "s": float}).replace([inf, -inf], nan)
-    keys = ["own", "run", "sample_id"]
+    keys = ["own", "run", *TARGET]
     values: pd.DataFrame = rows.groupby([*keys, "method"])[metric].mean().unstack("method")
     return Paired(runs[0].data, metric, values, rows.groupby(keys)["s"].mean(), tuple(methods_of(runs)))
 

@@ -6,10 +6,12 @@ import pandas as pd
 
 from segfaith.results.records.runs import Run
 from segfaith.results.statistics.samples import by_method, means, table
+from segfaith.results.statistics.targets import over_targets
 
 RANDOMISATION_MEANS = [
     *("data", "model", "method", "stage", "part", "spearman", "pearson", "s", "n", "constant", "failed"),
 ]
+FIGURES = ("spearman", "pearson", "s")
 NOT_RANDOMISED = "no run has made the randomisation check: no rows in randomisation.parquet"
 
 
@@ -24,12 +26,13 @@ def randomisation(runs: Sequence[Run]) -> pd.DataFrame:
 
     Returns:
         Columns data, model, method, stage, part, spearman, pearson, s (means; s is that of the model at this stage), n
-        (samples with a Spearman correlation), constant (samples without one, as the map or the trained model's is
-        constant), failed (samples without a map). Runs of one model with the same parts are taken together.
+        (samples with a Spearman correlation), constant (maps without one, as the map or the trained model's is
+        constant), failed (maps that could not be made). The value of a sample with several targets is the mean over
+        them. Runs of one model with the same parts are taken together.
     """
     parts = [
-        run.randomisation.assign(data=run.data, model=model)
-        for run, model in zip(runs, _models(runs), strict=True)
+        run.randomisation.assign(data=run.data, run=number, model=model)
+        for number, (run, model) in enumerate(zip(runs, _models(runs), strict=True))
         if len(run.randomisation)
     ]
     if not parts:
@@ -43,8 +46,9 @@ def randomisation(runs: Sequence[Run]) -> pd.DataFrame:
             for stage, name in zip(stages["stage"], stages["part"], strict=True):
                 own = part[(part["stage"] == stage) & (part["part"] == name)]
                 known, failed = int(own["spearman"].notna().sum()), int((own["status"] != "ok").sum())
-                averages = means(own, ("spearman", "pearson", "s"))
-                counts = [known, len(own) - known - failed, failed]
+                images = over_targets(own, FIGURES)
+                counts = [int(images["spearman"].notna().sum()), len(own) - known - failed, failed]
+                averages = means(images, FIGURES)
                 rows.append([data, model, method, int(stage), name, *averages, *counts])
     return table(rows, RANDOMISATION_MEANS, "the randomisation check skipped all samples")
 
@@ -56,13 +60,13 @@ def kept(runs: Sequence[Run]) -> pd.DataFrame:
         runs: of one data set.
 
     Returns:
-        Columns method, model, kept (mean over maps of the absolute Spearman correlation with the trained model's map:
-        an inverted map depends on the model as little as the same map), n (maps with a correlation), lost (maps
-        without one: constant, or failed).
+        Columns method, model, kept (mean over samples of the absolute Spearman correlation with the trained model's
+        map: an inverted map depends on the model as little as the same map), n (samples with a correlation), lost
+        (samples without one: constant, or failed). The value of a sample with several targets is the mean over them.
     """
     parts = [
-        run.randomisation.assign(model=model)
-        for run, model in zip(runs, _models(runs), strict=True)
+        run.randomisation.assign(run=number, model=model)
+        for number, (run, model) in enumerate(zip(runs, _models(runs), strict=True))
         if len(run.randomisation) and run.randomisation["finished"].astype(bool).all()
     ]
     rows: list[list[object]] = []
@@ -71,8 +75,9 @@ def kept(runs: Sequence[Run]) -> pd.DataFrame:
         everything = everything[everything["status"] != "skipped"]
         for (model, method), part in everything.groupby(["model", "method"], sort=False):
             last = part[(part["stage"] == part["stage"].max()) & (part["stage"] > 0)]
-            values = last["spearman"].astype(float).abs().dropna()
-            rows.append([method, model, values.mean(), len(values), len(last) - len(values)])
+            last = last.assign(kept=last["spearman"].astype(float).abs())
+            values = over_targets(last, ["kept"])["kept"]
+            rows.append([method, model, values.mean(), values.count(), values.isna().sum()])
     return pd.DataFrame(rows, columns=["method", "model", "kept", "n", "lost"])
 
 

@@ -31,7 +31,9 @@ from numpy.typing import ArrayLike, NDArray
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.runs import Run
-from segfaith.results.statistics.curves import CURVE_KINDS, absolute, explained, first_setting, no_curves
+from segfaith.results.records.schema import TARGET
+from segfaith.results.statistics.curves import CURVE_KINDS, KIND_OF, absolute, explained, first_setting, no_curves
+from segfaith.results.statistics.targets import IMAGE
 
 OVER = {"occlusion": "occlusion operators", "k": "values of k"}
 SETTING_COLUMNS = ["data", "setting", "method", "mean", "rank", "n"]
@@ -99,20 +101,21 @@ def complete(
     """The values by setting and method of the images that have them all.
 
     Over operators, k is each run's first; over k, the operator is. Settings are those that all runs with curves share,
-    but for k = 1, where all maps delete the same. An image enters if it has a value under all of them for all methods,
-    so that methods are ranked on the same images: a run that lacks a method, as the paper's ablations lack GPA, does
-    not enter. A method that has values on less than half of the images of the best covered one is left out, so that it
-    does not empty the table.
+    but for k = 1, where all maps delete the same. A target enters if it has a value under all of them for all methods,
+    so that methods are ranked on the same targets: a run that lacks a method, as the paper's ablations lack GPA, does
+    not enter. An image's value is the mean over its targets that entered. A method that has values on less than half of
+    the images of the best covered one is left out, so that it does not empty the table.
 
     Args:
         runs: of one data set.
-        metric: `tdd`, `odd_abs` or `insertion_gain`.
+        metric: `tdd`, `odd_abs` or `insertion_gain`; of scores other than the probability `tdd_drop`, `odd_drop_abs`
+            or `insertion_gain`.
         methods: only these are ranked; all by default.
 
     Raises:
         SettingsError: an unknown metric or `over`.
     """
-    if metric not in CURVE_KINDS or over not in OVER:
+    if metric not in KIND_OF or over not in OVER:
         raise SettingsError(
             f"expected one of {', '.join(CURVE_KINDS)} over one of {', '.join(OVER)}, got {metric!r} over {over!r}; "
             "other metrics are not measured under several settings"
@@ -123,7 +126,7 @@ def complete(
     if not frames:
         return Complete(label, metric, over, pd.DataFrame(), [], [], no_curves(runs))
     everything = pd.concat(frames, ignore_index=True)
-    if metric == "odd_abs":
+    if metric in ("odd_abs", "odd_drop_abs"):
         everything["value"] = absolute(everything)
     known = _order(everything, over)
     shared = [name for name in known if all(name in set(rows["setting"]) for rows in frames)]
@@ -131,7 +134,7 @@ def complete(
     names = [name for name in everything["method"].unique() if methods is None or name in methods]
     chosen = everything[everything["setting"].isin(settings) & everything["method"].isin(names)]
     wide = chosen.pivot_table(
-        index=["run", "sample_id"], columns=["setting", "method"], values="value", sort=False, dropna=True
+        index=["run", *TARGET], columns=["setting", "method"], values="value", sort=False, dropna=True
     )
     covered = {name: _coverage(wide, settings, name) for name in names}
     most = max(covered.values(), default=0)
@@ -139,7 +142,7 @@ def complete(
     left_out = [f"{name} (all settings on {covered[name]} of {most} images)" for name in names if name not in enough]
     left_out += [f"{name} (not in all runs)" for name in known if name not in shared]
     everywhere = wide.reindex(columns=pd.MultiIndex.from_product([settings, enough], names=["setting", "method"]))
-    values = everywhere.dropna()
+    values = everywhere.dropna().groupby(level=IMAGE, sort=False).mean()
     left_out += _absent_runs(runs, everywhere, set(values.index.unique("run")) if len(values) else set(), enough)
     values = values if enough else values.iloc[:0]
     why = "" if len(values) else "no image has a value under all settings for all methods"
@@ -256,7 +259,7 @@ def permutation_p(ranks: ArrayLike, seed: int = 0) -> float:
 
 def _chosen(run: Run, metric: str, over: Over) -> pd.DataFrame:
     """The run's points of the metric's curves at its first k, or at its first operator, with their settings."""
-    rows = run.curves[run.curves["kind"] == CURVE_KINDS[metric]]
+    rows = run.curves[run.curves["kind"] == KIND_OF[metric]]
     operator, k = first_setting(run)
     rows = rows[np.isclose(rows["k"].astype(float), k) if over == "occlusion" else rows["occlusion"] == operator]
     return rows.assign(setting=[_word(value) for value in rows[over]])
@@ -279,7 +282,9 @@ def _absent_runs(runs: Sequence[Run], wide: pd.DataFrame, entered: set[int], met
 def _coverage(wide: pd.DataFrame, settings: Sequence[str], method: str) -> int:
     """On how many images a method has a value under all settings."""
     own = [(setting, method) for setting in settings]
-    return int(wide[own].notna().all(axis=1).sum()) if own and all(name in wide.columns for name in own) else 0
+    if not own or any(name not in wide.columns for name in own):
+        return 0
+    return int(wide[wide[own].notna().all(axis=1)].groupby(level=IMAGE).ngroups)
 
 
 def _order(rows: pd.DataFrame, over: str) -> list[str]:

@@ -1,7 +1,8 @@
 """The measured samples of one data set's runs, from which medians, strata, leakage and map properties are computed.
 
-A sample is a pair of run and image; all samples count alike. Columns that older records lack give an empty table, with
-the reason in `attrs["why"]`.
+A sample is a pair of run and image; all samples count alike. Where an image has several targets, each has its row here,
+and a sample's value is the mean over them (`targets.over_targets`). Columns that older records lack give an empty
+table, with the reason in `attrs["why"]`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,15 +22,15 @@ def samples(runs: Sequence[Run]) -> pd.DataFrame:
     """The measured rows of one data set's runs, one run below the other.
 
     Returns:
-        The columns of the records, data (the label of the data set) and class_name.
+        The columns of the records, data (the label of the data set), run (its place) and class_name.
     """
     parts = []
-    for run in runs:
+    for number, run in enumerate(runs):
         part = run.measured
         names = run.description["model"].get("classes") or []
         classes = part["class_index"] if "class_index" in part else pd.Series(np.nan, part.index)
         words = [_class(value, names) for value in classes]
-        parts.append(part.assign(data=run.data, class_index=classes, class_name=words))
+        parts.append(part.assign(data=run.data, run=number, class_index=classes, class_name=words))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -46,7 +47,7 @@ def lacking(column: str, rows: pd.DataFrame, advice: str = "") -> str:
 
 
 def by_method(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """The data set, the method and its samples, in the order of the records."""
+    """The data set, the method and its rows, in the order of the records."""
     for method, part in rows.groupby("method", sort=False):
         yield str(part["data"].iloc[0]), str(method), part
 

@@ -7,12 +7,14 @@ from math import nan
 import pandas as pd
 
 from segfaith.errors import SettingsError
-from segfaith.evaluation.metrics import METRICS
+from segfaith.evaluation.metrics import METRICS, PROBABILITY, leading
 from segfaith.results.records.identity import ablation_notes, same_images_notes
 from segfaith.results.records.runs import Run
+from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import grouped, methods_of
 from segfaith.results.statistics.paired import Paired
 from segfaith.results.statistics.paper import paper_value
+from segfaith.results.statistics.targets import IMAGE, over_targets, several
 
 TABLE_METRICS = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
 PLANTED_METRICS = ("evidence_ap", "evidence_mass", "evidence_top", "odd_beyond_abs")
@@ -37,6 +39,11 @@ def has_evidence(runs: Sequence[Run]) -> bool:
     return any("kind" in run.records and bool(run.records["kind"].notna().any()) for run in runs)
 
 
+def metrics_of(runs: Sequence[Run]) -> list[str]:
+    """The metrics of the summary of one data set's runs: those of the table that their score defines."""
+    return leading((*TABLE_METRICS, *(PLANTED_METRICS if has_evidence(runs) else ())), runs[0].score)
+
+
 def summarise(runs: Sequence[Run]) -> pd.DataFrame:
     """One row per method and metric: mean and std of run-level means, median, and how many values entered.
 
@@ -46,21 +53,24 @@ def summarise(runs: Sequence[Run]) -> pd.DataFrame:
     Returns:
         Columns data, weights, method, metric, mean (over run-level means, each run counting once), std (n - 1; NaN
         for a single run), median (over all samples), runs, n (samples whose value entered), undefined (NaN values of
-        measured samples), not_ok (rows that were skipped or failed).
+        measured rows), not_ok (rows that were skipped or failed). The value of a sample with several targets is the
+        mean over them.
     """
     rows = []
     weights = "; ".join(dict.fromkeys(str(run.description["model"]["weights"]) for run in runs))
-    metrics = (*TABLE_METRICS, *(PLANTED_METRICS if has_evidence(runs) else ()))
     for method in methods_of(runs):
         planned = sum(int((run.records["method"] == method).sum()) for run in runs)
         entered = [run.measured[run.measured["method"] == method] for run in runs]
         count = sum(map(len, entered))
+        metrics = metrics_of(runs)
+        images = [over_targets(part, metrics, ["sample_id"]) for part in entered]
         for metric in metrics:
-            values = [part[metric].dropna() for part in entered]
+            values = [part[metric].dropna() for part in images]
             means = pd.Series([value.mean() for value in values if len(value)], dtype=float)
             everything = pd.concat(values)
             spread = (means.mean(), means.std(ddof=1), everything.median())
-            counts = (len(means), len(everything), count - len(everything), planned - count)
+            undefined = sum(int(part[metric].isna().sum()) for part in entered)
+            counts = (len(means), len(everything), undefined, planned - count)
             rows.append([runs[0].data, weights, method, metric, *spread, *counts])
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
@@ -78,18 +88,24 @@ def notes(runs: Sequence[Run], names: Sequence[str] | None = None) -> list[str]:
 
 
 def _note(run: Run) -> str:
-    """One run in words. A sample counts as measured if any method was; else it was skipped or failed."""
+    """One run in words. A sample counts as measured if any method was; else it was skipped or failed.
+
+    Where samples have several targets, the measured ones of these are counted too, and those with a small s.
+    """
     description, records = run.description, run.records
     model, planned = description["model"], description["data"]["samples"]
     entered = run.measured.drop_duplicates("sample_id")
     others = records[~records["sample_id"].isin(entered["sample_id"])].drop_duplicates("sample_id")["status"]
-    small = int((entered["s"] < SMALL_SCORE).sum())
+    targets = run.measured.drop_duplicates(TARGET)
+    small = int((targets["s"] < SMALL_SCORE).sum())
+    counted = f" ({len(targets)} of {len(records.drop_duplicates(TARGET))} targets)" if several([run]) else ""
     unfinished = len(planned) - records["sample_id"].nunique()
     digest = f" (SHA-256 {model['file_sha256'][:12]})" if "file_sha256" in model else ""
     return (
         f"{model['name']}, weights {model['weights']}{digest}, seed {description['settings']['seed']}; "
-        f"{len(entered)} of {len(planned)} samples measured, {int((others == 'skipped').sum())} skipped, "
-        f"{int((others == 'failed').sum())} failed; {small} with s < {SMALL_SCORE}"
+        f"{len(entered)} of {len(planned)} samples{counted} measured, {int((others == 'skipped').sum())} skipped, "
+        f"{int((others == 'failed').sum())} failed"
+        + (f"; {small} with s < {SMALL_SCORE}" if run.score == PROBABILITY else f"; score: {run.score}")
         + (f"; not finished, {unfinished} sample{'s' * (unfinished != 1)} to go" if unfinished else "")
     )
 
@@ -104,19 +120,17 @@ def run_values(runs: Sequence[Run], names: Sequence[str] | None = None) -> pd.Da
         names: a name of each, see `run_labels`, which is the default.
 
     Returns:
-        Columns data, run (its name), model, seed, method, metric, value (mean over the run's measured samples on which
-        it is defined; NaN for none), n (their number).
+        Columns data, run (its name), model, seed, method, metric, value (mean over the run's measured images on which
+        it is defined, of the mean over each one's targets; NaN for none), n (their number).
     """
     rows = []
     for name, run in zip(run_labels(runs) if names is None else names, runs, strict=True):
-        records, entered = run.records, run.measured
+        records, entered, table = run.records, run.measured, leading(TABLE_METRICS, run.score)
         metrics = [
-            metric
-            for metric in METRICS
-            if metric in records and (metric in TABLE_METRICS or entered[metric].notna().any())
+            metric for metric in METRICS if metric in records and (metric in table or entered[metric].notna().any())
         ]
-        by_method = entered[["method"]].join(entered[metrics].astype(float)).groupby("method")[metrics]
-        means, counts = (table.to_dict("index") for table in (by_method.mean(), by_method.count()))
+        by_method = over_targets(entered, metrics, ["method", "sample_id"]).groupby(level="method")[metrics]
+        means, counts = (part.to_dict("index") for part in (by_method.mean(), by_method.count()))
         about = [run.data, name, run.description["model"]["name"], run.description["settings"]["seed"]]
         rows += [
             [*about, method, metric, means[method][metric], counts[method][metric]]
@@ -157,7 +171,9 @@ def wins(values: pd.DataFrame, images: Paired) -> pd.DataFrame:
     if metric.startswith("leak_"):
         table = images.values
     for first, second in combinations(dict.fromkeys(defined["method"]), 2):
-        both = table[[first, second]].dropna().groupby(level="run").mean()
+        both = table[[first, second]].dropna()
+        if metric.startswith("leak_"):
+            both = both.groupby(level=IMAGE, sort=False).mean().groupby(level="run").mean()
         sides = [side(mine, theirs, metric) for mine, theirs in zip(both[first], both[second], strict=True)]
         won, lost = sides.count(sign), sides.count(-sign)
         count = f"{won}/{len(both)}"

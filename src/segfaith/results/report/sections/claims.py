@@ -44,6 +44,8 @@ def of_the_paper(part: DataAnalysis) -> bool:
 
 
 def _claims(part: DataAnalysis) -> list[Block]:
+    if not part.of_probability:
+        return [missing(f"the paper’s claims are about the probability; {part.label} is of {part.score!r}", "")]
     table = part.claims
     if not table["holds"].isin(("holds", "fails", "draw")).any():
         reason = "no claim of the paper can be tested: that needs gpa, ega, ria and dea, and at least ten images"

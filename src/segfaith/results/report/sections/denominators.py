@@ -9,6 +9,7 @@ from segfaith.results.report.blocks import (
     Cell,
     Column,
     Fold,
+    Prose,
     Section,
     Table,
     figure,
@@ -26,6 +27,16 @@ from segfaith.results.statistics.analysis import BYS, Analysis, By, DataAnalysis
 WHAT = {"s": "score s", "target_area": "share of the image", "class_index": "class"}
 DROPS = {"target_drop": "in target", "off_drop": "outside"}
 SHOWN = ("tdd", "odd_abs")
+STRATA = (
+    Prose(
+        words(
+            "Each target of an image is in its own stratum. The value of an image there is the mean over its targets "
+            "in the stratum, so that an image can be in several strata."
+        ),
+        "remark",
+    ),
+)
+"""What strata are of where images have several targets."""
 
 
 def section(analysis: Analysis) -> Section:
@@ -40,6 +51,14 @@ def section(analysis: Analysis) -> Section:
 
 
 def _denominators(part: DataAnalysis) -> list[Block]:
+    if not part.of_probability:
+        return [
+            missing(
+                f"this does not apply to {part.label}: its drops are those of the score {part.score!r}, which are not "
+                "divided by s",
+                "",
+            )
+        ]
     if part.drops.empty:
         why = "drops that are not divided by s are missing: an older version made these records"
         return [lacking(part, why, "segfaith run FILE -o NEW_DIR")]
@@ -47,7 +66,7 @@ def _denominators(part: DataAnalysis) -> list[Block]:
         Fold(words("TDD and OT abs by {}", WHAT[by]), tuple(_strata(part, metric, by) for metric in SHOWN))
         for by in BYS
     ]
-    return [_drops(part), *folds]
+    return [_drops(part), *(STRATA if part.several else ()), *folds]
 
 
 def _drops(part: DataAnalysis) -> Table:

@@ -105,7 +105,7 @@ def _agreements(part: DataAnalysis) -> list[Block]:
     blocks: list[Block] = [
         Prose(Markup("Do the metrics rank methods as the evidence does?"), "heading"),
         Prose(about),
-        Points(tuple(_verdicts(table[table["metric"] == metric], metric) for metric in JUDGED)),
+        Points(tuple(_verdicts(table[table["metric"] == metric], metric) for metric in part.leading(*JUDGED))),
     ]
     known = table[table["tau"].notna() | table["own_tau"].notna()]
     if len(known):
@@ -169,6 +169,8 @@ def _both(row: dict[Any, Any]) -> str:
 
 
 def _leakage(part: DataAnalysis) -> list[Block]:
+    if not part.of_probability:
+        return []
     about = words(
         "{} is what deleting a map’s top pixels outside the target changes. Where the evidence lies outside, a true "
         "map must change much, and OT abs punishes it. {} is the ratio of OT abs to TDD. It has a value only where TDD "

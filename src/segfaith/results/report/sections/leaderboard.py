@@ -21,7 +21,7 @@ from segfaith.results.report.blocks import (
     whole,
     words,
 )
-from segfaith.results.report.sections.topic import labels
+from segfaith.results.report.sections.topic import labels, target_remark
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 
 SHOWN = ("evidence_ap", "tdd_gain", "tdd", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
@@ -32,13 +32,13 @@ def section(analysis: Analysis) -> Section:
     """The leaderboard of each data set."""
     blocks: list[Block] = []
     for part in analysis.parts:
-        blocks += [leaderboard(part), *_remarks(part)]
+        blocks += [leaderboard(part), *_remarks(part), *target_remark(part)]
     return Section("leaderboard", "Leaderboard", tuple(blocks))
 
 
 def leaderboard(part: DataAnalysis) -> Table:
     """Means over runs with standard deviations, medians over samples below; the methods first, then the controls."""
-    shown = [name for name in SHOWN if name in part.metrics]
+    shown = _shown(part)
     by_cell, called = rows_by(part.summary, "method", "metric"), labels(part)
     rows = []
     for method in part.methods:
@@ -68,21 +68,35 @@ def leaderboard(part: DataAnalysis) -> Table:
     return Table(f"leaderboard-{slug(part.label)}", caption, columns, tuple(rows), tail=len(part.controls))
 
 
+def _shown(part: DataAnalysis) -> list[str]:
+    return [name for name in part.leading(*SHOWN) if name in part.metrics]
+
+
 def _remarks(part: DataAnalysis) -> list[Block]:
     sentences = [
         words(
             "Bold: the best method by the metric, unless the best two are a {}; {} and variants (names with @) are not "
-            "considered. Leak abs is not ranked: the mean of each method is over different images.",
+            "considered.{}",
             ref("claim", "draw"),
             ref("control", "controls"),
+            _not_ranked(part),
         )
     ]
     if any(best.runs < best.every for best in part.best.values() if best.second):
         sentences.append(words("Bold is decided over the runs that have all methods; the means are over all runs."))
-    fewer = [name for name in SHOWN if name in part.metrics and _fewer(part, name)]
+    fewer = [name for name in _shown(part) if _fewer(part, name)]
     if fewer:
         sentences.append(words("A number in brackets says how many samples entered where not all did."))
     return [Prose(Markup(" ").join(sentences), "remark")]
+
+
+def _not_ranked(part: DataAnalysis) -> str:
+    """Which columns have no best method; and that drops are not relative, where the score allows none that are."""
+    if part.of_probability:
+        return " Leak abs is not ranked: the mean of each method is over different images."
+    return (
+        f" The score is {part.score!r}, which has no natural zero: drops of it are not divided by s, and have its unit."
+    )
 
 
 def _fewer(part: DataAnalysis, metric: str) -> bool:

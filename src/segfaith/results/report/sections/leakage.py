@@ -1,7 +1,7 @@
 """Leakage with equal areas, and by distance to the target."""
 
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.report.blocks import Block, Column, Prose, Section, metric_column, ref, words
+from segfaith.results.report.blocks import Block, Column, Prose, Section, metric_column, missing, ref, words
 from segfaith.results.report.sections.topic import by_data, lacking, wide
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.leakage import BANDS, LEAKAGE
@@ -22,6 +22,9 @@ def section(analysis: Analysis) -> Section:
 
 
 def _leakage(part: DataAnalysis) -> list[Block]:
+    if not part.of_probability:
+        why = "this does not apply to {}: these metrics divide by s, and the score {} has no natural zero"
+        return [missing(words(why, part.label, repr(part.score)), "")]
     table = part.leakage
     if table.empty:
         return [lacking(part, "leakage by area and distance was not measured", COMMAND)]

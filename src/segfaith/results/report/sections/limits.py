@@ -8,6 +8,7 @@ from markupsafe import Markup
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.runs import Run
+from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import base, is_control
 from segfaith.results.report.blocks import (
     Block,
@@ -71,7 +72,7 @@ def _few_runs(part: DataAnalysis) -> Markup:
 def _ties(part: DataAnalysis) -> Markup:
     """Pairs that are not told apart, by metric."""
     called, ties = labels(part), []
-    for metric in COMPARED:
+    for metric in part.leading(*COMPARED):
         known = part.pairs[(part.pairs["metric"] == metric) & (part.pairs["why"] == "")]
         same = known[~known["significant"].astype(bool)]
         if len(same):
@@ -108,17 +109,18 @@ def _left_out(part: DataAnalysis) -> Markup:
 
 
 def _small(part: DataAnalysis) -> Markup:
-    if (part.options.min_s or 0) >= SMALL_SCORE:
+    if not part.of_probability or (part.options.min_s or 0) >= SMALL_SCORE:
         return Markup("")
-    scores = [run.measured.drop_duplicates(["sample_id", "target"])["s"] for run in part.runs]
+    scores = [run.measured.drop_duplicates(TARGET)["s"] for run in part.runs]
     small, every = sum(int((values < SMALL_SCORE).sum()) for values in scores), sum(map(len, scores))
     if not small:
         return Markup("")
     return words(
-        "{} of {} measured samples have {}: metrics that divide by s explode there and can set the means; read the "
+        "{} of {} measured {} have {}: metrics that divide by s explode there and can set the means; read the "
         'medians and <a href="#denominators">absolute drops</a>.',
         ref("small_s", f"{small:,}"),
         f"{every:,}",
+        "targets" if part.several else "samples",
         ref("small_s", "s\N{NO-BREAK SPACE}<\N{NO-BREAK SPACE}.05"),
     )
 
@@ -127,8 +129,7 @@ def _stability(part: DataAnalysis) -> Markup:
     """That stability was not measured; where it was measured on few samples, the scores say so."""
     rows = pd.concat([run.records[run.records["status"] == "ok"] for run in part.runs])
     rows = rows[~rows["method"].map(is_control).astype(bool)]
-    counts = rows.groupby("method")[["tdd", "stability"]].count().max()
-    if not counts["stability"] > 0:
+    if not rows["stability"].notna().any():
         command = "segfaith run FILE --set evaluation.stability=16"
         return words("{} was not measured. Measure it: <code>{}</code>", metric_ref("stability"), command)
     return Markup("")
@@ -139,7 +140,8 @@ def _circular(part: DataAnalysis) -> Markup:
     names = {base(name) for name in part.methods}
     if not names & {"ria", "dea"} or not all(first_setting(run) for run in part.runs):
         return Markup("")
-    table, called = part.ranking("tdd", "occlusion"), labels(part)
+    (metric,) = part.leading("tdd")
+    table, called = part.ranking(metric, "occlusion"), labels(part)
     settings = list(dict.fromkeys(table["setting"]))
     start = "RIA and DEA are built by occluding the image, and scored so."
     if len(settings) < 2:
@@ -150,12 +152,12 @@ def _circular(part: DataAnalysis) -> Markup:
     for setting in settings:
         rows = table[table["setting"] == setting].sort_values("rank")
         best.setdefault(called[str(rows.iloc[0]["method"])], []).append(setting)
-    (agreed,) = part.concordance("tdd", "occlusion").to_dict("records")
+    (agreed,) = part.concordance(metric, "occlusion").to_dict("records")
     methods = count(table["method"].nunique(), "method")
     return words(
         '{} Highest {} by {}: {}; {} (<a href="#rankings">rankings</a>).',
         start,
-        METRICS["tdd"].label,
+        METRICS[metric].label,
         ref("occlusion", "operator"),
         listed([words("{} under {}", name, listed(where)) for name, where in best.items()]),
         words("how far the rankings agree is {}", agreed["why"])

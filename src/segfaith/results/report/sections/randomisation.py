@@ -20,7 +20,7 @@ from segfaith.results.report.blocks import (
     whole,
     words,
 )
-from segfaith.results.report.sections.topic import METHOD, N, base_methods, by_data, labels
+from segfaith.results.report.sections.topic import METHOD, N, base_methods, by_data, labels, target_remark
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.randomisation import unfinished_checks
 
@@ -42,6 +42,7 @@ def _randomisation(part: DataAnalysis) -> list[Block]:
         return [missing(why, "segfaith randomise DIR")]
     remark = words("Constant maps and maps that failed have no correlation; they are counted and enter no mean.")
     return [
+        *target_remark(part),
         *(Prose(words("{}", sentence)) for sentence in unfinished_checks(part.runs)),
         Figure(DRAWINGS["randomisation"](part)),
         Prose(remark, "remark"),

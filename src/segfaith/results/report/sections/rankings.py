@@ -61,14 +61,15 @@ def concordance_words(agreed: Mapping[Any, Any]) -> Markup:
 
 
 def _rankings(part: DataAnalysis) -> list[Block]:
-    known = [(metric, over) for metric in CURVE_KINDS for over in OVERS if not _agreed(part, metric, over)["why"]]
-    ranked = [(metric, over) for metric in CURVE_KINDS for over in OVERS if _several(part.ranking(metric, over))]
+    metrics = part.leading(*CURVE_KINDS)
+    known = [(metric, over) for metric in metrics for over in OVERS if not _agreed(part, metric, over)["why"]]
+    ranked = [(metric, over) for metric in metrics for over in OVERS if _several(part.ranking(metric, over))]
     if not known and not ranked:
         return [lacking(part, "these runs were scored under one operator and one k", COMMAND)]
     blocks: list[Block] = [Figure(DRAWINGS["rankings"](part))]
-    for metric in CURVE_KINDS:
+    for metric in metrics:
         inner = tuple(block for over in OVERS for block in _order(part, metric, over))
-        blocks.append(Fold(words("<strong>{}</strong>", METRICS[metric].label), inner, metric == "tdd"))
+        blocks.append(Fold(words("<strong>{}</strong>", METRICS[metric].label), inner, metric == metrics[0]))
     return blocks
 
 

@@ -1,5 +1,6 @@
 """The scores: means beside medians, the paper's numbers, the values of each run, and wins by run."""
 
+from collections.abc import Sequence
 from math import isnan, nan
 from typing import Any
 
@@ -38,10 +39,12 @@ from segfaith.results.report.sections.topic import (
     by_data,
     labels,
     pair_cell,
+    target_remark,
 )
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.paper import PAPER_METRICS
 from segfaith.results.statistics.summary import TABLE_METRICS
+from segfaith.results.statistics.targets import IMAGE
 
 NOT_ASKED = "stability: not measured on this sample"
 """What the records say of a sample on which the settings do not ask for stability."""
@@ -62,6 +65,7 @@ def _scores(part: DataAnalysis) -> list[Block]:
     if part.summary.empty or not part.summary["n"].any():
         return [missing(NO_SAMPLE, "segfaith run FILE")]
     blocks: list[Block] = [
+        *target_remark(part),
         Figure(DRAWINGS["runs"](part)),
         Figure(DRAWINGS["tradeoff"](part)),
         Fold(Markup("All means, and what is undefined"), (_means(part), Prose(_remark(part), "remark"))),
@@ -77,12 +81,12 @@ def _scores(part: DataAnalysis) -> list[Block]:
     return [*blocks, Fold(Markup("Wins by run"), _wins(part))]
 
 
-def not_asked(part: DataAnalysis) -> dict[str, int]:
-    """On how many measured samples of each method the settings did not ask for stability."""
-    rows = pd.concat([run.records for run in part.runs])
-    rows = rows[(rows["status"] == "ok") & rows["stability"].isna()]
+def not_asked(part: DataAnalysis, keys: Sequence[str] = IMAGE) -> dict[str, int]:
+    """On how many measured samples of each method the settings did not ask for stability; or of what `keys` tell."""
+    rows = pd.concat([run.measured.assign(run=number) for number, run in enumerate(part.runs)])
+    rows = rows[rows["stability"].isna()]
     skipped = rows["reason"].fillna("").str.contains(NOT_ASKED, regex=False)
-    counts = rows[skipped].groupby("method").size()
+    counts = rows[skipped].drop_duplicates([*keys, "method"]).groupby("method").size()
     return {name: int(counts.get(name, 0)) for name in part.methods}
 
 
@@ -90,9 +94,12 @@ def stability_words(part: DataAnalysis) -> str:
     """ "stability on 4 of 16 samples" where the settings ask for it on fewer samples than the rest, or ""."""
     skipped = not_asked(part)
     own = [name for name in part.methods if not is_control(name)] or part.methods
-    rows = rows_by(part.summary[part.summary["metric"] == "tdd"], "method")
-    most = max(own, key=lambda name: rows[name]["n"] + rows[name]["undefined"])
-    samples = int(rows[most]["n"] + rows[most]["undefined"])
+    measured = {
+        name: sum(run.measured.loc[run.measured["method"] == name, "sample_id"].nunique() for run in part.runs)
+        for name in own
+    }
+    most = max(own, key=measured.__getitem__)
+    samples = measured[most]
     asked = samples - skipped[most]
     return f"stability on {asked or 'none'} of {count(samples, 'sample')}" if skipped[most] else ""
 
@@ -111,11 +118,12 @@ def _remark(part: DataAnalysis) -> Markup:
 
 def _means(part: DataAnalysis) -> Table:
     shown = [metric for metric in part.metrics if metric in set(part.summary["metric"])]
-    skipped, called = not_asked(part), labels(part)
+    skipped, called, table = not_asked(part), labels(part), part.leading(*TABLE_METRICS)
+    unasked = not_asked(part, [*IMAGE, "target"])
     rows = []
     for method in part.methods:
         lines = rows_by(part.summary[part.summary["method"] == method], "metric")
-        most = max(lines[metric]["n"] for metric in TABLE_METRICS)
+        most = max(lines[metric]["n"] for metric in table)
         cells = [name_cell(called[method])]
         for metric in shown:
             line = lines[metric]
@@ -128,8 +136,8 @@ def _means(part: DataAnalysis) -> Table:
                     best=metric in part.best and part.best[metric].method == method,
                 )
             )
-        undefined = sum(lines[metric]["undefined"] for metric in TABLE_METRICS) - skipped[method]
-        rows.append((*cells, whole(most), whole(undefined), whole(lines["tdd"]["not_ok"])))
+        undefined = sum(lines[metric]["undefined"] for metric in table) - unasked[method]
+        rows.append((*cells, whole(most), whole(undefined), whole(lines[table[0]]["not_ok"])))
     columns = (
         METHOD,
         *map(metric_column, shown),
@@ -170,7 +178,7 @@ def _robust(part: DataAnalysis) -> Table:
             Cell(METRICS[row["metric"]].label, METRICS[row["metric"]].label),
             *(figure(row[name]) for name in ("mean", "median", "trimmed")),
             whole(row["n"]),
-            whole(row["small_s"]),
+            *([whole(row["small_s"])] if part.of_probability else []),
         )
         for row in part.robust.to_dict("records")
     ]
@@ -181,7 +189,7 @@ def _robust(part: DataAnalysis) -> Table:
         Column("Median", "median", "descending"),
         Column("Trimmed", "trimmed", "descending"),
         N,
-        Column("s < .05", "small_s", "descending"),
+        *([Column("s < .05", "small_s", "descending")] if part.of_probability else []),
     )
     return Table(f"robust-{slug(part.label)}", words("{}: over samples", part.label), columns, tuple(rows))
 
@@ -224,11 +232,11 @@ def _wins(part: DataAnalysis) -> tuple[Block, ...]:
     rows = [
         (
             pair_cell(called[first], called[second], " against "),
-            *(_won(by.get(metric)) for metric in TABLE_METRICS),
+            *(_won(by.get(metric)) for metric in part.leading(*TABLE_METRICS)),
         )
         for (first, second), by in pairs.items()
     ]
-    columns = (Column("Pair", "wins", numeric=False), *map(metric_column, TABLE_METRICS))
+    columns = (Column("Pair", "wins", numeric=False), *map(metric_column, part.leading(*TABLE_METRICS)))
     title = words("{}: in how many runs" if len(part.runs) > 1 else "{}: in the only run", part.label)
     return Prose(about), Table(f"wins-{slug(part.label)}", title, columns, tuple(rows))
 

@@ -31,7 +31,7 @@ from segfaith.results.report.blocks import (
     words,
 )
 from segfaith.results.report.sections.claims import plain
-from segfaith.results.report.sections.topic import by_data, labels, pair_cell
+from segfaith.results.report.sections.topic import by_data, labels, pair_cell, target_remark
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.friedman import Friedman
 from segfaith.results.statistics.intervals import LEAST_IMAGES, quantity
@@ -84,17 +84,17 @@ def _tests(part: DataAnalysis) -> list[Block]:
             )
         ]
     if untested(pairs):
-        return [missing(SINGLE, ADVICE), *_folds(part)]
+        return [missing(SINGLE, ADVICE), *target_remark(part), *_folds(part)]
     names = [called[name] for name in dict.fromkeys([*pairs["first"], *pairs["second"]])]
     compared = words("Compared here: {}.", listed(names))
     if part.options.methods is None and CHANCE in set(pairs["second"]):
         compared += " Random cells are chance at the maps’ own coarseness; they do not enter Friedman’s test."
     diagram = Figure(DRAWINGS["critical-differences"](part))
-    return [Prose(compared), *_folds(part), _how_to_read(), diagram]
+    return [Prose(compared), *target_remark(part), *_folds(part), _how_to_read(), diagram]
 
 
 def _folds(part: DataAnalysis) -> list[Block]:
-    tables = {metric: part.pairs[part.pairs["metric"] == metric] for metric in COMPARED}
+    tables = {metric: part.pairs[part.pairs["metric"] == metric] for metric in part.leading(*COMPARED)}
     return [_test(part, metric, table) for metric, table in tables.items() if len(table)]
 
 
@@ -147,7 +147,9 @@ def _test(part: DataAnalysis, metric: str, pairs: pd.DataFrame) -> Fold:
     cells = tuple(tuple(row[place] for place in kept) for row in rows)
     caption = words("{}: pairs of methods on {}", METRICS[metric].label, part.label)
     title = words("<strong>{}</strong>: {}", METRICS[metric].label, result)
-    return Fold(title, (*parts, Table(name, caption, shown, cells)), metric == COMPARED[0] and len(known) > 0)
+    return Fold(
+        title, (*parts, Table(name, caption, shown, cells)), metric == part.leading(*COMPARED)[0] and len(known) > 0
+    )
 
 
 def _ranks(part: DataAnalysis, test: Friedman) -> Markup:

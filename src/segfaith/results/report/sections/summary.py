@@ -21,10 +21,11 @@ from segfaith.results.report.blocks import (
 )
 from segfaith.results.report.sections.claims import of_the_paper
 from segfaith.results.report.sections.limits import first_setting, model_name
-from segfaith.results.report.sections.topic import base_methods, labels
+from segfaith.results.report.sections.topic import base_methods, images_words, labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.claims import verdict_words
 from segfaith.results.statistics.paired import ALPHA, CHANCE
+from segfaith.results.statistics.targets import counted
 
 ALL = {2: "Both", 3: "All three", 4: "All four", 5: "All five", 6: "All six"}
 
@@ -48,7 +49,7 @@ def _ran(part: DataAnalysis) -> Markup:
     called = labels(part)
     models = list(dict.fromkeys(model_name(run) for run in part.read))
     seeds = sorted({str(run.description["settings"]["seed"]) for run in part.read})
-    images = {name for run in part.read for name in run.records["sample_id"]}
+    images, targets = counted(run.records for run in part.read)
     states = {"ok": 0, "skipped": 0, "failed": 0}
     for run in part.read:
         for seen in run.records.groupby("sample_id")["status"].agg(set):
@@ -66,7 +67,7 @@ def _ran(part: DataAnalysis) -> Markup:
         join(models),
         "seed" if len(seeds) == 1 else "seeds",
         join(seeds),
-        ref("images", count(len(images), "image")),
+        ref("images", images_words(images, targets)),
         ref("status", f"{states['ok']:,}"),
         count(samples, "sample"),
         f" ({states['skipped']} skipped, {states['failed']} failed)" if samples > states["ok"] else "",
@@ -93,8 +94,9 @@ def _came_out(part: DataAnalysis) -> list[Markup]:
 
 def _chance(part: DataAnalysis) -> Markup:
     """What the test says of each method against random cells, and which methods delete less in some run."""
-    called, pairs = labels(part), part.pairs[(part.pairs["metric"] == "tdd") & (part.pairs["second"] == CHANCE)]
-    gains = part.values[part.values["metric"] == "tdd_gain"].dropna(subset="value")
+    called, (deleted, gain) = labels(part), part.leading("tdd", "tdd_gain")
+    pairs = part.pairs[(part.pairs["metric"] == deleted) & (part.pairs["second"] == CHANCE)]
+    gains = part.values[part.values["metric"] == gain].dropna(subset="value")
     own = base_methods(part, [name for name in part.methods if not is_control(name)])
     means, lowest = (getattr(gains.groupby("method")["value"], name)() for name in ("mean", "min"))
     mixed = [called[name] for name in own if name in means and lowest[name] <= 0 < means[name]]

@@ -14,6 +14,7 @@ from segfaith.results.report.blocks import (
     Prose,
     Section,
     Table,
+    count,
     figure,
     missing,
     name_cell,
@@ -22,6 +23,7 @@ from segfaith.results.report.blocks import (
     words,
 )
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
+from segfaith.results.statistics.targets import target_note
 
 METHOD = Column("Method", "method", numeric=False)
 N = Column("n", "n", "descending", diagnostic=True)
@@ -54,6 +56,16 @@ def lacking(part: DataAnalysis, why: str, command: str) -> Prose:
     """Why a table has no rows: no sample was measured, or else `why`, with the command that measures it."""
     any_sample = any((run.records["status"] == "ok").any() for run in part.runs)
     return missing(why, command) if any_sample else missing(NO_SAMPLE, "segfaith run FILE")
+
+
+def images_words(images: int, targets: int, noun: str = "image") -> str:
+    """A number of images, and of their targets where these are more: "40 images (93 targets)"."""
+    return count(images, noun) + (f" ({count(targets, 'target')})" if targets > images else "")
+
+
+def target_remark(part: DataAnalysis) -> list[Block]:
+    """What a table of a data set says below it where images have several targets."""
+    return [Prose(words("{}", target_note(part.runs)), "remark")] if part.several else []
 
 
 def labels(part: DataAnalysis) -> dict[str, str]:

@@ -26,7 +26,7 @@ from segfaith.results.report.blocks import (
     words,
 )
 from segfaith.results.report.sections.significance import winner
-from segfaith.results.report.sections.topic import labels
+from segfaith.results.report.sections.topic import labels, target_remark
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.influence import MISSED_IOU, Best
 from segfaith.results.statistics.paired import ALPHA, CHANCE
@@ -55,7 +55,8 @@ TOLD = {
     "stability": "Most stable under small image changes",
     "evidence_ap": "Finds the planted evidence best",
 }
-"""The metrics whose best method is named, as far as they were measured, and what is best by each in plain words."""
+"""The metrics whose best method is named, as far as they were measured, and what is best by each in plain words. Of
+scores other than the probability the absolute metrics take the place of the relative ones."""
 MORE = {
     "chance": "Measure more images: raise <code>n</code> in <code>[data]</code>.",
     "model": "Run <code>segfaith randomise {}</code>.",
@@ -92,16 +93,22 @@ def _blocks(part: DataAnalysis) -> list[Block]:
     if CHANCE in part.methods:
         blocks.append(Prose(LEVEL, "remark"))
     blocks.append(Cards(part.label, tuple(_card(verdict, part) for verdict in part.verdicts)))
-    return [*blocks, Points((*_missed(part), *_leaders(part)))]
+    return [*blocks, *target_remark(part), Points((*_missed(part), *_leaders(part)))]
 
 
 def _card(verdict: Verdict, part: DataAnalysis) -> Card:
     findings = verdict.findings
     checks = tuple(
-        Check(NAMES[name], finding.mark, _sentence(finding, part), Markup(RULES[name]), DETAILS[name])
+        Check(NAMES[name], finding.mark, _sentence(finding, part), Markup(_rule(name, part)), DETAILS[name])
         for name, finding in findings.items()
     )
     return Card(verdict.method, labels(part)[verdict.method], verdict.mark, _headline(findings), checks)
+
+
+def _rule(name: str, part: DataAnalysis) -> str:
+    """The rule of a question, with the metric by which it is decided here."""
+    (metric,) = part.leading("tdd")
+    return RULES[name].replace("TDD", METRICS[metric].label) if name == "chance" else RULES[name]
 
 
 def _headline(findings: Mapping[str, Finding]) -> Markup:
@@ -144,13 +151,14 @@ def _sentence(finding: Finding, part: DataAnalysis) -> Markup:
         why = UNMEASURED.get(why, why)
         start = f"Not tested: {why}" if why else "Not tested yet"
         if finding.question == "chance" and not isnan(finding.value):
-            start += f" (so far {_percent(finding.value)} against {_percent(finding.reference)} of random cells)"
+            own, cells = _drops(finding, part)
+            start += f" (so far {own} against {cells} of random cells)"
         return words("{}. {}", start, words(MORE[finding.question], part.read[0].directory))
     value, reference = number(finding.value, 2), number(finding.reference, 2)
     if finding.question == "chance":
         return words(
             "Deleting its top pixels lowers the score by {}, random cells by {} ({}){}",
-            *(_percent(finding.value), _percent(finding.reference), _rests(finding, "image"), _but(finding)),
+            *(*_drops(finding, part), _rests(finding, "image"), _but(finding)),
         )
     if finding.question == "evidence":
         return words(
@@ -160,14 +168,19 @@ def _sentence(finding: Finding, part: DataAnalysis) -> Markup:
     if finding.question == "model":
         return words(
             "Once all weights are randomised, the map correlates {} with the original (Spearman, {})",
-            *(value, count(finding.n, "map")),
+            *(value, _maps(finding, part)),
         )
     if finding.question == "stability":
         return words(
             "After small changes of the image, the maps correlate {} with the original (Pearson, {})",
-            *(value, count(finding.n, "map")),
+            *(value, _maps(finding, part)),
         )
     return words("{} s a map", number(finding.value, 2 if finding.value < 10 else 0))
+
+
+def _maps(finding: Finding, part: DataAnalysis) -> str:
+    """Whose maps a correlation is of: "6 maps", or "maps of 6 images" where an image has several."""
+    return f"maps of {count(finding.n, 'image')}" if part.several else count(finding.n, "map")
 
 
 def _rests(finding: Finding, noun: str) -> Markup:
@@ -181,6 +194,14 @@ def _but(finding: Finding) -> str:
     return f"; {finding.why.removeprefix('not testable: ')}" if finding.why else ""
 
 
+def _drops(finding: Finding, part: DataAnalysis) -> tuple[str, str]:
+    """By how much the method and random cells lower the score: "39 %", or in the score's own unit."""
+    values = finding.value, finding.reference
+    if not part.of_probability:
+        return number(values[0], 2), number(values[1], 2)
+    return _percent(values[0]), _percent(values[1])
+
+
 def _percent(value: float) -> str:
     """A share in percent, with a real minus sign: "39 %"."""
     return f"{number(100 * value, 0)}\N{NO-BREAK SPACE}%"
@@ -191,18 +212,19 @@ def _missed(part: DataAnalysis) -> list[Markup]:
     missed, known = part.missed
     if not missed:
         return []
+    where = f"the target in {missed} of {count(known, 'image')}"
+    little = ": there is little to explain" if part.of_probability else ""
     return [
         words(
-            "The model misses the target in {} of {} (IoU below {}): there is little to explain. Leave them out with "
-            "<code>--min-iou {}</code>.",
-            *(missed, count(known, "image"), MISSED_IOU, MISSED_IOU),
+            "The model misses {} (IoU below {}){}. Leave them out with <code>--min-iou {}</code>.",
+            *(f"{missed} of {count(known, 'target')}" if part.several else where, MISSED_IOU, little, MISSED_IOU),
         )
     ]
 
 
 def _leaders(part: DataAnalysis) -> list[Markup]:
     """The best method by each metric of `TOLD`, and in how many runs they were compared if not in all."""
-    told = [part.best[name] for name in TOLD if name in part.best and part.best[name].second]
+    told = [part.best[name] for name in part.leading(*TOLD) if name in part.best and part.best[name].second]
     told = [best for best in told if best.metric != "evidence_ap" or len(part.truth)]
     sentences: list[Markup] = []
     fewer: dict[tuple[int, int], list[str]] = {}
@@ -217,7 +239,8 @@ def _leaders(part: DataAnalysis) -> list[Markup]:
 
 def _leader(part: DataAnalysis, best: Best) -> Markup:
     """Which method is best by a metric, whether the test agrees, and whether a control or one image says otherwise."""
-    metric, called = words("{}: ", TOLD[best.metric]), labels(part)
+    (telling,) = (words for name, words in TOLD.items() if best.metric in part.leading(name))
+    metric, called = words("{}: ", telling), labels(part)
     value = words("{} {}", metric_ref(best.metric), number(best.mean))
     if not best.method:
         sentence = words("{}the best two are a {} ({}).", metric, ref("claim", "draw"), value)

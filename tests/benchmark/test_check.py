@@ -112,9 +112,9 @@ def test_a_layer_that_is_not_there_fails(tmp_path: Path) -> None:
     assert "3 of 3 can be read" in words(lines, "images", "ok")
 
 
-def test_a_missing_layer_and_names_that_differ_fail(tmp_path: Path) -> None:
+def test_a_layer_that_is_left_out_is_chosen_and_names_that_differ_fail(tmp_path: Path) -> None:
     lines = findings(make_colours(tmp_path), model={"layer": None, "classes": ["background", "blue", "red"]})
-    assert "gradient methods need a feature layer" in words(lines, "model", "fail")
+    assert ", chosen by segfaith" in words(lines, "layer", "ok").splitlines()[0]
     assert "class 1 is 'blue' for the model and 'red' for the data" in words(lines, "classes", "fail")
 
 

@@ -88,8 +88,9 @@ def choose(
     """The target, and in words how it was chosen."""
     asked = settings.target
     index = None if asked.class_name is None else class_index(asked.class_name, model.classes, model.class_count)
-    named = asked.versus not in (None, PREDICTED)
-    versus = class_index(asked.versus, model.classes, model.class_count) if named else None
+    versus: int | None = None
+    if asked.versus is not None and asked.versus != PREDICTED:
+        versus = class_index(asked.versus, model.classes, model.class_count)
     size, nothing = (predicted.shape[-2], predicted.shape[-1]), torch.zeros(predicted.shape[-2:], dtype=torch.int64)
     if wanted.mask and not wanted.missed:
         assert index is not None

@@ -1,6 +1,7 @@
 """The Python interface as the README uses it: explain, evaluate, load_image, wrap, overlay, and their errors."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -438,3 +439,34 @@ def test_wrap_normalises_with_imagenet_by_default() -> None:
 def test_load_image_of_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match=r"image .*missing\.png cannot be read: .*No such file"):
         segfaith.load_image(tmp_path / "missing.png")
+
+
+def test_explain_gives_maps_scores_and_a_figure(model: SegmentationModel) -> None:
+    """The maps are a mapping; scores are those of `evaluate`, once; the panel deletes the pixels that TDD deletes."""
+    told = segfaith.explain(model, photograph(), box(), ["ega", "random_cells"], k=0.3, occlusion="zero")
+    assert isinstance(told, Mapping)
+    assert told["ega"] is told.maps["ega"]
+    assert repr(told) == "Explanation of cat by ega, random_cells, 28 x 36 px (.maps, .scores, .figure())"
+    assert "scores" not in vars(told)
+    scores = segfaith.evaluate(model, photograph(), box(), {"ega": told["ega"]}, k=0.3, occlusion="zero")
+    pd.testing.assert_frame_equal(told.scores.drop(columns="runtime_s"), scores.drop(columns="runtime_s"))
+    assert told.scores is told.scores
+    without = told.deleted("ega")
+    assert int((without != told.image).any(0).sum()) <= round(0.3 * 140)
+    assert bool((without[:, ~told.target.region] == told.image[:, ~told.target.region]).all())
+    s = segfaith.evaluate(model, without, box(), {"mask": box().region.float()})["s"].iloc[0]
+    assert s == pytest.approx(scores.loc["ega", "s_target_deleted"], abs=1e-5)
+    logits = model.logits(photograph()[None])
+    assert bool((told.predicted == (logits.argmax(1)[0] == 1)).all())
+    figure = told.figure()
+    assert {axes.get_title() for axes in figure.axes} >= {"image", "EGA", "random_cells"}
+    assert "cat" in figure._suptitle.get_text()  # type: ignore[union-attr]
+    assert told._repr_png_().startswith(b"\x89PNG")
+    page = told._repr_html_()
+    assert "data:image/png;base64," in page
+    assert "EGA: deleting its top 30 % inside the cat" in page
+
+
+def test_explain_refuses_a_wrong_k_before_any_pass(model: SegmentationModel) -> None:
+    with pytest.raises(SettingsError, match="k must be above 0"):
+        segfaith.explain(model, photograph(), box(), ["ega"], k=2)

@@ -24,7 +24,8 @@ FLOORS = [
     {"scores", "incremental", "occlusion", "perturbation", "target_choice", "targets"},
     {"evidence"},
     {"evaluation", "attribution"},
-    {"api", "benchmark", "results"},
+    {"api", "benchmark", "explanation", "results"},
+    {"photograph"},
     {"planted"},
     {"cli", "__main__"},
 ]

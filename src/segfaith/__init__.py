@@ -9,6 +9,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Explanation": "segfaith.explanation",
     "Image": "segfaith.types",
     "Labels": "segfaith.types",
     "Map": "segfaith.types",

@@ -18,6 +18,7 @@ from segfaith.benchmark.worker import evaluate_sample, predicted_classes, to_dev
 from segfaith.classes import class_index
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evaluation.subject import Subject
+from segfaith.explanation import Explanation
 from segfaith.models.probe import probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
@@ -36,9 +37,11 @@ def explain(
     target: TargetLike = None,
     methods: Sequence[str | Method] = ("gpa", "ega", "ria", "dea"),
     *,
+    k: float = 0.2,
+    occlusion: str = "mean",
     seed: int = 0,
     batch_size: int = 16,
-) -> dict[str, Map]:
+) -> Explanation:
     """Heatmaps of one image, by method name.
 
     Args:
@@ -47,10 +50,12 @@ def explain(
         target: a `Target`; a class name or index (its region is where the model predicts it); None for the class that
             the model predicts on most foreground pixels.
         methods: names as in a settings file (`dea@alpha=0.8`), or `Method` objects.
+        k, occlusion: of the deletions in `.scores` and `.figure()`, see `evaluate`.
         seed: the seed of the random controls and operators.
 
     Returns:
-        Maps (H, W) in [0, 1], float32, on the model's device. Shared evidence is computed once.
+        A mapping of maps (H, W) in [0, 1], float32, on the model's device. Shared evidence is computed once. It also
+        has `.scores`, as `evaluate` gives them, and `.figure()`; both are computed when they are asked for.
 
     A model is tested before its first use (see `models.probe`); this costs 8 to 11 model passes, once.
 
@@ -58,8 +63,32 @@ def explain(
         SampleError: an image or target of the wrong shape, a class that is not predicted, logits that are not finite.
         SettingsError: an unknown method, parameter or class; a model that cannot be used, see `models.probe`.
     """
+    return explain_by(
+        model,
+        image,
+        target,
+        [resolve_method(name, {}) for name in _named(methods)],
+        k=k,
+        occlusion=occlusion,
+        seed=seed,
+        batch_size=batch_size,
+    )
+
+
+def explain_by(
+    model: SegmentationModel,
+    image: Image,
+    target: TargetLike,
+    instances: Sequence[MethodInstance],
+    *,
+    k: float,
+    occlusion: str,
+    seed: int,
+    batch_size: int,
+) -> Explanation:
+    """`explain` by methods with their parameters, as `resolve_method` gives them."""
+    _evaluation(k, occlusion)
     image, resolved = _prepared(model, image, target, batch_size)
-    instances = [resolve_method(name, {}) for name in _named(methods)]
     rng = sample_rng(seed, "image", resolved.name)
     clean = gather(
         model,
@@ -74,7 +103,13 @@ def explain(
     for instance in instances:
         with guarded(model, instance):
             maps[instance.name] = heatmaps(model, clean, instance, rng, "image")[0]
-    return maps
+
+    def measure(given: Mapping[str, Map]) -> pd.DataFrame:
+        return evaluate(model, image, resolved, given, k=k, occlusion=occlusion, seed=seed, batch_size=batch_size)
+
+    return Explanation(
+        Subject(model, "image", image, resolved, seed, BatchSize(batch_size)), maps, k, occlusion, measure
+    )
 
 
 def evaluate(
@@ -117,10 +152,7 @@ def evaluate(
         instances.append(resolve_method("random_cells", {}))
     else:
         instances = resolve_methods(_named(methods), {})
-    try:
-        settings = EvaluationSettings(k=k, occlusion=[occlusion])
-    except ValidationError as error:
-        raise SettingsError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+    settings = _evaluation(k, occlusion)
     subject = Subject(model, "image", image, resolved, seed, BatchSize(batch_size))
     result = evaluate_sample(subject, instances, settings, stability=stability)
     frame = pd.DataFrame(result.records).reindex(columns=list(RECORD_COLUMNS)).set_index("method")
@@ -180,6 +212,13 @@ def _prepared(model: SegmentationModel, image: Image, target: TargetLike, batch_
             f"{tuple(image.shape[1:])}, the image's (H, W)"
         )
     return to_device(model, image, target)
+
+
+def _evaluation(k: float, occlusion: str) -> EvaluationSettings:
+    try:
+        return EvaluationSettings(k=k, occlusion=[occlusion])
+    except ValidationError as error:
+        raise SettingsError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 
 
 def _named(methods: Any) -> Sequence[str | Method]:

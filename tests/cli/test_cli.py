@@ -44,6 +44,8 @@ VERBS = [
     "status",
     "randomise",
     "verify-precision",
+    "explain",
+    "check",
 ]
 
 

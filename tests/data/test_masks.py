@@ -18,7 +18,7 @@ from segfaith.data import Dataset, Reading, open_dataset
 from segfaith.data.meaning import meaning_of, translate
 from segfaith.data.presets import PRESETS
 from segfaith.errors import SampleError, SettingsError
-from segfaith.targets import dominant_target
+from segfaith.targets import find_targets
 from segfaith.types import Sample
 
 SHAPE = (6, 8)
@@ -191,7 +191,7 @@ def test_the_background_is_never_a_dominant_target(root: Path) -> None:
         data = opened(root, classes, background=background)
         labels = loaded(root, mask, classes, background=background).labels
         assert labels.tolist() == mask.tolist()
-        dominant[background] = (data.background, dominant_target(labels, background=data.background).class_index)
+        dominant[background] = (data.background, find_targets(labels, background=data.background)[0].class_index)
     assert dominant == {None: (0, 1), 0: (0, 1), "road": (0, 1), 1: (1, 0), "sky": (1, 0), "none": (None, 1)}
 
 

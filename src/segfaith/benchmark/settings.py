@@ -41,6 +41,17 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     Raises:
         SettingsError: no such file, no TOML, an unknown key, or a value out of range, with the key and the remedy.
     """
+    content = read_content(path)
+    override(content, overrides)
+    return make_settings(content, str(path))
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """The dictionary in a settings file, unchecked, with paths made absolute; see `read_settings`.
+
+    Raises:
+        SettingsError: no such file, or no TOML.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -48,8 +59,7 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is no TOML: {error}") from error
     anchor(content, path.resolve().parent)
-    override(content, overrides)
-    return make_settings(content, str(path))
+    return content
 
 
 def override(content: dict[str, Any], overrides: Sequence[str]) -> None:

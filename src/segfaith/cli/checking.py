@@ -1,8 +1,9 @@
 """The verbs that list names, and the verbs that test models, modes and methods."""
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -18,6 +19,7 @@ LISTS = {
     "metrics": ("segfaith.evaluation.metrics", "METRICS"),
     "datasets": ("segfaith.data.datasets", "DATASETS"),
     "occlusions": ("segfaith.occlusion", "OPERATORS"),
+    "settings": ("segfaith.benchmark.setting_words", "SETTINGS"),
 }
 
 LAYERS = "layers"
@@ -75,6 +77,37 @@ def _list_layers(config: str | None, overrides: list[str]) -> None:
         table.add_row(layer.name, layer.type, shape, f"{layer.stride:g}", reads, "; ".join(filter(None, marks)))
     out.print(table)
     say("shape: channels x height x width. reads: the pixels on which the map's centre cell depends, by its gradient.")
+
+
+@app.command("check")
+def check_command(
+    config: Annotated[str, typer.Argument(help="Settings file (TOML), or packaged settings.")] = "quickstart",
+    n: Annotated[int | None, typer.Option("-n", "--samples", help="Number of samples (data.n).")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.size=320.")
+    ] = None,
+) -> None:
+    """Read all data of a run, run its model a few times, and say what would go wrong and the remedy."""
+    from segfaith.benchmark import check
+    from segfaith.benchmark.settings import find_settings, read_settings
+
+    overrides = [] if n is None else [f"data.n={n}"]
+    chosen = read_settings(find_settings(config), overrides + (settings or []))
+    with Progress(*COLUMNS, console=err, transient=True) as bars:
+        task = bars.add_task("reading", total=None)
+        lines = list(
+            check.check(chosen, lambda total: bars.update(task, total=total), lambda sample_id: bars.advance(task))
+        )
+    raise typer.Exit(say_lines(lines))
+
+
+def say_lines(lines: Sequence[Any]) -> int:
+    """Prints the findings of a check; gives the exit status: 1 if one is `fail`, else 0."""
+    for line in lines:
+        say(f"{line.level:4}  {line.topic:10}{line.words}")
+    counts = {level: sum(line.level == level for line in lines) for level in ("warn", "fail")}
+    say(f"{counts['fail']} fail, {counts['warn']} warn")
+    return 1 if counts["fail"] else 0
 
 
 @app.command("verify-precision")

@@ -27,7 +27,11 @@ def run_command(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.n=20.")
     ] = None,
 ) -> None:
-    """Run the benchmark that CONFIG describes, or resume it."""
+    """Run the benchmark that CONFIG describes, or resume it.
+
+    Before it: `segfaith check CONFIG` reads all data and tries the model; `segfaith list settings` names every key.
+    Your own model is [model] name = "FILE.py:FUNCTION" (docs/extending.md).
+    """
     from segfaith.benchmark import runner
     from segfaith.benchmark.settings import find_settings, read_settings
     from segfaith.benchmark.status import forget_failed
@@ -39,6 +43,7 @@ def run_command(
     prepared = runner.prepare(chosen)
     if dry_run:
         _print_plan(prepared)
+        _print_check(prepared)
         return
     todo = runner.open_directory(directory, prepared, on_the_way, on_the_way)
     if retry_failed and forget_failed(directory):
@@ -77,6 +82,25 @@ def _print_plan(prepared: Any) -> None:
         where += f", {timed.size[0]} x {timed.size[1]}: as if all samples had this size"
     about = "at least" if several else "about"
     say(f"time      {about} {duration(timed.seconds(*counts))}: {timed.words(*counts)} (timed on {where})")
+
+
+def _print_check(prepared: Any) -> None:
+    """What `segfaith check` says about the data and the model; what the plan's lines have is left out."""
+    from segfaith.benchmark.check import examine
+    from segfaith.cli.checking import say_lines
+
+    with Progress(*COLUMNS, console=err, transient=True) as bars:
+        task = bars.add_task("reading", total=len(prepared.plan.ids))
+        lines = list(
+            examine(
+                prepared.plan,
+                prepared.model,
+                lambda sample_id: bars.advance(task),
+                path=prepared.path,
+                forecast=False,
+            )
+        )
+    say_lines([line for line in lines if line.topic != "scored"])
 
 
 def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:

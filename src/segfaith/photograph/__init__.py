@@ -1,0 +1,157 @@
+"""One photograph: the file is read, a target chosen, explained and measured, and all of it written into a folder."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tifffile import imwrite
+from torch import set_num_threads
+
+from segfaith.api import explain_by
+from segfaith.attribution.methods import resolve_method
+from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.settings import make_settings
+from segfaith.benchmark.warm_up import chosen_model
+from segfaith.benchmark.worker import predicted_classes
+from segfaith.data.images import fit_channels, read_image, resize_image
+from segfaith.errors import SettingsError
+from segfaith.explanation import Explanation
+from segfaith.models.probe import probe
+from segfaith.paths import map_name
+from segfaith.photograph.target import Wanted, check, choose, listed, predicted_shares
+from segfaith.results.records.files import replace_file
+
+__all__ = ["Explained", "Wanted", "explain_photo", "listed", "settings_of", "write"]
+
+METHODS = ("gpa", "ega", "ria", "dea")
+KEPT = (
+    *("s", "s_target_deleted", "tdd", "tdd_gain", "s_off_deleted", "odd", "odd_abs", "leak_abs", "s_baseline"),
+    *("tdd_drop", "tdd_drop_gain", "odd_drop", "odd_drop_abs"),
+    *("s_inserted", "insertion_gain", "status", "reason"),
+)
+"""The columns of the records that `explanation.json` holds, where they are there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """A photograph's explanation, how its target was chosen, and the shares of the predicted classes, by name."""
+
+    photo: Path
+    explanation: Explanation
+    chosen: str
+    shares: Mapping[str, float]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What `explanation.json` holds: plain numbers, null where a score is undefined."""
+        told, target = self.explanation, self.explanation.target
+        height, width = told.subject.size
+        rows = told.scores[[name for name in KEPT if name in told.scores]].to_dict("index")
+        return {
+            "photo": str(self.photo),
+            "model": {"name": told.model.name, "weights": told.model.weights, "layer": told.model.layer},
+            "head": told.model.head_words,
+            "size": {"height": height, "width": width},
+            "target": {
+                "class": told.class_name,
+                "class_index": int(target.class_index),
+                "score": target.score,
+                "versus": target.versus,
+                "pixels": int(target.region.sum()),
+                "chosen": self.chosen,
+            },
+            "predicted_shares": dict(self.shares),
+            "k": told.k,
+            "occlusion": told.occlusion,
+            "seed": told.subject.seed,
+            "scores": {str(name): {key: _plain(value) for key, value in row.items()} for name, row in rows.items()},
+            "sentences": told.sentences,
+        }
+
+
+def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None) -> Explained:
+    """Explains and measures one photograph.
+
+    Args:
+        photo: any image file that `load_image` reads.
+        settings: read are `seed`, `[model]`, `[data]` size, range, clip, channels_first, and for a truth its keys of
+            labels, `[target]` class, score and versus, `[methods]` and the first k and operator of `[evaluation]`.
+        wanted: the region; by default the class's pixels in the prediction.
+
+    Raises:
+        SettingsError: a model, method, class or combination that cannot be used.
+        SampleError: a photograph or mask that cannot be read, or a region that is not there.
+    """
+    wanted = wanted or Wanted()
+    check(settings, wanted)
+    upright, orientation = read_image(photo, settings.data.reading)
+    if settings.execution.threads:
+        set_num_threads(settings.execution.threads)
+    model = chosen_model(settings)
+    image = resize_image(fit_channels(upright, model.input_channels), settings.data.size)
+    probe(model, image.to(model.device), settings.execution.batch_size)
+    predicted = predicted_classes(model, image).cpu()
+    shares = predicted_shares(model, predicted)
+    target, chosen = choose(settings, wanted, model, upright, orientation, predicted, shares)
+    evaluation = settings.evaluation
+    tables = settings.methods.tables()
+    told = explain_by(
+        model,
+        image,
+        target,
+        [resolve_method(name, tables) for name in settings.methods.names],
+        k=evaluation.fractions[0],
+        occlusion=evaluation.occlusion[0],
+        seed=settings.seed,
+        batch_size=settings.execution.batch_size,
+    )
+    return Explained(photo, told, chosen, shares)
+
+
+def settings_of(content: Mapping[str, Any]) -> Settings:
+    """Settings for a photograph of a dictionary: by default the four methods of the paper.
+
+    Raises:
+        SettingsError: see `make_settings`; no model is named.
+    """
+    if not content.get("model", {}).get("name"):
+        raise SettingsError("no model: give --model NAME (`segfaith list models`), or --config FILE with [model] name")
+    methods = {"names": list(METHODS)} | dict(content.get("methods", {}))
+    return make_settings({**content, "methods": methods})
+
+
+def write(explained: Explained, folder: Path, *, npy: bool = False, tiff: bool = False) -> list[Path]:
+    """Writes `panel.png` and `explanation.json`, and the maps as float32 (H, W) where asked: METHOD.npy, METHOD.tiff.
+
+    Raises:
+        SettingsError: the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"the folder {folder} cannot be made ({error.strerror}); give another with -o") from error
+    told, paths = explained.explanation, [folder / "panel.png", folder / "explanation.json"]
+    content = json.dumps(explained.content, indent=1, ensure_ascii=False) + "\n"
+    picture = told.png()
+    replace_file(paths[0], lambda temporary: temporary.write_bytes(picture))
+    replace_file(paths[1], lambda temporary: temporary.write_text(content, encoding="utf-8"))
+    for name, heatmap in told.items():
+        values, file = heatmap.cpu().numpy().astype(np.float32), folder / map_name(name)
+        if npy:
+            np.save(file, values)
+            paths.append(file)
+        if tiff:
+            paths.append(file.with_name(file.name.removesuffix(".npy") + ".tiff"))
+            imwrite(paths[-1], values)
+    return paths
+
+
+def _plain(value: Any) -> Any:
+    """A value for JSON: numbers as Python's, null for what is undefined."""
+    if isinstance(value, str) or value is None:
+        return value
+    return float(value) if isfinite(value) else None

@@ -1,0 +1,115 @@
+"""`segfaith explain`, `segfaith check` and `segfaith list settings`: what they print and write, and exit statuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from colour_runs import make_colours, settings
+from folder_runs import command, toml
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_colours(tmp_path_factory.mktemp("colours"))
+    (root / "own.toml").write_text(toml(settings(root, model={"classes": ["background", "red", "blue"]})))
+    return root
+
+
+def explain(monkeypatch: pytest.MonkeyPatch, root: Path, *options: str | Path) -> int:
+    photo = root / "data" / "images" / "p0.png"
+    return command(monkeypatch, "explain", photo, "--config", root / "own.toml", "--device", "cpu", *options)
+
+
+def test_a_photograph_becomes_a_panel_a_table_and_sentences(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert explain(monkeypatch, root, "--methods", "ega,ria@grid=2,occlusion=zero") == 0
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert "target    red: the most frequent predicted class other than the background" in printed
+    assert any(line.startswith("predicted background") for line in lines)
+    assert "EGA: deleting its top 20 % inside the red" in printed
+    assert "RIA@grid=2,occlusion=zero: deleting its top 20 %" in printed
+    table = [line for line in lines if "random_cells" in line or "s deleted" in line]
+    assert len(table) == 2
+    assert max(map(len, table)) <= 80
+    folder = tmp_path / "explanations" / "p0"
+    assert sorted(path.name for path in folder.iterdir()) == ["explanation.json", "panel.png"]
+
+
+def test_json_is_all_that_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: Path, tmp_path: Path
+) -> None:
+    options = ("--json", "--npy", "-o", tmp_path / "out", "--class", "2", "--size", "native", "--seed", "3")
+    assert explain(monkeypatch, root, *options, "--set", "evaluation.k=0.5", "--score", "logit") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["paths"] == [
+        str(tmp_path / "out" / name) for name in ("panel.png", "explanation.json", "ega.npy", "mask.npy")
+    ]
+    assert (content["k"], content["seed"], content["size"]) == (0.5, 3, {"height": 32, "width": 40})
+    assert (content["target"]["class"], content["target"]["score"]) == ("blue", "logit")
+    assert all(Path(path).is_file() for path in content["paths"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--class", "cat"), "unknown class 'cat'; the classes are background, red, blue"),
+        (("--point", "a,b"), "--point 'a,b': expected X,Y in whole pixels of the file, as in 120,80"),
+        (("--model", "scenes"), "--model and --config exclude each other"),
+        (("--methods", "egaa"), "did you mean"),
+        (("--size", "big"), "data.size"),
+        (("--set", "data.sise=3"), "unknown key 'data.sise'"),
+        (("--layer", "nowhere"), "has no layer 'nowhere'"),
+    ],
+)
+def test_errors_are_words(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    root: Path,
+    options: tuple[str, ...],
+    words: str,
+) -> None:
+    assert explain(monkeypatch, root, *options) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("error: ")
+    assert words in errors
+
+
+def test_a_photograph_that_is_not_there_and_no_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert command(monkeypatch, "explain", tmp_path / "no.jpg", "--model", "scenes") == 2
+    assert "no.jpg" in capsys.readouterr().err
+    assert command(monkeypatch, "explain", tmp_path / "no.jpg") == 2
+    assert "no model: give --model NAME" in capsys.readouterr().err
+
+
+def test_check_prints_findings_and_its_status_says_whether_one_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: Path
+) -> None:
+    assert command(monkeypatch, "check", root / "own.toml", "-n", "2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "ok    images    2 of 2 can be read; 32 x 40 px (H x W); 3 channel(s)" in lines
+    assert lines[-1] == "0 fail, 0 warn"
+    assert command(monkeypatch, "check", root / "own.toml", "--set", "model.layer=nowhere") == 1
+    assert "fail  model     " in capsys.readouterr().out
+    assert command(monkeypatch, "check", root / "none.toml") == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_dry_run_checks_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: Path) -> None:
+    assert command(monkeypatch, "run", root / "own.toml", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "time      about" in printed
+    assert "ok    fit       mean IoU" in printed
+    assert printed.endswith("0 fail, 0 warn\n")
+
+
+def test_settings_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(monkeypatch, "list", "settings") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f'{"data.size":28}224: side of the square to which images are resized, or "native"' in lines

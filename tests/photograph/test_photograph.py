@@ -1,0 +1,153 @@
+"""One photograph: which region is explained, what is written, and the errors in words."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from colour_runs import SIZE, make_colours, picture, settings
+from segfaith.benchmark.setting_tables import Settings
+from segfaith.errors import SampleError, SettingsError
+from segfaith.photograph import Explained, Wanted, explain_photo, listed, settings_of, write
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_colours(tmp_path_factory.mktemp("photo"))
+    drawn = np.zeros(SIZE, np.uint8)
+    drawn[8:20, 24:30] = 255  # right of the red box, whose columns end at 22
+    Image.fromarray(drawn).save(root / "drawn.png")
+    wide = picture(0)[1].copy()
+    wide[6:22, 22:34] = 1  # the truth: red reaches farther than the colour
+    Image.fromarray(wide).save(root / "truth.png")
+    return root
+
+
+def given(root: Path, **changes: Any) -> Settings:
+    plain = settings(root, **changes)
+    plain["model"]["classes"] = ["background", "red", "blue"]
+    return settings_of(plain)
+
+
+def explained(root: Path, wanted: Wanted | None = None, **changes: Any) -> Explained:
+    return explain_photo(root / "data" / "images" / "p0.png", given(root, **changes), wanted)
+
+
+def test_the_most_frequent_predicted_class_is_explained_and_the_shares_are_told(root: Path) -> None:
+    result = explained(root)
+    told = result.explanation
+    assert result.chosen.startswith("red: the most frequent predicted class")
+    assert next(iter(result.shares)) == "background"
+    assert sum(result.shares.values()) == pytest.approx(1)
+    assert list(told) == ["ega", "mask"]
+    assert told.scores.loc["mask", "s"] > told.scores.loc["mask", "s_target_deleted"] + 0.05
+    assert "red 2" in listed(result.shares)
+
+
+def test_a_named_class_and_one_that_is_not_predicted(root: Path) -> None:
+    result = explained(root, target={"class": "blue"})
+    assert result.explanation.class_name == "blue"
+    assert result.chosen == "where the model predicts blue"
+    (root / "grey.png").unlink(missing_ok=True)
+    Image.fromarray(np.full((*SIZE, 3), 60, np.uint8)).save(root / "grey.png")
+    with pytest.raises(SampleError, match=r"class 2 \(blue\) does not occur in .*; the model predicts backgr"):
+        explain_photo(root / "grey.png", given(root, target={"class": "blue"}))
+
+
+def test_a_point_is_x_from_the_left_and_y_from_the_top_of_the_file(root: Path) -> None:
+    result = explained(root, Wanted(point=(33, 27)))  # column 33, row 27 of 32 x 40: blue
+    region = result.explanation.target.region
+    assert result.explanation.class_name == "blue"
+    assert result.chosen == "the connected region that is predicted as blue at x = 33, y = 27"
+    assert bool(region[27, 33 * 32 // 40])
+    with pytest.raises(SampleError, match="--point 40,3 lies outside the photograph, which is 40 px wide and 32"):
+        explained(root, Wanted(point=(40, 3)))
+    with pytest.raises(SampleError, match=r"not chosen; the model predicts background"):
+        explained(root, Wanted(point=(0, 0)))
+
+
+def test_a_drawn_region_of_a_class(root: Path) -> None:
+    result = explained(root, Wanted(mask=root / "drawn.png"), target={"class": "red"})
+    region = result.explanation.target.region
+    assert int(region.sum()) == 12 * round(6 * 32 / 40)
+    assert result.explanation.scores["s"].iloc[0] < 0.1
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(root / "small.png")
+    with pytest.raises(SampleError, match=r"is 5 x 5 px \(width x height\); expected the photograph's 40 x 32"):
+        explained(root, Wanted(mask=root / "small.png"), target={"class": "red"})
+
+
+@pytest.mark.parametrize("by_mask", [False, True])
+def test_what_the_model_misses_is_explained_by_the_margin_to_what_it_predicts(root: Path, by_mask: bool) -> None:
+    wanted = Wanted(missed=True, truth=root / "truth.png")
+    if by_mask:
+        wanted = Wanted(missed=True, mask=root / "drawn.png")
+    result = explained(root, wanted, target={"class": "red"})
+    target = result.explanation.target
+    assert (target.class_index, target.score, target.versus) == (1, "margin", 0)
+    assert not bool((target.region & result.explanation.predicted).any())
+    assert "it predicts background there, so the margin between both is explained" in result.chosen
+    assert result.explanation.scores["s"].iloc[0] < 0
+    named = explained(root, wanted, target={"class": "red", "score": "log_odds"})
+    assert named.explanation.target.score == "log_odds"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (Wanted(mask=Path("m.png")), "--mask is a region without a class; give --class NAME too"),
+        (Wanted(missed=True), "--missed needs --truth FILE"),
+        (Wanted(truth=Path("t.png")), "--truth says what the model misses; give --missed too"),
+        (Wanted(point=(1, 1), mask=Path("m.png")), "--point takes no --mask and no --truth"),
+        (Wanted(mask=Path("m.png"), truth=Path("t.png"), missed=True), "--mask and --truth exclude each other"),
+    ],
+)
+def test_wishes_that_exclude_each_other_are_refused_before_anything_is_read(wanted: Wanted, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        explain_photo(Path("nowhere.png"), settings_of({"model": {"name": "scenes"}}), wanted)
+
+
+def test_a_model_must_be_named() -> None:
+    with pytest.raises(SettingsError, match="no model: give --model NAME"):
+        settings_of({"data": {"size": 64}})
+
+
+def test_parameters_of_methods_are_those_of_the_settings(root: Path) -> None:
+    coarse = explained(root, methods={"names": ["ria"], "ria": {"grid": 2}}).explanation["ria"]
+    assert len(coarse.unique()) <= 4
+
+
+def test_the_folder_holds_panel_json_and_the_maps(root: Path, tmp_path: Path) -> None:
+    result = explained(root)
+    paths = write(result, tmp_path / "new" / "out", npy=True, tiff=True)
+    assert [path.name for path in paths] == [
+        "panel.png",
+        "explanation.json",
+        "ega.npy",
+        "ega.tiff",
+        "mask.npy",
+        "mask.tiff",
+    ]
+    heatmap = np.load(paths[2])
+    assert (heatmap.dtype, heatmap.shape) == (np.float32, (32, 32))
+    np.testing.assert_array_equal(tifffile.imread(paths[3]), heatmap)
+    content = json.loads(paths[1].read_text(encoding="utf-8"))
+    assert content == json.loads(json.dumps(result.content))
+    assert content["target"]["class"] == "red"
+    assert content["size"] == {"height": 32, "width": 32}
+    assert set(content["scores"]) == {"ega", "mask", "random_cells"}
+    assert content["scores"]["ega"]["s"] == pytest.approx(float(result.explanation.scores.loc["ega", "s"]))
+    assert len(content["sentences"]["ega"]) == 3
+    with Image.open(paths[0]) as panel:
+        assert panel.width > panel.height > 200
+
+
+def test_a_grey_photograph_fits_a_model_of_three_channels(root: Path) -> None:
+    Image.fromarray(picture(0)[0][..., 0]).save(root / "one.png")
+    chosen = replace(Wanted(), point=None)
+    with pytest.raises(SampleError, match="the model predicts background"):
+        explain_photo(root / "one.png", given(root), chosen)

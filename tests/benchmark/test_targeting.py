@@ -121,9 +121,9 @@ def test_maps_and_pictures_have_a_folder_for_each_target(whole: Run, tmp_path: P
     assert {picture.stem for picture in pictures} == folders
     assert overview.is_file()
     shown = gallery.gallery(analyse([load_run(directory)]).parts)
-    assert {sample.name for sample in shown.samples if sample.folder} == folders
+    assert {f"{sample.sample_id}@{sample.target}" for sample in shown.samples if sample.folder} == folders
     assert len({sample.anchor for sample in shown.samples}) == len(folders) + 1
-    assert "A sample is one target of an image in a run." in shown.rule
+    assert "or one of the targets of an image that has several" in shown.rule
 
 
 def test_a_run_that_is_stopped_and_resumed_has_the_same_records(project: Path, whole: Run, tmp_path: Path) -> None:

@@ -74,11 +74,11 @@ def main() -> None:
     print(line(HEADINGS))
     print("|---" * len(HEADINGS) + "|")
     with ProcessPoolExecutor(given.jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        for cells in pool.map(row, cases):
-            print(line([numbered(cell, notes) for cell in cells]), flush=True)
-    print()
-    for words, number in notes.items():
-        print(f"{number}. {words}")
+        try:
+            for cells in pool.map(row, cases):
+                print(line([numbered(cell, notes) for cell in cells]), flush=True)
+        finally:  # also of a part, where one stops it
+            print("", *[f"{number}. {words}" for words, number in notes.items()], sep="\n")
 
 
 def all_cases() -> list[Case]:

@@ -1,6 +1,7 @@
 """Small instances of the libraries' models, with random weights: what `load_model` takes for each, by its label.
 
-Each is built with as many output channels as it is asked for. Models of transformers are built from their own configuration classes and saved to a folder; nothing is downloaded.
+Each is built with as many output channels as it is asked for. Models of transformers are built from their own
+configuration classes and saved to a folder; nothing is downloaded.
 """
 
 import json
@@ -37,7 +38,12 @@ def torchvision(name: str, folder: Path, outputs: int = CLASSES, **args: Any) ->
 def onnx(folder: Path, outputs: int = CLASSES, *, dynamic: bool = True) -> Given:
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, outputs, 1)
+        nn.Conv2d(3, 8, 3, 2, 1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, 1, 1),
+        nn.ReLU(),
+        nn.Conv2d(8, outputs, 1),
     ).eval()
     path = folder / "net.onnx"
     axes = {"image": {0: "n", 2: "h", 3: "w"}, "logits": {0: "n", 2: "h", 3: "w"}} if dynamic else None

@@ -52,7 +52,7 @@ def test_query_models_decide_as_their_own_post_processing(build: object, tmp_pat
 
 
 def test_a_query_model_of_a_single_class_decides_nothing(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="'maskformer' of a single class, .* no decision is left to explain"):
+    with pytest.raises(SettingsError, match=r"'maskformer' of a single class, .* no decision is left to explain"):
         load_model(**hf(maskformer, tmp_path, outputs=1))
 
 

@@ -65,8 +65,8 @@ def load(name: str, args: Mapping[str, Any]) -> Adapted:
         )
     if kind in MASK_SIZES and config.num_labels < 2:
         raise SettingsError(
-            f"hf:{name} is a {kind!r} of a single class, which its post-processing gives to every pixel: no decision is "
-            "left to explain; give a model of at least 2 classes"
+            f"hf:{name} is a {kind!r} of a single class, which its post-processing gives to every pixel: no decision "
+            "is left to explain; give a model of at least 2 classes"
         )
     auto = transformers.AutoModelForSemanticSegmentation if semantic else transformers.AutoModelForUniversalSegmentation
     try:

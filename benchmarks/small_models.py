@@ -1,6 +1,7 @@
 """Small instances of the libraries' models, with random weights: what `load_model` takes for each, by its label.
 
-Models of transformers are built from their own configuration classes and saved to a folder; nothing is downloaded.
+Each is built with as many output channels as it is asked for. Models of transformers are built from their own
+configuration classes and saved to a folder; nothing is downloaded.
 """
 
 import json
@@ -13,29 +14,36 @@ import torch
 from torch import nn
 
 CLASSES = 4
+QUERY_MODELS = ("hf MaskFormer", "hf Mask2Former", "hf OneFormer", "hf EoMT")
+"""Models whose outputs are scores of queries, of which a softmax alone means something."""
 SIZES = {"smp PAN": 128}
 """The side of a square image that a model needs at least; 64 pixels for all others."""
 Given = dict[str, Any]
 """Keyword arguments of `load_model`."""
 
 
-def smp(name: str, folder: Path, **args: Any) -> Given:
-    return {"name": f"smp:{name}", "args": {"encoder_name": "resnet18", "classes": CLASSES} | args}
+def smp(name: str, folder: Path, outputs: int = CLASSES, **args: Any) -> Given:
+    return {"name": f"smp:{name}", "args": {"encoder_name": "resnet18", "classes": outputs} | args}
 
 
-def monai(name: str, folder: Path, **args: Any) -> Given:
-    return {"name": f"monai:{name}", "args": {"in_channels": 3, "out_channels": CLASSES} | args}
+def monai(name: str, folder: Path, outputs: int = CLASSES, **args: Any) -> Given:
+    return {"name": f"monai:{name}", "args": {"in_channels": 3, "out_channels": outputs} | args}
 
 
-def torchvision(name: str, folder: Path, **args: Any) -> Given:
+def torchvision(name: str, folder: Path, outputs: int = CLASSES, **args: Any) -> Given:
     """Without training its outputs hardly leave [0, 1], so that one must say that they are logits."""
-    return {"name": f"torchvision:{name}", "args": {"num_classes": CLASSES} | args, "head": "logits"}
+    return {"name": f"torchvision:{name}", "args": {"num_classes": outputs} | args, "head": "logits"}
 
 
-def onnx(folder: Path, *, dynamic: bool = True) -> Given:
+def onnx(folder: Path, outputs: int = CLASSES, *, dynamic: bool = True) -> Given:
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 4, 1)
+        nn.Conv2d(3, 8, 3, 2, 1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, 1, 1),
+        nn.ReLU(),
+        nn.Conv2d(8, outputs, 1),
     ).eval()
     path = folder / "net.onnx"
     axes = {"image": {0: "n", 2: "h", 3: "w"}, "logits": {0: "n", 2: "h", 3: "w"}} if dynamic else None
@@ -51,15 +59,16 @@ def onnx(folder: Path, *, dynamic: bool = True) -> Given:
     return {"name": f"onnx:{path}"}
 
 
-NAMES = {0: "ground", 1: "leaf", 2: "stone", 3: "water"}
+Names = dict[int, str]
+NAMES: Names = {0: "ground", 1: "leaf", 2: "stone", 3: "water"}
 
 
-def hf(build: Callable[[Any], tuple[Any, Any]], folder: Path) -> Given:
-    """Saves the model and the image processor that `build` makes of transformers."""
+def hf(build: Callable[[Any, Names], tuple[Any, Any]], folder: Path, outputs: int = CLASSES) -> Given:
+    """Saves the model and the image processor that `build` makes of transformers for the classes' names."""
     import transformers
 
     torch.manual_seed(0)
-    model, processor = build(transformers)
+    model, processor = build(transformers, dict(list(NAMES.items())[:outputs]))
     livened(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -74,61 +83,61 @@ def livened(model: nn.Module) -> None:
                 part.weight.normal_(0, 1.4 / part.weight[0].numel() ** 0.5)
 
 
-def segformer(t: Any) -> tuple[Any, Any]:
+def segformer(t: Any, names: Names) -> tuple[Any, Any]:
     config = t.SegformerConfig(
         hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 3, 4], decoder_hidden_size=16,
-        id2label=NAMES,
+        id2label=names,
     )  # fmt: skip
     return t.SegformerForSemanticSegmentation(config), t.SegformerImageProcessor()
 
 
-def upernet(t: Any) -> tuple[Any, Any]:
+def upernet(t: Any, names: Names) -> tuple[Any, Any]:
     backbone = t.ConvNextConfig(
         hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], out_features=["stage1", "stage2", "stage3", "stage4"]
     )
     config = t.UperNetConfig(
-        backbone_config=backbone, hidden_size=16, auxiliary_in_channels=24, auxiliary_channels=8, id2label=NAMES
+        backbone_config=backbone, hidden_size=16, auxiliary_in_channels=24, auxiliary_channels=8, id2label=names
     )
     return t.UperNetForSemanticSegmentation(config), t.SegformerImageProcessor()
 
 
-def upernet_swin(t: Any) -> tuple[Any, Any]:
+def upernet_swin(t: Any, names: Names) -> tuple[Any, Any]:
     backbone = t.SwinConfig(
         embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,
         out_features=["stage1", "stage2", "stage3", "stage4"],
     )  # fmt: skip
     config = t.UperNetConfig(
-        backbone_config=backbone, hidden_size=16, auxiliary_in_channels=32, auxiliary_channels=8, id2label=NAMES
+        backbone_config=backbone, hidden_size=16, auxiliary_in_channels=32, auxiliary_channels=8, id2label=names
     )
     return t.UperNetForSemanticSegmentation(config), t.SegformerImageProcessor()
 
 
-def mobilevit(t: Any) -> tuple[Any, Any]:
+def mobilevit(t: Any, names: Names) -> tuple[Any, Any]:
     config = t.MobileViTConfig(
         hidden_sizes=[16, 24, 32], neck_hidden_sizes=[8, 8, 16, 16, 24, 24, 32], aspp_out_channels=16,
-        atrous_rates=[1, 2, 3], image_size=64, id2label=NAMES,
+        atrous_rates=[1, 2, 3], image_size=64, id2label=names,
     )  # fmt: skip
     return t.MobileViTForSemanticSegmentation(config), t.MobileViTImageProcessor()
 
 
-def mobilenet_v2(t: Any) -> tuple[Any, Any]:
-    config = t.MobileNetV2Config(depth_multiplier=0.35, image_size=64, output_stride=16, id2label=NAMES)
+def mobilenet_v2(t: Any, names: Names) -> tuple[Any, Any]:
+    config = t.MobileNetV2Config(depth_multiplier=0.35, image_size=64, output_stride=16, id2label=names)
     return t.MobileNetV2ForSemanticSegmentation(config), t.MobileNetV2ImageProcessor()
 
 
-def beit(t: Any, kind: str = "Beit") -> tuple[Any, Any]:
+def beit(t: Any, names: Names, kind: str = "Beit") -> tuple[Any, Any]:
     config = getattr(t, f"{kind}Config")(
         hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=64, patch_size=16,
-        out_indices=[1, 2, 3, 4], pool_scales=[1, 2, 3], id2label=NAMES, auxiliary_channels=8,
+        out_indices=[1, 2, 3, 4], pool_scales=[1, 2, 3], id2label=names, auxiliary_channels=8,
     )  # fmt: skip
     return getattr(t, f"{kind}ForSemanticSegmentation")(config), t.BeitImageProcessor()
 
 
-def dpt(t: Any) -> tuple[Any, Any]:
+def dpt(t: Any, names: Names) -> tuple[Any, Any]:
     config = t.DPTConfig(
         hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=64, patch_size=16,
         backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 16, 16, 16], fusion_hidden_size=16, is_hybrid=False,
-        id2label=NAMES,
+        id2label=names,
     )  # fmt: skip
     return t.DPTForSemanticSegmentation(config), t.DPTImageProcessor()
 
@@ -140,49 +149,49 @@ def _swin(t: Any, kind: str = "SwinConfig") -> Any:
     )  # fmt: skip
 
 
-def maskformer(t: Any) -> tuple[Any, Any]:
+def maskformer(t: Any, names: Names) -> tuple[Any, Any]:
     decoder = t.DetrConfig(
         d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
         encoder_ffn_dim=32, decoder_ffn_dim=32, num_queries=6, use_timm_backbone=False,
         backbone_config=t.ResNetConfig(), use_pretrained_backbone=False,
     )  # fmt: skip
     config = t.MaskFormerConfig(
-        backbone_config=_swin(t), decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32, id2label=NAMES
+        backbone_config=_swin(t), decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32, id2label=names
     )
     return t.MaskFormerForInstanceSegmentation(config), t.MaskFormerImageProcessor()
 
 
-def mask2former(t: Any) -> tuple[Any, Any]:
+def mask2former(t: Any, names: Names) -> tuple[Any, Any]:
     config = t.Mask2FormerConfig(
         backbone_config=_swin(t), feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=32,
-        dim_feedforward=32, encoder_layers=2, decoder_layers=3, num_attention_heads=2, num_queries=6, id2label=NAMES,
+        dim_feedforward=32, encoder_layers=2, decoder_layers=3, num_attention_heads=2, num_queries=6, id2label=names,
     )  # fmt: skip
     return t.Mask2FormerForUniversalSegmentation(config), t.Mask2FormerImageProcessor()
 
 
-def oneformer(t: Any) -> tuple[Any, Any]:
+def oneformer(t: Any, names: Names) -> tuple[Any, Any]:
     """Its tokenizer knows the letters alone; the processor looks for class names in a file, which is written too."""
     config = t.OneFormerConfig(
         backbone_config=_swin(t), conv_dim=32, mask_dim=32, hidden_dim=32, encoder_feedforward_dim=32,
-        dim_feedforward=32, encoder_layers=2, decoder_layers=3, num_attention_heads=2, num_queries=6, num_labels=4,
+        dim_feedforward=32, encoder_layers=2, decoder_layers=3, num_attention_heads=2, num_queries=6,
         text_encoder_width=32, text_encoder_num_layers=1, text_encoder_vocab_size=64, text_encoder_context_length=16,
-        task_seq_len=16, max_seq_len=16, is_training=False, id2label=NAMES,
+        task_seq_len=16, max_seq_len=16, is_training=False, id2label=names,
     )  # fmt: skip
-    return t.OneFormerForUniversalSegmentation(config), _OneFormerProcessor(t)
+    return t.OneFormerForUniversalSegmentation(config), _OneFormerProcessor(t, names)
 
 
 class _OneFormerProcessor:
     """Saves a processor of OneFormer, whose image processor reads the classes from a file beside it."""
 
-    def __init__(self, transformers: Any) -> None:
-        self.transformers = transformers
+    def __init__(self, transformers: Any, names: Names) -> None:
+        self.transformers, self.names = transformers, names
 
     def save_pretrained(self, folder: Path) -> None:
         letters = [f"{letter}{end}" for letter in "abcdefghijklmnopqrstuvwxyz" for end in ("", "</w>")]
         words = {word: number for number, word in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
         (folder / "vocab.json").write_text(json.dumps(words), encoding="utf-8")
         (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-        table = {str(key): {"isthing": 0, "name": value} for key, value in NAMES.items()}
+        table = {str(key): {"isthing": 0, "name": value} for key, value in self.names.items()}
         (folder / "classes.json").write_text(json.dumps(table), encoding="utf-8")
         tokenizer = self.transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
         images = self.transformers.OneFormerImageProcessor(
@@ -193,17 +202,17 @@ class _OneFormerProcessor:
         )
 
 
-def eomt(t: Any) -> tuple[Any, Any]:
+def eomt(t: Any, names: Names) -> tuple[Any, Any]:
     config = t.EomtConfig(
         hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=64, patch_size=16, num_queries=6,
-        num_blocks=2, num_upscale_blocks=1, num_register_tokens=0, id2label=NAMES,
+        num_blocks=2, num_upscale_blocks=1, num_register_tokens=0, id2label=names,
     )  # fmt: skip
     model = t.EomtForUniversalSegmentation(config)
     model.attn_mask_probs.zero_()  # as after training
     return model, t.EomtImageProcessor(size={"shortest_edge": 64, "longest_edge": 64})
 
 
-HF: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+HF: dict[str, Callable[[Any, Names], tuple[Any, Any]]] = {
     "Segformer": segformer,
     "UPerNet, ConvNext": upernet,
     "UPerNet, Swin": upernet_swin,
@@ -217,7 +226,7 @@ HF: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "OneFormer": oneformer,
     "EoMT": eomt,
 }
-SMALL: dict[str, Callable[[Path], Given]] = {
+SMALL: dict[str, Callable[..., Given]] = {
     **{
         f"smp {name}": partial(smp, name)
         for name in ("Unet", "UnetPlusPlus", "FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus", "Linknet", "MAnet", "PAN",

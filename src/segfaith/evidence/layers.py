@@ -245,6 +245,8 @@ def _readable(
         layers.append(
             _Read(name, entry.output, form, (1, maps.shape[1], height, width), repeats, pooled, entry.handed_on, block)
         )
+    if not layers and model.why_no_layer:
+        raise SettingsError(f"no layer of {model.name} can be read for gradients: {model.why_no_layer}")
     if not layers:
         last = "; ".join(f"{name!r}: {fault}" for name, fault in list(faults.items())[-3:]) or "no layer ran"
         raise SettingsError(

@@ -130,7 +130,9 @@ def load_model(
     else:
         module, source, provenance = _custom_module(name, weights, dict(args or {}), seed)
         shown = f"{Path(name.partition(':')[0]).name}:{name.rpartition(':')[2]}"
-    module.eval()
+    for part in module.modules():
+        if part.training:  # train() and eval() of some modules do more than to set this flag
+            part.training = False
     given = {"mean": mean, "std": std}
     if built is not None:
         mean, std, channels = mean or built.mean, std or built.std, channels or built.channels

@@ -13,7 +13,7 @@ from segfaith.benchmark.settings import read_settings
 from segfaith.cli import app
 from segfaith.errors import SettingsError
 from segfaith.models.adapters import ADAPTERS, Adapted, adapted, entry, short_name, with_absolute_path
-from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD
+from segfaith.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 
 ROOT = Path(__file__).resolve().parents[3]
 UNET = {"encoder_name": "resnet18", "classes": 4}
@@ -59,7 +59,6 @@ def test_every_extra_stands_in_the_project_file() -> None:
     [
         ("smp:", {}, "names no model of segmentation_models_pytorch; expected a name such as smp:Unet"),
         ("smp:Unett", {}, "unknown architecture .* did you mean 'Unet'"),
-        ("smp:Unet", {"encoder_name": "resnet18", "in_channels": 5}, "takes images of 5 channels; segfaith gives RGB"),
         ("smp:Unet", {"encodr": 1}, "args of smp:Unet cannot hold encodr; known: encoder_name"),
         ("monai:UNet", {"spatial_dims": 3}, "monai:UNet with spatial_dims = 3 takes volumes"),
         ("monai:Unett", {}, "unknown network of MONAI"),
@@ -112,7 +111,7 @@ def test_unknown_normalisation_is_imagenets_and_called_assumed(monkeypatch: pyte
     assert (model.mean, model.std) == (IMAGENET_MEAN, IMAGENET_STD)
     assert model.provenance["normalisation"] == "mean ImageNet's, assumed; std ImageNet's, assumed"
     with pytest.raises(SettingsError, match=r"smp:Net has none; its maps are tokens. The last layers: 0, 1"):
-        model.feature_module()
+        model.layer_names()
 
 
 def test_a_file_of_weights_goes_into_the_library_s_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -142,6 +141,13 @@ def test_pretrained_encoders_bring_their_normalisation(monkeypatch: pytest.Monke
     monkeypatch.setattr(place, lambda name, pretrained: found | {"input_space": "BGR"})
     with pytest.raises(SettingsError, match="takes BGR images"):
         smp._preprocessing("any", "imagenet")
+
+
+def test_a_model_of_five_channels_takes_images_of_five() -> None:
+    model = load_model("smp:Unet", args=UNET | {"in_channels": 5})
+    assert (model.input_channels, model.mean, model.std) == (5, (0,) * 5, (1,) * 5)
+    assert model.provenance["normalisation"] == "mean none, assumed; std none, assumed"
+    assert model.logits(torch.rand(1, 5, 64, 64)).shape == (1, 4, 64, 64)
 
 
 def test_random_weights_follow_the_seed() -> None:

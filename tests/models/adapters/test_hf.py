@@ -51,6 +51,11 @@ def test_query_models_decide_as_their_own_post_processing(build: object, tmp_pat
     assert torch.equal(logits.argmax(1), torch.stack([each.segmentation for each in told]))
 
 
+def test_a_query_model_of_a_single_class_decides_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"'maskformer' of a single class, .* no decision is left to explain"):
+        load_model(**hf(maskformer, tmp_path, outputs=1))
+
+
 def test_scores_are_sums_over_queries() -> None:
     """By loops, at the masks' own size: z = log S, the null class left out after the softmax."""
     draw = torch.Generator().manual_seed(1)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
-from small_models import HF, SIZES, SMALL
+from small_models import HF, QUERY_MODELS, SIZES, SMALL
 
 import segfaith
 from segfaith import Target, load_model
@@ -72,9 +72,6 @@ def eight_bit_noise(size: int) -> Tensor:
     return torch.randint(0, 256, (3, size, size), generator=torch.Generator().manual_seed(0)) / 255
 
 
-QUERY_MODELS = ("hf MaskFormer", "hf Mask2Former", "hf OneFormer", "hf EoMT")
-
-
 @pytest.mark.parametrize("label", SMALL)
 def test_small_model(label: str, tmp_path: Path) -> None:
     size = SIZES.get(label, 64)
@@ -87,7 +84,7 @@ def test_small_model(label: str, tmp_path: Path) -> None:
         assert model.layer == LAYERS[label]
     methods = ["ria", "random_cells"]
     if model.layer is not None:
-        check_layer(model, None, image)
+        check_layer(model, model.layer, image)
         methods += ["gpa", "ega"]
     maps = segfaith.explain(model, image, Target(1, region), methods)
     for method in methods:

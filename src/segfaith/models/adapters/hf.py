@@ -63,6 +63,11 @@ def load(name: str, args: Mapping[str, Any]) -> Adapted:
             f"hf:{name} is a {kind!r}, which gives no class per pixel that segfaith knows; expected a model of "
             f"AutoModelForSemanticSegmentation, or one of {', '.join(MASK_SIZES)}"
         )
+    if kind in MASK_SIZES and config.num_labels < 2:
+        raise SettingsError(
+            f"hf:{name} is a {kind!r} of a single class, which its post-processing gives to every pixel: no decision "
+            "is left to explain; give a model of at least 2 classes"
+        )
     auto = transformers.AutoModelForSemanticSegmentation if semantic else transformers.AutoModelForUniversalSegmentation
     try:
         model, told = auto.from_pretrained(

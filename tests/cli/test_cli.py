@@ -148,8 +148,13 @@ def test_list_layers_shows_the_layers_of_a_settings_files_model(
 ) -> None:
     shown = CliRunner().invoke(app, ["list", "layers", "quickstart", "--set", "data.size=64"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
-    (line,) = [line for line in shown.output.splitlines() if "default" in line]
+    (line,) = [line for line in shown.output.splitlines() if "default" in line and "default: " not in line]
     assert " ".join(line.split()) == "backbone.high Sequential 576 x 4 x 4 16 64 x 64 default; in use"
+    end = ["image: 3 x 64 x 64, of noise", "default: backbone.high", "in use: backbone.high"]
+    assert shown.output.splitlines()[-3:] == end
+    narrow = CliRunner().invoke(app, ["list", "layers", "quickstart", "--set", "data.size=64"], env={"COLUMNS": "50"})
+    assert line in narrow.output
+    assert "map equals the prediction: no context is read behind it" in narrow.output
     assert "map equals the prediction: no context is read behind it" in shown.output
     assert "list layers needs a settings file" in fails(monkeypatch, capsys, "list", "layers")
 

@@ -200,7 +200,8 @@ def check_classes(model: SegmentationModel, dataset: Dataset) -> None:
         if ours != theirs:
             raise SettingsError(
                 f"class {index} is {ours!r} for the model and {theirs!r} for the data; labels must be the model's "
-                "channel indices with the same names: set [model] classes or [data] classes, or renumber the masks"
+                "channel indices with the same names: set [model] classes or [data] classes, or renumber the masks, in "
+                "a folder by [data] labels with the model's names as [data] classes"
             )
     if len(dataset.classes) > len(model.classes):
         raise SettingsError(

@@ -70,13 +70,20 @@ def _list_layers(config: str | None, overrides: list[str]) -> None:
     table.add_column("reads", justify="right", no_wrap=True)
     table.add_column("")
     explicit = model.layer_names() if model.layer else []
-    for layer in layers_of(model, noise(model, chosen)):
+    image = noise(model, chosen)
+    listed = layers_of(model, image)
+    for layer in listed:
         marks = ["default" * layer.default, "in use" * (layer.name in explicit), layer.note]
         reads = " x ".join(map(str, layer.receptive)) if layer.receptive else ""
         shape = " x ".join(map(str, layer.shape[1:]))
         table.add_row(layer.name, layer.type, shape, f"{layer.stride:g}", reads, "; ".join(filter(None, marks)))
-    out.print(table)
+    for line in out.render_lines(table, out.options.update(width=10_000)):  # no cell is cut, however narrow the screen
+        say("".join(segment.text for segment in line).rstrip())
     say("shape: channels x height x width. reads: the pixels on which the map's centre cell depends, by its gradient.")
+    say(f"image: {' x '.join(map(str, image.shape))}, of noise")
+    for mark, names in (("default", [layer.name for layer in listed if layer.default]), ("in use", explicit)):
+        if names:
+            say(f"{mark}: {', '.join(names)}")
 
 
 @app.command("check")

@@ -273,18 +273,18 @@ def test_maps_of_a_folder_are_found_by_the_name_image(model: SegmentationModel, 
     assert (float(heatmap.min()), float(heatmap.max())) == (0, 1)
 
 
-def test_gradient_methods_need_a_layer_and_the_others_none() -> None:
+def test_gradient_methods_get_a_layer_where_none_is_named() -> None:
     model = plain(SmallCNN())
     maps = segfaith.explain(model, photograph(), box(), ["ria@grid=4", "random", "mask"])
     assert float(maps["ria@grid=4"].max()) == 1
     assert segfaith.evaluate(model, photograph(), box(), ["ria@grid=4"], stability=True)["status"].eq("ok").all()
-    remedy = r"gradient methods need a feature layer and SmallCNN has none; give layer=.*backbone\.4, head"
+    assert model.layer is None
+    named = plain(SmallCNN(), layer="backbone.4")
     for name in ("gpa", "ega", "dea"):
-        with pytest.raises(SettingsError, match=remedy):
-            segfaith.explain(model, photograph(), box(), [name])
-    scores = segfaith.evaluate(model, photograph(), box(), ["gpa", "ria@grid=4", "dea@grid=4"])
-    assert list(scores["status"]) == ["failed", "ok", "failed", "ok"], "what needs no layer is measured"
-    assert scores.loc[["gpa", "dea@grid=4"], "reason"].str.contains(remedy, regex=True).all()
+        chosen, expected = (segfaith.explain(one, photograph(), box(), [name])[name] for one in (model, named))
+        assert torch.equal(chosen, expected)
+    assert model.layer == "backbone.4"
+    assert "chosen by segfaith" in model.layer_notes["backbone.4"]
 
 
 def test_a_layer_that_does_not_exist_lists_the_nearest() -> None:

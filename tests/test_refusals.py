@@ -101,7 +101,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a std of two numbers": (lambda: one(std=(1, 1)), "mean and std need three values each.*std=.1, 1."),
     "an unknown head": (
         lambda: one(head="softmaxes"),
-        "head = 'softmaxes': expected 'logits', 'probabilities' or None",
+        "head = 'softmaxes': expected softmax, sigmoid, logits, probabilities, or None",
     ),
     "too many classes": (
         lambda: one(classes=list("abcde")),
@@ -124,11 +124,11 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     # models that cannot be run
     "grey images": (
         lambda: one(nn.Conv2d(1, 3, 3)),
-        r"cannot be run on RGB images of shape \(1, 3, 24, 24\): RuntimeError: .*Its first convolution takes 1 channel",
+        r"expected a float image \(1, H, W\), got torch.float32 \(3, 24, 24\)",
     ),
-    "volumes": (lambda: one(nn.Conv3d(3, 3, 1)), "3-D convolutions, so it takes volumes; segfaith gives RGB images"),
+    "volumes": (lambda: one(nn.Conv3d(3, 3, 1)), "3-D convolutions, so it takes volumes; segfaith explains images"),
     "volumes of one channel": (lambda: one(nn.Conv3d(1, 3, 1)), r"shape \(3, 3, 24, 24\).*takes volumes"),
-    "another size": (lambda: one(Of(lambda x: x.reshape(1, 3, 5, 5))), "cannot be run on RGB images .*RuntimeError"),
+    "another size": (lambda: one(Of(lambda x: x.reshape(1, 3, 5, 5))), "cannot be run on images .*RuntimeError"),
     "no weights yet": (
         lambda: one(Plain().to("meta")),
         r"weights of Plain lie on the device 'meta', which holds no values; load them",
@@ -137,8 +137,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: one(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 1, device="meta"))),
         "lie on the device 'meta'",
     ),
-    "a broken module": (lambda: one(Of(lambda x: {}["key"])), "cannot be run on RGB images .*KeyError: 'key'"),
-    "a module that exits": (lambda: one(Of(exits)), r"cannot be run on RGB images .*it calls sys\.exit\(0\)"),
+    "a broken module": (lambda: one(Of(lambda x: {}["key"])), "cannot be run on images .*KeyError: 'key'"),
+    "a module that exits": (lambda: one(Of(exits)), r"cannot be run on images .*it calls sys\.exit\(0\)"),
     "no logits": (lambda: one(Of(lambda x: None)), "cannot find logits in a NoneType"),
     "integers": (lambda: one(Of(lambda x: x.argmax(1, keepdim=True))), "int64 .*return what comes before the argmax"),
     "no channels": (lambda: one(Of(lambda x: x[:, :0])), r"returned torch.float32 of shape \(1, 0, 24, 24\)"),
@@ -280,7 +280,6 @@ class Late(nn.Module):  # it ends the process from call number EXITS_AT on
         return sys.exit(0) if len(CALLS) >= int(os.environ["EXITS_AT"]) else self.convolution(x)
 """
 COMMANDS: dict[str, tuple[dict[str, Any], str]] = {
-    "grey images": ({"model": "grey"}, r"RGB images of shape \(1, 3, 32, 32\).*Its first convolution takes 1 channel"),
     "volumes": ({"model": "volumes"}, "3-D convolutions, so it takes volumes"),
     "a function that exits": (
         {"model": "exits"},
@@ -299,7 +298,10 @@ COMMANDS: dict[str, tuple[dict[str, Any], str]] = {
         {"model": {"args": [1]}},
         r"model.args = \[1\]: Input should be a valid dictionary",
     ),
-    "an unknown head": ({"model": {"head": "softmax2"}}, "model.head = 'softmax2': Input should be 'logits' or 'prob"),
+    "an unknown head": (
+        {"model": {"head": "softmax2"}},
+        "model.head = 'softmax2': Input should be 'softmax', 'sigmoid', 'logits' or 'prob",
+    ),
     "a mean of words": ({"model": {"mean": ["a", 0, 0]}}, "model.mean.0 = 'a': Input should be a valid number"),
     "a layer's number": ({"model": {"layer": 4}}, "model.layer = 4: Input should be a valid string"),
     "a class past the last": ({"target": {"class": 9}}, "class 9 is out of range; expected 0 to 2"),

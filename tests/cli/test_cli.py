@@ -27,6 +27,7 @@ from segfaith.cli.screen import BROKEN_PIPE
 from segfaith.data.datasets import DATASETS
 from segfaith.evaluation.metrics import METRICS
 from segfaith.models import MODELS
+from segfaith.models.adapters import ADAPTERS
 from segfaith.occlusion import OPERATORS
 from segfaith.planted import card, conformance
 from segfaith.planted.proof import REQUIRED
@@ -133,7 +134,10 @@ def test_version() -> None:
 def test_list_shows_every_name_once(kind: str, table: dict[str, Any]) -> None:
     shown = CliRunner().invoke(app, ["list", kind])
     assert shown.exit_code == 0
-    assert [line.split()[0] for line in shown.output.splitlines()] == list(table)
+    names = [line.split()[0] for line in shown.output.splitlines()]
+    assert names[: len(table)] == list(table)
+    others = [*(adapter.usage for adapter in ADAPTERS.values()), "FILE.py:FUNCTION"] if kind == "models" else []
+    assert names[len(table) :] == others
 
 
 def test_list_says_what_metrics_mean_and_where_methods_come_from() -> None:

@@ -22,8 +22,8 @@ from segfaith.data.scenes.drawing import draw_scene
 from segfaith.data.scenes.edits import decisive_edits
 from segfaith.data.scenes.rendering import PATTERNS, plate_labels, render
 from segfaith.data.scenes.symbols import SHAPES, Body, Scene
+from segfaith.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 from segfaith.models.scene_model import build_scene_model
-from segfaith.models.segmentation import IMAGENET_MEAN, IMAGENET_STD
 from segfaith.models.weights import file_digest
 from segfaith.planted import card as cards
 from segfaith.planted import proof as proofs

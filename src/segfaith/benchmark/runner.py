@@ -4,7 +4,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -265,7 +265,7 @@ def _run_target(
         return unmeasured(sample_id, plan.methods, error, target, prepared.model.head_name)
     if directory is not None and settings.output.maps:  # a full disk does stop it
         check_own(directory, prepared.identity)
-        _keep_maps(directory, prepared.plan, sample, target, result)
+        _keep_maps(directory, prepared.plan, replace(sample, id=sample_id), target, result)
     return SampleResult(result.records, result.curves)
 
 

@@ -238,7 +238,7 @@ def _check_same(suite: Suite, directory: Path) -> None:
         now = run.settings.model_dump(mode="json", by_alias=True)
         if run in suite.runs and _fewer(before["data"].get("n"), now["data"]["n"]):
             now["data"]["n"] = before["data"]["n"]  # the run is extended
-        for key in ("mean", "std"):  # left to the model, which the run's own directory holds against it
+        for key in ("channels", "mean", "std"):  # left to the model, which the run's own directory holds against it
             now["model"][key] = now["model"][key] or before["model"].get(key)
         changed = differences(
             _of_suite(before) | {"results_version": version}, _of_suite(now) | {"results_version": RESULTS_VERSION}

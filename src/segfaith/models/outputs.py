@@ -56,8 +56,8 @@ def check_aspect(model: str, came: tuple[int, int], image: tuple[int, int]) -> N
     Raises:
         SampleError: rows and columns are swapped; resized to the image they would be the prediction of another scene.
     """
-    swapped = misfit(came[1], came[0], image)
-    if swapped < 1 and misfit(*came, image) > max(1.0, 0.1 * max(came)):
+    height, width = came[0] * image[0], came[1] * image[1]  # equal where the map has the transpose's aspect
+    if abs(height - width) <= 0.01 * max(height, width) and misfit(*came, image) > max(1.0, 0.1 * max(came)):
         raise SampleError(
             f"{model} returned logits of {came[0]} x {came[1]} for an image of {image[0]} x {image[1]} (height x "
             "width): rows and columns are swapped; return (N, classes, height, width)"

@@ -40,14 +40,19 @@ def _hooks(module: nn.Module) -> dict[str, list[Any]]:
     return {key: list(value) for key, value in vars(module).items() if "hooks" in key and isinstance(value, Mapping)}
 
 
+LEARNT = ("place",)
+"""What a `SegmentationModel` notes of its module in a pass, whoever asks for the pass."""
+
+
 def _settings(module: nn.Module) -> dict[str, Any]:
     return _plain(vars(module)) | {"forward": "forward" in vars(module)}
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The public attributes that are numbers, texts, flags or tuples, such as `training`."""
+    """The public attributes that are numbers, texts, flags or tuples, such as `training`; not those of `LEARNT`."""
     kinds = (bool, int, float, str, tuple, type(None))
-    return {key: value for key, value in attributes.items() if key[0] != "_" and isinstance(value, kinds)}
+    public = {key: value for key, value in attributes.items() if key[0] != "_" and key not in LEARNT}
+    return {key: value for key, value in public.items() if isinstance(value, kinds)}
 
 
 def _unlike(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -300,7 +300,7 @@ COMMANDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an unknown head": (
         {"model": {"head": "softmax2"}},
-        "model.head = 'softmax2': Input should be 'softmax', 'sigmoid', 'logits' or 'prob",
+        "model.head = 'softmax2': Input should be 'softmax', 'sigmoid', 'logits'",
     ),
     "a mean of words": ({"model": {"mean": ["a", 0, 0]}}, "model.mean.0 = 'a': Input should be a valid number"),
     "a layer's number": ({"model": {"layer": 4}}, "model.layer = 4: Input should be a valid string"),

@@ -522,4 +522,4 @@ def test_without_the_control_tdd_gain_is_undefined_and_says_so() -> None:
     (row,) = evaluate_sample(subject, [resolve_method(OWN, {})], EvaluationSettings(), stability=False).records
     assert isnan(row["tdd_gain"])
     assert not isnan(row["tdd"])
-    assert row["reason"].split("; ")[-1] == "tdd_gain: random_cells failed"
+    assert row["reason"].split("; ")[-1] == "tdd_gain, tdd_drop_gain: random_cells failed"

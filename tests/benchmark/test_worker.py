@@ -526,7 +526,7 @@ def test_ignored_pixels_left_out_change_only_off_target_columns(
     project: Path, full_records: pd.DataFrame, tmp_path: Path
 ) -> None:
     records = run_records(project, tmp_path / "run", evaluation={"stability": True, "ignore": "exclude"})
-    off = {"s_off_deleted", "odd", "odd_abs", "leak_abs", "leak_signed", "tied_share_off"}
+    off = {"s_off_deleted", "odd", "odd_abs", "odd_drop", "odd_drop_abs", "leak_abs", "leak_signed", "tied_share_off"}
     for name in set(records.columns) - off - {"runtime_s"}:
         same = records[name].eq(full_records[name]) | (records[name].isna() & full_records[name].isna())
         assert same.all(), name

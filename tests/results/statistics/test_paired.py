@@ -332,7 +332,9 @@ def test_what_cannot_be_asked() -> None:
     for methods in (["a"], ["a", "a"], ["a", "b", "a"]):
         with pytest.raises(SettingsError, match="expected two or more different methods to compare; came a"):
             compared(runs, "tdd", methods=methods)
-    with pytest.raises(SettingsError, match="'odd' is a diagnostic and ranks no methods; expected one of tdd, "):
+    with pytest.raises(
+        SettingsError, match="'odd' is a diagnostic and ranks no methods; expected one of tdd_drop, tdd, "
+    ):
         friedman_of(runs, "odd")
 
 

@@ -339,9 +339,7 @@ def test_wins_by_leakage_are_counted_on_the_samples_that_both_methods_have() -> 
 
 
 def test_wins_of_what_ranks_nothing_are_an_error() -> None:
-    with pytest.raises(
-        SettingsError, match="metric that ranks methods, got 'odd'; choose one of tdd_drop, tdd, "
-    ):
+    with pytest.raises(SettingsError, match="metric that ranks methods, got 'odd'; choose one of tdd_drop, tdd, "):
         wins_of([one_metric({"ega": [1]})], "odd")
     with pytest.raises(SettingsError, match="unknown metric 'tdds'; did you mean 'tdd'"):
         wins_of([one_metric({"ega": [1]})], "tdds")

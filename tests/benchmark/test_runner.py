@@ -428,13 +428,15 @@ def test_a_class_that_does_not_exist_stops_the_run_before_it_starts(project: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_gradient_methods_without_a_layer_stop_the_run_before_it_starts(project: Path, tmp_path: Path) -> None:
-    """Also DEA alone, whose gradient evidence is one of two kinds: no run whose every sample must fail."""
-    for names in (["gpa"], ["dea"], ["mask", "dea@alpha=0.8"]):
-        settings = make_settings(content(project, model={"layer": None}, methods={"names": names, "ria": {"grid": 4}}))
-        with pytest.raises(SettingsError, match=r"gradient methods need a feature layer .*give layer="):
-            segfaith.run(settings, tmp_path / "run")
-        assert not (tmp_path / "run").exists()
+def test_gradient_methods_without_a_layer_get_one_which_the_run_names(project: Path, tmp_path: Path) -> None:
+    """Also DEA, whose gradient evidence is one of two kinds."""
+    names = ["gpa", "mask", "dea@alpha=0.8"]
+    settings = make_settings(content(project, model={"layer": None}, methods={"names": names, "ria": {"grid": 4}}))
+    run = load_run(segfaith.run(settings, tmp_path / "run"))
+    layer = run.description["model"]["layer"]
+    assert "chosen by segfaith" in run.description["model"]["layer_notes"][layer]
+    measured = run.records[run.records["status"] == "ok"]
+    assert set(measured["method"]) == {*names, "random_cells"}
 
 
 def test_class_names_that_do_not_fit_stop_the_run_before_it_starts(project: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from toys import SmallCNN
 
 SIZES = {"s0": (40, 56), "s1": (56, 40), "s2": (16, 16), "s3": (9, 120), "s4": (41, 23)}
 """Height and width: one and its transpose, a very small image, a long thin one, and odd sides."""
-METHODS = ["gpa", "ega", "ria", "ria@regions=superpixels,grid=3", "ria@regions=adaptive,passes=12", "dea", "random"]
+METHODS = ["gpa", "ega", "ria", "ria@regions=superpixels,grid=3", "ria@regions=adaptive,grid=4,passes=12", "dea", "random"]
 
 
 def resize(root: Path) -> None:
@@ -79,7 +79,7 @@ def test_grey_images_of_all_sizes_are_measured(chosen: dict[str, Any]) -> None:
         image = torch.rand(1, height, width, generator=torch.Generator().manual_seed(width))
         region = torch.zeros(height, width, dtype=torch.bool)
         region[2:8, 3:12] = True
-        methods = ["ega", "ria@grid=3", "ria@regions=superpixels,grid=3", "ria@regions=adaptive,passes=12"]
+        methods = ["ega", "ria@grid=3", "ria@regions=superpixels,grid=3", "ria@regions=adaptive,grid=4,passes=12"]
         frame = segfaith.evaluate(model, image, segfaith.Target(1, region), methods, stability=True)
         assert list(frame.loc[frame["status"] != "ok", "reason"]) == []
         assert frame["stability"].notna().any()

@@ -18,7 +18,15 @@ from toys import SmallCNN
 
 SIZES = {"s0": (40, 56), "s1": (56, 40), "s2": (16, 16), "s3": (9, 120), "s4": (41, 23)}
 """Height and width: one and its transpose, a very small image, a long thin one, and odd sides."""
-METHODS = ["gpa", "ega", "ria", "ria@regions=superpixels,grid=3", "ria@regions=adaptive,grid=4,passes=12", "dea", "random"]
+METHODS = [
+    "gpa",
+    "ega",
+    "ria",
+    "ria@regions=superpixels,grid=3",
+    "ria@regions=adaptive,grid=4,passes=12",
+    "dea",
+    "random",
+]
 
 
 def resize(root: Path) -> None:

@@ -107,7 +107,8 @@ def occlusion(case: Workload, batch: int, count: int) -> Output:
 def cams(kind: type[BaseCAM], case: Workload, images: Tensor, regions: Tensor) -> Tensor:
     """grad-cam's maps of N images at the model's feature layer, in [0, 1], upsampled and scaled by itself."""
     targets = [SemanticSegmentationTarget(case.class_index, one.cpu().numpy().astype(np.float32)) for one in regions]
-    with kind(model=Logits(case.model), target_layers=[case.model.feature_module()]) as explainer:
+    [layer] = case.model.layer_names()
+    with kind(model=Logits(case.model), target_layers=[case.model.module.get_submodule(layer)]) as explainer:
         return torch.from_numpy(explainer(input_tensor=images, targets=targets)).to(images.device)
 
 

@@ -103,7 +103,8 @@ def test_small_model(label: str, tmp_path: Path) -> None:
             expected = own_logits(label, given, image, mean, std)
             expected = F.interpolate(expected, size=(size, size), mode="bilinear", align_corners=False).softmax(1)
             came = model.logits(image[None]).softmax(1)
-        torch.testing.assert_close(came, expected, rtol=0, atol=1e-5)
+        rounding = 5e-5 if label.startswith("hf ") else 1e-5  # processors normalise in another order of operations
+        torch.testing.assert_close(came, expected, rtol=0, atol=rounding)
     if label.startswith("hf "):
         assert model.classes == ["ground", "leaf", "stone", "water"]
         assert model.name == f"hf:{tmp_path.name}"

@@ -84,7 +84,8 @@ def test_small_model(label: str, tmp_path: Path) -> None:
     model = load_model(**given)
     if label in LAYERS:
         assert model.layer == LAYERS[label]
-    methods = ["ria", "random_cells"]
+    model.incremental = False  # graphs of library models: tests/incremental
+    methods = ["ria@grid=3", "random_cells"]
     if model.layer is not None:
         check_layer(model, model.layer, image)
         methods += ["gpa", "ega"]

@@ -70,9 +70,10 @@ def test_latex_is_a_float_a_table_with_caption_label_and_rules() -> None:
     first = tables["means-voc2012-val"].splitlines()
     assert first[:2] == [r"\begin{table}", r"\centering"]
     assert r"\begin{tabular}{lrrrrrrr}" in first
-    assert [first.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [5, 7, 10]
+    assert [first.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [5, 7, 11]
     assert first[6].startswith(r"Method & TDD $\uparrow$ & ")
-    assert r"random\_cells & 0.500 & " in tables["means-voc2012-val"]
+    assert [line.split(" ")[0] for line in first[8:10]] == ["gpa", r"\midrule"]
+    assert first[10].startswith(r"random\_cells & 0.500 & ")
     assert r"gpa & 0.263 $\pm$ 0.053 & " in tables["means-sbd-val"], "run-level means .225 and .3"
     assert r"gpa & 0.225 & 0.270 $\pm$ 0.044 & " in tables["paper-voc2012-val"], "beside the paper's"
     assert not set("±↑↓−\xa0") & set(text)

@@ -272,7 +272,7 @@ def test_a_difference_that_points_the_other_way_than_the_means_says_so() -> None
     one = claim(found, ALL[0])
     assert (one["holds"], one["count"]) == ("holds", "2/2 runs")
     assert one["difference"] == pytest.approx(-0.1, abs=1e-3)
-    assert interval_words(one).endswith("], 24 images; points the other way: few images rule the mean")
+    assert interval_words(one).endswith("], 24 images; typical images say the opposite; a few outliers set the mean")
     rest = found[found["claim"] != ALL[0]]
     assert not rest.loc[rest["metric"] != "tdd", "note"].any(), "where both agree, nothing is said"
     assert not claims_of([run("one", images=24), run("two", images=24)])["note"].any()

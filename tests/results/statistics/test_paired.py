@@ -320,7 +320,7 @@ def test_a_mean_that_few_images_rule_is_noted() -> None:
     row = only(compared(twice(values), "tdd"))
     assert row["p"] < 0.05
     assert row["difference"] < 0 < row["effect"]
-    assert row["note"] == "the pooled drop points the other way than the ranks: few images rule it"
+    assert row["note"] == "the pooled drop says the opposite of typical images; a few outliers set it"
 
 
 def test_what_cannot_be_asked() -> None:

@@ -29,6 +29,8 @@ def _float(table: Table, diagnostics: bool) -> list[str]:
     lines = [[_escaped(column.label) for column in columns]]
     lines += [[_cell(row[place]) for place in places] for row in table.rows]
     header, *body = (" & ".join(line) + r" \\" for line in lines)
+    if 0 < table.tail < len(body):
+        body.insert(len(body) - table.tail, r"\midrule")  # controls stand below a rule of their own
     return [
         r"\begin{table}",
         r"\centering",

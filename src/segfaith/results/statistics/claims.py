@@ -38,7 +38,7 @@ VERDICTS = {
 }
 """Every verdict, and its verb where one or several are counted."""
 LEAST_IMAGES = 10
-OTHER_WAY = "points the other way: few images rule the mean"
+OTHER_WAY = "typical images say the opposite; a few outliers set the mean"
 
 
 @dataclass(frozen=True)

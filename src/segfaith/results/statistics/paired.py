@@ -246,7 +246,7 @@ def _pair(images: Paired, first: str, second: str, *, single_run: bool, seed: in
         method, statistic, p = _wilcoxon(differences, seed)
         effect = rank_biserial(differences)
         if p < ALPHA and effect * row["difference"] < 0:
-            notes.append(f"the {row['of']} points the other way than the ranks: few images rule it")
+            notes.append(f"the {row['of']} says the opposite of typical images; a few outliers set it")
         tested = {"effect": effect, "statistic": statistic, "p": p, "p_method": method}
         return row | tested | {"note": "; ".join(notes), "why": ""}
     return row | {"low": nan, "high": nan, "note": "", "why": f"not testable: {why}"}

@@ -87,19 +87,8 @@ def _in_the_mean(holds: str, runs: str) -> str:
 
 def _beside(row: Mapping[Any, Any]) -> Cell:
     """The difference to the rival that decides, over images, with its interval."""
-    sentence = plain(interval_words(row))
+    sentence = interval_words(row)
     return Cell(sentence or "n/a", row["difference"] if sentence else None)
-
-
-def plain(note: str) -> str:
-    """A note of a table in plain words: the tables' own are kept short."""
-    return note.replace(
-        "points the other way: few images rule the mean",
-        "typical images say the opposite; a few outliers set the mean",
-    ).replace(
-        "points the other way than the ranks: few images rule it",
-        "says the opposite of typical images; a few outliers set it",
-    )
 
 
 def verdict(holds: str) -> Markup:

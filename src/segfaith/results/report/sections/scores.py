@@ -146,7 +146,8 @@ def _means(part: DataAnalysis) -> Table:
         Column("Not ok", "status", "descending", diagnostic=True),
     )
     several = "mean ± std over runs" if (part.summary["runs"] > 1).any() else "means of a single run"
-    return Table(f"means-{slug(part.label)}", words("{}: {}", part.label, several), columns, tuple(rows))
+    caption = words("{}: {}", part.label, several)
+    return Table(f"means-{slug(part.label)}", caption, columns, tuple(rows), tail=len(part.controls))
 
 
 def _paper(part: DataAnalysis) -> Table:

@@ -30,7 +30,6 @@ from segfaith.results.report.blocks import (
     whole,
     words,
 )
-from segfaith.results.report.sections.claims import plain
 from segfaith.results.report.sections.topic import by_data, labels, pair_cell, target_remark
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.friedman import Friedman
@@ -186,7 +185,7 @@ def _pair(row: dict[Any, Any], metric: str, called: Mapping[str, str]) -> tuple[
     interval = "n/a" if isnan(row["low"]) else f"{number(row['low'])} to {number(row['high'])}"
     return (
         pair_cell(called[row["first"]], called[row["second"]], " − "),
-        Cell(result, result, under=plain(row.get("note") or "")),
+        Cell(result, result, under=row.get("note") or ""),
         *(figure(row[name]) for name in ("value_first", "value_second", "difference")),
         Cell(interval, None if isnan(row["low"]) else row["low"]),
         figure(row["effect"], 2),

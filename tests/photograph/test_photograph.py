@@ -71,6 +71,18 @@ def test_a_point_is_x_from_the_left_and_y_from_the_top_of_the_file(root: Path) -
         explained(root, Wanted(point=(0, 0)))
 
 
+def test_the_panel_shows_the_bands_that_the_settings_name(root: Path) -> None:
+    told = explained(root, data={"display": [3, 2, 1]}).explanation
+    drawn = told.figure().axes[0].images[0].get_array()
+    plain = explained(root).explanation.figure().axes[0].images[0].get_array()
+    assert drawn is not None
+    assert plain is not None
+    assert plain[100, 60, 0] > 200 > 50 > plain[100, 60, 2]  # a red pixel
+    assert drawn[100, 60, 2] > 200 > 50 > drawn[100, 60, 0]
+    with pytest.raises(SettingsError, match=r"\[data\] display shows channel 4 and the photograph has 3"):
+        explained(root, data={"display": [4, 2, 1]})
+
+
 def test_a_drawn_region_of_a_class(root: Path) -> None:
     result = explained(root, Wanted(mask=root / "drawn.png"), target={"class": "red"})
     region = result.explanation.target.region

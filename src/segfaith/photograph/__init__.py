@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from segfaith.models.probe import probe
 from segfaith.paths import map_name
 from segfaith.photograph.target import Wanted, check, choose, listed, predicted_shares
 from segfaith.results.records.files import replace_file
+from segfaith.types import Image
 
 __all__ = ["Explained", "Wanted", "explain_photo", "listed", "settings_of", "write"]
 
@@ -78,8 +79,8 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
 
     Args:
         photo: any image file that `load_image` reads.
-        settings: read are `seed`, `[model]`, `[data]` size, range, clip, channels_first, and for a truth its keys of
-            labels, `[target]` class, score and versus, `[methods]` and the first k and operator of `[evaluation]`.
+        settings: read are `seed`, `[model]`, `[data]` size, range, clip, channels_first, display, and for a truth its
+            keys of labels, `[target]` class, score and versus, `[methods]` and the first k and operator of `[evaluation]`.
         wanted: the region; by default the class's pixels in the prediction.
 
     Raises:
@@ -109,7 +110,21 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
         seed=settings.seed,
         batch_size=settings.execution.batch_size,
     )
-    return Explained(photo, told, chosen, shares)
+    return Explained(photo, replace(told, display=_display(settings, image)), chosen, shares)
+
+
+def _display(settings: Settings, image: Image) -> list[int] | None:
+    """The channels that the panel shows; None: the first ones.
+
+    Raises:
+        SettingsError: the image lacks one.
+    """
+    display = settings.data.display
+    if display is not None and max(display) > len(image) > 1:
+        raise SettingsError(
+            f"[data] display shows channel {max(display)} and the photograph has {len(image)}; channels count from 1"
+        )
+    return display
 
 
 def settings_of(content: Mapping[str, Any]) -> Settings:

@@ -120,6 +120,16 @@ def test_no_target_means_the_class_that_the_model_predicts_most() -> None:
         assert torch.equal(found.region.float(), maps["mask"])
 
 
+def test_no_class_is_the_background_where_classes_overlap() -> None:
+    module = nn.Conv2d(3, 2, 1)
+    with torch.no_grad():
+        module.weight.zero_()
+        module.bias.copy_(torch.tensor([1.0, -1.0]))
+    found = segfaith.predicted_target(segfaith.wrap(module, head="sigmoid"), photograph())
+    assert found.class_index == 0
+    assert bool(found.region.all())
+
+
 def test_a_target_of_ones_own_is_taken_as_it_is(model: SegmentationModel) -> None:
     row = segfaith.evaluate(model, photograph(), box(2), ["mask"]).loc["mask"]
     assert row["class_index"] == 2

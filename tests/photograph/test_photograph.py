@@ -30,7 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def given(root: Path, **changes: Any) -> Settings:
     plain = settings(root, **changes)
-    plain["model"]["classes"] = ["background", "red", "blue"]
+    plain["model"] = {"classes": ["background", "red", "blue"]} | plain["model"]
     return settings_of(plain)
 
 
@@ -47,6 +47,22 @@ def test_the_most_frequent_predicted_class_is_explained_and_the_shares_are_told(
     assert list(told) == ["ega", "mask"]
     assert told.scores.loc["mask", "s"] > told.scores.loc["mask", "s_target_deleted"] + 0.05
     assert "red 2" in listed(result.shares)
+
+
+def test_which_class_counts_as_the_background_is_that_of_the_settings_and_told(root: Path) -> None:
+    result = explained(root, data={"background": "none"})
+    assert result.chosen == "background: the most frequent predicted class"
+    result = explained(root, data={"background": "red"}, model={"classes": ["soil", "red", "blue"]})
+    assert result.chosen.startswith("soil: the most frequent predicted class other than red, which counts as the back")
+    overlapping = explained(root, model={"head": "sigmoid"})
+    assert overlapping.explanation.target.class_index == 0  # its logit is 5 everywhere
+
+
+def test_classes_of_the_data_name_those_of_a_model_without_names(root: Path) -> None:
+    content = settings(root, data={"classes": ["soil", "red", "blue"]}, target={"class": "blue"})
+    result = explain_photo(root / "data" / "images" / "p0.png", settings_of(content))
+    assert result.explanation.class_name == "blue"
+    assert next(iter(result.shares)) == "soil"
 
 
 def test_a_named_class_and_one_that_is_not_predicted(root: Path) -> None:

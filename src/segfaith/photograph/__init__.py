@@ -17,6 +17,7 @@ from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.warm_up import chosen_model
 from segfaith.benchmark.worker import predicted_classes
+from segfaith.classes import read_classes
 from segfaith.data.images import fit_channels, read_image, resize_image
 from segfaith.errors import SettingsError
 from segfaith.explanation import Explanation
@@ -79,8 +80,9 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
 
     Args:
         photo: any image file that `load_image` reads.
-        settings: read are `seed`, `[model]`, `[data]` size, range, clip, channels_first, display, and for a truth its
-            keys of labels, `[target]` class, score and versus, `[methods]` and the first k and operator of `[evaluation]`.
+        settings: read are `seed`, `[model]`, `[data]` size, range, clip, channels_first, display, background, classes
+            where the model has no names, and for a truth the keys of labels, `[target]` class, score and versus,
+            `[methods]` and the first k and operator of `[evaluation]`.
         wanted: the region; by default the class's pixels in the prediction.
 
     Raises:
@@ -93,6 +95,8 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
     if settings.execution.threads:
         set_num_threads(settings.execution.threads)
     model = chosen_model(settings)
+    if model.classes is None:
+        model.classes = read_classes(settings.data.classes)
     image = resize_image(fit_channels(upright, model.input_channels), settings.data.size)
     probe(model, image.to(model.device), settings.execution.batch_size)
     predicted = predicted_classes(model, image).cpu()

@@ -165,7 +165,8 @@ def predicted_target(model: SegmentationModel, image: Image, class_name: str | i
     """The pixels that the model predicts as a class; by default as its most frequent foreground class.
 
     Class 0 is the background, unless classes overlap. A class is predicted where its logit is the largest, or, where
-    classes overlap (`head = "sigmoid"`), where its sigmoid is above 1/2. `find_targets` gives other regions: components, boundaries, what the model misses.
+    classes overlap (`head = "sigmoid"`), where its sigmoid is above 1/2. `find_targets` gives other regions:
+    components, boundaries, what the model misses.
 
     Raises:
         SampleSkipped: the model predicts that class, or any foreground, at no pixel.

@@ -1,7 +1,7 @@
 """One photograph: the file is read, a target chosen, explained and measured, and all of it written into a folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -27,7 +27,7 @@ from segfaith.photograph.target import Wanted, check, choose, listed, predicted_
 from segfaith.results.records.files import replace_file
 from segfaith.types import Image
 
-__all__ = ["Explained", "Wanted", "explain_photo", "listed", "settings_of", "write"]
+__all__ = ["Explained", "Wanted", "explain_photo", "listed", "refuse_unread", "settings_of", "write"]
 
 METHODS = ("gpa", "ega", "ria", "dea")
 KEPT = (
@@ -36,6 +36,15 @@ KEPT = (
     *("s_inserted", "insertion_gain", "status", "reason"),
 )
 """The columns of the records that `explanation.json` holds, where they are there."""
+
+
+READ = (
+    *("seed", "model", "methods", "execution", "evaluation.k", "evaluation.occlusion"),
+    *("data.size", "data.range", "data.clip", "data.channels_first", "data.display", "data.classes"),
+    *("data.labels", "data.foreground", "data.ignore", "data.background"),
+    *("target.class", "target.score", "target.versus"),
+)
+"""The settings that say something of a photograph: keys, and tables that are read whole."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +150,21 @@ def settings_of(content: Mapping[str, Any]) -> Settings:
         raise SettingsError("no model: give --model NAME (`segfaith list models`), or --config FILE with [model] name")
     methods = {"names": list(METHODS)} | dict(content.get("methods", {}))
     return make_settings({**content, "methods": methods})
+
+
+def refuse_unread(overrides: Sequence[str]) -> None:
+    """Lets settings of the command line (`KEY=VALUE`) pass that are read.
+
+    Raises:
+        SettingsError: one is of runs alone, so that it would do nothing.
+    """
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if not any(f"{key}.".startswith(f"{read}.") or read.startswith(f"{key}.") for read in READ):
+            raise SettingsError(
+                f"--set {key}: explain does not read this setting, which is of runs; it reads {', '.join(READ)}. The "
+                "region is that of --class, --point, --mask or --missed"
+            )
 
 
 def write(explained: Explained, folder: Path, *, npy: bool = False, tiff: bool = False) -> list[Path]:

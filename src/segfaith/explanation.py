@@ -94,6 +94,12 @@ class Explanation(Mapping[str, Map]):
         """The name of the target's class, or "class 3" where names are unknown."""
         return name_of(self.model, self.target.class_index)
 
+    @property
+    def score_name(self) -> str:
+        """What is explained, in words: "probability", "margin to cat"."""
+        words, versus = score_words(self.target.score), self.target.versus
+        return words if versus is None else f"{words} to {name_of(self.model, versus)}"
+
     @cached_property
     def scores(self) -> pd.DataFrame:
         """A row for each method and for the control `random_cells`; see `evaluate`. About three passes a map."""
@@ -104,7 +110,8 @@ class Explanation(Mapping[str, Map]):
     @property
     def sentences(self) -> dict[str, list[str]]:
         """What the scores of each method say, in words."""
-        return sentences(self.scores, self.class_name, k=self.k, occlusion=self.occlusion)
+        scores = self.scores.assign(score=self.score_name)
+        return sentences(scores, self.class_name, k=self.k, occlusion=self.occlusion)
 
     @cached_property
     def predicted(self) -> Mask:
@@ -139,9 +146,9 @@ class Explanation(Mapping[str, Map]):
             )
             for name, heatmap in self.maps.items()
         ]
-        title = f"{self.model.name}, weights {self.model.weights}: {self.class_name}, mean {what} s = {number(s)}"
+        explained = f"{self.class_name}, mean {self.score_name} s = {number(s)}"
         return draw_panel(
-            title,
+            f"{self.model.name}, weights {self.model.weights}: {explained}",
             self._shown(self.image),
             self.target.region.cpu().numpy(),
             self.predicted.cpu().numpy(),

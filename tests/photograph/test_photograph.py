@@ -120,6 +120,10 @@ def test_what_the_model_misses_is_explained_by_the_margin_to_what_it_predicts(ro
     assert not bool((target.region & result.explanation.predicted).any())
     assert "it predicts background there, so the margin between both is explained" in result.chosen
     assert result.explanation.scores["s"].iloc[0] < 0
+    assert "the red's margin to background from" in result.explanation.sentences["mask"][0]
+    assert "red, mean margin to background s =" in result.explanation.figure()._suptitle.get_text()  # type: ignore[union-attr]
+    told = result.content["target"]
+    assert (told["versus"], told["versus_index"]) == ("background", 0)
     named = explained(root, wanted, target={"class": "red", "score": "log_odds"})
     assert named.explanation.target.score == "log_odds"
 

@@ -20,7 +20,7 @@ from segfaith.benchmark.worker import predicted_classes
 from segfaith.classes import read_classes
 from segfaith.data.images import fit_channels, read_image, resize_image
 from segfaith.errors import SettingsError
-from segfaith.explanation import Explanation
+from segfaith.explanation import Explanation, name_of
 from segfaith.models.probe import probe
 from segfaith.paths import map_name
 from segfaith.photograph.target import Wanted, check, choose, listed, predicted_shares
@@ -71,7 +71,8 @@ class Explained:
                 "class": told.class_name,
                 "class_index": int(target.class_index),
                 "score": target.score,
-                "versus": target.versus,
+                "versus": None if target.versus is None else name_of(told.model, target.versus),
+                "versus_index": target.versus,
                 "pixels": int(target.region.sum()),
                 "chosen": self.chosen,
             },

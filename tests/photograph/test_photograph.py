@@ -104,6 +104,12 @@ def test_a_drawn_region_of_a_class(root: Path) -> None:
     region = result.explanation.target.region
     assert int(region.sum()) == 12 * round(6 * 32 / 40)
     assert result.explanation.scores["s"].iloc[0] < 0.1
+    colours = np.zeros((*SIZE, 4), np.uint8)
+    colours[8:20, 24:30] = [200, 0, 0, 255]
+    colours[0:4] = [200, 0, 0, 0]  # transparent
+    Image.fromarray(colours).save(root / "colours.png")
+    painted = explained(root, Wanted(mask=root / "colours.png"), target={"class": "red"}).explanation.target.region
+    assert bool((painted == region).all())
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(root / "small.png")
     with pytest.raises(SampleError, match=r"is 5 x 5 px \(width x height\); expected the photograph's 40 x 32"):
         explained(root, Wanted(mask=root / "small.png"), target={"class": "red"})

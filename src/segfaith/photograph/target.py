@@ -9,7 +9,7 @@ import torch
 from segfaith.benchmark.setting_tables import PREDICTED, Settings
 from segfaith.classes import class_index
 from segfaith.data.images import resize_labels, turned_alike
-from segfaith.data.masks import read_labels, read_mask
+from segfaith.data.masks import read_drawn, read_mask
 from segfaith.data.meaning import BACKGROUND, background_of, meaning_of, overlapping
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.explanation import name_of
@@ -163,8 +163,8 @@ def _place(point: tuple[int, int], upright: Image, size: tuple[int, int]) -> tup
 
 def _drawn(path: Path, upright: Image, orientation: int, size: tuple[int, int]) -> Mask:
     """The nonzero pixels of a mask at the evaluated size."""
-    labels, carried = read_labels(path)
-    region = _fitted(labels, carried, path, upright, orientation, size) != 0
+    drawn, carried = read_drawn(path)
+    region = _fitted(drawn, carried, path, upright, orientation, size)
     if not bool(region.any()):
         raise SampleError(f"the mask {path} has no pixel other than 0 at {size[0]} x {size[1]} px; expected a region")
     return region

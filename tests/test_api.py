@@ -478,6 +478,11 @@ def test_explain_gives_maps_scores_and_a_figure(model: SegmentationModel) -> Non
     assert "EGA: deleting its top 30 % inside the cat" in page
 
 
+def test_explain_refuses_to_explain_by_nothing(model: SegmentationModel) -> None:
+    with pytest.raises(SettingsError, match=r"methods = \[\]: expected at least one method"):
+        segfaith.explain(model, photograph(), box(), [])
+
+
 def test_explain_refuses_a_wrong_k_before_any_pass(model: SegmentationModel) -> None:
     with pytest.raises(SettingsError, match="k must be above 0"):
         segfaith.explain(model, photograph(), box(), ["ega"], k=2)

@@ -529,3 +529,18 @@ def test_parts_of_what_is_missed_or_falsely_predicted_overlap_with_nothing_or_al
         assert overlap(predicted == 1, target) == 0
     for target in find_targets(truth, predicted, TargetChoice("false_alarm", part="each")):
         assert overlap(predicted == 1, target) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"class_index": "dog"}, "class_index: 'dog' is a str; expected the index of a class, an integer"),
+        ({"classes": ("dog",)}, "classes: 'dog' is a str"),
+        ({"score": "margin", "versus": "cat"}, "versus: 'cat' is a str"),
+        ({"point": (1.5, 2)}, "point: 1.5 is a float; expected rows and columns, an integer"),
+        ({"box": (0, 0, 2.0, 2)}, "box: 2.0 is a float"),
+    ],
+)
+def test_names_and_fractions_are_no_indices(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        TargetChoice(**options)

@@ -88,6 +88,8 @@ def explain_by(
 ) -> Explanation:
     """`explain` by methods with their parameters, as `resolve_method` gives them."""
     _evaluation(k, occlusion)
+    if not instances:
+        raise SettingsError("methods = []: expected at least one method, as in ['ria', 'ega']")
     image, resolved = _prepared(model, image, target, batch_size)
     rng = sample_rng(seed, "image", resolved.name)
     clean = gather(

@@ -68,10 +68,11 @@ class TargetChoice:
                 raise SettingsError(f"{name} = {getattr(self, name)!r}: expected {', '.join(get_args(kinds))}")
         indices = {"class_index": [self.class_index], "versus": [self.versus], "classes": self.classes or ()}
         for name, values in (indices | {"box": self.box or (), "point": self.point or ()}).items():
-            wrong = [value for value in values if value is not None and not isinstance(value, Integral)]
-            if wrong:
+            strange = [value for value in values if value is not None and not isinstance(value, Integral)]
+            if strange:
                 what = "rows and columns" if name in ("box", "point") else "the index of a class"
-                raise SettingsError(f"{name}: {wrong[0]!r} is a {type(wrong[0]).__name__}; expected {what}, an integer")
+                kind = type(strange[0]).__name__
+                raise SettingsError(f"{name}: {strange[0]!r} is a {kind}; expected {what}, an integer")
         if self.width < 1:
             raise SettingsError(f"width = {self.width}: expected at least 1 pixel")
         if not 0 <= self.min_area < inf or (self.min_area > 1 and self.min_area % 1):

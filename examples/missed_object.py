@@ -16,12 +16,12 @@ from segfaith.data import open_dataset
 from segfaith.errors import SampleSkipped
 from segfaith.results.figures.overlay import outlined, overlay
 from segfaith.scores import versus_predicted
-from segfaith.targets import dominant_target
+from segfaith.targets import find_targets
 
 model, scenes, SIZE = segfaith.load_model("scenes"), open_dataset("scenes", None), 112
 for sample_id in scenes.ids:
     sample = scenes.load(sample_id, SIZE)
-    target = dominant_target(sample.labels)
+    (target,) = find_targets(sample.labels)
     with torch.no_grad():
         predicted = model.logits(sample.image[None])[0].argmax(0)
     try:

@@ -120,6 +120,16 @@ def test_no_target_means_the_class_that_the_model_predicts_most() -> None:
         assert torch.equal(found.region.float(), maps["mask"])
 
 
+def test_no_class_is_the_background_where_classes_overlap() -> None:
+    module = nn.Conv2d(3, 2, 1)
+    with torch.no_grad():
+        module.weight.zero_()
+        module.bias.copy_(torch.tensor([1.0, -1.0]))
+    found = segfaith.predicted_target(segfaith.wrap(module, head="sigmoid"), photograph())
+    assert found.class_index == 0
+    assert bool(found.region.all())
+
+
 def test_a_target_of_ones_own_is_taken_as_it_is(model: SegmentationModel) -> None:
     row = segfaith.evaluate(model, photograph(), box(2), ["mask"]).loc["mask"]
     assert row["class_index"] == 2
@@ -466,6 +476,11 @@ def test_explain_gives_maps_scores_and_a_figure(model: SegmentationModel) -> Non
     page = told._repr_html_()
     assert "data:image/png;base64," in page
     assert "EGA: deleting its top 30 % inside the cat" in page
+
+
+def test_explain_refuses_to_explain_by_nothing(model: SegmentationModel) -> None:
+    with pytest.raises(SettingsError, match=r"methods = \[\]: expected at least one method"):
+        segfaith.explain(model, photograph(), box(), [])
 
 
 def test_explain_refuses_a_wrong_k_before_any_pass(model: SegmentationModel) -> None:

@@ -1,5 +1,7 @@
 """The README's and the documentation's own examples run as they stand."""
 
+import ast
+import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -112,6 +114,14 @@ def test_settings_page_shows_the_real_keys_and_defaults(tmp_path: Path) -> None:
     shown = read_settings(file)
     assert shown.evaluation == EvaluationSettings()
     assert shown.execution.model_copy(update={"threads": None}) == ExecutionSettings()
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_what_example_scripts_import_from_segfaith_is_there(script: Path) -> None:
+    for statement in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("segfaith"):
+            module = importlib.import_module(str(statement.module))
+            assert [entry.name for entry in statement.names if not hasattr(module, entry.name)] == []
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.name)

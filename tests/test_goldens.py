@@ -114,12 +114,12 @@ def test_cams_are_those_of_pytorch_grad_cam(kind: type[BaseCAM], layer: str, siz
 def voc_photograph() -> Callable[[Path], tuple[Tensor, Target]]:
     """A photograph of the shared folder, and what its ground truth says is in it."""
     from segfaith.data.images import resize_labels
-    from segfaith.data.masks import load_labels
+    from segfaith.data.masks import read_labels
     from segfaith.targets import find_targets
 
     def read(shared: Path) -> tuple[Tensor, Target]:
         folder = shared / "voc" / "VOCdevkit" / "VOC2012"
-        labels = load_labels(folder / "SegmentationClass" / "2007_000063.png")
+        labels = read_labels(folder / "SegmentationClass" / "2007_000063.png")[0]
         image = segfaith.load_image(folder / "JPEGImages" / "2007_000063.jpg", size=224)
         return image, find_targets(resize_labels(labels, 224))[0]
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.target_choice import TargetChoice
-from segfaith.targets import boundary, components, find_targets, intersection_over_union, majority_class
+from segfaith.targets import boundary, components, find_targets, intersection_over_union, majority_class, overlap
 from segfaith.types import Target, Tensor
 
 NAMES = ["background", "cat", "dog", "cow"]
@@ -492,3 +492,55 @@ def test_the_majority_of_classes_that_exclude_each_other_and_of_classes_that_ove
     masks = torch.tensor([[[0, 0, 0, 1]], [[1, 0, 0, 1]], [[1, 1, 0, 0]]]).bool()
     assert majority_class(masks, region) == 2
     assert majority_class(masks[:1], region) is None, "nothing is predicted there"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"part": "each"},
+        {"part": "smallest"},
+        {"box": (0, 0, 4, 3)},
+        {"point": (3, 5)},
+        {"part": "interior", "width": 1},
+        {"part": "each", "source": "hit"},
+    ],
+)
+def test_a_part_that_is_predicted_as_its_class_overlaps_whatever_the_class_has_beside_it(
+    options: dict[str, Any],
+) -> None:
+    labels = grid(
+        "111....",
+        "111....",
+        "111....",
+        ".....1.",
+    )
+    targets = find_targets(labels, labels, TargetChoice(**options))
+    for target in targets:
+        assert overlap(labels == 1, target) == 1
+        assert overlap(labels == 2, target) == 0
+        elsewhere = (labels == 1) | (labels.roll(2, 1) == 1)
+        assert overlap(elsewhere, target) < 1  # pixels that are of the class nowhere count
+
+
+def test_parts_of_what_is_missed_or_falsely_predicted_overlap_with_nothing_or_all() -> None:
+    truth, predicted = grid("111.1..", "......."), grid("11....1", ".....11")
+    for target in find_targets(truth, predicted, TargetChoice("missed", part="each")):
+        assert overlap(predicted == 1, target) == 0
+    for target in find_targets(truth, predicted, TargetChoice("false_alarm", part="each")):
+        assert overlap(predicted == 1, target) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"class_index": "dog"}, "class_index: 'dog' is a str; expected the index of a class, an integer"),
+        ({"classes": ("dog",)}, "classes: 'dog' is a str"),
+        ({"score": "margin", "versus": "cat"}, "versus: 'cat' is a str"),
+        ({"point": (1.5, 2)}, "point: 1.5 is a float; expected rows and columns, an integer"),
+        ({"box": (0, 0, 2.0, 2)}, "box: 2.0 is a float"),
+    ],
+)
+def test_names_and_fractions_are_no_indices(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        TargetChoice(**options)

@@ -88,6 +88,8 @@ def explain_by(
 ) -> Explanation:
     """`explain` by methods with their parameters, as `resolve_method` gives them."""
     _evaluation(k, occlusion)
+    if not instances:
+        raise SettingsError("methods = []: expected at least one method, as in ['ria', 'ega']")
     image, resolved = _prepared(model, image, target, batch_size)
     rng = sample_rng(seed, "image", resolved.name)
     clean = gather(
@@ -164,8 +166,9 @@ def evaluate(
 def predicted_target(model: SegmentationModel, image: Image, class_name: str | int | None = None) -> Target:
     """The pixels that the model predicts as a class; by default as its most frequent foreground class.
 
-    A class is predicted where its logit is the largest, or, where classes overlap (`head = "sigmoid"`), where its
-    sigmoid is above 1/2. `find_targets` gives other regions: components, boundaries, what the model misses.
+    Class 0 is the background, unless classes overlap. A class is predicted where its logit is the largest, or, where
+    classes overlap (`head = "sigmoid"`), where its sigmoid is above 1/2. `find_targets` gives other regions:
+    components, boundaries, what the model misses.
 
     Raises:
         SampleSkipped: the model predicts that class, or any foreground, at no pixel.
@@ -175,7 +178,9 @@ def predicted_target(model: SegmentationModel, image: Image, class_name: str | i
     predicted = predicted_classes(model, image)
     index = None if class_name is None else class_index(class_name, model.classes, model.class_count)
     nothing = torch.zeros(image.shape[1:], dtype=torch.int64, device=predicted.device)
-    return find_targets(nothing, predicted, TargetChoice("prediction", index), classes=model.classes)[0]
+    background = None if model.independent else 0  # where classes overlap, no class means 'nothing else'
+    choice = TargetChoice("prediction", index)
+    return find_targets(nothing, predicted, choice, background=background, classes=model.classes)[0]
 
 
 def _checked(model: SegmentationModel, image: Image, batch_size: int = 16) -> Image:

@@ -1,15 +1,17 @@
 """What `explain` returns: the maps of an image, what they score, and the panel that shows both."""
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from segfaith.evaluation.metrics import DROPS, PROBABILITY
 from segfaith.evaluation.ranking import rank_region, tie_ranks, top_count, top_pixels
@@ -49,6 +51,7 @@ class Explanation(Mapping[str, Map]):
         maps: (H, W) in [0, 1], float32, on the model's device, by method name.
         k, occlusion: of the deletions, as in `evaluate`.
         measure: measures maps; gives what `evaluate` gives.
+        display: the three channels, counted from 1, that the panel shows as red, green and blue; None: the first ones.
     """
 
     subject: Subject
@@ -56,6 +59,7 @@ class Explanation(Mapping[str, Map]):
     k: float
     occlusion: str
     measure: Callable[[Mapping[str, Map]], pd.DataFrame]
+    display: Sequence[int] | None = None
 
     def __getitem__(self, method: str) -> Map:
         return self.maps[method]
@@ -90,6 +94,12 @@ class Explanation(Mapping[str, Map]):
         """The name of the target's class, or "class 3" where names are unknown."""
         return name_of(self.model, self.target.class_index)
 
+    @property
+    def score_name(self) -> str:
+        """What is explained, in words: "probability", "margin to cat"."""
+        words, versus = score_words(self.target.score), self.target.versus
+        return words if versus is None else f"{words} to {name_of(self.model, versus)}"
+
     @cached_property
     def scores(self) -> pd.DataFrame:
         """A row for each method and for the control `random_cells`; see `evaluate`. About three passes a map."""
@@ -100,7 +110,8 @@ class Explanation(Mapping[str, Map]):
     @property
     def sentences(self) -> dict[str, list[str]]:
         """What the scores of each method say, in words."""
-        return sentences(self.scores, self.class_name, k=self.k, occlusion=self.occlusion)
+        scores = self.scores.assign(score=self.score_name)
+        return sentences(scores, self.class_name, k=self.k, occlusion=self.occlusion)
 
     @cached_property
     def predicted(self) -> Mask:
@@ -129,16 +140,16 @@ class Explanation(Mapping[str, Map]):
             Column(
                 method_label(name),
                 heatmap.cpu().numpy(),
-                self.deleted(name).cpu().numpy(),
+                self._shown(self.deleted(name)),
                 self.predicted_without(name).cpu().numpy(),
                 f"{what} {number(s)} to {number(scores[name]['s_target_deleted'])}",
             )
             for name, heatmap in self.maps.items()
         ]
-        title = f"{self.model.name}, weights {self.model.weights}: {self.class_name}, mean {what} s = {number(s)}"
+        explained = f"{self.class_name}, mean {self.score_name} s = {number(s)}"
         return draw_panel(
-            title,
-            self.image.cpu().numpy(),
+            f"{self.model.name}, weights {self.model.weights}: {explained}",
+            self._shown(self.image),
             self.target.region.cpu().numpy(),
             self.predicted.cpu().numpy(),
             columns,
@@ -163,6 +174,11 @@ class Explanation(Mapping[str, Map]):
         table = self.scores[shown].rename(columns=SHOWN).to_html(float_format="{:.2f}".format)
         lines = "".join(f"<li>{escape(line)}</li>" for lines in self.sentences.values() for line in lines)
         return f'<img src="data:image/png;base64,{picture}" alt="{escape(repr(self))}">{table}<ul>{lines}</ul>'
+
+    def _shown(self, image: Image) -> NDArray[np.float32]:
+        """The channels of an image that the panel shows."""
+        values: NDArray[np.float32] = image.cpu().numpy()
+        return values if self.display is None or len(values) == 1 else values[[band - 1 for band in self.display]]
 
     def _predicts(self, image: Image) -> Mask:
         with torch.no_grad():

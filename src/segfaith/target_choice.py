@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
+from numbers import Integral
 from typing import Literal, get_args
 
 from segfaith.errors import SettingsError
@@ -65,6 +66,13 @@ class TargetChoice:
         for name, kinds in known.items():
             if getattr(self, name) not in get_args(kinds):
                 raise SettingsError(f"{name} = {getattr(self, name)!r}: expected {', '.join(get_args(kinds))}")
+        indices = {"class_index": [self.class_index], "versus": [self.versus], "classes": self.classes or ()}
+        for name, values in (indices | {"box": self.box or (), "point": self.point or ()}).items():
+            strange = [value for value in values if value is not None and not isinstance(value, Integral)]
+            if strange:
+                what = "rows and columns" if name in ("box", "point") else "the index of a class"
+                kind = type(strange[0]).__name__
+                raise SettingsError(f"{name}: {strange[0]!r} is a {kind}; expected {what}, an integer")
         if self.width < 1:
             raise SettingsError(f"width = {self.width}: expected at least 1 pixel")
         if not 0 <= self.min_area < inf or (self.min_area > 1 and self.min_area % 1):

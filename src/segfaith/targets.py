@@ -60,6 +60,7 @@ def find_targets(
     size = (labels.shape[0], labels.shape[1])
     _check_inside(choice, size)
     regions = _by_source(labels.cpu(), predicted, choice, masks or {})
+    whole = _whole(labels.cpu(), predicted, choice, masks or {})
     if choice.box:
         top, left, bottom, right = choice.box
         within = torch.zeros(size, dtype=torch.bool)
@@ -76,7 +77,9 @@ def find_targets(
         largest = max(largest, seen)
         for part in parts if index != choice.versus else []:
             called = _free(_class_name(index, classes), taken) if choice.several else ""
-            targets.append(Target(index, part.to(labels.device), choice.score, choice.versus, called))
+            beside = whole[index] & ~part
+            given = part.to(labels.device), choice.score, choice.versus, called
+            targets.append(Target(index, *given, beside.to(labels.device) if bool(beside.any()) else None))
     if not targets:
         raise SampleSkipped(_why_none(list(chosen), choice, largest, least, name))
     return targets
@@ -114,6 +117,15 @@ def _by_source(
         }[choice.source]
         regions = {index: join(truth.get(index, none), model.get(index, none)) for index in {*truth, *model}}
     return {index: regions[index] for index in sorted(regions) if bool(regions[index].any())}
+
+
+def _whole(
+    labels: Labels, predicted: Prediction | None, choice: TargetChoice, masks: Mapping[int, Mask]
+) -> Mapping[int, Mask]:
+    """All pixels of each class, on the side that a source's regions are parts of: the truth or the prediction."""
+    if predicted is None or choice.source in ("ground_truth", "missed"):
+        return {index: mask.cpu() for index, mask in masks.items()} if masks else _by_class(labels)
+    return _by_class(predicted.cpu())
 
 
 def _by_class(values: Prediction) -> dict[int, Mask]:
@@ -262,8 +274,17 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
+def overlap(predicted: Mask, target: Target) -> float:
+    """IoU in [0, 1] of M and the pixels predicted as the target class: `target_iou` of the records.
+
+    Where M is a part of the class's pixels, as one of several components, its other pixels are left out of the
+    prediction: they are other targets, or none.
+    """
+    return intersection_over_union(predicted if target.beside is None else predicted & ~target.beside, target.region)
+
+
 def intersection_over_union(predicted: Mask, region: Mask) -> float:
-    """IoU in [0, 1] of M and the pixels predicted as the target class: `target_iou` of the records."""
+    """IoU in [0, 1] of two masks; NaN where both are empty."""
     union = int((predicted | region).sum())
     return int((predicted & region).sum()) / union if union else torch.nan
 

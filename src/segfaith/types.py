@@ -93,6 +93,8 @@ class Target:
         versus: for `score = "margin"` the class to which the margin is taken; None: the strongest other class of each
             pixel.
         name: tells it from the other targets of its image, in records and files; "" where an image has one.
+        beside: the class's other pixels, where the region is a part of them: what is predicted there says nothing of
+            the region. None: there are none.
     """
 
     class_index: int
@@ -100,6 +102,7 @@ class Target:
     score: Score = "probability"
     versus: int | None = None
     name: str = ""
+    beside: Mask | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.class_index, Integral) or self.class_index < 0:

@@ -41,6 +41,22 @@ def test_a_sound_run_has_nothing_to_mend(tmp_path: Path) -> None:
     assert {line.topic for line in lines} >= {"passes", "time", "memory", "occlusion", "input", "values"}
 
 
+@pytest.mark.parametrize("changes", [{"source": "missed", "class": "red"}, {"part": "each", "class": "red"}])
+def test_targets_that_are_missed_or_parts_are_no_sign_of_wrong_labels(tmp_path: Path, changes: dict[str, Any]) -> None:
+    root = make_colours(tmp_path, samples=1)
+    labels = np.array(Image.open(root / "data" / "masks" / "p0.png"))
+    labels[0:3, 0:3] = 1  # dark, so that it is missed; first among the components, beside the box, which is predicted
+    image = np.array(Image.open(root / "data" / "images" / "p0.png"))
+    if "part" in changes:
+        image[0:3, 0:3] = image[10, 10]
+    Image.fromarray(labels).save(root / "data" / "masks" / "p0.png")
+    Image.fromarray(image).save(root / "data" / "images" / "p0.png")
+    lines = findings(root, target=changes)
+    assert words(lines, "fit", "warn") == ""
+    if "part" in changes:
+        assert float(words(lines, "fit", "ok").split("prediction ")[1].split(" ")[0]) > 0.4
+
+
 @pytest.mark.parametrize(("shift", "remedy"), [(1, "label - 1"), (-1, "label + 1")])
 def test_labels_that_are_off_by_a_class_are_named(tmp_path: Path, shift: int, remedy: str) -> None:
     names = ["a", "b", "c", "d"]

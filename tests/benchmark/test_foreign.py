@@ -27,7 +27,7 @@ from segfaith.benchmark.plan import digest
 from segfaith.benchmark.settings import make_settings
 from segfaith.cli import app
 from segfaith.data.images import load_image
-from segfaith.data.masks import load_labels
+from segfaith.data.masks import read_labels
 from segfaith.errors import SegfaithError, SettingsError
 from segfaith.results.figures import cases as galleries
 from segfaith.results.figures import tiles as pictures
@@ -305,7 +305,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "page": lambda folder: page_pictures._scaled(folder / "image.png", 8, PillowImage.Resampling.NEAREST),
     "pictures": lambda folder: pictures._read(folder / "image.png"),
     "photographs": lambda folder: load_image(folder / "image.png"),
-    "masks": lambda folder: load_labels(folder / "image.png"),
+    "masks": lambda folder: read_labels(folder / "image.png")[0],
     "maps": lambda folder: read_map(folder, "image", (8, 8)),
 }
 

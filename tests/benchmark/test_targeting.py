@@ -333,6 +333,17 @@ def test_a_drawn_mask_at_the_original_size_is_resized_and_at_the_evaluated_size_
     assert np.array_equal(kept["s0"], np.asarray(nearest) > 0)
 
 
+def test_a_drawn_mask_is_turned_upright_as_its_file_says(project: Path, tmp_path: Path) -> None:
+    values = np.zeros((32, 32))
+    values[4:9, 20:31] = 1
+    draw(tmp_path / "masks/s0.png", values[::-1, ::-1])
+    exif = Image.Exif()
+    exif[0x112] = 3  # turned by 180 degrees
+    Image.open(tmp_path / "masks/s0.png").save(tmp_path / "masks/s0.png", exif=exif)
+    run_of_mask(project, tmp_path / "run", tmp_path / "masks", ids=["s0"])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "run/maps/s0/target.png")).any(2), values > 0)
+
+
 def test_a_drawn_mask_that_cannot_be_used_is_a_row_that_says_why(project: Path, tmp_path: Path) -> None:
     draw(tmp_path / "masks/s0.png", np.ones((40, 55)))
     draw(tmp_path / "masks/s1.png", np.zeros((40, 56)))

@@ -62,6 +62,8 @@ def test_json_is_all_that_is_printed(
         (("--methods", "egaa"), "did you mean"),
         (("--size", "big"), "data.size"),
         (("--set", "data.sise=3"), "unknown key 'data.sise'"),
+        (("--set", "target.part=largest"), "--set target.part: explain does not read this setting"),
+        (("--set", "evaluation.stability=true"), "explain does not read this setting"),
         (("--layer", "nowhere"), "has no layer 'nowhere'"),
     ],
 )

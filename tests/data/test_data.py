@@ -24,7 +24,7 @@ from segfaith.classes import VOC_CLASSES, class_index, read_classes
 from segfaith.cli import app
 from segfaith.data import Dataset, open_dataset
 from segfaith.data.images import resize_image, resize_labels
-from segfaith.data.masks import load_labels
+from segfaith.data.masks import read_labels
 from segfaith.errors import SampleError, SettingsError
 from segfaith.types import Sample
 from servers import FileServer, serve, unreachable_url
@@ -302,7 +302,7 @@ def test_files_that_are_no_images(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(SampleError, match=r"image .*a\.png cannot be read: ."):
         load_image(tmp_path / "a.png")
     with pytest.raises(SampleError, match=r"label mask .*a\.png cannot be read: ."):
-        load_labels(tmp_path / "a.png")
+        read_labels(tmp_path / "a.png")[0]
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="cannot be read"):
         load_image(tmp_path)
     with pytest.raises(SampleError, match=r"label mask .*gone\.png cannot be read: .*No such file"):
-        load_labels(tmp_path / "gone.png")
+        read_labels(tmp_path / "gone.png")[0]
 
 
 # Labels
@@ -325,23 +325,23 @@ def test_labels_are_pixel_values(mode: str, tmp_path: Path) -> None:
         picture.putpalette([5, 6, 7] * 256)
     picture.save(tmp_path / "a.png")
     assert PillowImage.open(tmp_path / "a.png").mode == mode
-    labels = load_labels(tmp_path / "a.png")
+    labels = read_labels(tmp_path / "a.png")[0]
     assert labels.dtype == torch.int64
     assert labels.tolist() == values.tolist()
 
 
 def test_labels_of_one_and_of_sixteen_bits(tmp_path: Path) -> None:
     PillowImage.fromarray(np.array([[True, False, True]])).save(tmp_path / "one.png")
-    assert load_labels(tmp_path / "one.png").tolist() == [[1, 0, 1]]
+    assert read_labels(tmp_path / "one.png")[0].tolist() == [[1, 0, 1]]
     PillowImage.fromarray(np.array([[300, 0, 255]], np.uint16)).save(tmp_path / "sixteen.png")
-    assert load_labels(tmp_path / "sixteen.png").tolist() == [[300, 0, 255]]
+    assert read_labels(tmp_path / "sixteen.png")[0].tolist() == [[300, 0, 255]]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_colour_masks_are_refused(mode: str, tmp_path: Path) -> None:
     PillowImage.new(mode, (3, 2)).save(tmp_path / "a.png")
     with pytest.raises(SampleError, match=rf"a\.png has mode {mode}; expected palette \(P\) or index \(L, I;16\)"):
-        load_labels(tmp_path / "a.png")
+        read_labels(tmp_path / "a.png")[0]
 
 
 @pytest.mark.parametrize("form", ["JPEG", "TIFF", "PPM", "BMP", pytest.param("WEBP", id="lossy WebP")])
@@ -351,7 +351,7 @@ def test_masks_of_other_formats_are_refused_whatever_their_name(form: str, tmp_p
     labels[4:10, 5:11] = 9
     PillowImage.fromarray(labels).save(tmp_path / "a.png", form)
     with pytest.raises(SampleError, match=rf"label mask .*a\.png is stored as {form}, whatever its name; expected PNG"):
-        load_labels(tmp_path / "a.png")
+        read_labels(tmp_path / "a.png")[0]
 
 
 @pytest.mark.parametrize("bits", [2, 4])
@@ -366,16 +366,16 @@ def test_grey_masks_of_few_bits_are_refused_and_palettes_of_few_bits_are_read(bi
             for kind, data in chunks
         ]
         (tmp_path / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(whole))
-    assert load_labels(tmp_path / "palette.png").tolist() == [[0, 1, 2, 3]]
+    assert read_labels(tmp_path / "palette.png")[0].tolist() == [[0, 1, 2, 3]]
     with pytest.raises(SampleError, match=rf"grey\.png is grey of {bits} bits, .*; expected 8 bits, or a palette"):
-        load_labels(tmp_path / "grey.png")
+        read_labels(tmp_path / "grey.png")[0]
 
 
 def test_a_mask_of_several_frames_is_refused(tmp_path: Path) -> None:
     frames = [PillowImage.fromarray(np.full((4, 6), i, np.uint8)) for i in (1, 2, 3)]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
     with pytest.raises(SampleError, match=r"label mask .*a\.png holds 3 frames; expected one"):
-        load_labels(tmp_path / "a.png")
+        read_labels(tmp_path / "a.png")[0]
 
 
 def test_an_image_of_zeros_and_ones_of_255_is_refused_and_black_and_one_bit_are_read(tmp_path: Path) -> None:

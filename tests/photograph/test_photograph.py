@@ -30,7 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def given(root: Path, **changes: Any) -> Settings:
     plain = settings(root, **changes)
-    plain["model"]["classes"] = ["background", "red", "blue"]
+    plain["model"] = {"classes": ["background", "red", "blue"]} | plain["model"]
     return settings_of(plain)
 
 
@@ -47,6 +47,22 @@ def test_the_most_frequent_predicted_class_is_explained_and_the_shares_are_told(
     assert list(told) == ["ega", "mask"]
     assert told.scores.loc["mask", "s"] > told.scores.loc["mask", "s_target_deleted"] + 0.05
     assert "red 2" in listed(result.shares)
+
+
+def test_which_class_counts_as_the_background_is_that_of_the_settings_and_told(root: Path) -> None:
+    result = explained(root, data={"background": "none"})
+    assert result.chosen == "background: the most frequent predicted class"
+    result = explained(root, data={"background": "red"}, model={"classes": ["soil", "red", "blue"]})
+    assert result.chosen.startswith("soil: the most frequent predicted class other than red, which counts as the back")
+    overlapping = explained(root, model={"head": "sigmoid"})
+    assert overlapping.explanation.target.class_index == 0  # its logit is 5 everywhere
+
+
+def test_classes_of_the_data_name_those_of_a_model_without_names(root: Path) -> None:
+    content = settings(root, data={"classes": ["soil", "red", "blue"]}, target={"class": "blue"})
+    result = explain_photo(root / "data" / "images" / "p0.png", settings_of(content))
+    assert result.explanation.class_name == "blue"
+    assert next(iter(result.shares)) == "soil"
 
 
 def test_a_named_class_and_one_that_is_not_predicted(root: Path) -> None:
@@ -71,11 +87,29 @@ def test_a_point_is_x_from_the_left_and_y_from_the_top_of_the_file(root: Path) -
         explained(root, Wanted(point=(0, 0)))
 
 
+def test_the_panel_shows_the_bands_that_the_settings_name(root: Path) -> None:
+    told = explained(root, data={"display": [3, 2, 1]}).explanation
+    drawn = told.figure().axes[0].images[0].get_array()
+    plain = explained(root).explanation.figure().axes[0].images[0].get_array()
+    assert drawn is not None
+    assert plain is not None
+    assert plain[100, 60, 0] > 200 > 50 > plain[100, 60, 2]  # a red pixel
+    assert drawn[100, 60, 2] > 200 > 50 > drawn[100, 60, 0]
+    with pytest.raises(SettingsError, match=r"\[data\] display shows channel 4 and the photograph has 3"):
+        explained(root, data={"display": [4, 2, 1]})
+
+
 def test_a_drawn_region_of_a_class(root: Path) -> None:
     result = explained(root, Wanted(mask=root / "drawn.png"), target={"class": "red"})
     region = result.explanation.target.region
     assert int(region.sum()) == 12 * round(6 * 32 / 40)
     assert result.explanation.scores["s"].iloc[0] < 0.1
+    colours = np.zeros((*SIZE, 4), np.uint8)
+    colours[8:20, 24:30] = [200, 0, 0, 255]
+    colours[0:4] = [200, 0, 0, 0]  # transparent
+    Image.fromarray(colours).save(root / "colours.png")
+    painted = explained(root, Wanted(mask=root / "colours.png"), target={"class": "red"}).explanation.target.region
+    assert bool((painted == region).all())
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(root / "small.png")
     with pytest.raises(SampleError, match=r"is 5 x 5 px \(width x height\); expected the photograph's 40 x 32"):
         explained(root, Wanted(mask=root / "small.png"), target={"class": "red"})
@@ -92,6 +126,10 @@ def test_what_the_model_misses_is_explained_by_the_margin_to_what_it_predicts(ro
     assert not bool((target.region & result.explanation.predicted).any())
     assert "it predicts background there, so the margin between both is explained" in result.chosen
     assert result.explanation.scores["s"].iloc[0] < 0
+    assert "the red's margin to background from" in result.explanation.sentences["mask"][0]
+    assert "red, mean margin to background s =" in result.explanation.figure()._suptitle.get_text()  # type: ignore[union-attr]
+    told = result.content["target"]
+    assert (told["versus"], told["versus_index"]) == ("background", 0)
     named = explained(root, wanted, target={"class": "red", "score": "log_odds"})
     assert named.explanation.target.score == "log_odds"
 

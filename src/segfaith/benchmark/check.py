@@ -85,7 +85,8 @@ def examine(
     if seen.kept:
         yield from _one_pass(model, seen)
         yield from _operators(plan, seen.kept[0][0].image)
-        yield from fit_lines(model, seen.kept, whole_classes=not plan.settings.target.mask)
+        asked = plan.settings.target
+        yield from fit_lines(model, seen.kept, of_truth=not asked.mask and asked.source == "ground_truth")
     if path is None:
         return
     yield Line("ok", "scored", path)

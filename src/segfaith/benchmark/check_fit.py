@@ -10,7 +10,7 @@ from segfaith.benchmark.check_data import Line
 from segfaith.benchmark.worker import predicted_classes
 from segfaith.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.targets import Prediction, intersection_over_union
+from segfaith.targets import Prediction, overlap
 from segfaith.types import Image, Sample, Target
 
 LOW = 0.1
@@ -24,12 +24,13 @@ Kept = Sequence[tuple[Sample, Target]]
 Turn = tuple[Callable[[Image], Image], tuple[float, ...] | None, tuple[float, ...] | None]
 
 
-def fit_lines(model: SegmentationModel, kept: Kept, *, whole_classes: bool) -> Iterator[Line]:
+def fit_lines(model: SegmentationModel, kept: Kept, *, of_truth: bool) -> Iterator[Line]:
     """The mean IoU of each target and the pixels predicted as its class; where it is low, which reading raises it.
 
     Args:
         kept: samples with their first target, at the evaluated size.
-        whole_classes: the targets are regions of classes; drawn regions say nothing about labels.
+        of_truth: the targets are regions of the ground truth; what is drawn, missed or predicted says nothing about
+            labels.
     """
     try:
         predictions = [predicted_classes(model, sample.image).cpu() for sample, _ in kept]
@@ -38,7 +39,7 @@ def fit_lines(model: SegmentationModel, kept: Kept, *, whole_classes: bool) -> I
         return
     mean = _mean_iou(predictions, kept)
     words = f"mean IoU of target and prediction {mean:.2f} over {len(kept)} sample(s)"
-    if not whole_classes or mean >= DOUBTFUL:
+    if not of_truth or mean >= DOUBTFUL:
         yield Line("ok", "fit", words)
         return
     causes = [*_shifts(predictions, kept, mean), *_inputs(model, kept, mean)]
@@ -53,7 +54,7 @@ def fit_lines(model: SegmentationModel, kept: Kept, *, whole_classes: bool) -> I
 def _mean_iou(predictions: Sequence[Prediction], kept: Kept, shift: int = 0) -> float:
     """The mean over samples, with each label taken as the model's class `label + shift`."""
     return fmean(
-        intersection_over_union(_of_class(predicted, target.class_index + shift), target.region.cpu())
+        overlap(_of_class(predicted, target.class_index + shift), target)
         for predicted, (_, target) in zip(predictions, kept, strict=True)
     )
 

@@ -11,14 +11,14 @@ from segfaith.benchmark.setting_tables import PREDICTED, Settings
 from segfaith.benchmark.worker import predicted_classes
 from segfaith.classes import class_index
 from segfaith.data.dataset import Dataset
-from segfaith.data.images import fit_channels, resize_labels
-from segfaith.data.masks import load_labels
+from segfaith.data.images import fit_channels, resize_labels, turned_alike
+from segfaith.data.masks import read_drawn
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import scalar_of, versus_predicted
 from segfaith.target_choice import TargetChoice
 from segfaith.targets import find_targets, majority_class
-from segfaith.types import Mask, Planted, Sample, Target
+from segfaith.types import Planted, Sample, Target
 
 
 def load_sample(plan: Plan, model: SegmentationModel, sample_id: str) -> Sample:
@@ -92,10 +92,11 @@ def mask_file(mask: Path, sample_id: str) -> Path:
 
 
 def _drawn_target(plan: Plan, mask: Path, choice: TargetChoice, sample: Sample) -> Target:
-    """The nonzero pixels of a drawn mask, at the evaluated size."""
+    """The nonzero pixels of a drawn mask, upright as its file says, at the evaluated size."""
     assert choice.class_index is not None
     file, size = mask_file(mask, sample.id), sample.labels.shape
-    drawn: Mask = load_labels(file) != 0
+    drawn, turn = read_drawn(file)
+    drawn = turned_alike(sample.image, turn, drawn, turn)
     if drawn.shape != size:
         original = plan.dataset.load(sample.id, "native").labels.shape
         if drawn.shape != original:

@@ -25,7 +25,7 @@ from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.perturbation import PERTURBATIONS, clean_variant, perturbed_variants
 from segfaith.scores import prediction
-from segfaith.targets import Prediction, intersection_over_union, majority_class
+from segfaith.targets import Prediction, majority_class, overlap
 from segfaith.types import Float, Image, Mask, Target, Tensor
 
 ELSEWHERE = "the maps were computed elsewhere"
@@ -184,7 +184,7 @@ def _shared_columns(subject: Subject, forward: ForwardPass, scores: Scores) -> d
         "class_index": target.class_index,
         "target": target.name,
         "target_area": target.region.double().mean().item(),
-        "target_iou": intersection_over_union(forward.predicted[0], target.region),
+        "target_iou": overlap(forward.predicted[0], target),
         "majority_class": majority_class(forward.prediction[0], target.region),
         "head": subject.model.head_name,
         "score": target.score if target.versus is None else f"margin to class {target.versus}",
@@ -201,7 +201,8 @@ def to_device(model: SegmentationModel, image: Image, target: Target) -> tuple[I
     device = model.device
     if image.device == device and target.region.device == device:
         return image, target
-    return image.to(device), replace(target, region=target.region.to(device))
+    beside = None if target.beside is None else target.beside.to(device)
+    return image.to(device), replace(target, region=target.region.to(device), beside=beside)
 
 
 def predicted_classes(model: SegmentationModel, image: Image) -> Prediction:

@@ -56,7 +56,7 @@ def explain_command(
 ) -> None:
     """Explain one photograph: maps, scores and a panel."""
     from segfaith.benchmark.settings import anchor, make_settings, override, read_content
-    from segfaith.photograph import Wanted, explain_photo, settings_of, write
+    from segfaith.photograph import Wanted, explain_photo, refuse_unread, settings_of, write
 
     if model is not None and config is not None:
         raise SettingsError("--model and --config exclude each other: FILE names the model in [model]; give one")
@@ -77,7 +77,9 @@ def explain_command(
     if seed is not None:
         content["seed"] = seed
     override(content, settings or [])
-    explained = explain_photo(photo, settings_of(content), Wanted(_point(point), mask, truth, missed))
+    chosen = settings_of(content)
+    refuse_unread(settings or [])
+    explained = explain_photo(photo, chosen, Wanted(_point(point), mask, truth, missed))
     folder = output or Path("explanations") / photo.stem
     paths = write(explained, folder, npy=npy, tiff=tiff)
     if as_json:

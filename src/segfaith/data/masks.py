@@ -10,26 +10,23 @@ from segfaith.data.arrays import ARRAYS, Array, read_array, read_tiff
 from segfaith.data.images import orientation_of, refuse_programs
 from segfaith.data.meaning import Meaning, plane_counts, translate
 from segfaith.errors import SampleError
-from segfaith.types import Labels, Tensor
+from segfaith.types import Labels, Mask, Tensor
 
 TIFFS = (".tif", ".tiff")
 ENDINGS = (".png", *TIFFS, *ARRAYS)
 """How the names of masks may end."""
 
 
-def load_labels(path: str | Path) -> Labels:
-    """Reads a label mask, (H, W) int64: a palette or index PNG whose pixel value is the class index, 255 ignored.
+def read_labels(path: str | Path) -> tuple[Labels, int]:
+    """A label mask as stored, (H, W) int64, and the EXIF orientation in its file (1: upright).
+
+    It is a palette or index PNG whose pixel value is the class index, 255 ignored.
 
     Raises:
         SampleError: the file cannot be read; is not a PNG, whatever its name (JPEG blurs labels, other formats scale
             them); has 2 or 4 bits of grey, whose values are ambiguous; is an animation; or is a colour image, whose
             colours are not labels.
     """
-    return read_labels(path)[0]
-
-
-def read_labels(path: str | Path) -> tuple[Labels, int]:
-    """Labels as stored (see `load_labels`), and the EXIF orientation in their file (1: upright)."""
     array, mode, orientation = _read_png(Path(path))
     if array.ndim != 2 or mode not in _INDICES:
         raise SampleError(
@@ -37,6 +34,20 @@ def read_labels(path: str | Path) -> tuple[Labels, int]:
             "indices; of a picture of colours, say what they mean: [data] labels = { '#ff0000' = \"CLASS\", ... }"
         )
     return torch.from_numpy(array.astype(np.int64)), orientation
+
+
+def read_drawn(path: str | Path) -> tuple[Mask, int]:
+    """A drawn mask as stored, and the EXIF orientation in its file: the pixels of a PNG other than 0; of one in colours
+    those that are neither black nor transparent.
+
+    Raises:
+        SampleError: see `read_labels`.
+    """
+    array, mode, orientation = _read_png(Path(path))
+    if array.ndim == 3:
+        opaque = array[..., -1] > 0 if mode.endswith("A") else np.ones(array.shape[:2], dtype=bool)
+        array = (array[..., :-1] if mode.endswith("A") else array).any(-1) & opaque
+    return torch.from_numpy(array != 0), orientation
 
 
 _INDICES = ("P", "L", "1", "I", "I;16", "I;16B")
@@ -97,7 +108,7 @@ def read_mask(path: Path, meaning: Meaning, channels_first: bool | None) -> tupl
         Class indices (H, W), int64, 255 where ignored; or planes of overlapping classes (K, H, W), boolean.
 
     Raises:
-        SampleError: see `load_labels`, `translate`; a TIFF or an array that is neither integer labels (H, W) nor planes
+        SampleError: see `read_labels`, `translate`; a TIFF or an array that is neither integer labels (H, W) nor planes
             of 0 and 1, one for each class.
     """
     if path.suffix == ".png":

@@ -64,7 +64,7 @@ def meaning_of(reading: Reading, classes: Sequence[str] | None) -> Meaning:
             raise SettingsError("no class names; give [data] classes")
         classes = _classes_of(table, reading)
     indices = None if table is None else {value: _index(name, classes) for value, name in table.items()}
-    return Meaning(classes, _background(reading, classes), _ignored(reading, indices, colours), indices, key, colours)
+    return Meaning(classes, background_of(reading, classes), _ignored(reading, indices, colours), indices, key, colours)
 
 
 def _table(labels: str | Mapping[Any, str | int] | None) -> tuple[Mapping[int, str | int] | None, bool]:
@@ -131,7 +131,12 @@ def _index(name: str | int, classes: Sequence[str]) -> int:
         raise SettingsError(f"labels: {error}; add it to [data] classes, or correct it") from error
 
 
-def _background(reading: Reading, classes: Sequence[str]) -> int | None:
+def background_of(reading: Reading, classes: Sequence[str]) -> int | None:
+    """The class that is never a dominant target; None where all are objects.
+
+    Raises:
+        SettingsError: `background` names a class that is not there.
+    """
     given = reading.background
     if given == "none":
         return None

@@ -1,8 +1,8 @@
 """One photograph: the file is read, a target chosen, explained and measured, and all of it written into a folder."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,17 @@ from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.warm_up import chosen_model
 from segfaith.benchmark.worker import predicted_classes
+from segfaith.classes import read_classes
 from segfaith.data.images import fit_channels, read_image, resize_image
 from segfaith.errors import SettingsError
-from segfaith.explanation import Explanation
+from segfaith.explanation import Explanation, name_of
 from segfaith.models.probe import probe
 from segfaith.paths import map_name
 from segfaith.photograph.target import Wanted, check, choose, listed, predicted_shares
 from segfaith.results.records.files import replace_file
+from segfaith.types import Image
 
-__all__ = ["Explained", "Wanted", "explain_photo", "listed", "settings_of", "write"]
+__all__ = ["Explained", "Wanted", "explain_photo", "listed", "refuse_unread", "settings_of", "write"]
 
 METHODS = ("gpa", "ega", "ria", "dea")
 KEPT = (
@@ -34,6 +36,15 @@ KEPT = (
     *("s_inserted", "insertion_gain", "status", "reason"),
 )
 """The columns of the records that `explanation.json` holds, where they are there."""
+
+
+READ = (
+    *("seed", "model", "methods", "execution", "evaluation.k", "evaluation.occlusion"),
+    *("data.size", "data.range", "data.clip", "data.channels_first", "data.display", "data.classes"),
+    *("data.labels", "data.foreground", "data.ignore", "data.background"),
+    *("target.class", "target.score", "target.versus"),
+)
+"""The settings that say something of a photograph: keys, and tables that are read whole."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +71,8 @@ class Explained:
                 "class": told.class_name,
                 "class_index": int(target.class_index),
                 "score": target.score,
-                "versus": target.versus,
+                "versus": None if target.versus is None else name_of(told.model, target.versus),
+                "versus_index": target.versus,
                 "pixels": int(target.region.sum()),
                 "chosen": self.chosen,
             },
@@ -78,8 +90,9 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
 
     Args:
         photo: any image file that `load_image` reads.
-        settings: read are `seed`, `[model]`, `[data]` size, range, clip, channels_first, and for a truth its keys of
-            labels, `[target]` class, score and versus, `[methods]` and the first k and operator of `[evaluation]`.
+        settings: read are `seed`, `[model]`, `[data]` size, range, clip, channels_first, display, background, classes
+            where the model has no names, and for a truth the keys of labels, `[target]` class, score and versus,
+            `[methods]` and the first k and operator of `[evaluation]`.
         wanted: the region; by default the class's pixels in the prediction.
 
     Raises:
@@ -92,6 +105,8 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
     if settings.execution.threads:
         set_num_threads(settings.execution.threads)
     model = chosen_model(settings)
+    if model.classes is None:
+        model.classes = read_classes(settings.data.classes)
     image = resize_image(fit_channels(upright, model.input_channels), settings.data.size)
     probe(model, image.to(model.device), settings.execution.batch_size)
     predicted = predicted_classes(model, image).cpu()
@@ -109,7 +124,21 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
         seed=settings.seed,
         batch_size=settings.execution.batch_size,
     )
-    return Explained(photo, told, chosen, shares)
+    return Explained(photo, replace(told, display=_display(settings, image)), chosen, shares)
+
+
+def _display(settings: Settings, image: Image) -> list[int] | None:
+    """The channels that the panel shows; None: the first ones.
+
+    Raises:
+        SettingsError: the image lacks one.
+    """
+    display = settings.data.display
+    if display is not None and max(display) > len(image) > 1:
+        raise SettingsError(
+            f"[data] display shows channel {max(display)} and the photograph has {len(image)}; channels count from 1"
+        )
+    return display
 
 
 def settings_of(content: Mapping[str, Any]) -> Settings:
@@ -122,6 +151,21 @@ def settings_of(content: Mapping[str, Any]) -> Settings:
         raise SettingsError("no model: give --model NAME (`segfaith list models`), or --config FILE with [model] name")
     methods = {"names": list(METHODS)} | dict(content.get("methods", {}))
     return make_settings({**content, "methods": methods})
+
+
+def refuse_unread(overrides: Sequence[str]) -> None:
+    """Lets settings of the command line (`KEY=VALUE`) pass that are read.
+
+    Raises:
+        SettingsError: one is of runs alone, so that it would do nothing.
+    """
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if not any(f"{key}.".startswith(f"{read}.") or read.startswith(f"{key}.") for read in READ):
+            raise SettingsError(
+                f"--set {key}: explain does not read this setting, which is of runs; it reads {', '.join(READ)}. The "
+                "region is that of --class, --point, --mask or --missed"
+            )
 
 
 def write(explained: Explained, folder: Path, *, npy: bool = False, tiff: bool = False) -> list[Path]:

@@ -9,8 +9,8 @@ import torch
 from segfaith.benchmark.setting_tables import PREDICTED, Settings
 from segfaith.classes import class_index
 from segfaith.data.images import resize_labels, turned_alike
-from segfaith.data.masks import read_labels, read_mask
-from segfaith.data.meaning import meaning_of, overlapping
+from segfaith.data.masks import read_drawn, read_mask
+from segfaith.data.meaning import BACKGROUND, background_of, meaning_of, overlapping
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.explanation import name_of
 from segfaith.models.segmentation import SegmentationModel
@@ -92,6 +92,7 @@ def choose(
     if asked.versus is not None and asked.versus != PREDICTED:
         versus = class_index(asked.versus, model.classes, model.class_count)
     size, nothing = (predicted.shape[-2], predicted.shape[-1]), torch.zeros(predicted.shape[-2:], dtype=torch.int64)
+    background = _background(settings, model)
     if wanted.mask and not wanted.missed:
         assert index is not None
         region = _drawn(wanted.mask, upright, orientation, size)
@@ -100,12 +101,13 @@ def choose(
     if wanted.missed:
         labels, masks = _true(settings, wanted, model, index, upright, orientation, size)
         choice = TargetChoice("missed", index)
-        missed = find_targets(labels, predicted, choice, masks=masks, classes=model.classes)[0]
+        missed = find_targets(labels, predicted, choice, masks=masks, background=background, classes=model.classes)[0]
         return _against_prediction(missed, settings, model, predicted, versus)
     point = None if wanted.point is None else _place(wanted.point, upright, size)
     choice = TargetChoice("prediction", index, point=point, score=asked.score, versus=versus)
     try:
-        target = _against(find_targets(nothing, predicted, choice, classes=model.classes)[0], settings, predicted)
+        found = find_targets(nothing, predicted, choice, background=background, classes=model.classes)[0]
+        target = _against(found, settings, predicted)
     except SampleSkipped as error:
         raise SampleSkipped(f"{error}; the model predicts {listed(shares)}") from error
     name = name_of(model, target.class_index)
@@ -113,8 +115,25 @@ def choose(
         x, y = wanted.point
         return target, f"the connected region that is predicted as {name} at x = {x}, y = {y}"
     if index is None:
-        return target, f"{name}: the most frequent predicted class other than the background"
+        return target, f"{name}: the most frequent predicted class{_other_than(model, background)}"
     return target, f"where the model predicts {name}"
+
+
+def _background(settings: Settings, model: SegmentationModel) -> int | None:
+    """The class that is explained only if it is named, as in a run; None where there is none."""
+    reading = settings.data.reading
+    if model.independent and reading.background is None:  # where classes overlap, no class means 'nothing else'
+        return None
+    return background_of(reading, model.classes or [f"class {index}" for index in range(model.class_count or 2)])
+
+
+def _other_than(model: SegmentationModel, background: int | None) -> str:
+    if background is None:
+        return ""
+    name = name_of(model, background)
+    if name == BACKGROUND:
+        return " other than the background"
+    return f' other than {name}, which counts as the background (if it is none: [data] background = "none")'
 
 
 def _against_prediction(
@@ -144,8 +163,8 @@ def _place(point: tuple[int, int], upright: Image, size: tuple[int, int]) -> tup
 
 def _drawn(path: Path, upright: Image, orientation: int, size: tuple[int, int]) -> Mask:
     """The nonzero pixels of a mask at the evaluated size."""
-    labels, carried = read_labels(path)
-    region = _fitted(labels, carried, path, upright, orientation, size) != 0
+    drawn, carried = read_drawn(path)
+    region = _fitted(drawn, carried, path, upright, orientation, size)
     if not bool(region.any()):
         raise SampleError(f"the mask {path} has no pixel other than 0 at {size[0]} x {size[1]} px; expected a region")
     return region

@@ -11,8 +11,16 @@ from segfaith.benchmark.plan import digest
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
-from segfaith.results.records.identity import SETTINGS, START, data_label, own_numbers, run_key, that_matter
-from segfaith.results.records.runs import load_runs
+from segfaith.results.records.identity import (
+    SETTINGS,
+    START,
+    data_label,
+    own_numbers,
+    refuse_repeats,
+    run_key,
+    that_matter,
+)
+from segfaith.results.records.runs import load_run, load_runs
 
 QUICK = {"samples": tuple(f"i{number}" for number in range(8)), "maps": 0, "randomisation": False}
 
@@ -114,8 +122,9 @@ def test_runs_of_another_seed_target_model_weights_or_data_are_runs_of_their_own
         make_run(tmp_path / name, **QUICK)
         changed(tmp_path / name, model={"state_sha256": "a" * 64})
     changed(tmp_path / "two", **{table: change})
-    data = load_runs([tmp_path])
-    assert own_numbers([one.description for one in data]) == [0, 1]
+    runs = [load_run(tmp_path / name) for name in ("one", "two")]
+    refuse_repeats([(run.directory, run.description) for run in runs])
+    assert own_numbers([run.description for run in runs]) == [0, 1]
 
 
 def test_what_pictures_show_and_keys_that_are_left_out_make_no_second_run(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from segfaith.results.statistics.paired import compare, paired
 from segfaith.results.statistics.randomisation import kept, randomisation
 from segfaith.results.statistics.samples import samples
 from segfaith.results.statistics.summary import notes, run_values, summarise, wins
-from segfaith.results.statistics.targets import target_note
+from segfaith.results.statistics.targets import counted, target_note
 
 NAMES = ("dog", "dog-2", "cat")
 
@@ -244,5 +244,9 @@ def test_notes_count_images_and_targets() -> None:
     assert "2 of 2 samples (4 of 4 targets) measured" in notes([run])[0]
     assert target_note([run]).startswith("voc2012 val: 2 images (4 targets) entered. Every mean, test and interval is")
     assert analyse([run], Options(min_s=0.1)).notes[-2:] == [target_note([run]), "Only targets with s >= 0.1 entered."]
+    without = row("c", "ega", status="skipped") | {"target": ""}
+    some = run_of_rows(*run.records.to_dict("records"), without)
+    assert "2 of 3 samples (4 of 4 targets) measured, 1 skipped" in notes([some])[0]
+    assert counted([some.records]) == (3, 4), "an image without a target is no target"
     single = of_targets({"ega": {"a": [0.1], "b": [0.9]}})
     assert not any("target" in sentence for sentence in analyse([single]).notes)

@@ -139,7 +139,7 @@ def data_label(description: Mapping[str, Any]) -> str:
     Settings other than the protocol's follow after commas (see `SETTINGS`), also those that `run.json` leaves out.
     """
     data, settings = description["data"], description.get("settings", {})
-    root = _folder(description)
+    root = folder(description)
     parts = [" ".join(part for part in (data["name"], root.name if root else "", data["split"]) if part)]
     for place, row in SETTINGS.items():
         if row.label not in ("", START):
@@ -153,39 +153,6 @@ def data_label(description: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def refuse_mixtures(runs: Iterable[tuple[Path, Mapping[str, Any]]]) -> None:
-    """Runs under one label are averaged as one: neither two folders of one name nor two versions of results may be.
-
-    Args:
-        runs: directories and descriptions of runs.
-
-    Raises:
-        SettingsError: runs whose label is the same and whose root or results version, where known, is not.
-    """
-    roots: dict[str, tuple[Path, Path]] = {}
-    versions: dict[str, tuple[int, Path]] = {}
-    for directory, description in runs:
-        root, label = _folder(description), data_label(description)
-        version = description.get("identity", {}).get("results_version")
-        if version is not None:
-            before, other = versions.setdefault(label, (version, directory))
-            if before != version:
-                raise SettingsError(
-                    f"expected runs of {label!r} to share one version of results; {other} has {before} and {directory} "
-                    f"{version}, between which numbers moved (CHANGELOG): report on them one at a time, or run the "
-                    "older ones again in a new directory"
-                )
-        if root is None:
-            continue
-        first, other = roots.setdefault(label, (root, directory))
-        if first != root:
-            raise SettingsError(
-                f"expected runs of {label!r} to share one folder; {other} is of {first} and {directory} of {root}, "
-                "which would be averaged as one data set: report on them one at a time, or rename a folder and run "
-                "again"
-            )
-
-
 def slug(label: str) -> str:
     """A label as part of an anchor or a file's name, different for different labels: "voc2012-val"."""
     plain = all(sign == " " or (sign.isascii() and sign.isalnum()) for sign in label)
@@ -193,7 +160,7 @@ def slug(label: str) -> str:
     return text if plain else f"{text}-{crc32(label.encode()):08x}"
 
 
-def _folder(description: Mapping[str, Any]) -> Path | None:
+def folder(description: Mapping[str, Any]) -> Path | None:
     """The root of a run on a folder of images; the other data sets are the same wherever they lie."""
     root = description.get("settings", {}).get("data", {}).get("root")
     return Path(root) if root and description["data"]["name"] == "folder" else None

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from segfaith.errors import SettingsError
-from segfaith.results.records.identity import data_label, refuse_mixtures, refuse_repeats
+from segfaith.results.records.identity import data_label, refuse_repeats
+from segfaith.results.records.mixtures import refuse_mixtures
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS
 from segfaith.results.records.seals import DamagedFileError, read_json
 from segfaith.results.records.shards import planned_files, read_curves, read_randomisation, read_records, record_files
@@ -105,7 +106,7 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
 
     Raises:
         SettingsError: as `find_runs` and `load_run`; two directories that hold the same run, which must not count
-            twice, see `identity.refuse_repeats`; or runs that must not be averaged, see `identity.refuse_mixtures`.
+            twice, see `identity.refuse_repeats`; or runs that must not be averaged, see `mixtures.refuse_mixtures`.
     """
     runs = [load_run(directory) for directory in find_runs(paths)]
     described = [(run.directory, run.description) for run in runs]

@@ -29,7 +29,8 @@ TERMS: dict[str, tuple[str, str]] = {
     "target_area": ("Area of the target", "Share of the image's pixels that the target mask M covers."),
     "target_iou": (
         "IoU of the prediction",
-        "Intersection over union of M with the pixels where the model predicts the target class c.",
+        "Intersection over union of M with the pixels where the model predicts the target class c. Where M is a part "
+        "of the class's pixels, as one of several components, the class's other pixels are left out of the prediction.",
     ),
     "deleted": (
         "S_t, S_o and k",

@@ -26,7 +26,7 @@ def method_label(name: str) -> str:
 
 def score_words(score: str) -> str:
     """The column `score` of the records in words: "probability", "log odds", "margin to class 3"."""
-    return score.replace("_", " ")
+    return score.replace("log_odds", "log odds")
 
 
 def sentences(

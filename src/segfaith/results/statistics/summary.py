@@ -14,7 +14,7 @@ from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import grouped, methods_of
 from segfaith.results.statistics.paired import Paired
 from segfaith.results.statistics.paper import paper_value
-from segfaith.results.statistics.targets import IMAGE, over_targets, several
+from segfaith.results.statistics.targets import IMAGE, counted, over_targets, several
 
 TABLE_METRICS = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
 PLANTED_METRICS = ("evidence_ap", "evidence_mass", "evidence_top", "odd_beyond_abs")
@@ -98,12 +98,12 @@ def _note(run: Run) -> str:
     others = records[~records["sample_id"].isin(entered["sample_id"])].drop_duplicates("sample_id")["status"]
     targets = run.measured.drop_duplicates(TARGET)
     small = int((targets["s"] < SMALL_SCORE).sum())
-    counted = f" ({len(targets)} of {len(records.drop_duplicates(TARGET))} targets)" if several([run]) else ""
+    of_targets = f" ({len(targets)} of {counted([records])[1]} targets)" if several([run]) else ""
     unfinished = len(planned) - records["sample_id"].nunique()
     digest = f" (SHA-256 {model['file_sha256'][:12]})" if "file_sha256" in model else ""
     return (
         f"{model['name']}, weights {model['weights']}{digest}, seed {description['settings']['seed']}; "
-        f"{len(entered)} of {len(planned)} samples{counted} measured, {int((others == 'skipped').sum())} skipped, "
+        f"{len(entered)} of {len(planned)} samples{of_targets} measured, {int((others == 'skipped').sum())} skipped, "
         f"{int((others == 'failed').sum())} failed"
         + (f"; {small} with s < {SMALL_SCORE}" if run.score == PROBABILITY else f"; score: {run.score}")
         + (f"; not finished, {unfinished} sample{'s' * (unfinished != 1)} to go" if unfinished else "")

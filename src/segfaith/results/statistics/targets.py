@@ -39,9 +39,14 @@ def several(runs: Iterable[Run]) -> bool:
 
 
 def counted(tables: Iterable[pd.DataFrame]) -> tuple[int, int]:
-    """How many different images and how many different targets some rows are of."""
-    targets = pd.concat([rows[TARGET] for rows in tables]).drop_duplicates()
-    return int(targets["sample_id"].nunique()), len(targets)
+    """How many different images and how many different targets some rows are of.
+
+    Where targets have names, an image that has none has rows of the target "", which were not measured: no target.
+    """
+    rows = pd.concat([rows[[*TARGET, "status"]] for rows in tables])
+    named = rows["target"] != ""
+    targets = rows[named | (rows["status"] == "ok")] if named.any() else rows
+    return int(rows["sample_id"].nunique()), len(targets[TARGET].drop_duplicates())
 
 
 def name_of(sample_id: str, target: str) -> str:

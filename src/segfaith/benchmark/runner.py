@@ -18,7 +18,7 @@ from segfaith.benchmark.lock import at_work
 from segfaith.benchmark.ownership import check_own, relabel, set_damaged_aside, whose_records
 from segfaith.benchmark.plan import Plan, check_bands, check_classes, differences, make_plan, record_file
 from segfaith.benchmark.setting_tables import Settings
-from segfaith.benchmark.targeting import load_sample, planted_of, target_choice, targets_of
+from segfaith.benchmark.targeting import all_targets, load_sample, planted_of, target_choice, targets_of
 from segfaith.benchmark.warm_up import chosen_model, warm_up
 from segfaith.benchmark.worker import SampleResult, evaluate_sample, to_device, unmeasured
 from segfaith.errors import SettingsError
@@ -231,10 +231,15 @@ def run_sample(
     plan = prepared.plan
     try:
         sample = load()
-        targets = prepared.targets(sample)
+        targets = all_targets(plan, prepared.model, prepared.choice, sample)
     except (Exception, SystemExit) as error:  # a bad sample never stops a run, and its rows say why
-        return unmeasured(sample_id, plan.methods, error, None, prepared.model.head_name)
-    results = [_run_target(prepared, sample_id, sample, target, batch, directory) for target in targets]
+        return unmeasured(sample_id, plan.methods, error, None, prepared.model.head_name, prepared.choice.score)
+    results = [
+        _run_target(prepared, sample_id, sample, target, batch, directory)
+        if why is None
+        else unmeasured(sample_id, plan.methods, why, target, prepared.model.head_name)
+        for target, why in targets
+    ]
     return SampleResult(
         [row for result in results for row in result.records],
         [row for result in results for row in result.curves],

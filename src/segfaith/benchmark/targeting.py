@@ -47,26 +47,40 @@ def target_choice(settings: Settings, model: SegmentationModel, dataset: Dataset
 
 
 def targets_of(plan: Plan, model: SegmentationModel, choice: TargetChoice, sample: Sample) -> list[Target]:
-    """The sample's targets, at least one; one model pass for each of `source` and `versus` that
-    reads the prediction.
+    """The sample's targets, at least one, see `all_targets`.
 
     Raises:
         SampleSkipped: the sample has none.
         SampleError: a drawn mask that cannot be used, a box or point outside the image.
     """
+    both = all_targets(plan, model, choice, sample)
+    targets = [target for target, why in both if why is None]
+    if not targets and both[0][1] is not None:
+        raise both[0][1]
+    return targets
+
+
+def all_targets(
+    plan: Plan, model: SegmentationModel, choice: TargetChoice, sample: Sample
+) -> list[tuple[Target, SampleSkipped | None]]:
+    """The sample's targets, at least one, each with why it cannot be explained, or None.
+
+    Each of `source` and `versus` that reads the prediction costs one model pass.
+
+    Raises:
+        SampleSkipped, SampleError: see `targets_of`.
+    """
     targets = _regions(plan, model, choice, sample)
     if plan.settings.target.versus != PREDICTED:
-        return targets
-    labels, kept = predicted_classes(model, sample.image).cpu(), []
-    why: SampleSkipped | None = None
+        return [(target, None) for target in targets]
+    labels = predicted_classes(model, sample.image).cpu()
+    both: list[tuple[Target, SampleSkipped | None]] = []
     for target in targets:
         try:
-            kept.append(versus_predicted(target, labels))
-        except SampleSkipped as error:
-            why = error
-    if not kept and why is not None:
-        raise why
-    return kept
+            both.append((versus_predicted(target, labels), None))
+        except SampleSkipped as why:
+            both.append((target, why))
+    return both
 
 
 def _regions(plan: Plan, model: SegmentationModel, choice: TargetChoice, sample: Sample) -> list[Target]:

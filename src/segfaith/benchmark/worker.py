@@ -48,13 +48,20 @@ def unmeasured(
     error: BaseException,
     target: Target | None = None,
     head: str | None = None,
+    score: str | None = None,
 ) -> SampleResult:
-    """Rows for a sample that could not be measured: status `skipped` or `failed`, and the reason."""
+    """Rows for a sample that could not be measured: status `skipped` or `failed`, and the reason.
+
+    Args:
+        target: where the sample has one.
+        score: of the rows of a sample without a target.
+    """
     status = "skipped" if isinstance(error, SampleSkipped) else "failed"
     reason = str(error) if isinstance(error, SampleError) else f"{type(error).__name__}: {error}"
     base: dict[str, Any] = {"sample_id": sample_id, "target": "", "head": head, "status": status, "reason": reason}
+    base["score"] = score
     if target is not None:
-        base |= {"class_index": target.class_index, "target": target.name}
+        base |= {"class_index": target.class_index, "target": target.name, "score": score_words(target)}
         base["target_area"] = target.region.double().mean().item()
     return SampleResult([base | {"method": method.name} for method in methods])
 
@@ -187,13 +194,18 @@ def _shared_columns(subject: Subject, forward: ForwardPass, scores: Scores) -> d
         "target_iou": overlap(forward.predicted[0], target),
         "majority_class": majority_class(forward.prediction[0], target.region),
         "head": subject.model.head_name,
-        "score": target.score if target.versus is None else f"margin to class {target.versus}",
+        "score": score_words(target),
         "kind": subject.planted.kind if subject.planted else None,
         "s": scores.clean,
         "path": scores.path,
         "status": "ok",
         "reason": "",
     }
+
+
+def score_words(target: Target) -> str:
+    """The column `score`."""
+    return target.score if target.versus is None else f"margin to class {target.versus}"
 
 
 def to_device(model: SegmentationModel, image: Image, target: Target) -> tuple[Image, Target]:

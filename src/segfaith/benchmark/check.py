@@ -149,7 +149,7 @@ def _model(model: SegmentationModel, plan: Plan) -> Iterator[Line]:
 
 def _head(model: SegmentationModel) -> str:
     """What the head means for a user who did not say."""
-    if model.head is not None or (model.channels or 1) == 1:
+    if model.head is not None or model.softmax_only or (model.channels or 1) == 1:
         return ""
     return (
         ": each pixel has one class, and the probabilities of the classes sum to 1. If classes may overlap, each with "

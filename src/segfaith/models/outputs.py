@@ -9,6 +9,8 @@ from segfaith.errors import SampleError, SettingsError
 
 Step = str | int
 NAMES = ("out", "logits")
+QUERIES = ("class_queries_logits", "masks_queries_logits")
+"""What the query models of transformers return: their masks are those of queries, not of classes."""
 SHOWN = 12
 """How many items of an output an error lists."""
 SAY = "say output = a key, an attribute or an index, or several joined by dots, as in output = 'decoder.0'"
@@ -39,6 +41,12 @@ def logits_in(output: Any, images: int, chosen: Step | None = None) -> tuple[Ten
     Raises:
         SampleError: the output holds no logits, or several items may be the logits; the message describes the output.
     """
+    if all(hasattr(output, name) for name in QUERIES):
+        raise SampleError(
+            f"the model is a query model: it returns a {type(output).__name__} with {' and '.join(QUERIES)}, masks of "
+            "queries and no logits of classes. Load it as hf:FOLDER, the folder of its save_pretrained, or give "
+            "segfaith.models.adapters.queries.HubModel(module, module.config.model_type), which makes them of both"
+        )
     if chosen is not None:
         steps = tuple(str(chosen).split("."))
         inner, deeper = logits_in(_at(output, steps), images)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from segfaith.errors import SampleError, SettingsError
-from segfaith.incremental.graph import Graph
+from segfaith.incremental.graph import Graph, NoGraph
 from segfaith.incremental.scorers import IncrementalScorer, PlainScorer, Precision, extent
 from segfaith.incremental.tiles import TiledScorer
 from segfaith.models.segmentation import SegmentationModel
@@ -143,6 +143,8 @@ def _verdict(model: SegmentationModel, traced: _Traced, image: Image) -> str:
                 graph.allow_winograd(True)
             else:
                 difference = ""
+    except NoGraph as error:
+        return str(error)
     except (Exception, SystemExit) as error:  # tracing can fail in any way that the user's code can, and so can a graph
         if isinstance(error, SampleError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
             raise

@@ -246,7 +246,8 @@ class SegmentationModel:
         """`logits_of` without padding and tiles."""
         logits = self.as_logits(self.outputs_of(module, images))
         if logits.shape[-2:] != images.shape[-2:]:
-            check_aspect(self.name, (logits.shape[-2], logits.shape[-1]), (images.shape[-2], images.shape[-1]))
+            came, size = (logits.shape[1], logits.shape[2], logits.shape[3]), (images.shape[-2], images.shape[-1])
+            check_aspect(self.name, came, size)
             logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
         return logits
 

@@ -24,6 +24,7 @@ REPEATS = (
     "behind this layer the model reads no context, so a gradient map of it repeats the prediction; an earlier layer "
     "shows more"
 )
+CHOSEN = "chosen by segfaith: the deepest map before the head"
 SAME_LOGITS = 1e-3
 """Reading the layer may change logits by at most this share of the largest logit."""
 NO_GRADIENT = (
@@ -194,8 +195,9 @@ def check_layer(model: SegmentationModel, name: str, image: Image) -> Form:
         known = asked, form, "; ".join(filter(None, (form.words, repeats)))
         if finite:  # else nothing was compared, and the sample with these logits fails later
             _CHECKED[module] = known
+    chosen = CHOSEN if model.layer_notes.get(name, "").startswith(CHOSEN) else ""
     if known[2]:
-        model.layer_notes[name] = known[2]
+        model.layer_notes[name] = "; ".join(filter(None, (chosen, known[2])))
     return known[1]
 
 

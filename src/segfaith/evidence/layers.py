@@ -21,12 +21,11 @@ from torch.utils._pytree import tree_leaves
 
 from segfaith.errors import SegfaithError, SettingsError, words_of
 from segfaith.evidence.forms import Form, form_of
-from segfaith.evidence.layer import at_centre, extent_of, feature_in, reads_no_context, version_of
+from segfaith.evidence.layer import CHOSEN, at_centre, extent_of, feature_in, reads_no_context, version_of
 from segfaith.models.modes import uncompiled
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.types import Image, Tensor
 
-CHOSEN = "chosen by segfaith: the deepest map before the head"
 POOLS = nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d
 
 

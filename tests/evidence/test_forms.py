@@ -13,7 +13,7 @@ from torchvision.models.swin_transformer import SwinTransformer
 
 import zoo
 from segfaith.errors import SettingsError
-from segfaith.evidence.forms import form_of
+from segfaith.evidence.forms import Form, convolves, form_of
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.layer import check_layer
 from segfaith.models.wrapping import wrap
@@ -126,6 +126,7 @@ def test_a_cube_of_a_model_of_one_size_may_be_channels_first_or_last() -> None:
         fault = form_of([shape], size, "auto", None)
         assert isinstance(fault, str)
         assert "the last axis or the second may be the channels: the model takes images of a single size" in fault
+        assert form_of([shape], size, "auto", None, convolves=True) == Form("maps")
         given = form_of([shape], size, "auto", lambda output: output.permute(0, 3, 1, 2))
         assert not isinstance(given, str)
         assert given.words.endswith(f"by the given reshape, read as {(1, shape[3], *shape[1:3])}")
@@ -133,6 +134,11 @@ def test_a_cube_of_a_model_of_one_size_may_be_channels_first_or_last() -> None:
         form = form_of([(1, 8, 8, 8), wide], (64, 64), "auto", None)
         assert not isinstance(form, str)
         assert form.kind == kind
+
+
+def test_a_layer_of_convolutions_has_its_channels_second() -> None:
+    assert all(map(convolves, (zoo.conv(3, 4), zoo.unit(3, 4), nn.GroupNorm(2, 4))))
+    assert not any(map(convolves, (nn.LayerNorm(4), nn.Sequential(zoo.conv(3, 4), nn.LayerNorm(4)), nn.ReLU())))
 
 
 def test_patches_of_one_stride_must_explain_both_images() -> None:

@@ -15,6 +15,9 @@ from math import isqrt, prod
 from typing import Literal
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from segfaith.errors import SettingsError, words_of
 from segfaith.models.layers import Reshape
@@ -71,7 +74,15 @@ class Form:
         return patches.reshape(*patches.shape[:2], *grids[0])
 
 
-def form_of(shapes: list[Shape], size: Size, tokens: Tokens, reshape: Reshape | None) -> Form | str:
+def convolves(layer: nn.Module) -> bool:
+    """Whether a layer's weights are those of convolutions and of their norms alone, which have the channels second."""
+    owners = [part for part in layer.modules() if next(part.parameters(recurse=False), None) is not None]
+    return bool(owners) and all(isinstance(owner, _ConvNd | _NormBase | nn.GroupNorm) for owner in owners)
+
+
+def form_of(
+    shapes: list[Shape], size: Size, tokens: Tokens, reshape: Reshape | None, *, convolves: bool = False
+) -> Form | str:
     """The form of a layer's output, or why it has none, by its shapes for an image and, if known, one twice as wide.
 
     Without the second, a map must have the image's aspect or be square, and tokens must fill a single grid.
@@ -79,13 +90,14 @@ def form_of(shapes: list[Shape], size: Size, tokens: Tokens, reshape: Reshape | 
     Args:
         shapes: for the image, and for the wider image if the model takes it.
         size: the image's (H, W).
+        convolves: see `convolves`; decides where the shapes leave open which axis the channels are.
     """
     if reshape is not None:
         return _reshaped(shapes, size, reshape)
     if len(shapes[0]) == 3:
         return _tokens(shapes, size, tokens)
     right, last = _axes(shapes, size)
-    if right and last:
+    if right and last and not convolves:
         return (
             f"{_came(shapes, size)}, of which the last axis or the second may be the channels: the model takes images of "
             "a single size, so that no wider one tells"

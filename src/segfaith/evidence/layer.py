@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from segfaith.errors import SettingsError
-from segfaith.evidence.forms import REMEDY, Form, form_of
+from segfaith.evidence.forms import REMEDY, Form, convolves, form_of
 from segfaith.models.modes import uncompiled
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.types import Float, Image, Tensor
@@ -228,7 +228,8 @@ def _checked_form(model: SegmentationModel, name: str, image: Image) -> tuple[Fo
         except Exception:  # the model takes no image of another size
             del shapes[1:]
     size = (images.shape[2], images.shape[3])
-    form = form_of(shapes, size, model.tokens, model.reshape)
+    of_convolutions = convolves(model.module.get_submodule(name))
+    form = form_of(shapes, size, model.tokens, model.reshape, convolves=of_convolutions)
     if isinstance(form, str):
         raise SettingsError(f"layer {name!r} returns {form}; {REMEDY}")
     moved = float((logits.detach() - expected).abs().max())

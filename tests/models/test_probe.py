@@ -176,7 +176,11 @@ def test_logits_pass_under_the_head_that_the_user_names(module: nn.Module, head:
             "sigmoid",
             'not logits, and a sigmoid of each would .*Say head = "probabilities", if the classes exclude each other',
         ),
-        (After(lambda z: 255 * z.softmax(1)), "sigmoid", r"a sigmoid of each .* Return the logits before the sigmoids$"),
+        (
+            After(lambda z: 255 * z.softmax(1)),
+            "sigmoid",
+            r"a sigmoid of each .* Return the logits before the sigmoids$",
+        ),
         (After(torch.sigmoid), "sigmoid", r"a sigmoid of each would .*\. Return the logits before the sigmoids$"),
         (After(torch.sigmoid), "softmax", 'Return the logits before the sigmoid, and say head = "sigmoid"'),
         (After(torch.sigmoid, classes=1), "sigmoid", "in its one channel: .* second sigmoid"),

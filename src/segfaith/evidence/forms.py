@@ -64,7 +64,9 @@ class Form:
         if self.kind == "maps":
             return output
         count = output.shape[1] - self.leading
-        grids = [(isqrt(count),) * 2] if self.square else [grid for grid in _grids(size).values() if prod(grid) == count]
+        grids = (
+            [(isqrt(count),) * 2] if self.square else [grid for grid in _grids(size).values() if prod(grid) == count]
+        )
         if len(set(grids)) != 1 or prod(grids[0]) != count:
             raise SettingsError(
                 f"{output.shape[1]} tokens without {self.leading} leading tokens fill no single grid for an image of "

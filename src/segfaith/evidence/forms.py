@@ -101,8 +101,8 @@ def form_of(
     right, last = _axes(shapes, size)
     if right and last and not convolves:
         return (
-            f"{_came(shapes, size)}, of which the last axis or the second may be the channels: the model takes images of "
-            "a single size, so that no wider one tells"
+            f"{_came(shapes, size)}, of which the last axis or the second may be the channels: the model takes images "
+            "of a single size, so that no wider one tells"
         )
     if right:
         return Form("maps")

@@ -73,17 +73,17 @@ def check_aspect(model: str, came: tuple[int, int, int], image: tuple[int, int])
         SampleError: rows and columns are swapped, or the channels come last; resized to the image such logits would be
             the prediction of another scene.
     """
-    channels, *size = came
-    height, width = size[0] * image[0], size[1] * image[1]  # equal where the map has the transpose's aspect
-    strange = misfit(*size, image) > max(1.0, 0.1 * max(size))
+    channels, rows, columns = came
+    height, width = rows * image[0], columns * image[1]  # equal where the map has the transpose's aspect
+    strange = misfit(rows, columns, image) > max(1.0, 0.1 * max(rows, columns))
     if strange and abs(height - width) <= 0.01 * max(height, width):
         raise SampleError(
-            f"{model} returned logits of {size[0]} x {size[1]} for an image of {image[0]} x {image[1]} (height x "
+            f"{model} returned logits of {rows} x {columns} for an image of {image[0]} x {image[1]} (height x "
             "width): rows and columns are swapped; return (N, classes, height, width)"
         )
-    if strange and min(channels, size[0]) > 1 and misfit(channels, size[0], image) < 1:
+    if strange and min(channels, rows) > 1 and misfit(channels, rows, image) < 1:
         raise SampleError(
-            f"{model} returned logits of shape (N, {channels}, {size[0]}, {size[1]}) for an image of {image[0]} x "
+            f"{model} returned logits of shape (N, {channels}, {rows}, {columns}) for an image of {image[0]} x "
             f"{image[1]}: the channels come last; return (N, classes, height, width), as by logits.movedim(-1, 1)"
         )
 
@@ -127,8 +127,8 @@ def _step(output: Any, images: int, within: tuple[Step, ...]) -> Step:
         return holding[0]
     if len(holding) > 1 and isinstance(output, tuple | list):
         raise SampleError(
-            f"{len(holding)} items of {place} may be its logits: {_described(output)}; segfaith does not guess which is "
-            f"the prediction: {say}"
+            f"{len(holding)} items of {place} may be its logits: {_described(output)}; segfaith does not guess which "
+            f"is the prediction: {say}"
         )
     if isinstance(output, tuple | list) and output:
         return 0

@@ -4,6 +4,7 @@ import copy
 import gc
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ import zoo
 from segfaith.api import evaluate, explain
 from segfaith.errors import SegfaithError
 from segfaith.evidence.layers import layers_of
+from segfaith.models import load_model
 from segfaith.models.wrapping import wrap
 from segfaith.types import Target
 
@@ -269,6 +271,70 @@ def test_an_operation_that_is_missing_for_a_number_type_is_told_with_the_remedy(
     module = zoo.Of(forward, net=net()).half()
     with pytest.raises(SegfaithError, match=r"cannot be run .*Half.*module\.float\(\)"):
         maps(module, "net.backbone")
+
+
+FILE = """
+import torch
+from torch import nn
+
+
+def net():
+    layers = nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1)
+    return nn.Sequential(*layers).eval()
+
+
+class Moved(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.linear = net(), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.linear(self.net(x).movedim(1, -1)).movedim(-1, 1)
+
+
+class Extra(nn.Sequential):
+    def get_extra_state(self):
+        return {"version": 1}
+
+
+def frozen():
+    return torch.jit.freeze(torch.jit.script(net()))
+
+
+def dynamic():
+    return torch.ao.quantization.quantize_dynamic(Moved().eval(), {nn.Linear})
+
+
+def extra():
+    return Extra(*net())
+
+
+def sparse():
+    module = net()
+    module.register_buffer("table", torch.eye(3).to_sparse())
+    return module
+
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(3, 3))
+"""
+
+
+@pytest.mark.parametrize("name", ["net", "frozen", "dynamic", "extra", "sparse"])
+def test_an_odd_module_of_a_file_is_loaded_and_has_a_digest_that_follows_its_weights(tmp_path: Path, name: str) -> None:
+    (tmp_path / "odd.py").write_text(FILE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        models = [load_model(f"{tmp_path}/odd.py:{name}", seed=seed) for seed in (0, 0, 1)]
+        assert set(explain(models[0], IMAGE, BOX, ["ria@grid=2"])) == {"ria@grid=2"}
+    first, again, other = (model.provenance["state_sha256"] for model in models)
+    assert first == again != other
+
+
+def test_a_lazy_module_of_a_file_is_refused_until_it_ran(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(FILE)
+    with pytest.raises(SegfaithError, match=r"has no weights yet at '0\..*', a lazy layer; run it once on an image"):
+        load_model(f"{tmp_path}/odd.py:lazy")
 
 
 # Outputs

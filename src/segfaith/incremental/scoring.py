@@ -118,7 +118,8 @@ def graph_of(model: SegmentationModel, image: Image) -> Graph | str:
 @torch.inference_mode()
 def _state(model: SegmentationModel) -> Any:
     """A value that changes with any weight (by sums of each tensor times 2 + sin i), module setting or hook."""
-    tensors = [tensor.detach().flatten() for tensor in (*model.module.parameters(), *model.module.buffers())]
+    held = (*model.module.parameters(), *model.module.buffers())
+    tensors = [(one if one.layout is torch.strided else one.to_dense()).detach().flatten() for one in held]
     longest = max((len(tensor) for tensor in tensors), default=0)
     factors = torch.arange(longest, dtype=torch.float32, device=model.device).sin_().add_(2)  # neighbours differ
     products = [tensor.to(factors) @ factors[: len(tensor)] for tensor in tensors]

@@ -298,6 +298,23 @@ def test_the_stages_that_were_done_outlive_ctrl_c_and_reports_say_that_others_ar
     assert sentence in markdown([section.section(analyse([data]))])
 
 
+def test_what_must_be_known_of_a_layer_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the check, and by the report with and without its notes on the runs."""
+    root = make_project(tmp_path, samples=2)
+    for seed in (0, 1):
+        settings = content(root, seed=seed, data={"n": 1}, methods={"names": ["gpa"]}, model={"layer": None})
+        runner.run(make_settings(settings), root / "suite" / f"a-{seed}")
+    note = "backbone: chosen by segfaith: the deepest map before the head"
+    capsys.readouterr()
+    assert command(monkeypatch, "randomise", root / "suite", "-n", "1", "--allow-code", f"{root}/tiny.py:build") == 0
+    assert " ".join(capsys.readouterr().err.split()).count(f"layer {note}") == 1
+    for more in ([], ["--verbose"]):
+        assert command(monkeypatch, "report", root / "suite", *more) == 0
+        assert " ".join(capsys.readouterr().out.split()).count(f"tiny.py:build, layer {note}.") == 1
+
+
 def test_a_suite_is_checked_run_by_run_and_told_apart_by_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

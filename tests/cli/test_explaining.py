@@ -96,7 +96,7 @@ def test_check_prints_findings_and_its_status_says_whether_one_fails(
     assert command(monkeypatch, "check", root / "own.toml", "-n", "2") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "ok    images    2 of 2 can be read; 32 x 40 px (H x W); 3 channel(s)" in lines
-    assert lines[-1] == "0 fail, 0 warn"
+    assert lines[-1] == "0 fail, 1 warn"  # the layer's map repeats the prediction
     assert command(monkeypatch, "check", root / "own.toml", "--set", "model.layer=nowhere") == 1
     assert "fail  model     " in capsys.readouterr().out
     assert command(monkeypatch, "check", root / "none.toml") == 2
@@ -108,7 +108,7 @@ def test_a_dry_run_checks_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     printed = capsys.readouterr().out
     assert "time      about" in printed
     assert "ok    fit       mean IoU" in printed
-    assert printed.endswith("0 fail, 0 warn\n")
+    assert printed.endswith("0 fail, 1 warn\n")
 
 
 def test_settings_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

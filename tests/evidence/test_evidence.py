@@ -59,6 +59,18 @@ def scored(model: SegmentationModel, region: Tensor, class_index: int):
 # Gradient evidence
 
 
+def test_class_0_of_one_channel_is_explained_by_its_own_logit() -> None:
+    """-z: its stand-in, the constant 0, would give an empty map."""
+    net = zoo.randomised(nn.Sequential(zoo.conv(3, 4), nn.ReLU(), zoo.conv(4, 1, gain=1.0)))
+    variants, model = three_variants(), plain(net, layer="1")
+    found = [
+        gradient_evidence(model, variants.images, variants.regions, Scalar(index), BatchSize(3))[0].gradient
+        for index in (0, 1)
+    ]
+    assert float(found[1].abs().max()) > 1e-3
+    assert torch.equal(found[0], -found[1])
+
+
 @pytest.mark.parametrize("objective", ["logits", "prob"])
 @pytest.mark.parametrize("layer", ["backbone.4", "backbone.0"])
 def test_gradient_is_that_of_the_full_graph(objective: str, layer: str) -> None:

@@ -13,7 +13,7 @@ from torchvision.models.swin_transformer import SwinTransformer
 
 import zoo
 from segfaith.errors import SettingsError
-from segfaith.evidence.forms import form_of
+from segfaith.evidence.forms import Form, convolves, form_of
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.layer import check_layer
 from segfaith.models.wrapping import wrap
@@ -107,6 +107,7 @@ REFUSED: dict[str, tuple[list[tuple[int, ...]], Any, str]] = {
     "several grids": ([(1, 5, 6)], "auto", "tried 2 x 2 leaves 1, 1 x 1 leaves 4"),
     "another number": ([(1, 65, 6)], 2, "rows times the columns .* and 2 leading tokens: tried 8 x 8 leaves 1"),
     "another growth": ([(1, 65, 6), (1, 100, 6)], "auto", r"\(1, 100, 6\) for one of 64 x 128; tokens must be"),
+    "ten leading tokens": ([(1, 74, 6), (1, 138, 6)], "auto", "0 to 8 leading tokens: tried 8 x 8 leaves 10"),
     "channels before tokens": ([(1, 64, 64), (1, 64, 128)], "auto", r"tokens must be \(N, L, C\)"),
 }
 
@@ -117,6 +118,36 @@ def test_tokens_that_fill_no_single_grid_are_refused_with_what_was_tried(name: s
     fault = form_of(shapes, (64, 64), tokens, None)
     assert isinstance(fault, str)
     assert re.search(words, fault), fault
+
+
+def test_a_cube_of_a_model_of_one_size_may_be_channels_first_or_last() -> None:
+    """As the first stage of a Swin transformer of 96 channels at 384 x 384; a wider image would tell."""
+    for shape, size in (((1, 8, 8, 8), (64, 64)), ((1, 16, 24, 24), (64, 96))):
+        fault = form_of([shape], size, "auto", None)
+        assert isinstance(fault, str)
+        assert "the last axis or the second may be the channels: the model takes images of a single size" in fault
+        assert form_of([shape], size, "auto", None, convolves=True) == Form("maps")
+        given = form_of([shape], size, "auto", lambda output: output.permute(0, 3, 1, 2))
+        assert not isinstance(given, str)
+        assert given.words.endswith(f"by the given reshape, read as {(1, shape[3], *shape[1:3])}")
+    for wide, kind in (((1, 8, 8, 16), "maps"), ((1, 8, 16, 8), "channels last")):
+        form = form_of([(1, 8, 8, 8), wide], (64, 64), "auto", None)
+        assert not isinstance(form, str)
+        assert form.kind == kind
+
+
+def test_a_layer_of_convolutions_has_its_channels_second() -> None:
+    assert all(map(convolves, (zoo.conv(3, 4), zoo.unit(3, 4), nn.GroupNorm(2, 4))))
+    assert not any(map(convolves, (nn.LayerNorm(4), nn.Sequential(zoo.conv(3, 4), nn.LayerNorm(4)), nn.ReLU())))
+
+
+def test_patches_of_one_stride_must_explain_both_images() -> None:
+    """10 leading tokens and 4 x 6 patches are also 6 and 4 x 7, and for the wider image 6 and 4 x 13."""
+    for shapes in ([(1, 34, 6), (1, 58, 6)], [(1, 34, 6)]):
+        assert isinstance(form_of(shapes, (64, 96), "auto", None), str)
+        form = form_of(shapes, (64, 96), 10, None)
+        assert not isinstance(form, str)
+        assert "as 4 x 6 without 10 leading tokens" in form.words
 
 
 def test_the_wider_image_tells_how_many_tokens_lead() -> None:

@@ -16,8 +16,8 @@ from segfaith.benchmark.plan import passes_per_sample, resolve_methods
 from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import gradient_evidence
-from segfaith.evidence.layer import REPEATS
-from segfaith.evidence.layers import CHOSEN, LayerInfo, layers_of
+from segfaith.evidence.layer import CHOSEN, REPEATS
+from segfaith.evidence.layers import LayerInfo, layers_of
 from segfaith.models import MODELS, load_model
 from segfaith.models.wrapping import wrap
 from segfaith.scores import BatchSize, Scalar
@@ -177,6 +177,19 @@ def test_an_explicit_layer_wins_and_a_chosen_one_is_told() -> None:
     frames = [segfaith.evaluate(model, IMAGE, BOX, ["gpa"]) for model in (chosen, named)]
     assert (chosen.layer, named.layer) == ("deep", "stem")
     assert [frame.attrs["layers"] for frame in frames] == [{"deep": CHOSEN}, {}]
+
+
+def test_a_chosen_layer_is_told_to_be_chosen_beside_how_it_is_read() -> None:
+    module = zoo.Of(
+        lambda self, x: self.head(self.layer(self.stem(x).movedim(1, -1)).movedim(-1, 1)),
+        stem=zoo.conv(3, 6, 3, stride=4),
+        layer=nn.LayerNorm(6),
+        head=nn.Sequential(zoo.conv(6, 6), zoo.conv(6, 3, 1)),
+    )
+    model = plain(zoo.randomised(module))
+    segfaith.explain(model, IMAGE, BOX, ["gpa"])
+    assert model.layer == "layer"
+    assert model.layer_notes["layer"].startswith(f"{CHOSEN}; channels last (1, ")
 
 
 # Layers behind which no context is read

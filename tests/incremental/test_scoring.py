@@ -233,6 +233,14 @@ def test_a_graph_that_holds_for_one_size_is_refused_at_another_and_stays_in_use(
         assert check_exact_on(model, image, region, 1, 4) > 1e-3
 
 
+def test_hooks_are_told_in_words_and_by_whose_they_are() -> None:
+    scorer = scorer_for(plain(zoo.randomised(zoo.hooked())), photograph((24, 24)), target((24, 24), "patch"), Scalar(1))
+    assert scorer.path == (
+        "plain: its parts have forward hooks of zoo, which would not run in a graph; the model itself scores all "
+        "images, which only takes longer"
+    )
+
+
 def test_a_size_that_the_model_refuses_costs_the_others_nothing() -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         if x.shape[2] % 8 != 0:

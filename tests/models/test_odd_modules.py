@@ -4,6 +4,7 @@ import copy
 import gc
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ import zoo
 from segfaith.api import evaluate, explain
 from segfaith.errors import SegfaithError
 from segfaith.evidence.layers import layers_of
+from segfaith.models import load_model
 from segfaith.models.wrapping import wrap
 from segfaith.types import Target
 
@@ -271,6 +273,70 @@ def test_an_operation_that_is_missing_for_a_number_type_is_told_with_the_remedy(
         maps(module, "net.backbone")
 
 
+FILE = """
+import torch
+from torch import nn
+
+
+def net():
+    layers = nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1)
+    return nn.Sequential(*layers).eval()
+
+
+class Moved(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.linear = net(), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.linear(self.net(x).movedim(1, -1)).movedim(-1, 1)
+
+
+class Extra(nn.Sequential):
+    def get_extra_state(self):
+        return {"version": 1}
+
+
+def frozen():
+    return torch.jit.freeze(torch.jit.script(net()))
+
+
+def dynamic():
+    return torch.ao.quantization.quantize_dynamic(Moved().eval(), {nn.Linear})
+
+
+def extra():
+    return Extra(*net())
+
+
+def sparse():
+    module = net()
+    module.register_buffer("table", torch.eye(3).to_sparse())
+    return module
+
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(3, 3))
+"""
+
+
+@pytest.mark.parametrize("name", ["net", "frozen", "dynamic", "extra", "sparse"])
+def test_an_odd_module_of_a_file_is_loaded_and_has_a_digest_that_follows_its_weights(tmp_path: Path, name: str) -> None:
+    (tmp_path / "odd.py").write_text(FILE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        models = [load_model(f"{tmp_path}/odd.py:{name}", seed=seed) for seed in (0, 0, 1)]
+        assert set(explain(models[0], IMAGE, BOX, ["ria@grid=2"])) == {"ria@grid=2"}
+    first, again, other = (model.provenance["state_sha256"] for model in models)
+    assert first == again != other
+
+
+def test_a_lazy_module_of_a_file_is_refused_until_it_ran(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(FILE)
+    with pytest.raises(SegfaithError, match=r"has no weights yet at '0\..*', a lazy layer; run it once on an image"):
+        load_model(f"{tmp_path}/odd.py:lazy")
+
+
 # Outputs
 
 
@@ -293,6 +359,11 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
     ),
     "NaN": (lambda z, f: z * torch.nan, "NaN or infinite"),
     "rows and columns swapped": (lambda z, f: z.transpose(2, 3), "rows and columns are swapped"),
+    "channels last": (lambda z, f: z.movedim(1, -1), r"\(N, 12, 16, 3\) for an image of .* the channels come last"),
+    "deep supervision in a dict": (
+        lambda z, f: {"out": [z, z / 2]},
+        r"2 items of output 'out' of the model may be its logits: .* say which, as in output = 'out\.0'",
+    ),
     "deep supervision": (lambda z, f: [z, z / 2], "2 items of the model's output may be its logits: 0 .Tensor"),
     "auxiliary first": (lambda z, f: (z / 2, z), r"1 \(Tensor \(1, 3, 12, 16\)\); segfaith does not guess"),
     "logits and features": (lambda z, f: (z, f), "say output = a key"),
@@ -317,6 +388,7 @@ CHOSEN: dict[str, tuple[Callable[[Tensor, Tensor], Any], Any]] = {
     "a key": (lambda z, f: {"main": z, "aux": z / 2}, "main"),
     "a key over out": (lambda z, f: {"main": z, "out": z / 2}, "main"),
     "a key and an index": (lambda z, f: {"decoder": [z / 2, z]}, "decoder.1"),
+    "a key that holds a dot": (lambda z, f: {"seg.main": z, "seg": z / 2}, "seg.main"),
     "an attribute": (lambda z, f: named(seg=z, logits=z / 2), "seg"),
     "attributes": (lambda z, f: named(deep=named(seg=z), aux=z / 2), "deep.seg"),
     "a number as key": (lambda z, f: {0: z / 2, 1: z}, 1),

@@ -90,6 +90,7 @@ NO_LOGITS: dict[str, tuple[nn.Module, str]] = {
         After(one_hot),
         r"in \[0, 1\] and are whole numbers, .*decisions.*Return the logits behind the decisions",
     ),
+    "a softmax over one channel": (After(lambda z: z.softmax(1), classes=1), "1 everywhere, as a softmax over one ch"),
     "class indices": (After(lambda z: z.argmax(1, keepdim=True).float()), r"in \[0, 2\] and are whole numbers"),
     "class indices as integers": (After(lambda z: z.argmax(1, keepdim=True)), "int64.*comes before the argmax"),
     "a mask": (After(lambda z: (z > 0).float(), classes=1), "whole numbers, like class indices, masks"),
@@ -109,7 +110,7 @@ def test_outputs_that_cannot_be_logits_are_refused(name: str) -> None:
     ("module", "message"),
     [
         (After(), r"means outputs in \[0, 1\] with channels that sum to 1, but .*leave head out for logits"),
-        (After(torch.sigmoid), r"means outputs in \[0, 1\] with channels that sum to 1"),
+        (After(torch.sigmoid), r"with channels that sum to 1, but .*before the sigmoids, and say head = \"sigmoid\""),
         (After(classes=1), r"means outputs in \[0, 1\], but"),
         (After(one_hot), "whole numbers"),
         (
@@ -170,8 +171,17 @@ def test_logits_pass_under_the_head_that_the_user_names(module: nn.Module, head:
     [
         (After(lambda z: z, classes=1), "softmax", 'head = "softmax" needs several channels, but .* has one'),
         (After(lambda z: z.softmax(1)), "softmax", 'look like probabilities, not logits.*Say head = "probabilities"'),
-        (After(lambda z: z.softmax(1)), "sigmoid", 'look like probabilities, not logits.*Say head = "probabilities"'),
-        (After(torch.sigmoid), "sigmoid", 'Return the logits before the sigmoid, and say head = "sigmoid"'),
+        (
+            After(lambda z: z.softmax(1)),
+            "sigmoid",
+            'not logits, and a sigmoid of each would .*Say head = "probabilities", if the classes exclude each other',
+        ),
+        (
+            After(lambda z: 255 * z.softmax(1)),
+            "sigmoid",
+            r"a sigmoid of each .* Return the logits before the sigmoids$",
+        ),
+        (After(torch.sigmoid), "sigmoid", r"a sigmoid of each would .*\. Return the logits before the sigmoids$"),
         (After(torch.sigmoid), "softmax", 'Return the logits before the sigmoid, and say head = "sigmoid"'),
         (After(torch.sigmoid, classes=1), "sigmoid", "in its one channel: .* second sigmoid"),
         (After(one_hot), "sigmoid", "whole numbers, like class indices"),

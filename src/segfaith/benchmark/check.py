@@ -15,6 +15,7 @@ from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import target_choice, targets_of
 from segfaith.benchmark.warm_up import chosen_model, warm_up
 from segfaith.errors import SegfaithError, SettingsError, words_of
+from segfaith.evidence.layer import CHOSEN, REPEATS
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.randomness import generator
@@ -145,12 +146,14 @@ def _model(model: SegmentationModel, plan: Plan) -> Iterator[Line]:
         source = "chosen by segfaith" if plan.settings.model.layer is None else "as [model] layer says"
         yield Line("ok", "layer", f"{model.layer}, {source}")
     for layer, words in model.layer_notes.items():
-        yield Line("ok", "layer", f"{layer}: {words}")
+        others = words.removeprefix(CHOSEN).removeprefix("; ")  # that it was chosen is said
+        if others:
+            yield Line("warn" if REPEATS in words else "ok", "layer", f"{layer}: {others}")
 
 
 def _head(model: SegmentationModel) -> str:
     """What the head means for a user who did not say."""
-    if model.head is not None or (model.channels or 1) == 1:
+    if model.head is not None or model.softmax_only or (model.channels or 1) == 1:
         return ""
     return (
         ": each pixel has one class, and the probabilities of the classes sum to 1. If classes may overlap, each with "

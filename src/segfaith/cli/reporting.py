@@ -71,6 +71,8 @@ def report(
     show(terminal.brief(written.analysis, written.sections))
     if verbose:
         show(terminal.more(written.analysis, written.sections))
+    else:  # they stand among the notes on the runs
+        show(written.analysis.layer_notes)
     if written.paths:
         names = [path.relative_to(written.directory) for path in written.paths]
         say(f"written into {written.directory}:")

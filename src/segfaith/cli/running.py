@@ -111,10 +111,15 @@ def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:
         tell(f"padding   sides to multiples of {model.pad}")
     if model.tiling:
         tell("tiles     {} x {}, overlap {}".format(*model.tiling.tile, model.tiling.overlap))
-    for layer, words in model.layer_notes.items():
-        tell(f"layer     {layer}: {words}")
+    for words in _layers(model):
+        tell(f"layer     {words}")
     if model.one_by_one:
         tell(f"batches   one image at a time: {model.one_by_one}")
+
+
+def _layers(model: Any) -> list[str]:
+    """What a reader must know of the layers that are read."""
+    return [f"{layer}: {words}" for layer, words in model.layer_notes.items()]
 
 
 def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
@@ -203,12 +208,13 @@ def randomise_command(
     from segfaith.results.records.runs import find_runs
 
     runs, failed = find_runs([directory]), 0
+    layers: set[str] = set()
     told: list[str] = []  # said at the end: a reader who goes away must not stop the other runs
     for run in runs:
         try:
             if run != directory and run.is_symlink():
                 raise SettingsError(f"{run} is a symbolic link, and nothing is written through it; name the run itself")
-            told.append(f"written: {_randomise(run, n, settings or [], allow_code or [])}")
+            told.append(f"written: {_randomise(run, n, settings or [], allow_code or [], layers)}")
         except KeyboardInterrupt:
             on_the_way(
                 f"Stopped in {run.name}: the stages that were done are in its randomisation.parquet, and reports say "
@@ -227,12 +233,17 @@ def randomise_command(
     raise typer.Exit(1 if failed else 0)
 
 
-def _randomise(run: Path, n: int, overrides: list[str], allowed: list[str]) -> Path:
+def _randomise(run: Path, n: int, overrides: list[str], allowed: list[str], told: set[str]) -> Path:
+    """Checks a run and says what must be known of its layers, unless it is among the words that were `told`."""
     from segfaith.benchmark import randomisation, runner
     from segfaith.benchmark.foreign import settings_of
 
     prepared = runner.prepare(settings_of(run, overrides, allowed))
     runner.open_directory(run, prepared, on_the_way)
+    for words in _layers(prepared.model):
+        if words not in told:
+            on_the_way(f"layer     {words}")
+        told.add(words)
     return randomisation.randomise(prepared, run, n, lambda words: err.print(f"{run.name}: {words}", style="dim"))
 
 

@@ -15,6 +15,9 @@ from math import isqrt, prod
 from typing import Literal
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from segfaith.errors import SettingsError, words_of
 from segfaith.models.layers import Reshape
@@ -61,7 +64,9 @@ class Form:
         if self.kind == "maps":
             return output
         count = output.shape[1] - self.leading
-        grids = [(isqrt(count),) * 2] if self.square else [grid for grid in _grids(size) if prod(grid) == count]
+        grids = (
+            [(isqrt(count),) * 2] if self.square else [grid for grid in _grids(size).values() if prod(grid) == count]
+        )
         if len(set(grids)) != 1 or prod(grids[0]) != count:
             raise SettingsError(
                 f"{output.shape[1]} tokens without {self.leading} leading tokens fill no single grid for an image of "
@@ -71,7 +76,15 @@ class Form:
         return patches.reshape(*patches.shape[:2], *grids[0])
 
 
-def form_of(shapes: list[Shape], size: Size, tokens: Tokens, reshape: Reshape | None) -> Form | str:
+def convolves(layer: nn.Module) -> bool:
+    """Whether a layer's weights are those of convolutions and of their norms alone, which have the channels second."""
+    owners = [part for part in layer.modules() if next(part.parameters(recurse=False), None) is not None]
+    return bool(owners) and all(isinstance(owner, _ConvNd | _NormBase | nn.GroupNorm) for owner in owners)
+
+
+def form_of(
+    shapes: list[Shape], size: Size, tokens: Tokens, reshape: Reshape | None, *, convolves: bool = False
+) -> Form | str:
     """The form of a layer's output, or why it has none, by its shapes for an image and, if known, one twice as wide.
 
     Without the second, a map must have the image's aspect or be square, and tokens must fill a single grid.
@@ -79,26 +92,35 @@ def form_of(shapes: list[Shape], size: Size, tokens: Tokens, reshape: Reshape | 
     Args:
         shapes: for the image, and for the wider image if the model takes it.
         size: the image's (H, W).
+        convolves: see `convolves`; decides where the shapes leave open which axis the channels are.
     """
     if reshape is not None:
         return _reshaped(shapes, size, reshape)
     if len(shapes[0]) == 3:
         return _tokens(shapes, size, tokens)
-    (_, channels, height, width), wide = shapes[0], shapes[-1]
-    if len(shapes) > 1 and wide != shapes[0]:
-        right = wide[:3] == shapes[0][:3] and wide[3] > width
-        grows = (wide[1], wide[3]) == (channels, width) and wide[2] > height
-        last = grows and misfit(channels, height, size) <= max(1, 0.1 * max(channels, height))
-    else:
-        here, there = misfit(height, width, size), misfit(channels, height, size)
-        right = here < 1 or (here <= 0.1 * max(height, width) and here <= there)
-        last = there < 1
+    right, last = _axes(shapes, size)
+    if right and last and not convolves:
+        return (
+            f"{_came(shapes, size)}, of which the last axis or the second may be the channels: the model takes images "
+            "of a single size, so that no wider one tells"
+        )
     if right:
         return Form("maps")
     if last:
-        grid = f"{channels} x {height}"
-        return Form("channels last", words=f"channels last {shapes[0]}, read as {width} maps of {grid}")
+        _, height, width, channels = shapes[0]
+        return Form("channels last", words=f"channels last {shapes[0]}, read as {channels} maps of {height} x {width}")
     return f"{_came(shapes, size)}; expected (1, channels, h, w)"
+
+
+def _axes(shapes: list[Shape], size: Size) -> tuple[bool, bool]:
+    """Whether four axes may be (N, K, h, w), and whether they may be (N, h, w, K)."""
+    (_, second, third, fourth), wide = shapes[0], shapes[-1]
+    if len(shapes) > 1 and wide != shapes[0]:
+        right = wide[:3] == shapes[0][:3] and wide[3] > fourth
+        grows = (wide[1], wide[3]) == (second, fourth) and wide[2] > third
+        return right, grows and misfit(second, third, size) <= max(1, 0.1 * max(second, third))
+    here, there = misfit(third, fourth, size), misfit(second, third, size)
+    return here < 1 or (here <= 0.1 * max(third, fourth) and here <= there), there < 1
 
 
 def _came(shapes: list[Shape], size: Size) -> str:
@@ -107,16 +129,17 @@ def _came(shapes: list[Shape], size: Size) -> str:
     return came + f" and {shapes[-1]} for one of {size[0]} x {2 * size[1]}" * different
 
 
-def _grids(size: Size) -> list[Size]:
-    """The grids of square patches that fit an image, coarsest last; strides that divide both sides first.
+def _grids(size: Size) -> dict[tuple[int, bool], Size]:
+    """The grids of square patches that fit an image, coarsest last, by stride and rounding; strides that divide both
+    sides first.
 
-    Patches that pass the border are left out (floor) or padded (ceil), both axes alike.
+    Patches that pass the border are left out (floor) or padded (ceil: True), both axes alike.
     """
     height, width = size
     strides = sorted(range(1, max(size) + 1), key=lambda stride: (height % stride + width % stride > 0, stride))
-    both = [(height // stride, width // stride) for stride in strides]
-    both += [(-(-height // stride), -(-width // stride)) for stride in strides]
-    return [grid for grid in dict.fromkeys(both) if 0 not in grid]
+    grids = {(stride, False): (height // stride, width // stride) for stride in strides}
+    grids |= {(stride, True): (-(-height // stride), -(-width // stride)) for stride in strides}
+    return {how: grid for how, grid in grids.items() if 0 not in grid}
 
 
 def _tokens(shapes: list[Shape], size: Size, tokens: Tokens) -> Form | str:
@@ -126,9 +149,9 @@ def _tokens(shapes: list[Shape], size: Size, tokens: Tokens) -> Form | str:
         fits = {(count - side**2, side, side): True for side in range(1, isqrt(count) + 1) if count - side**2 in leads}
     elif len(shapes) == 1 or shapes[1][2] == shapes[0][2]:
         wide = _grids((size[0], 2 * size[1]))
-        for grid in _grids(size):
+        for how, grid in _grids(size).items():
             leading = count - prod(grid)
-            twice = len(shapes) == 1 or any(prod(other) + leading == shapes[1][1] for other in wide)
+            twice = len(shapes) == 1 or (how in wide and prod(wide[how]) + leading == shapes[1][1])
             if leading in leads and twice:
                 fits[leading, *grid] = False
     height, width = size
@@ -137,7 +160,8 @@ def _tokens(shapes: list[Shape], size: Size, tokens: Tokens) -> Form | str:
         for fit, square in fits.items()
         if height % fit[1] == 0 and width % fit[2] == 0 and height // fit[1] == width // fit[2]
     }
-    fits = exact if len(fits) > 1 and exact else fits
+    if exact or (len(shapes) == 1 and tokens == "auto"):  # nothing else confirms patches that do not fill the image
+        fits = exact
     if len(fits) != 1:
         asked = f"0 to {MOST_LEADING}" if tokens == "auto" else str(tokens)
         return (
@@ -153,7 +177,7 @@ def _tokens(shapes: list[Shape], size: Size, tokens: Tokens) -> Form | str:
 
 def _near(count: int, size: Size) -> list[tuple[int, int, int]]:
     """The largest grids that tokens fill, and how many tokens they leave over."""
-    near = sorted((count - prod(grid), *grid) for grid in _grids(size) if prod(grid) <= count)
+    near = sorted({(count - prod(grid), *grid) for grid in _grids(size).values() if prod(grid) <= count})
     return near[:3]
 
 
@@ -187,7 +211,6 @@ def _reshaped(shapes: list[Shape], size: Size, reshape: Reshape) -> Form | str:
                 "since the gradient is reshaped by it too"
             )
         came.append(tuple(output.shape))
-    form = form_of(came, size, "auto", None)
-    if isinstance(form, str) or form.kind != "maps":
+    if not _axes(came, size)[0]:
         return f"shape {shapes[0]}, of which reshape makes {_came(came, size)}; expected (1, channels, h, w)"
     return Form("reshape", reshape=reshape, words=f"{shapes[0]} by the given reshape, read as {came[0]}")

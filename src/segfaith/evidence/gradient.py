@@ -133,7 +133,7 @@ def _of_layer(
             nonlocal forward_seconds
             scores = masked_mean(_finite(logits), inside, scalar)
             passed.extend((logits.detach(), scores.detach()))
-            total = scores.sum() if objective == "prob" else _summed(logits, inside, scalar)
+            total = scores.sum() if objective == "prob" else _summed(logits, inside, scalar, single=model.channels == 1)
             forward_seconds += clock(model.device) - start
             return total
 
@@ -180,8 +180,13 @@ def _whole(
     return form.maps(leaves[0].detach(), size), form.maps(gradient, size)
 
 
-def _summed(logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], scalar: Scalar) -> Tensor:
-    """Y of the objective "logits": the sum over the regions of z_c, or of the number that is explained instead."""
+def _summed(logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], scalar: Scalar, *, single: bool) -> Tensor:
+    """Y of the objective "logits": the sum over the regions of z_c, or of the number that is explained instead.
+
+    Of a model of a `single` channel z, whose logits are [0, z], z_0 is -z: the constant 0 explains nothing.
+    """
+    if single and scalar.kind == "probability":
+        scalar = replace(scalar, kind="log_odds")
     if scalar.kind == "probability":
         return logits[:, scalar.class_index][region].sum()
     return scalar.of(logits.movedim(1, -1)[region], 1).sum()

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from segfaith.errors import SettingsError
-from segfaith.evidence.forms import REMEDY, Form, form_of
+from segfaith.evidence.forms import REMEDY, Form, convolves, form_of
 from segfaith.models.modes import uncompiled
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.types import Float, Image, Tensor
@@ -24,6 +24,7 @@ REPEATS = (
     "behind this layer the model reads no context, so a gradient map of it repeats the prediction; an earlier layer "
     "shows more"
 )
+CHOSEN = "chosen by segfaith: the deepest map before the head"
 SAME_LOGITS = 1e-3
 """Reading the layer may change logits by at most this share of the largest logit."""
 NO_GRADIENT = (
@@ -194,8 +195,9 @@ def check_layer(model: SegmentationModel, name: str, image: Image) -> Form:
         known = asked, form, "; ".join(filter(None, (form.words, repeats)))
         if finite:  # else nothing was compared, and the sample with these logits fails later
             _CHECKED[module] = known
+    chosen = CHOSEN if model.layer_notes.get(name, "").startswith(CHOSEN) else ""
     if known[2]:
-        model.layer_notes[name] = known[2]
+        model.layer_notes[name] = "; ".join(filter(None, (chosen, known[2])))
     return known[1]
 
 
@@ -226,7 +228,8 @@ def _checked_form(model: SegmentationModel, name: str, image: Image) -> tuple[Fo
         except Exception:  # the model takes no image of another size
             del shapes[1:]
     size = (images.shape[2], images.shape[3])
-    form = form_of(shapes, size, model.tokens, model.reshape)
+    of_convolutions = convolves(model.module.get_submodule(name))
+    form = form_of(shapes, size, model.tokens, model.reshape, convolves=of_convolutions)
     if isinstance(form, str):
         raise SettingsError(f"layer {name!r} returns {form}; {REMEDY}")
     moved = float((logits.detach() - expected).abs().max())

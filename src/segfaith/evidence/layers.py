@@ -20,13 +20,12 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from segfaith.errors import SegfaithError, SettingsError, words_of
-from segfaith.evidence.forms import Form, form_of
-from segfaith.evidence.layer import at_centre, extent_of, feature_in, reads_no_context, version_of
+from segfaith.evidence.forms import Form, convolves, form_of
+from segfaith.evidence.layer import CHOSEN, at_centre, extent_of, feature_in, reads_no_context, version_of
 from segfaith.models.modes import uncompiled
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.types import Image, Tensor
 
-CHOSEN = "chosen by segfaith: the deepest map before the head"
 POOLS = nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d
 
 
@@ -233,7 +232,8 @@ def _readable(
             faults[name] = "the logits do not depend on it"
             continue
         shapes = [tuple(entry.output.shape), *([wide[name]] if name in wide else [])]
-        form = form_of(shapes, size, model.tokens, model.reshape)
+        of_convolutions = convolves(model.module.get_submodule(name))
+        form = form_of(shapes, size, model.tokens, model.reshape, convolves=of_convolutions)
         if isinstance(form, str):
             faults[name] = form
             continue

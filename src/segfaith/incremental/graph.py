@@ -36,6 +36,10 @@ the model itself: group norms lose most of their digits otherwise where a map is
 Shape = tuple[int, ...]
 
 
+class NoGraph(Exception):
+    """No graph can stand for a module; the message says why, in words for users."""
+
+
 class Graph:
     """A traced module. Nothing of the module itself is changed; its weights are copied.
 
@@ -50,12 +54,12 @@ class Graph:
         place: the steps that lead to the logits in what the module returns, see `outputs.logits_in`.
 
     Raises:
+        NoGraph: hooks would not run in a graph.
         Exception: whatever tracing raises for a module that cannot be traced.
     """
 
     def __init__(self, module: nn.Module, image: Float[Tensor, "1 bands H W"], place: tuple[Step, ...] = ()) -> None:
-        if any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()):
-            raise ValueError("the module has forward hooks, which a traced graph would not call")
+        _refuse_hooks(module)
         self.shapes: dict[torch.Size, dict[fx.Node, Shape | None]] = {}
         traced = trace(module, image).float().to(memory_format=torch.channels_last)
         self._owner = fx.Interpreter(traced)
@@ -127,6 +131,18 @@ class Graph:
         """Whether `winograd` may compute large convolutions, as it may at first."""
         for convolution in self.convolutions.values():
             convolution.winograd, convolution.row_weights = allowed, None
+
+
+def _refuse_hooks(module: nn.Module) -> None:
+    """Raises NoGraph where hooks may change what the module computes; transformers sets some that record outputs."""
+    tables = [hooks for part in module.modules() for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+    owners = {str(getattr(hook, "__module__", "")).partition(".")[0] for hooks in tables for hook in hooks.values()}
+    if owners:
+        whose = f" of {', '.join(sorted(owners - {''}))}" if owners - {""} else ""
+        raise NoGraph(
+            f"its parts have forward hooks{whose}, which would not run in a graph; the model itself scores all images, "
+            "which only takes longer"
+        )
 
 
 def _contiguous(values: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from segfaith.errors import SampleError, SettingsError
-from segfaith.incremental.graph import Graph
+from segfaith.incremental.graph import Graph, NoGraph
 from segfaith.incremental.scorers import IncrementalScorer, PlainScorer, Precision, extent
 from segfaith.incremental.tiles import TiledScorer
 from segfaith.models.segmentation import SegmentationModel
@@ -118,7 +118,8 @@ def graph_of(model: SegmentationModel, image: Image) -> Graph | str:
 @torch.inference_mode()
 def _state(model: SegmentationModel) -> Any:
     """A value that changes with any weight (by sums of each tensor times 2 + sin i), module setting or hook."""
-    tensors = [tensor.detach().flatten() for tensor in (*model.module.parameters(), *model.module.buffers())]
+    held = (*model.module.parameters(), *model.module.buffers())
+    tensors = [(one if one.layout is torch.strided else one.to_dense()).detach().flatten() for one in held]
     longest = max((len(tensor) for tensor in tensors), default=0)
     factors = torch.arange(longest, dtype=torch.float32, device=model.device).sin_().add_(2)  # neighbours differ
     products = [tensor.to(factors) @ factors[: len(tensor)] for tensor in tensors]
@@ -143,6 +144,8 @@ def _verdict(model: SegmentationModel, traced: _Traced, image: Image) -> str:
                 graph.allow_winograd(True)
             else:
                 difference = ""
+    except NoGraph as error:
+        return str(error)
     except (Exception, SystemExit) as error:  # tracing can fail in any way that the user's code can, and so can a graph
         if isinstance(error, SampleError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
             raise

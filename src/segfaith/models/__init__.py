@@ -131,7 +131,7 @@ def load_model(
         module, source, provenance = _custom_module(name, weights, dict(args or {}), seed)
         shown = f"{Path(name.partition(':')[0]).name}:{name.rpartition(':')[2]}"
     for part in module.modules():
-        if part.training:  # train() and eval() of some modules do more than to set this flag
+        if getattr(part, "training", False):  # train() and eval() of some modules do more than to set this flag
             part.training = False
     given = {"mean": mean, "std": std}
     if built is not None:

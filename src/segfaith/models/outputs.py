@@ -9,6 +9,8 @@ from segfaith.errors import SampleError, SettingsError
 
 Step = str | int
 NAMES = ("out", "logits")
+QUERIES = ("class_queries_logits", "masks_queries_logits")
+"""What the query models of transformers return: their masks are those of queries, not of classes."""
 SHOWN = 12
 """How many items of an output an error lists."""
 SAY = "say output = a key, an attribute or an index, or several joined by dots, as in output = 'decoder.0'"
@@ -26,7 +28,9 @@ def check_output(output: Any) -> None:
         raise SettingsError(f"output = {output!r}: expected a key, an attribute, an index, or several joined by dots")
 
 
-def logits_in(output: Any, images: int, chosen: Step | None = None) -> tuple[Tensor, tuple[Step, ...]]:
+def logits_in(
+    output: Any, images: int, chosen: Step | None = None, *, within: tuple[Step, ...] = ()
+) -> tuple[Tensor, tuple[Step, ...]]:
     """The logits in a module's output, and the steps that lead to them.
 
     A tensor is taken as it is; of a dict the entry `out` or `logits`; of an object its attribute `logits`. Of a tuple,
@@ -34,33 +38,53 @@ def logits_in(output: Any, images: int, chosen: Step | None = None) -> tuple[Ten
 
     Args:
         images: N.
-        chosen: where the user says that the logits are, see `check_output`; None: they are looked for.
+        chosen: where the user says that the logits are, see `check_output`; None: they are looked for. A key that holds
+            a dot itself counts before the steps.
+        within: the steps to `output` in what the module returned, for messages.
 
     Raises:
         SampleError: the output holds no logits, or several items may be the logits; the message describes the output.
     """
+    if all(hasattr(output, name) for name in QUERIES):
+        raise SampleError(
+            f"the model is a query model: it returns a {type(output).__name__} with {' and '.join(QUERIES)}, masks of "
+            "queries and no logits of classes. Load it as hf:FOLDER, the folder of its save_pretrained, or give "
+            "segfaith.models.adapters.queries.HubModel(module, module.config.model_type), which makes them of both"
+        )
     if chosen is not None:
-        steps = tuple(str(chosen).split("."))
-        inner, deeper = logits_in(_at(output, steps), images)
+        whole = isinstance(output, Mapping) and chosen in output
+        steps = (str(chosen),) if whole else tuple(str(chosen).split("."))
+        inner, deeper = logits_in(_at(output, steps), images, within=steps)
         return inner, (*steps, *deeper)
     if isinstance(output, Tensor):
         return output, ()
-    step = _step(output, images)
-    inner, deeper = logits_in(follow(output, step), images)
+    step = _step(output, images, within)
+    inner, deeper = logits_in(follow(output, step), images, within=(*within, step))
     return inner, (step, *deeper)
 
 
-def check_aspect(model: str, came: tuple[int, int], image: tuple[int, int]) -> None:
+def check_aspect(model: str, came: tuple[int, int, int], image: tuple[int, int]) -> None:
     """Lets logits pass whose size (h, w) has the image's aspect, or any that is not the aspect of its transpose.
 
+    Args:
+        came: channels, height and width of the logits.
+
     Raises:
-        SampleError: rows and columns are swapped; resized to the image they would be the prediction of another scene.
+        SampleError: rows and columns are swapped, or the channels come last; resized to the image such logits would be
+            the prediction of another scene.
     """
-    height, width = came[0] * image[0], came[1] * image[1]  # equal where the map has the transpose's aspect
-    if abs(height - width) <= 0.01 * max(height, width) and misfit(*came, image) > max(1.0, 0.1 * max(came)):
+    channels, rows, columns = came
+    height, width = rows * image[0], columns * image[1]  # equal where the map has the transpose's aspect
+    strange = misfit(rows, columns, image) > max(1.0, 0.1 * max(rows, columns))
+    if strange and abs(height - width) <= 0.01 * max(height, width):
         raise SampleError(
-            f"{model} returned logits of {came[0]} x {came[1]} for an image of {image[0]} x {image[1]} (height x "
+            f"{model} returned logits of {rows} x {columns} for an image of {image[0]} x {image[1]} (height x "
             "width): rows and columns are swapped; return (N, classes, height, width)"
+        )
+    if strange and min(channels, rows) > 1 and misfit(channels, rows, image) < 1:
+        raise SampleError(
+            f"{model} returned logits of shape (N, {channels}, {rows}, {columns}) for an image of {image[0]} x "
+            f"{image[1]}: the channels come last; return (N, classes, height, width), as by logits.movedim(-1, 1)"
         )
 
 
@@ -85,7 +109,7 @@ def follow(output: Any, step: Step) -> Any:
     return getattr(output, str(step))
 
 
-def _step(output: Any, images: int) -> Step:
+def _step(output: Any, images: int, within: tuple[Step, ...]) -> Step:
     """The step to the logits in an output that is no tensor."""
     if hasattr(output, "logits"):
         return "logits"
@@ -93,14 +117,18 @@ def _step(output: Any, images: int) -> Step:
         for key in NAMES:
             if key in output:
                 return key
+    place, say = "the model's output", SAY
+    if within:
+        inside = ".".join(map(str, within))
+        place, say = f"output {inside!r} of the model", f"say which, as in output = '{inside}.0'"
     items = _items(output)
     holding = [key for key, item in items.items() if _holds_maps(item, images)]
     if len(holding) == 1:
         return holding[0]
     if len(holding) > 1 and isinstance(output, tuple | list):
         raise SampleError(
-            f"{len(holding)} items of the model's output may be its logits: {_described(output)}; segfaith does not "
-            f"guess which is the prediction: {SAY}"
+            f"{len(holding)} items of {place} may be its logits: {_described(output)}; segfaith does not guess which "
+            f"is the prediction: {say}"
         )
     if isinstance(output, tuple | list) and output:
         return 0

@@ -202,32 +202,55 @@ def _check_head(model: SegmentationModel, outputs: list[Tensor]) -> None:
             "which no probability can be read. Return the logits behind the decisions; if these are logits, say "
             'head = "logits"'
         )
+    if channels == 1 and model.head != "probabilities" and abs(low - 1) <= slack and abs(high - 1) <= slack:
+        raise SettingsError(
+            f"{came}: they are 1 everywhere, as a softmax over one channel is. Return what comes before it; the logit "
+            "of one channel gets a sigmoid"
+        )
     if model.head == "probabilities":
         if not within or not (sums or channels == 1):
             what = "in [0, 1]" if channels == 1 else "in [0, 1] with channels that sum to 1"
             remedy = "leave head out for logits"
+            if within and channels > 1:
+                remedy = 'of classes that may overlap return the logits before the sigmoids, and say head = "sigmoid"'
             if total:
                 remedy = f"their channels sum to {total:.4g}: {OVERSHOT}, or return the logits and leave head out"
             raise SettingsError(f'head = "probabilities" means outputs {what}, but {came}; {remedy}')
     elif within and (sums or (channels == 1 and varied and low >= 0)):
         many = "in its one channel" if channels == 1 else f"and its {channels} channels sum to 1"
         raise SettingsError(
-            f"{came} {many}: these look like probabilities, not logits, and a second "
-            f'{"sigmoid" if channels == 1 else "softmax"} would change every score. Say head = "probabilities", or '
-            'head = "logits" if they are logits all the same'
+            f"{came} {many}: these look like probabilities, not logits, and {_repeated(model, channels)}. Say head = "
+            '"probabilities", '
+            + (
+                "if the classes exclude each other, or return the logits before the sigmoids"
+                if model.independent
+                else 'or head = "logits" if they are logits all the same'
+            )
         )
     elif total:
+        remedy = "before the sigmoids" if model.independent else f'({OVERSHOT}, and say head = "probabilities")'
         raise SettingsError(
             f"{came} and their {channels} channels sum to {total:.4g} at every pixel: these look like probabilities, "
-            f"resized or multiplied, not logits, and a second softmax would change every score. Return the logits "
-            f'({OVERSHOT}, and say head = "probabilities"), or say head = "logits" if they are logits all the same'
+            f"resized or multiplied, not logits, and {_repeated(model, channels)}. Return the logits {remedy}"
+            + ("" if model.independent else ', or say head = "logits" if they are logits all the same')
         )
     elif within and varied and low >= 0:
         raise SettingsError(
-            f"{came} in {channels} channels that do not sum to 1, as the sigmoids of a multi-label head do: a softmax "
-            'of them means nothing. Return the logits before the sigmoid, and say head = "sigmoid"; if these are '
-            'logits of a softmax, say head = "logits"'
+            f"{came} in {channels} channels that do not sum to 1, as the sigmoids of a multi-label head do: "
+            + (
+                f"{_repeated(model, channels)}. Return the logits before the sigmoids"
+                if model.independent
+                else 'a softmax of them means nothing. Return the logits before the sigmoid, and say head = "sigmoid"; '
+                'if these are logits of a softmax, say head = "logits"'
+            )
         )
+
+
+def _repeated(model: SegmentationModel, channels: int) -> str:
+    """What `as_logits` of probabilities would do to the scores, in words."""
+    if model.independent:
+        return "a sigmoid of each would change every score"
+    return f"a second {'sigmoid' if channels == 1 else 'softmax'} would change every score"
 
 
 def _total(outputs: list[Tensor], slack: float) -> float:

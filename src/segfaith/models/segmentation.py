@@ -91,6 +91,11 @@ class SegmentationModel:
         if channels is not None and (not isinstance(channels, int) or channels < 1):
             raise SettingsError(f"channels = {channels!r}: expected the number of the image's channels, at least 1")
         self.module: nn.Module = unwrapped(module)
+        if self.softmax_only and head in ("sigmoid", "probabilities"):
+            raise SettingsError(
+                f"head = {head!r}: {name} is a query model, whose classes compete for each pixel: its outputs are the "
+                "logarithms of the classes' scores, of which a softmax makes probabilities; leave head out"
+            )
         self.head: Head | None = head
         self.pad, self.tiling = pad, tiling_of(tile, overlap, pad)
         self._channels: int | None = None
@@ -116,6 +121,11 @@ class SegmentationModel:
         return self._channels
 
     @property
+    def softmax_only(self) -> bool:
+        """Whether the module says that no other head fits its outputs, as a query model's; see `adapters.queries`."""
+        return bool(getattr(self.module, "softmax_only", False))
+
+    @property
     def independent(self) -> bool:
         """Whether each class has its own sigmoid, so that classes may overlap; False before the first pass."""
         return self.head == "sigmoid" and (self.channels or 1) > 1
@@ -131,6 +141,8 @@ class SegmentationModel:
     def head_words(self) -> str:
         """`head_name` in words, and whether the user said so or segfaith assumes it."""
         source = "assumed" if self.head is None else f"as head = {self.head!r} says"
+        if self.softmax_only:
+            source = "of the logarithms of a query model's scores: each class's share of them"
         if self.channels is None:
             what = self.head_name or "softmax over several channels, sigmoid of one"
         elif self.channels == 1:
@@ -234,7 +246,8 @@ class SegmentationModel:
         """`logits_of` without padding and tiles."""
         logits = self.as_logits(self.outputs_of(module, images))
         if logits.shape[-2:] != images.shape[-2:]:
-            check_aspect(self.name, (logits.shape[-2], logits.shape[-1]), (images.shape[-2], images.shape[-1]))
+            came, size = (logits.shape[1], logits.shape[2], logits.shape[3]), (images.shape[-2], images.shape[-1])
+            check_aspect(self.name, came, size)
             logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
         return logits
 

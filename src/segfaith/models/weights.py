@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.utils._pytree import tree_leaves
 
 from segfaith.errors import SettingsError, words_of
 
@@ -111,13 +113,42 @@ def _prefix(state: Mapping[str, Tensor], module: nn.Module) -> str:
 
 
 def state_digest(module: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of all parameters and buffers, whatever file they came from."""
+    """SHA-256 over names, types, shapes and bytes of all parameters and buffers, whatever file they came from.
+
+    What else a module keeps in its state, such as the packed weights of a quantised layer, counts by its tensors and by
+    the text of all else. A frozen module keeps its weights as constants of its code.
+
+    Raises:
+        SettingsError: a lazy layer that has no weights yet.
+    """
     digest = sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        data = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}|{data.dtype}|{tuple(data.shape)}|".encode())
-        digest.update(data.flatten().view(torch.uint8).numpy().tobytes() if data.numel() else b"")
+    for name, value in [*sorted(module.state_dict().items()), *_constants(module)]:
+        if isinstance(value, UninitializedBuffer | UninitializedParameter):
+            raise SettingsError(
+                f"{type(module).__name__} has no weights yet at {name!r}, a lazy layer; run it once on an image where "
+                "it is made"
+            )
+        for leaf in [value] if isinstance(value, Tensor) else tree_leaves(value):
+            if not isinstance(leaf, Tensor):
+                digest.update(f"{name}|{leaf!r}".encode())
+                continue
+            data = leaf.detach().cpu()
+            if leaf is not value and data.is_quantized:
+                data = data.dequantize()  # whose values hold the scales too
+            data = data.to_dense() if data.layout is not torch.strided else data.contiguous()
+            digest.update(f"{name}|{data.dtype}|{tuple(data.shape)}|".encode())
+            digest.update(data.flatten().view(torch.uint8).numpy().tobytes() if data.numel() else b"")
     return digest.hexdigest()
+
+
+def _constants(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The tensors in the code of a scripted, traced or frozen module."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return []
+    graph: Any = module.inlined_graph  # kept, since its nodes die with it
+    nodes = graph.findAllNodes("prim::Constant")
+    tensors = [node.t("value") for node in nodes if node.hasAttribute("value") and node.kindOf("value") == "t"]
+    return [(f"constant {place}", tensor) for place, tensor in enumerate(tensors)]
 
 
 def file_digest(path: Path) -> str:

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
 from small_models import eomt, hf, mask2former, maskformer, mobilevit, oneformer, segformer
 
 from segfaith import load_model
-from segfaith.errors import SettingsError
-from segfaith.models.adapters.queries import class_scores
+from segfaith.benchmark.check import _head
+from segfaith.errors import SampleError, SettingsError
+from segfaith.models.adapters.queries import HubModel, class_scores
+from segfaith.models.wrapping import wrap
 
 SIZE = 64
 
@@ -54,6 +56,30 @@ def test_query_models_decide_as_their_own_post_processing(build: object, tmp_pat
 def test_a_query_model_of_a_single_class_decides_nothing(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"'maskformer' of a single class, .* no decision is left to explain"):
         load_model(**hf(maskformer, tmp_path, outputs=1))
+
+
+def test_a_query_model_has_no_head_but_a_softmax(tmp_path: Path) -> None:
+    given = hf(eomt, tmp_path)
+    for head in ("sigmoid", "probabilities"):
+        with pytest.raises(SettingsError, match=rf"head = '{head}': hf:.* is a query model, whose classes compete"):
+            load_model(**given, head=head)
+    model = load_model(**given)
+    model.logits(noise())
+    words = "softmax over 4 channels, of the logarithms of a query model's scores: each class's share of them"
+    assert model.head_words == words
+    assert _head(model) == ""  # `check` does not propose another
+
+
+def test_the_masks_of_queries_are_not_taken_for_logits_of_classes(tmp_path: Path) -> None:
+    """EoMT's only maps are those of its queries."""
+    given = hf(eomt, tmp_path)
+    module = load_model(**given).module.wrapped
+    assert isinstance(module, nn.Module)
+    for output in (None, "masks_queries_logits"):
+        with pytest.raises(SampleError, match=r"is a query model: .* Load it as hf:FOLDER"):
+            wrap(module, output=output).logits(noise())
+    made = wrap(HubModel(module, module.config.model_type), mean=(0, 0, 0), std=(1, 1, 1))
+    assert torch.equal(made.logits(noise()), load_model(**given, mean=(0, 0, 0), std=(1, 1, 1)).logits(noise()))
 
 
 def test_scores_are_sums_over_queries() -> None:

@@ -53,6 +53,19 @@ def test_the_part_that_makes_the_encoders_last_map_is_named() -> None:
     assert named(Net()) == ("encoder.stage", "encoder.stage", "decoder.1", "")
 
 
+def test_an_identity_whose_output_nobody_reads_is_no_layer() -> None:
+    """As the last `downsample` of MONAI's SegResNetDS."""
+
+    class Aside(Encoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Identity()
+
+    net = Net()
+    net.encoder = Aside()
+    assert named(net)[:2] == ("encoder.stage", "encoder.stage")
+
+
 def test_a_part_that_runs_twice_is_no_layer() -> None:
     class Twice(Net):
         def forward(self, x: Tensor) -> Tensor:

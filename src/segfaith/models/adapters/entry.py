@@ -98,7 +98,8 @@ class Trial:
     """One pass of a model: what its parts returned, in the order in which they were done.
 
     Attributes:
-        maps: (1, K, h, w) outputs of the parts that ran once and returned one such map, by dotted name.
+        maps: (1, K, h, w) outputs of the parts that ran once and returned one such map, by dotted name. Identities are
+            left out: what they hand on need not be read behind them.
         outputs: what each part returned the last time that it ran, by dotted name.
         failure: why there was no pass; "" if there was one.
     """
@@ -152,7 +153,8 @@ def try_out(module: nn.Module, channels: int = 3, sizes: Sequence[tuple[int, int
 
             return hook
 
-        handles = [part.register_forward_hook(note(name)) for name, part in module.named_modules() if name]
+        parts = [(name, part) for name, part in module.named_modules() if name and not isinstance(part, nn.Identity)]
+        handles = [part.register_forward_hook(note(name)) for name, part in parts]
         try:
             with torch.no_grad():
                 module(torch.full((1, channels, height, width), 0.5))

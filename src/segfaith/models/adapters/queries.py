@@ -23,6 +23,7 @@ class HubModel(nn.Module):
 
     Attributes:
         wrapped: the library's own model, whose weights are the state.
+        softmax_only: whether the outputs are log S_c, of which only a softmax makes probabilities.
         reverse: whether the channels of the image are turned (RGB to BGR) before it.
         token_ids: the token ids (1, T) of the task that OneFormer is asked for; None for all others.
     """
@@ -30,6 +31,7 @@ class HubModel(nn.Module):
     def __init__(self, wrapped: nn.Module, kind: str, *, reverse: bool = False, task: Tensor | None = None) -> None:
         super().__init__()
         self.wrapped, self.kind, self.reverse = wrapped, kind, reverse
+        self.softmax_only = kind in MASK_SIZES
         self.register_buffer("token_ids", task)
 
     def forward(self, images: Tensor) -> Any:

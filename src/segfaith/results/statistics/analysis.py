@@ -60,11 +60,23 @@ class Analysis:
         """A sentence on each data set whose images have several targets: `targets.target_note`."""
         return [target_note(part.runs) for part in self.parts if part.several]
 
+    @property
+    def layer_notes(self) -> list[str]:
+        """What a reader must know of the layers that were read, once for each model and layer."""
+        models = [run.description["model"] for run in self.read]
+        sentences = [
+            f"{model['name']}, layer {layer}: {words}."
+            for model in models
+            for layer, words in (model.get("layer_notes") or {}).items()
+        ]
+        return list(dict.fromkeys(sentences))
+
     @cached_property
     def notes(self) -> list[str]:
-        """What a reader must know of the runs: `summary.notes`, labels that are not used, targets, and filters."""
+        """What a reader must know of the runs: `summary.notes`, layers, labels not used, targets, and filters."""
         return [
             *notes(self.read, [name for part in self.parts for name in part.names]),
+            *self.layer_notes,
             *(sentence for part in self.parts for sentence in label_notes(part.read)),
             *self.target_notes,
             *self.filters,

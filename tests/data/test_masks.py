@@ -203,6 +203,14 @@ def test_a_named_background_comes_first_among_the_classes_of_a_table(root: Path)
     assert (list(data.classes or []), data.background) == (["cat", "sky", "dog"], None)
 
 
+def test_the_background_of_a_table_is_the_class_of_that_name_wherever_it_stands(root: Path) -> None:
+    labels = {"1": "cat", "2": "background", "3": "dog"}
+    classes = ["dog", "cat", "background"]
+    assert opened(root, classes, labels=labels).background == 2
+    assert opened(root, classes, labels=labels, background="dog").background == 0
+    assert opened(root, classes, labels=labels, background="none").background is None
+
+
 # Colours
 
 

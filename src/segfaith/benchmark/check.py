@@ -9,7 +9,7 @@ import torch
 from segfaith.benchmark.check_data import Line, Seen, data_lines, read_all
 from segfaith.benchmark.check_fit import fit_lines
 from segfaith.benchmark.forecast import pace
-from segfaith.benchmark.plan import Plan, check_bands, check_classes, make_plan
+from segfaith.benchmark.plan import Plan, check_bands, check_classes, make_plan, with_names
 from segfaith.benchmark.runner import Prepared
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import target_choice, targets_of
@@ -48,6 +48,11 @@ def check(
         model = chosen_model(settings)
     except SegfaithError as error:
         yield Line("fail", "model", str(error))
+    try:
+        plan = plan if model is None else with_names(plan, model)
+    except SegfaithError as error:
+        yield Line("fail", "classes", str(error))
+        model = None
     on_plan(len(plan.ids))
     yield from examine(plan, model, on_sample)
 

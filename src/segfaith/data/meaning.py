@@ -30,6 +30,7 @@ class Meaning:
         indices: class indices by mask value, or by colour (65536 r + 256 g + b); None: values are class indices.
         key: the key of `[data]` that says so, for messages: "labels" or "foreground".
         colours: whether masks are pictures whose colours are the values.
+        named: whether the names were given; False: they follow from `labels` or `foreground`.
     """
 
     classes: Sequence[str]
@@ -38,6 +39,7 @@ class Meaning:
     indices: Mapping[int, int] | None = None
     key: str = ""
     colours: bool = False
+    named: bool = True
 
 
 def meaning_of(reading: Reading, classes: Sequence[str] | None) -> Meaning:
@@ -50,6 +52,7 @@ def meaning_of(reading: Reading, classes: Sequence[str] | None) -> Meaning:
         SettingsError: a class that is not among the classes, values that are no values, keys that contradict each
             other, or class names that nothing gives.
     """
+    named = classes is not None
     if reading.foreground is not None:
         classes = classes or [BACKGROUND, "foreground"]
         if len(classes) < 2:
@@ -64,7 +67,8 @@ def meaning_of(reading: Reading, classes: Sequence[str] | None) -> Meaning:
             raise SettingsError("no class names; give [data] classes")
         classes = _classes_of(table, reading)
     indices = None if table is None else {value: _index(name, classes) for value, name in table.items()}
-    return Meaning(classes, _background(reading, classes), _ignored(reading, indices, colours), indices, key, colours)
+    background, ignored = _background(reading, classes), _ignored(reading, indices, colours)
+    return Meaning(classes, background, ignored, indices, key, colours, named)
 
 
 def _table(labels: str | Mapping[Any, str | int] | None) -> tuple[Mapping[int, str | int] | None, bool]:
@@ -136,9 +140,9 @@ def _background(reading: Reading, classes: Sequence[str]) -> int | None:
     if given == "none":
         return None
     if given is None:
-        if isinstance(reading.labels, str):
-            return list(classes).index(BACKGROUND) if BACKGROUND in classes else None
-        return 0
+        if reading.labels is not None and BACKGROUND in classes:
+            return list(classes).index(BACKGROUND)
+        return None if isinstance(reading.labels, str) else 0
     try:
         return class_index(given, classes)
     except SettingsError as error:

@@ -270,4 +270,10 @@ class Settings(_Section):
                 raise ValueError(
                     f"target.{name} = {numbers} lies outside the image: it counts pixels at data.size = {size}"
                 )
+        tiling = tiling_of(self.model.tile, self.model.overlap, self.model.pad)
+        if tiling is not None and size != "native" and max(tiling.tile) > size:
+            raise ValueError(
+                f"model.tile = {self.model.tile} is larger than the images at data.size = {size}, which are padded "
+                "to it then; set data.size = 'native', or choose a smaller tile"
+            )
         return self

@@ -206,6 +206,16 @@ def test_a_tiff_of_four_bands_of_a_photograph_and_one_more_keeps_all(tmp_path: P
     assert np.array_equal(pixels(tmp_path / "a.tif"), BANDS.astype(np.float32) / 255)
 
 
+def test_a_tiff_in_which_0_is_white_is_turned_by_pillow_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, BANDS[0], photometric="miniswhite")
+    np.testing.assert_allclose(pixels(path)[0], 1 - BANDS[0] / np.float32(255), atol=1e-7)
+    for array in (DEEP[0], DEEP[0].astype(np.float32), DEEP):
+        tifffile.imwrite(path, array, photometric="miniswhite", planarconfig="separate" if array.ndim == 3 else None)
+        with pytest.raises(SampleError, match=r"a\.tif says that 0 is white, .* store it with photometric MINISBLACK"):
+            pixels(path, range=(0, 65535))
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "int32", "float32", "float64"])
 def test_tiffs_of_numbers_need_a_range(dtype: str, tmp_path: Path) -> None:
     for name, array in (("grey", DEEP[0]), ("bands", DEEP)):

@@ -406,3 +406,24 @@ def test_channels_are_resized_each_by_itself(channels: int, height: int, width: 
     image = torch.rand(channels, height, width)
     alone = torch.cat([resize_image(image[[channel]], size) for channel in range(channels)])
     assert torch.allclose(resize_image(image, size), alone, atol=1e-6)
+
+
+def test_channels_that_a_file_marks_as_transparency_are_explained(tmp_path: Path) -> None:
+    PillowImage.fromarray(np.ascontiguousarray(BANDS.transpose(1, 2, 0)), "RGBA").save(tmp_path / "a.png")
+    with pytest.raises(SampleError, match=r"3 channels and the model takes 4; .* marks as transparency counts as none"):
+        load_image(tmp_path / "a.png", channels=4)
+    with pytest.raises(SampleError, match=r"use a model of 3$"):
+        fit_channels(torch.zeros(3, 4, 4), 5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"range": 100}, r"range = \[100\]: expected \[low, high\]"),
+        ({"size": 0}, r"size = 0: expected the side of a square"),
+        ({"size": (4, 4)}, r"size = \(4, 4\): expected the side of a square in pixels, .* 'native'"),
+    ],
+)
+def test_arguments_that_mean_nothing(wrong: dict[str, object], words: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=words):
+        load_image(saved(tmp_path / "a.npy", BANDS), channels=4, **wrong)  # type: ignore[arg-type]

@@ -120,8 +120,9 @@ def _classes_of(table: Mapping[int, str | int], reading: Reading) -> list[str]:
         return [str(first), *names]
     if reading.background != "none" and not isinstance(reading.labels, str):
         raise SettingsError(
-            f"labels names the classes {', '.join(names)} and none is called 'background'; say which class is never a "
-            'dominant target: [data] background = "NAME", or "none" where all are objects'
+            f"labels names the classes {', '.join(names)} and none is called 'background'; if another value is the "
+            'background, as 0 is in most masks, add it: 0 = "background". Else say which class is never a dominant '
+            'target: [data] background = "NAME", or "none" where all are objects'
         )
     return names
 
@@ -175,10 +176,11 @@ def translate(values: Int[Tensor, "H W"], meaning: Meaning, path: Path) -> Label
         top = len(meaning.classes)
         bad = torch.unique(values[((values < 0) | (values >= top)) & ~ignored]).tolist()
         if bad:
+            more = "; if every label is one above its class's index, say so with [data] labels" * (bad == [top])
             ignorable = "".join(f", or {value} for ignored pixels" for value in sorted(meaning.ignored))
             raise SampleError(
                 f"label {bad[0]} is out of range; expected 0 to {top - 1}{ignorable} ({_share(values, bad[0])} of "
-                f"{path}); add its class to [data] classes, name it in [data] labels, or add it to [data] ignore"
+                f"{path}); add its class to [data] classes, name it in [data] labels, or add it to [data] ignore{more}"
             )
         return values if meaning.ignored == {IGNORE} else values.masked_fill(ignored, IGNORE)
     known = dict.fromkeys(meaning.ignored, IGNORE) | dict(meaning.indices)

@@ -107,6 +107,8 @@ def test_a_dry_run_checks_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "time      about" in printed
     assert "ok    fit       mean IoU" in printed
     assert printed.endswith("0 fail, 0 warn\n")
+    assert command(monkeypatch, "run", root / "own.toml", "--dry-run", "--set", "target.min_area=5000") == 1
+    assert "fail  targets   none of the 3 samples has one" in capsys.readouterr().out
 
 
 def test_settings_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

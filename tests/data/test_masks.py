@@ -66,7 +66,8 @@ def test_other_values_beside_a_foreground_are_refused_with_their_share(root: Pat
     mask = HALVES.copy()
     mask[0, :6] = 128
     words = (
-        r"a\.png has the value 128 in 12\.50% of its pixels, which \[data\] foreground does not name; add 128 to \[da"
+        r"a\.png has the value 128 in 12\.50% of its pixels, which \[data\] foreground does not name; set "
+        r"\[data\] foreground = 128 if these are the object's, or add 128 to \[da"
     )
     with pytest.raises(SampleError, match=words):
         loaded(root, mask, foreground=255)

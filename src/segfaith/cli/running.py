@@ -43,8 +43,7 @@ def run_command(
     prepared = runner.prepare(chosen)
     if dry_run:
         _print_plan(prepared)
-        _print_check(prepared)
-        return
+        raise typer.Exit(_print_check(prepared))
     todo = runner.open_directory(directory, prepared, on_the_way, on_the_way)
     if retry_failed and forget_failed(directory):
         todo = runner.open_directory(directory, prepared, on_the_way)
@@ -84,8 +83,9 @@ def _print_plan(prepared: Any) -> None:
     say(f"time      {about} {duration(timed.seconds(*counts))}: {timed.words(*counts)} (timed on {where})")
 
 
-def _print_check(prepared: Any) -> None:
-    """What `segfaith check` says about the data and the model; what the plan's lines have is left out."""
+def _print_check(prepared: Any) -> int:
+    """What `segfaith check` says about the data and the model, with its exit status; what the plan's lines have is left
+    out."""
     from segfaith.benchmark.check import examine
     from segfaith.cli.checking import say_lines
 
@@ -100,7 +100,7 @@ def _print_check(prepared: Any) -> None:
                 forecast=False,
             )
         )
-    say_lines([line for line in lines if line.topic != "scored"])
+    return say_lines([line for line in lines if line.topic != "scored"])
 
 
 def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:

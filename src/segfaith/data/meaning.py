@@ -198,7 +198,9 @@ def _unknown(values: Tensor, value: int, meaning: Meaning, path: Path) -> str:
     else:
         key, where = str(value), "value"
         remedy = f"add {key} to [data] ignore if these pixels belong to no class"
-        if meaning.key == "labels":
+        if meaning.key == "foreground":
+            remedy = f"set [data] foreground = {key} if these are the object's, or {remedy}"
+        else:
             remedy = f'add {key} = "CLASS" to [data] labels, or {remedy.removeprefix("add ")}'
     return (
         f"label mask {path} has the {where} {key} in {_share(values, value)} of its pixels, which [data] {meaning.key} "

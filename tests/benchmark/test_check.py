@@ -147,3 +147,19 @@ def test_the_background_of_a_table_is_the_class_of_that_name_wherever_the_model_
     table = {"0": "blue", "1": "red", "2": "background"}
     lines = findings(root, model={"classes": ["blue", "red", "background"]}, data={"labels": table})
     assert "0 blue 3" in words(lines, "targets", "ok")  # the rest of each picture
+
+
+def test_the_pass_is_of_what_goes_through_the_model_at_once(tmp_path: Path) -> None:
+    root = make_colours(tmp_path)
+    (root / "colours.py").write_text(
+        (root / "colours.py")
+        .read_text()
+        .replace("        return self", "        assert x.shape[3] % 32 == 0\n        return self")
+    )
+    for given, words_of_pass in (
+        ({"pad": 64}, "image 3 x 64 x 64 to"),
+        ({"tile": 32, "overlap": 8}, "tile 3 x 32 x 32 to"),
+    ):
+        lines = findings(root, data={"size": "native"}, model=given)
+        assert [line for line in lines if line.level == "fail"] == []
+        assert words(lines, "pass", "ok").startswith(words_of_pass)

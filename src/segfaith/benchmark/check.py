@@ -167,8 +167,8 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _one_pass(model: SegmentationModel, seen: Seen) -> Iterator[Line]:
-    """The shape of the outputs for a sample, and the seconds of a pass."""
-    image = seen.kept[0][0].image.to(model.device)
+    """The shape of the outputs for a sample, padded as the model needs it, or its first tile; the seconds of a pass."""
+    image = model.first_input(seen.kept[0][0].image.to(model.device))
     start = perf_counter()
     try:
         with torch.no_grad():
@@ -178,7 +178,8 @@ def _one_pass(model: SegmentationModel, seen: Seen) -> Iterator[Line]:
         return
     shape = " x ".join(map(str, outputs.shape[1:]))
     size = " x ".join(map(str, image.shape))
-    yield Line("ok", "pass", f"image {size} to outputs {shape} (C x H x W) in {perf_counter() - start:.2g} s")
+    what = "image" if model.tiling is None else "tile"
+    yield Line("ok", "pass", f"{what} {size} to outputs {shape} (C x H x W) in {perf_counter() - start:.2g} s")
 
 
 def _operators(plan: Plan, image: Image) -> Iterator[Line]:

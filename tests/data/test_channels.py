@@ -175,7 +175,10 @@ def test_archives_that_do_not_say_which_array(tmp_path: Path) -> None:
         read_image(tmp_path / "none.npz")
 
 
-@pytest.mark.parametrize(("name", "form"), [("a.nii", "NIfTI"), ("a.nii.gz", "NIfTI"), ("A.DCM", "DICOM")])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("a.nii", "NIfTI"), ("a.nii.gz", "NIfTI"), ("A.DCM", "DICOM"), ("a.nrrd", "NRRD"), ("a.mha", "MetaImage")],
+)
 def test_volumes_are_refused_in_words(name: str, form: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(SampleError, match=f"is a {form} file; .* two dimensions: store each slice as an image"):

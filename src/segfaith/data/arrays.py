@@ -15,7 +15,15 @@ from PIL import Image as PillowImage
 from segfaith.errors import SampleError
 
 ARRAYS = (".npy", ".npz")
-VOLUMES = {".nii": "NIfTI", ".nii.gz": "NIfTI", ".dcm": "DICOM"}
+VOLUMES = {
+    ".nii": "NIfTI",
+    ".nii.gz": "NIfTI",
+    ".dcm": "DICOM",
+    ".nrrd": "NRRD",
+    ".mha": "MetaImage",
+    ".mhd": "MetaImage",
+    ".mgz": "MGH",
+}
 MOST_GUESSED = 16
 """The most channels that an axis is taken for by its size alone."""
 

@@ -163,3 +163,10 @@ def test_the_pass_is_of_what_goes_through_the_model_at_once(tmp_path: Path) -> N
         lines = findings(root, data={"size": "native"}, model=given)
         assert [line for line in lines if line.level == "fail"] == []
         assert words(lines, "pass", "ok").startswith(words_of_pass)
+
+
+@pytest.mark.parametrize("target", [{"source": "missed"}, {"part": "boundary", "width": 1}, {"box": [0, 0, 2, 2]}])
+def test_targets_that_are_no_whole_classes_say_nothing_of_labels(tmp_path: Path, target: dict[str, Any]) -> None:
+    root = make_colours(tmp_path, shift=1, names=["background", "a", "b", "c"])
+    lines = findings(root, target=target)
+    assert words(lines, "fit", "warn") == ""

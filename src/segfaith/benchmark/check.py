@@ -90,7 +90,7 @@ def examine(
     if seen.kept:
         yield from _one_pass(model, seen)
         yield from _operators(plan, seen.kept[0][0].image)
-        yield from fit_lines(model, seen.kept, whole_classes=not plan.settings.target.mask)
+        yield from fit_lines(model, seen.kept, whole_classes=plan.settings.target.whole_classes)
     if path is None:
         return
     yield Line("ok", "scored", path)

@@ -29,7 +29,7 @@ def fit_lines(model: SegmentationModel, kept: Kept, *, whole_classes: bool) -> I
 
     Args:
         kept: samples with their first target, at the evaluated size.
-        whole_classes: the targets are regions of classes; drawn regions say nothing about labels.
+        whole_classes: the targets are all pixels of classes; other regions say nothing about labels.
     """
     try:
         predictions = [predicted_classes(model, sample.image).cpu() for sample, _ in kept]

@@ -140,6 +140,12 @@ class TargetSettings(_Section):
         """Whether an image may have several targets; their number is known only when it is read."""
         return self.choice(_without_names).several
 
+    @property
+    def whole_classes(self) -> bool:
+        """Whether targets are all pixels of a class in the ground truth, so that predictions should overlap them."""
+        narrowed = self.mask or self.box or self.point
+        return self.source == "ground_truth" and self.part == "whole" and narrowed is None
+
     @model_validator(mode="after")
     def _consistent(self) -> "TargetSettings":
         self.choice(_without_names)  # checks all but the names

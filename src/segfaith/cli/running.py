@@ -173,10 +173,24 @@ def _summarise(directory: Path, first: str = "") -> int:
     targets = len(ok.drop_duplicates(["sample_id", "target"]))
     words = f" ({targets} targets)" if (ok["target"] != "").any() else ""
     say(f"{ok['sample_id'].nunique()} of {planned} samples measured{words}, {len(bad)} rows not ok.")
+    _say_overlap(description["settings"].get("target", {}), ok)
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")
     say(f"Next: segfaith report {directory}")
     return 1 if to_go else 0
+
+
+def _say_overlap(target: Any, ok: Any) -> None:
+    """Warns where the model hardly predicts the targets, as where labels are off by one."""
+    from segfaith.benchmark.check_fit import LOW
+    from segfaith.benchmark.setting_tables import TargetSettings
+
+    mean = ok.drop_duplicates(["sample_id", "target"])["target_iou"].mean()
+    if mean < LOW and TargetSettings.model_validate(target).whole_classes:
+        say(
+            f"warn: the mean IoU of targets and predictions is {mean:.2f}: labels may be off, images normalised "
+            "otherwise, or the model untrained; segfaith check CONFIG says which"
+        )
 
 
 def _say_paths(records: Any) -> None:

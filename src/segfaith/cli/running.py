@@ -170,10 +170,10 @@ def _summarise(directory: Path, first: str = "") -> int:
         return 1
     analysis = analyse([run])
     show(terminal.brief(analysis, [verdict.section(analysis)]))
+    _say_overlap(description["settings"].get("target", {}), ok)
     targets = len(ok.drop_duplicates(["sample_id", "target"]))
     words = f" ({targets} targets)" if (ok["target"] != "").any() else ""
     say(f"{ok['sample_id'].nunique()} of {planned} samples measured{words}, {len(bad)} rows not ok.")
-    _say_overlap(description["settings"].get("target", {}), ok)
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")
     say(f"Next: segfaith report {directory}")

@@ -140,3 +140,50 @@ def test_settings_without_data_fail_in_words(tmp_path: Path) -> None:
     (line,) = findings(root, data={"root": f"{tmp_path}/nowhere"})
     assert (line.level, line.topic) == ("fail", "settings")
     assert "nowhere" in line.words
+
+
+def test_names_of_the_model_stand_in_for_those_that_a_table_of_labels_leaves_out(tmp_path: Path) -> None:
+    root = make_colours(tmp_path)
+    (root / "data" / "classes.txt").unlink()
+    named = {"classes": ["background", "red", "blue"]}
+    table = {"0": "background", "2": "blue", "1": "red"}  # alone, it would give blue the index 1
+    lines = findings(root, model=named, data={"labels": table})
+    assert [line for line in lines if line.level == "fail"] == []
+    assert "1 red in 3 (" in words(lines, "labels", "ok")
+    lines = findings(root, model=named, data={"foreground": 1, "ignore": [2]})
+    assert words(lines, "classes", "fail") == ""
+    assert "1 red in 3 (" in words(lines, "labels", "ok")
+    lines = findings(root, model=named, data={"labels": table | {"2": "azure"}})
+    assert "unknown class 'azure'; the classes are background, red, blue" in words(lines, "classes", "fail")
+    assert "Use the model's names in [data]" in words(lines, "classes", "fail")
+
+
+def test_the_background_of_a_table_is_the_class_of_that_name_wherever_the_model_has_it(tmp_path: Path) -> None:
+    root = make_colours(tmp_path)
+    (root / "data" / "classes.txt").unlink()
+    table = {"0": "blue", "1": "red", "2": "background"}
+    lines = findings(root, model={"classes": ["blue", "red", "background"]}, data={"labels": table})
+    assert "0 blue 3" in words(lines, "targets", "ok")  # the rest of each picture
+
+
+def test_the_pass_is_of_what_goes_through_the_model_at_once(tmp_path: Path) -> None:
+    root = make_colours(tmp_path)
+    (root / "colours.py").write_text(
+        (root / "colours.py")
+        .read_text()
+        .replace("        return self", "        assert x.shape[3] % 32 == 0\n        return self")
+    )
+    for given, words_of_pass in (
+        ({"pad": 64}, "image 3 x 64 x 64 to"),
+        ({"tile": 32, "overlap": 8}, "tile 3 x 32 x 32 to"),
+    ):
+        lines = findings(root, data={"size": "native"}, model=given)
+        assert [line for line in lines if line.level == "fail"] == []
+        assert words(lines, "pass", "ok").startswith(words_of_pass)
+
+
+@pytest.mark.parametrize("target", [{"source": "missed"}, {"part": "boundary", "width": 1}, {"box": [0, 0, 2, 2]}])
+def test_targets_that_are_no_whole_classes_say_nothing_of_labels(tmp_path: Path, target: dict[str, Any]) -> None:
+    root = make_colours(tmp_path, shift=1, names=["background", "a", "b", "c"])
+    lines = findings(root, target=target)
+    assert words(lines, "fit", "warn") == ""

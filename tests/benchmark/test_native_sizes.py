@@ -119,6 +119,10 @@ def test_a_run_over_sizes_that_a_model_refuses_says_which_padding_helps(tmp_path
         ({"overlap": 8}, "there is no tile"),
         ({"tile": [64, 40], "overlap": 8, "pad": 32}, r"tile = \[64, 40\] is not divisible by pad = 32"),
         ({"tile": "large", "overlap": 8}, r"model\.tile"),
+        (
+            {"tile": [32, 33], "overlap": 8},
+            r"model\.tile = \[32, 33\] is larger than the images at data\.size = 32, .* set",
+        ),
     ],
 )
 def test_settings_that_do_not_fit(tmp_path: Path, model: dict[str, Any], words: str) -> None:

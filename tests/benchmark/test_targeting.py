@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from segfaith.benchmark.fast_modes import verify_precision
 from segfaith.benchmark.randomisation import randomise
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.status import run_state
-from segfaith.benchmark.targeting import planted_of
+from segfaith.benchmark.targeting import load_sample, planted_of
 from segfaith.errors import SettingsError
 from segfaith.randomness import generator
 from segfaith.results.figures.tiles import write_pictures
@@ -406,3 +407,22 @@ def test_classes_are_named_and_the_margin_is_to_a_class(project: Path, tmp_path:
     sigmoid["model"]["head"] = "sigmoid"
     with pytest.raises(SettingsError, match="score = 'margin' compares classes, but"):
         runner.prepare(make_settings(sigmoid))
+
+
+def test_targets_that_the_model_does_not_miss_have_rows_that_say_so(project: Path) -> None:
+    """`versus = "predicted"`: no target vanishes, and every row names the score."""
+    target = EACH | {"score": "margin", "versus": "predicted"}
+    prepared = runner.prepare(make_settings(table(project, target=target, methods={"names": ["mask"]}, evaluation={})))
+    told: dict[str, list[str]] = {}
+    for sample_id, names in EXPECTED.items():
+        load = partial(load_sample, prepared.plan, prepared.model, sample_id)
+        records = runner.run_sample(prepared, sample_id, load, BatchSize(4)).records
+        rows = [row for row in records if row["method"] == "mask"]
+        assert [row["target"] for row in rows] == names
+        for row in rows:
+            told.setdefault(row["status"], []).append(row["score"])
+            if row["target"]:
+                assert ("the target is not missed" in row["reason"]) == (row["status"] == "skipped")
+    assert set(told) == {"ok", "skipped"}
+    assert set(told["skipped"]) == {"margin"}
+    assert all(score.startswith("margin to class ") for score in told["ok"])

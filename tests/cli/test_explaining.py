@@ -109,6 +109,19 @@ def test_a_dry_run_checks_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "time      about" in printed
     assert "ok    fit       mean IoU" in printed
     assert printed.endswith("0 fail, 1 warn\n")
+    assert command(monkeypatch, "run", root / "own.toml", "--dry-run", "--set", "target.min_area=5000") == 1
+    assert "fail  targets   none of the 3 samples has one" in capsys.readouterr().out
+
+
+def test_a_run_warns_of_predictions_that_miss_the_targets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    root = make_colours(tmp_path, samples=1, shift=1, names=["background", "a", "b", "c"])
+    (root / "off.toml").write_text(toml(settings(root, methods={"names": ["mask"]}, target={"class": 2})))
+    for number, options in enumerate(([], ["--set", "target.part=boundary"])):
+        assert command(monkeypatch, "run", root / "off.toml", "-o", tmp_path / f"run{number}", *options) == 0
+        warned = "warn: the mean IoU of targets and predictions is 0.00" in capsys.readouterr().out
+        assert warned == (not options)
 
 
 def test_settings_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,7 +175,10 @@ def test_archives_that_do_not_say_which_array(tmp_path: Path) -> None:
         read_image(tmp_path / "none.npz")
 
 
-@pytest.mark.parametrize(("name", "form"), [("a.nii", "NIfTI"), ("a.nii.gz", "NIfTI"), ("A.DCM", "DICOM")])
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("a.nii", "NIfTI"), ("a.nii.gz", "NIfTI"), ("A.DCM", "DICOM"), ("a.nrrd", "NRRD"), ("a.mha", "MetaImage")],
+)
 def test_volumes_are_refused_in_words(name: str, form: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(SampleError, match=f"is a {form} file; .* two dimensions: store each slice as an image"):
@@ -204,6 +207,16 @@ def test_a_tiff_of_four_bands_of_a_photograph_and_one_more_keeps_all(tmp_path: P
     """Pillow would drop the fourth, which the file calls neither colour nor transparency."""
     PillowImage.fromarray(np.ascontiguousarray(BANDS.transpose(1, 2, 0)), "RGBX").save(tmp_path / "a.tif")
     assert np.array_equal(pixels(tmp_path / "a.tif"), BANDS.astype(np.float32) / 255)
+
+
+def test_a_tiff_in_which_0_is_white_is_turned_by_pillow_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, BANDS[0], photometric="miniswhite")
+    np.testing.assert_allclose(pixels(path)[0], 1 - BANDS[0] / np.float32(255), atol=1e-7)
+    for array in (DEEP[0], DEEP[0].astype(np.float32), DEEP):
+        tifffile.imwrite(path, array, photometric="miniswhite", planarconfig="separate" if array.ndim == 3 else None)
+        with pytest.raises(SampleError, match=r"a\.tif says that 0 is white, .* store it with photometric MINISBLACK"):
+            pixels(path, range=(0, 65535))
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "int32", "float32", "float64"])
@@ -396,3 +409,24 @@ def test_channels_are_resized_each_by_itself(channels: int, height: int, width: 
     image = torch.rand(channels, height, width)
     alone = torch.cat([resize_image(image[[channel]], size) for channel in range(channels)])
     assert torch.allclose(resize_image(image, size), alone, atol=1e-6)
+
+
+def test_channels_that_a_file_marks_as_transparency_are_explained(tmp_path: Path) -> None:
+    PillowImage.fromarray(np.ascontiguousarray(BANDS.transpose(1, 2, 0)), "RGBA").save(tmp_path / "a.png")
+    with pytest.raises(SampleError, match=r"3 channels and the model takes 4; .* marks as transparency counts as none"):
+        load_image(tmp_path / "a.png", channels=4)
+    with pytest.raises(SampleError, match=r"use a model of 3$"):
+        fit_channels(torch.zeros(3, 4, 4), 5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"range": 100}, r"range = \[100\]: expected \[low, high\]"),
+        ({"size": 0}, r"size = 0: expected the side of a square"),
+        ({"size": (4, 4)}, r"size = \(4, 4\): expected the side of a square in pixels, .* 'native'"),
+    ],
+)
+def test_arguments_that_mean_nothing(wrong: dict[str, object], words: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=words):
+        load_image(saved(tmp_path / "a.npy", BANDS), channels=4, **wrong)  # type: ignore[arg-type]

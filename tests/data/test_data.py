@@ -576,7 +576,7 @@ def test_a_folder_without_the_split(folder: Path) -> None:
 
 def test_a_folder_without_class_names(folder: Path) -> None:
     (folder / "classes.txt").unlink()
-    with pytest.raises(SettingsError, match=r"no class-name file .*classes\.txt"):
+    with pytest.raises(SettingsError, match=r"there is no .*classes\.txt; write it, .* or set \[data\] classes"):
         open_dataset("folder", folder)
     assert open_dataset("folder", folder, classes=["x", "y", "z"]).classes == ["x", "y", "z"]
 

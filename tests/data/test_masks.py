@@ -66,7 +66,8 @@ def test_other_values_beside_a_foreground_are_refused_with_their_share(root: Pat
     mask = HALVES.copy()
     mask[0, :6] = 128
     words = (
-        r"a\.png has the value 128 in 12\.50% of its pixels, which \[data\] foreground does not name; add 128 to \[da"
+        r"a\.png has the value 128 in 12\.50% of its pixels, which \[data\] foreground does not name; set "
+        r"\[data\] foreground = 128 if these are the object's, or add 128 to \[da"
     )
     with pytest.raises(SampleError, match=words):
         loaded(root, mask, foreground=255)
@@ -113,7 +114,11 @@ def test_a_value_that_the_table_lacks(root: Path) -> None:
         (["background", "cat"], {"labels": {"1": "dog"}}, "labels: unknown class 'dog'; .* add it to .data. classes"),
         (["background", "cat"], {"labels": {"1": 2}}, "labels: class 2 is out of range; expected 0 to 1; add it"),
         (None, {"labels": {"0": 0, "1": 1}}, r"labels gives classes by index \(\[0, 1\]\) and nothing names them"),
-        (None, {"labels": {"1": "cat", "2": "dog"}}, "the classes cat, dog and none is called 'background'; say which"),
+        (
+            None,
+            {"labels": {"1": "cat", "2": "dog"}},
+            "the classes cat, dog and none is called 'background'; if another .* Else say which",
+        ),
         (None, {"labels": {}}, "labels has no entry; expected mask values"),
         (
             None,
@@ -178,6 +183,23 @@ def test_every_value_is_translated_or_named(values: list[int], known: set[int], 
     assert translate(labels, meaning, Path("x")).tolist() == [expected]
 
 
+def test_labels_that_count_from_one_are_recognised_by_the_first_value_beyond_the_classes(root: Path) -> None:
+    mask = np.full(SHAPE, 2, np.uint8)
+    with pytest.raises(
+        SampleError, match=r"label 2 is out of range; .*; if every label is one above its class's index"
+    ):
+        loaded(root, mask, ["background", "cat"])
+    with pytest.raises(SampleError, match=r"label 3 is out of range; .* ignore$"):
+        loaded(root, mask + np.uint8(1), ["background", "cat"])
+
+
+def test_a_mask_of_another_kind_of_file_is_named(root: Path) -> None:
+    PillowImage.fromarray(np.zeros(SHAPE, np.uint8)).save(root / "images" / "z.png")
+    PillowImage.fromarray(np.zeros(SHAPE, np.uint8)).save(root / "masks" / "z.jpg")
+    with pytest.raises(SampleError, match=r"z\.png cannot be read: .*; z\.jpg is there; masks are \.png, \.tif, "):
+        opened(root, ["background", "cat"]).load("z", "native")
+
+
 # Backgrounds
 
 
@@ -201,6 +223,14 @@ def test_a_named_background_comes_first_among_the_classes_of_a_table(root: Path)
     assert (list(data.classes or []), data.background) == (["sky", "cat", "dog"], 0)
     data = opened(root, labels=labels, background="none")
     assert (list(data.classes or []), data.background) == (["cat", "sky", "dog"], None)
+
+
+def test_the_background_of_a_table_is_the_class_of_that_name_wherever_it_stands(root: Path) -> None:
+    labels = {"1": "cat", "2": "background", "3": "dog"}
+    classes = ["dog", "cat", "background"]
+    assert opened(root, classes, labels=labels).background == 2
+    assert opened(root, classes, labels=labels, background="dog").background == 0
+    assert opened(root, classes, labels=labels, background="none").background is None
 
 
 # Colours

@@ -90,6 +90,9 @@ def test_a_model_that_refuses_a_size_is_offered_the_smallest_padding(times: int,
         model.logits(image[None])
     with pytest.raises(ModelFails, match=f"say pad = {offered}, or"):
         probe(model, image, 1)
+    model.pad = offered // 2  # a padding that is too small changes nothing
+    with pytest.raises(ModelFails, match=f"say pad = {offered}, or"):
+        probe(model, torch.rand(3, 21, 36), 1)
     model.pad = offered
     probe(model, image, 1)
 

@@ -9,7 +9,7 @@ import torch
 from segfaith.benchmark.check_data import Line, Seen, data_lines, read_all
 from segfaith.benchmark.check_fit import fit_lines
 from segfaith.benchmark.forecast import pace
-from segfaith.benchmark.plan import Plan, check_bands, check_classes, make_plan
+from segfaith.benchmark.plan import Plan, check_bands, check_classes, make_plan, with_names
 from segfaith.benchmark.runner import Prepared
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import target_choice, targets_of
@@ -49,6 +49,11 @@ def check(
         model = chosen_model(settings)
     except SegfaithError as error:
         yield Line("fail", "model", str(error))
+    try:
+        plan = plan if model is None else with_names(plan, model)
+    except SegfaithError as error:
+        yield Line("fail", "classes", str(error))
+        model = None
     on_plan(len(plan.ids))
     yield from examine(plan, model, on_sample)
 
@@ -86,8 +91,7 @@ def examine(
     if seen.kept:
         yield from _one_pass(model, seen)
         yield from _operators(plan, seen.kept[0][0].image)
-        asked = plan.settings.target
-        yield from fit_lines(model, seen.kept, of_truth=not asked.mask and asked.source == "ground_truth")
+        yield from fit_lines(model, seen.kept, whole_classes=plan.settings.target.whole_classes)
     if path is None:
         return
     yield Line("ok", "scored", path)
@@ -166,8 +170,8 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _one_pass(model: SegmentationModel, seen: Seen) -> Iterator[Line]:
-    """The shape of the outputs for a sample, and the seconds of a pass."""
-    image = seen.kept[0][0].image.to(model.device)
+    """The shape of the outputs for a sample, padded as the model needs it, or its first tile; the seconds of a pass."""
+    image = model.first_input(seen.kept[0][0].image.to(model.device))
     start = perf_counter()
     try:
         with torch.no_grad():
@@ -177,7 +181,8 @@ def _one_pass(model: SegmentationModel, seen: Seen) -> Iterator[Line]:
         return
     shape = " x ".join(map(str, outputs.shape[1:]))
     size = " x ".join(map(str, image.shape))
-    yield Line("ok", "pass", f"image {size} to outputs {shape} (C x H x W) in {perf_counter() - start:.2g} s")
+    what = "image" if model.tiling is None else "tile"
+    yield Line("ok", "pass", f"{what} {size} to outputs {shape} (C x H x W) in {perf_counter() - start:.2g} s")
 
 
 def _operators(plan: Plan, image: Image) -> Iterator[Line]:

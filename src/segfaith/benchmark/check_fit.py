@@ -24,13 +24,12 @@ Kept = Sequence[tuple[Sample, Target]]
 Turn = tuple[Callable[[Image], Image], tuple[float, ...] | None, tuple[float, ...] | None]
 
 
-def fit_lines(model: SegmentationModel, kept: Kept, *, of_truth: bool) -> Iterator[Line]:
+def fit_lines(model: SegmentationModel, kept: Kept, *, whole_classes: bool) -> Iterator[Line]:
     """The mean IoU of each target and the pixels predicted as its class; where it is low, which reading raises it.
 
     Args:
         kept: samples with their first target, at the evaluated size.
-        of_truth: the targets are regions of the ground truth; what is drawn, missed or predicted says nothing about
-            labels.
+        whole_classes: the targets are all pixels of classes; other regions say nothing about labels.
     """
     try:
         predictions = [predicted_classes(model, sample.image).cpu() for sample, _ in kept]
@@ -39,7 +38,7 @@ def fit_lines(model: SegmentationModel, kept: Kept, *, of_truth: bool) -> Iterat
         return
     mean = _mean_iou(predictions, kept)
     words = f"mean IoU of target and prediction {mean:.2f} over {len(kept)} sample(s)"
-    if not of_truth or mean >= DOUBTFUL:
+    if not whole_classes or mean >= DOUBTFUL:
         yield Line("ok", "fit", words)
         return
     causes = [*_shifts(predictions, kept, mean), *_inputs(model, kept, mean)]

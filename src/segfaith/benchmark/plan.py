@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -113,17 +113,31 @@ def make_plan(settings: Settings) -> Plan:
     Raises:
         SettingsError: data that is not there, unknown methods, too many samples asked for, labels that do not fit.
     """
-    data = settings.data
-    dataset = open_dataset(
-        data.name,
-        data.root,
-        data.split,
-        classes=read_classes(data.classes),
-        download=data.download,
-        reading=data.reading,
-    )
+    dataset = _opened(settings, read_classes(settings.data.classes))
     methods = resolve_methods(settings.methods.names, settings.methods.tables())
     return _drawn(settings, dataset, methods)
+
+
+def _opened(settings: Settings, classes: list[str] | None) -> Dataset:
+    data = settings.data
+    return open_dataset(data.name, data.root, data.split, classes=classes, download=data.download, reading=data.reading)
+
+
+def with_names(plan: Plan, model: SegmentationModel) -> Plan:
+    """The plan with the model's class names, where those of the data follow from `[data] labels` or `foreground`.
+
+    Raises:
+        SettingsError: `labels` names a class that the model has not.
+    """
+    if model.classes is None or plan.dataset.named or list(model.classes) == list(plan.dataset.classes or ()):
+        return plan
+    try:
+        return replace(plan, dataset=_opened(plan.settings, list(model.classes)))
+    except SettingsError as error:
+        raise SettingsError(
+            f"[data] classes is left out, so the model's class names are taken, and {error}. Use the model's names in "
+            "[data], or give the names of its classes by [model] classes"
+        ) from error
 
 
 def with_samples(plan: Plan, n: int | None) -> Plan:

@@ -16,7 +16,7 @@ from segfaith.benchmark.description import describe
 from segfaith.benchmark.extension import SMALLER, extend, forget_smaller, kept_results, other_size, take_over
 from segfaith.benchmark.lock import at_work
 from segfaith.benchmark.ownership import check_own, relabel, set_damaged_aside, whose_records
-from segfaith.benchmark.plan import Plan, check_bands, check_classes, differences, make_plan, record_file
+from segfaith.benchmark.plan import Plan, check_bands, check_classes, differences, make_plan, record_file, with_names
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import all_targets, load_sample, planted_of, target_choice, targets_of
 from segfaith.benchmark.warm_up import chosen_model, warm_up
@@ -77,6 +77,7 @@ def prepare(settings: Settings) -> Prepared:
     if settings.execution.threads:
         torch.set_num_threads(settings.execution.threads)
     model = chosen_model(settings)
+    plan = with_names(plan, model)
     check_classes(model, plan.dataset)
     check_bands(model, plan)
     path = warm_up(model, plan)

@@ -140,6 +140,12 @@ class TargetSettings(_Section):
         """Whether an image may have several targets; their number is known only when it is read."""
         return self.choice(_without_names).several
 
+    @property
+    def whole_classes(self) -> bool:
+        """Whether targets are all pixels of a class in the ground truth, so that predictions should overlap them."""
+        narrowed = self.mask or self.box or self.point
+        return self.source == "ground_truth" and self.part == "whole" and narrowed is None
+
     @model_validator(mode="after")
     def _consistent(self) -> "TargetSettings":
         self.choice(_without_names)  # checks all but the names
@@ -270,4 +276,10 @@ class Settings(_Section):
                 raise ValueError(
                     f"target.{name} = {numbers} lies outside the image: it counts pixels at data.size = {size}"
                 )
+        tiling = tiling_of(self.model.tile, self.model.overlap, self.model.pad)
+        if tiling is not None and size != "native" and max(tiling.tile) > size:
+            raise ValueError(
+                f"model.tile = {self.model.tile} is larger than the images at data.size = {size}, which are padded "
+                "to it then; set data.size = 'native', or choose a smaller tile"
+            )
         return self

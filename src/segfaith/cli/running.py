@@ -43,8 +43,7 @@ def run_command(
     prepared = runner.prepare(chosen)
     if dry_run:
         _print_plan(prepared)
-        _print_check(prepared)
-        return
+        raise typer.Exit(_print_check(prepared))
     todo = runner.open_directory(directory, prepared, on_the_way, on_the_way)
     if retry_failed and forget_failed(directory):
         todo = runner.open_directory(directory, prepared, on_the_way)
@@ -84,8 +83,9 @@ def _print_plan(prepared: Any) -> None:
     say(f"time      {about} {duration(timed.seconds(*counts))}: {timed.words(*counts)} (timed on {where})")
 
 
-def _print_check(prepared: Any) -> None:
-    """What `segfaith check` says about the data and the model; what the plan's lines have is left out."""
+def _print_check(prepared: Any) -> int:
+    """What `segfaith check` says about the data and the model, with its exit status; what the plan's lines have is left
+    out."""
     from segfaith.benchmark.check import examine
     from segfaith.cli.checking import say_lines
 
@@ -100,7 +100,7 @@ def _print_check(prepared: Any) -> None:
                 forecast=False,
             )
         )
-    say_lines([line for line in lines if line.topic != "scored"])
+    return say_lines([line for line in lines if line.topic != "scored"])
 
 
 def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:
@@ -175,6 +175,7 @@ def _summarise(directory: Path, first: str = "") -> int:
         return 1
     analysis = analyse([run])
     show(terminal.brief(analysis, [verdict.section(analysis)]))
+    _say_overlap(description["settings"].get("target", {}), ok)
     targets = len(ok.drop_duplicates(["sample_id", "target"]))
     words = f" ({targets} targets)" if (ok["target"] != "").any() else ""
     say(f"{ok['sample_id'].nunique()} of {planned} samples measured{words}, {len(bad)} rows not ok.")
@@ -182,6 +183,19 @@ def _summarise(directory: Path, first: str = "") -> int:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")
     say(f"Next: segfaith report {directory}")
     return 1 if to_go else 0
+
+
+def _say_overlap(target: Any, ok: Any) -> None:
+    """Warns where the model hardly predicts the targets, as where labels are off by one."""
+    from segfaith.benchmark.check_fit import LOW
+    from segfaith.benchmark.setting_tables import TargetSettings
+
+    mean = ok.drop_duplicates(["sample_id", "target"])["target_iou"].mean()
+    if mean < LOW and TargetSettings.model_validate(target).whole_classes:
+        say(
+            f"warn: the mean IoU of targets and predictions is {mean:.2f}: labels may be off, images normalised "
+            "otherwise, or the model untrained; segfaith check CONFIG says which"
+        )
 
 
 def _say_paths(records: Any) -> None:

@@ -15,7 +15,15 @@ from PIL import Image as PillowImage
 from segfaith.errors import SampleError
 
 ARRAYS = (".npy", ".npz")
-VOLUMES = {".nii": "NIfTI", ".nii.gz": "NIfTI", ".dcm": "DICOM"}
+VOLUMES = {
+    ".nii": "NIfTI",
+    ".nii.gz": "NIfTI",
+    ".dcm": "DICOM",
+    ".nrrd": "NRRD",
+    ".mha": "MetaImage",
+    ".mhd": "MetaImage",
+    ".mgz": "MGH",
+}
 MOST_GUESSED = 16
 """The most channels that an axis is taken for by its size alone."""
 
@@ -109,6 +117,11 @@ def read_tiff(path: Path, channels_first: bool | None, *, mask: bool = False) ->
                 raise SampleError(_pages(path, len(file.pages), axes))
             if mask:
                 _refuse_altered(path, page)
+            elif _inverted(page):
+                raise SampleError(
+                    f"image {path} says that 0 is white, so programs disagree which values are bright; store it with "
+                    "photometric MINISBLACK, after high - value where 0 is white indeed"
+                )
             if not stacked and _pillow_reads(page, mask):
                 return None
             if (orientation := page.tags.valueof(274, 1)) != 1:
@@ -145,13 +158,22 @@ def _pillow_reads(page: Any, mask: bool) -> bool:
     return page.samplesperpixel - len(extra) == _COLOURS.get(photometric) and extra in ([], [1], [2])
 
 
+def _white_is_zero(page: Any) -> bool:
+    return getattr(page.photometric, "name", "") == "MINISWHITE"
+
+
+def _inverted(page: Any) -> bool:
+    """Whether a page says that 0 is white and nobody turns it: Pillow does so for grey of up to 8 bits."""
+    return _white_is_zero(page) and (page.samplesperpixel > 1 or str(page.dtype) not in ("bool", "uint8"))
+
+
 def _refuse_altered(path: Path, page: Any) -> None:
     """Raises SampleError where a TIFF does not hold labels as they were: lossy, or turned to a negative."""
     if any(word in page.compression.name for word in ("JPEG", "WEBP", "LERC")):
         raise SampleError(
             f"label mask {path} is compressed by {page.compression.name}, which may mix labels; store it without loss"
         )
-    if getattr(page.photometric, "name", "") == "MINISWHITE":
+    if _white_is_zero(page):
         raise SampleError(
             f"label mask {path} says that 0 is white, so programs disagree whether its values are labels or their "
             "negative; store it as uint8 with photometric MINISBLACK, or as PNG"

@@ -25,6 +25,7 @@ class Dataset:
         load: takes (id, size) and returns the sample at that size; raises SampleError for a bad sample.
         content: takes an id and returns bytes that identify the sample's content, for `digest`.
         background: the class that is never a dominant target, or None where every class is an object.
+        named: whether class names were given; False: they follow from what `[data]` says of mask values.
         display: the three channels, counted from 1, that pictures show as red, green and blue; None: the first ones.
     """
 
@@ -36,6 +37,7 @@ class Dataset:
     content: Callable[[str], bytes]
     background: int | None = 0
     display: tuple[int, ...] | None = None
+    named: bool = True
 
     def __post_init__(self) -> None:
         check_ids(self.ids, f"{self.name} {self.split}", "rename that sample")

@@ -66,6 +66,11 @@ def _meaning(root: Path, classes: list[str] | None, reading: Reading) -> Meaning
     """What mask values mean; class names are given, or stand in `classes.txt`, or follow from `reading`."""
     listed = root / "classes.txt"
     if classes is None and (listed.is_file() or (reading.labels is None and reading.foreground is None)):
+        if not listed.is_file():
+            raise SettingsError(
+                f"nothing names the classes: there is no {listed}; write it, one name a line in the order of the mask "
+                'values, or set [data] classes to such a list, to such a file, or to "voc"'
+            )
         classes = read_classes(listed)
     return meaning_of(reading, classes)
 

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from segfaith.data.arrays import ARRAYS, Array, channels_to_front, is_tiff, read_array, read_tiff, refuse_volumes
 from segfaith.data.reading import PLAIN, Pair, Reading
-from segfaith.errors import SampleError
+from segfaith.errors import SampleError, SettingsError
 from segfaith.types import Image, Tensor
 
 _TURNS = {
@@ -54,8 +54,10 @@ def load_image(
     Raises:
         SampleError: the file cannot be read, its values have no range or lie outside it, or all values of an 8-bit
             image are 0 or 1; or it has other channels than asked for.
-        SettingsError: a range that is none.
+        SettingsError: a size or range that is none.
     """
+    if size != "native" and (not isinstance(size, int) or size < 1):
+        raise SettingsError(f"size = {size!r}: expected the side of a square in pixels, at least 1, or 'native'")
     image = read_image(path, Reading(range=range, clip=clip))[0]
     return resize_image(fit_channels(image, channels), size)
 
@@ -78,9 +80,13 @@ def fit_channels(image: Image, channels: int) -> Image:
             "the image is in colour (3 channels that differ) and the model takes 1 channel; store the image in grey, "
             "converted as it was for the model's training"
         )
+    marked = (
+        ". A last channel that a file marks as transparency counts as none: store other channels as .npy, or as TIFF "
+        'with photometric="minisblack"'
+    )
     raise SampleError(
         f"the image has {count} channel{'s' * (count != 1)} and the model takes {channels}; store the image with the "
-        f"{channels} channels of the model's training, or use a model of {count}"
+        f"{channels} channels of the model's training, or use a model of {count}{marked * (channels == count + 1)}"
     )
 
 

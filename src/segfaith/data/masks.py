@@ -62,13 +62,7 @@ def _read_png(path: Path, colours: bool = False) -> tuple[Array, str, int]:
             packed = {str(tile[3]) for tile in getattr(file, "tile", [])} & {"L;2", "L;4"}
             array, orientation = np.array(file.convert("RGBA") if colours else file), orientation_of(file)
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        capitals = path.with_suffix(".PNG")
-        there = (
-            f"; {capitals.name} is there; its ending must be .png: rename it"
-            if not path.exists() and capitals.exists()
-            else ""
-        )
-        raise SampleError(f"label mask {path} cannot be read: {error}{there}") from error
+        raise SampleError(f"label mask {path} cannot be read: {error}{_others(path)}") from error
     if form != "PNG":
         raise SampleError(
             f"label mask {path} is stored as {form}, whatever its name; expected PNG, which keeps every label (JPEG "
@@ -82,6 +76,21 @@ def _read_png(path: Path, colours: bool = False) -> tuple[Array, str, int]:
     if frames > 1:
         raise SampleError(f"label mask {path} holds {frames} frames; expected one")
     return array, mode, orientation
+
+
+def _others(path: Path) -> str:
+    """In words, a file that may be meant where a mask is not there: one of the same name with another ending."""
+    if path.exists() or not path.parent.is_dir():
+        return ""
+    names = sorted(other.name for other in path.parent.iterdir() if other.stem == path.stem)
+    if not names:
+        return ""
+    if names[0] == path.with_suffix(".PNG").name:
+        return f"; {names[0]} is there; its ending must be .png: rename it"
+    return (
+        f"; {names[0]} is there; masks are {', '.join(ENDINGS)}: write them again from their source as PNG (a JPEG has "
+        "lost labels at edges)"
+    )
 
 
 def _read_colours(path: Path) -> tuple[Labels, int]:

@@ -30,6 +30,7 @@ class Meaning:
         indices: class indices by mask value, or by colour (65536 r + 256 g + b); None: values are class indices.
         key: the key of `[data]` that says so, for messages: "labels" or "foreground".
         colours: whether masks are pictures whose colours are the values.
+        named: whether the names were given; False: they follow from `labels` or `foreground`.
     """
 
     classes: Sequence[str]
@@ -38,6 +39,7 @@ class Meaning:
     indices: Mapping[int, int] | None = None
     key: str = ""
     colours: bool = False
+    named: bool = True
 
 
 def meaning_of(reading: Reading, classes: Sequence[str] | None) -> Meaning:
@@ -50,6 +52,7 @@ def meaning_of(reading: Reading, classes: Sequence[str] | None) -> Meaning:
         SettingsError: a class that is not among the classes, values that are no values, keys that contradict each
             other, or class names that nothing gives.
     """
+    named = classes is not None
     if reading.foreground is not None:
         classes = classes or [BACKGROUND, "foreground"]
         if len(classes) < 2:
@@ -64,7 +67,8 @@ def meaning_of(reading: Reading, classes: Sequence[str] | None) -> Meaning:
             raise SettingsError("no class names; give [data] classes")
         classes = _classes_of(table, reading)
     indices = None if table is None else {value: _index(name, classes) for value, name in table.items()}
-    return Meaning(classes, background_of(reading, classes), _ignored(reading, indices, colours), indices, key, colours)
+    background, ignored = background_of(reading, classes), _ignored(reading, indices, colours)
+    return Meaning(classes, background, ignored, indices, key, colours, named)
 
 
 def _table(labels: str | Mapping[Any, str | int] | None) -> tuple[Mapping[int, str | int] | None, bool]:
@@ -116,8 +120,9 @@ def _classes_of(table: Mapping[int, str | int], reading: Reading) -> list[str]:
         return [str(first), *names]
     if reading.background != "none" and not isinstance(reading.labels, str):
         raise SettingsError(
-            f"labels names the classes {', '.join(names)} and none is called 'background'; say which class is never a "
-            'dominant target: [data] background = "NAME", or "none" where all are objects'
+            f"labels names the classes {', '.join(names)} and none is called 'background'; if another value is the "
+            'background, as 0 is in most masks, add it: 0 = "background". Else say which class is never a dominant '
+            'target: [data] background = "NAME", or "none" where all are objects'
         )
     return names
 
@@ -141,9 +146,9 @@ def background_of(reading: Reading, classes: Sequence[str]) -> int | None:
     if given == "none":
         return None
     if given is None:
-        if isinstance(reading.labels, str):
-            return list(classes).index(BACKGROUND) if BACKGROUND in classes else None
-        return 0
+        if reading.labels is not None and BACKGROUND in classes:
+            return list(classes).index(BACKGROUND)
+        return None if isinstance(reading.labels, str) else 0
     try:
         return class_index(given, classes)
     except SettingsError as error:
@@ -176,10 +181,11 @@ def translate(values: Int[Tensor, "H W"], meaning: Meaning, path: Path) -> Label
         top = len(meaning.classes)
         bad = torch.unique(values[((values < 0) | (values >= top)) & ~ignored]).tolist()
         if bad:
+            more = "; if every label is one above its class's index, say so with [data] labels" * (bad == [top])
             ignorable = "".join(f", or {value} for ignored pixels" for value in sorted(meaning.ignored))
             raise SampleError(
                 f"label {bad[0]} is out of range; expected 0 to {top - 1}{ignorable} ({_share(values, bad[0])} of "
-                f"{path}); add its class to [data] classes, name it in [data] labels, or add it to [data] ignore"
+                f"{path}); add its class to [data] classes, name it in [data] labels, or add it to [data] ignore{more}"
             )
         return values if meaning.ignored == {IGNORE} else values.masked_fill(ignored, IGNORE)
     known = dict.fromkeys(meaning.ignored, IGNORE) | dict(meaning.indices)
@@ -197,7 +203,9 @@ def _unknown(values: Tensor, value: int, meaning: Meaning, path: Path) -> str:
     else:
         key, where = str(value), "value"
         remedy = f"add {key} to [data] ignore if these pixels belong to no class"
-        if meaning.key == "labels":
+        if meaning.key == "foreground":
+            remedy = f"set [data] foreground = {key} if these are the object's, or {remedy}"
+        else:
             remedy = f'add {key} = "CLASS" to [data] labels, or {remedy.removeprefix("add ")}'
     return (
         f"label mask {path} has the {where} {key} in {_share(values, value)} of its pixels, which [data] {meaning.key} "

@@ -53,7 +53,7 @@ def from_pairs(
         image, candidates = files[sample_id]
         return b"".join(_fingerprint(path) for path in (image, *candidates))
 
-    return Dataset(name, split, list(files), meaning.classes, load, content, meaning.background, display)
+    return Dataset(name, split, list(files), meaning.classes, load, content, meaning.background, display, meaning.named)
 
 
 def _check_sizes(image: Image, marked: Tensor) -> None:

@@ -1,6 +1,6 @@
 """How a folder's files become images and labels: `Reading`, the keys of `[data]` that say what values mean."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
 from numbers import Real
@@ -61,7 +61,7 @@ class Reading:
         """The range as pairs: a single one for all channels, or one for each."""
         if self.range is None:
             return None
-        parts: list[Any] = list(self.range)
+        parts: list[Any] = list(self.range) if isinstance(self.range, Iterable) else [self.range]
         pairs = [parts] if all(isinstance(part, Real) for part in parts) else parts
         if not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in pairs):
             raise SettingsError(f"range = {parts}: expected [low, high], or a list of such pairs, one for each channel")

@@ -1,7 +1,7 @@
 """Any `torch.nn.Module` as a segmentation model that takes images in [0, 1] and returns logits at the image's size."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -279,7 +279,7 @@ class SegmentationModel:
         if tensor is not None and tensor.is_floating_point():
             inputs = inputs.to(tensor.dtype)
         fails = f"{self.name} cannot be run on images of shape {tuple(inputs.shape)}"
-        with self.evaluating(), no_exit(fails), nullcontext() if self.pad else offered(fails, module, inputs):
+        with self.evaluating(), no_exit(fails), offered(fails, module, inputs):
             output, self.place = logits_in(module(inputs), len(images), self.output)
         floating = output.is_floating_point()
         if output.ndim != 4 or len(output) != len(images) or not output.numel() or not floating:

@@ -2,11 +2,11 @@ r"""Images larger than memory: a model runs on overlapping tiles, and the tiles'
 
     z(u, v) = sum_t w_t(u, v) z_t(u, v) / sum_t w_t(u, v),    w_t = max(exp(-d_r^2 / 2 s_r^2 - d_c^2 / 2 s_c^2), 1e-3)
 
-z_t are the logits of tile t, d_r and d_c the distances in pixels from its centre, and s = 0.125 times its sides; the
-exponentials are divided by their maximum first. Tiles lie as those of `sliding_window_inference` of MONAI (Cardoso et
-al. 2022, arXiv:2211.02701): every `tile - overlap` pixels, and the last one ends at the image's border. The weights are
-its mode "gaussian", with the same s and floor; nnU-Net (Isensee et al. 2021) has the same s and another floor. An image
-smaller than a tile is padded to one at the bottom and the right (`padding`), where MONAI adds zeros on both sides.
+z_t are the logits of tile t, d_r and d_c the distances in pixels from its centre, and s = 0.125 times its sides. Tiles
+lie as those of `sliding_window_inference` of MONAI (Cardoso et al. 2022, arXiv:2211.02701): every `tile - overlap`
+pixels, and the last one ends at the image's border. The weights are its mode "gaussian", with the same s and floor;
+nnU-Net (Isensee et al. 2021) has the same s and another floor. An image smaller than a tile is padded to one at the
+bottom and the right (`padding`), where MONAI adds zeros on both sides.
 
 Logits are blended, as nnU-Net does, and MONAI where the model returns logits. To blend probabilities is something else:
 the softmax of blended logits is the normalised geometric mean of the tiles' probabilities, which their arithmetic mean
@@ -25,7 +25,7 @@ from segfaith.types import Float, Tensor
 SIGMA = 0.125
 """The standard deviation of the weights, in sides of a tile."""
 LEAST = 1e-3
-"""The smallest weight; the largest is 1."""
+"""The smallest weight; the largest is 1, or a little less where a side is even and no pixel is the centre."""
 
 Tile = tuple[slice, slice]
 """Rows and columns of an image."""
@@ -53,8 +53,7 @@ class Tiling:
     def weights(self, device: torch.device) -> Float[Tensor, "h w"]:
         """w of a tile's pixels, in [1e-3, 1]."""
         rows, columns = (_gaussian(side, device) for side in self.tile)
-        weights = rows[:, None] * columns
-        return (weights / weights.max()).clamp(min=LEAST)
+        return (rows[:, None] * columns).clamp(min=LEAST)
 
     def total(self, size: tuple[int, int], device: torch.device) -> Float[Tensor, "H W"]:
         """The sum of the weights of all tiles at each pixel of an image."""

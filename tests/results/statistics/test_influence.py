@@ -125,3 +125,11 @@ def test_missed_targets_are_counted_once_an_image() -> None:
     assert missed(made(table, iou=MISSED_IOU - 0.01)) == (2, 2)
     assert missed(made(table, table, iou=MISSED_IOU - 0.01)) == (2, 2)
     assert missed(made(table, iou=MISSED_IOU)) == (0, 2)
+
+
+@pytest.mark.parametrize("target", [{"source": "missed"}, {"score": "margin", "versus": "predicted"}])
+def test_targets_that_were_asked_for_as_missed_are_not_counted(target: dict[str, str]) -> None:
+    runs = made({"ega": {"a": 0.2, "b": 0.3}}, iou=0.0)
+    assert missed(runs) == (2, 2)
+    runs[0].description["settings"]["target"] = target
+    assert missed(runs) == (0, 0)

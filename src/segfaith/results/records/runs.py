@@ -73,6 +73,12 @@ class Run:
         """Which number of each pixel was explained: "probability", "logit", "log_odds" or "margin"."""
         return str(self.description["settings"].get("target", {}).get("score", "probability"))
 
+    @property
+    def of_missed(self) -> bool:
+        """Whether its settings choose what the model does not predict: no reader need be told that it is missed."""
+        target = self.description["settings"].get("target", {})
+        return target.get("source") == "missed" or target.get("versus") == "predicted"
+
     @cached_property
     def measured(self) -> pd.DataFrame:
         """The rows of the records that were measured: neither skipped nor failed."""

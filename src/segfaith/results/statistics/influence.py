@@ -120,8 +120,12 @@ def best(images: Paired, own: Sequence[str], every: int) -> Best:
 
 
 def missed(runs: Sequence[Run]) -> tuple[int, int]:
-    """How many targets the model misses in some run (IoU below `MISSED_IOU`), and how many have an IoU."""
-    parts = [run.measured[[*TARGET, "target_iou"]] for run in runs if "target_iou" in run.records]
+    """How many targets the model misses in some run (IoU below `MISSED_IOU`), and how many have an IoU.
+
+    Runs whose settings ask for what is missed are left out.
+    """
+    asked = [run for run in runs if "target_iou" in run.records and not run.of_missed]
+    parts = [run.measured[[*TARGET, "target_iou"]] for run in asked]
     if not parts:
         return 0, 0
     lowest = pd.concat(parts).dropna().groupby(TARGET)["target_iou"].min()

@@ -77,7 +77,7 @@ class Run:
     def of_missed(self) -> bool:
         """Whether its settings choose what the model does not predict: no reader need be told that it is missed."""
         target = self.description["settings"].get("target", {})
-        return target.get("source") == "missed" or target.get("versus") == "predicted"
+        return bool(target.get("source") == "missed" or target.get("versus") == "predicted")
 
     @cached_property
     def measured(self) -> pd.DataFrame:

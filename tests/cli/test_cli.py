@@ -224,7 +224,10 @@ def test_dry_run_says_what_it_would_cost_and_writes_nothing(
     assert "folder val: 3 samples" in output
     assert "s0, s1, s2" in output
     assert "gpa, ega, ria, dea, random_cells" in output
-    assert "tiny.py:build, weights tiny.pth, layer backbone.1, on cpu" in output
+    (model,) = re.findall(r"ok +model +(.*)", output)
+    assert model.startswith("tiny.py:build, weights tiny.pth, ")
+    assert re.findall(r"layer +(.*)", output) == ["backbone.1, as [model] layer says"]
+    assert len(re.findall("softmax over", output)) == 1, "told once"
     assert f"{3 * (6 * 18 + 3 * 7 + 3)} through the model, 1 shards" in output
     assert re.search(r"time +about \d+ s: .*\(timed on s0\)", output)
     assert list(tmp_path.iterdir()) == []

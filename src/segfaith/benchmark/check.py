@@ -144,6 +144,10 @@ def _model(model: SegmentationModel, plan: Plan) -> Iterator[Line]:
     yield Line("ok", "input", f"{model.input_channels} channel(s), {numbers}: {source}")
     if model.channels is not None:
         yield Line("ok", "head", f"{model.head_words}{_head(model)}")
+    if model.pad:
+        yield Line("ok", "padding", f"sides to multiples of {model.pad}")
+    if model.tiling:
+        yield Line("ok", "tiles", "{} x {}, overlap {}".format(*model.tiling.tile, model.tiling.overlap))
     if model.one_by_one:
         yield Line("warn", "batches", f"one image at a time: {model.one_by_one}")
     if model.layer is not None:

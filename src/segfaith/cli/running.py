@@ -57,13 +57,9 @@ def run_command(
 def _print_plan(prepared: Any) -> None:
     from segfaith.benchmark.forecast import pace
 
-    plan, model = prepared.plan, prepared.model
+    plan = prepared.plan
     say(f"data      {plan.dataset.name} {plan.dataset.split}: {len(plan.ids)} samples")
     say(f"          {', '.join(plan.ids[:8])}{', ...' if len(plan.ids) > 8 else ''}")
-    say(
-        f"model     {model.name}, weights {model.weights}, layer {model.layer}, on {model.device}",
-    )
-    _print_assumed(model, say)
     say(f"scored    {prepared.path}")
     say(f"methods   {', '.join(method.name for method in plan.methods)}")
     say(f"stability on {len(plan.stability_ids)} samples")
@@ -104,7 +100,10 @@ def _print_check(prepared: Any) -> int:
 
 
 def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:
-    """What is taken for granted of the model's inputs and outputs, and whether its images must not share a batch."""
+    """What is taken for granted of the model's inputs and outputs, and whether its images must not share a batch.
+
+    `check`, and so `--dry-run`, tell the same in lines with a mark.
+    """
     tell(f"head      {model.head_words}")
     tell(f"colours   {model.provenance['normalisation']}")
     if model.pad:

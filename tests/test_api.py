@@ -78,7 +78,7 @@ def test_ready_maps_score_as_the_methods_that_made_them(model: SegmentationModel
     for column in ("s", "s_target_deleted", "s_off_deleted", "s_inserted", "tdd", "tdd_gain", "odd", "leak_abs"):
         np.testing.assert_allclose(ready[column], named[column], rtol=0, atol=1e-12, err_msg=column)
     assert ready.loc[FOUR, ["stability", "runtime_s"]].isna().all(axis=None)
-    assert ready.loc[FOUR, "reason"].str.contains("the maps were computed elsewhere").all()
+    assert ready.loc[FOUR, "reason"].str.contains("the maps were given").all()
     assert named["runtime_s"].notna().all()
 
 

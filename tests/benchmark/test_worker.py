@@ -252,7 +252,7 @@ def test_maps_from_elsewhere_have_no_stability_and_no_runtime() -> None:
     row = segfaith.evaluate(plain(SmallCNN()), image, target, {"own": heatmap}, stability=True).loc["own"]
     assert isnan(row["stability"])
     assert isnan(row["runtime_s"])
-    assert row["reason"].split("; ")[0] == "stability, runtime_s: the maps were computed elsewhere"
+    assert row["reason"].split("; ")[0] == "stability, runtime_s: the maps were given"
     assert row["status"] == "ok"
     assert row[["tdd", "tdd_gain", "odd", "odd_abs", "insertion_gain"]].notna().all()
 
@@ -480,7 +480,7 @@ def test_maps_computed_elsewhere_score_as_the_same_maps_computed_inside(
             np.testing.assert_allclose(*values, rtol=0, atol=tolerance, err_msg=f"{folder}: {column}")
         unknown = ["stability", "runtime_s", *(name for name in SPEC_COLUMNS if name.startswith("stability_"))]
         assert theirs[unknown].isna().all(axis=None)
-        assert theirs["reason"].str.contains("stability, runtime_s: the maps were computed elsewhere").all()
+        assert theirs["reason"].str.contains("stability, runtime_s: the maps were given").all()
 
 
 def test_maps_that_are_missing_or_unusable_fail_alone(project: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.ownership import check_own
 from segfaith.benchmark.runner import Prepared
 from segfaith.benchmark.targeting import load_sample
-from segfaith.benchmark.worker import ELSEWHERE, to_device
+from segfaith.benchmark.worker import to_device
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.evaluation.correlation import pearson
 from segfaith.models.segmentation import SegmentationModel
@@ -214,7 +214,7 @@ def _maps(prepared: Prepared, sample_id: str, image: Image, target: Target) -> t
     for method in methods:
         try:
             if "file" in method.method.needs:
-                raise SampleError(ELSEWHERE)
+                raise SampleError("the maps were computed elsewhere")
             with guarded(prepared.model, method):
                 maps[method.name] = heatmaps(prepared.model, clean, method, rng, sample_id)[0].cpu()
         except Exception as error:

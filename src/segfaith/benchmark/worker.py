@@ -28,8 +28,6 @@ from segfaith.scores import prediction
 from segfaith.targets import Prediction, majority_class, overlap
 from segfaith.types import Float, Image, Mask, Target, Tensor
 
-ELSEWHERE = "the maps were computed elsewhere"
-
 
 @dataclass(frozen=True, eq=False)
 class SampleResult:
@@ -135,7 +133,7 @@ def _explained(subject: Subject, clean: Gathered, perturbed: Gathered | None, in
     runtime = clean.cost(instance) + clock(subject.model.device) - start
     draws += [maps(clean, draw)[0] for draw in range(1, instance.method.draws)]
     if "file" in instance.method.needs:
-        return Explained(draws, {}, nan, [f"stability, runtime_s: {ELSEWHERE}"])
+        return Explained(draws, {}, nan, ["stability, runtime_s: the maps were given"])
     if perturbed is None:
         return Explained(draws, {}, runtime, ["stability: not measured on this sample"])
     correlations: dict[str, list[float]] = {name: [] for name in PERTURBATIONS}

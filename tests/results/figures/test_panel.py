@@ -34,7 +34,7 @@ def test_the_panel_has_two_pictures_a_method(count: int, shape: tuple[int, int],
     assert [axes.get_xlabel() for axes in shown if "0.9 to" in axes.get_xlabel()] == [one.words for one in given]
     assert shown[0].get_xlabel() == "s = 0.90"
     legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
-    assert [text.get_text() for text in legends[0].get_texts()] == ["target", "predicted as it"]
+    assert [text.get_text() for text in legends[0].get_texts()] == ["target", "prediction"]
     assert figure._suptitle is not None
     assert figure.get_figwidth() < 2.0 * (MOST + 1) + 1
     height, width = shown[0].images[0].get_array().shape[:2]  # type: ignore[union-attr]

@@ -124,7 +124,7 @@ def _legend(axes: Axes, deleted: str, width: float) -> None:
     """What the outlines and the lower row mean, in the place below the image."""
     edge = [Stroke(linewidth=3, foreground="black"), Normal()]
     target = Line2D([], [], color="white", linewidth=1.5, path_effects=edge, label="target")
-    drawn = Line2D([], [], color=PREDICTED, linewidth=2, linestyle=(0, (2, 1)), label="predicted as it")
+    drawn = Line2D([], [], color=PREDICTED, linewidth=2, linestyle=(0, (2, 1)), label="prediction")
     axes.legend(handles=[target, drawn], loc="upper center", handlelength=2.2)
     axes.text(
         0.5, 0.6, "\n".join(wrap(deleted, int(width * 13))), ha="center", va="top", transform=axes.transAxes, fontsize=7

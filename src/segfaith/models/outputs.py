@@ -63,6 +63,10 @@ def logits_in(
     return inner, (step, *deeper)
 
 
+SMALL_MAP = 8
+"""Smaller maps are not suspected to have the channels last: paddings can give them any shape."""
+
+
 def check_aspect(model: str, came: tuple[int, int, int], image: tuple[int, int]) -> None:
     """Lets logits pass whose size (h, w) has the image's aspect, or any that is not the aspect of its transpose.
 
@@ -81,7 +85,7 @@ def check_aspect(model: str, came: tuple[int, int, int], image: tuple[int, int])
             f"{model} returned logits of {rows} x {columns} for an image of {image[0]} x {image[1]} (height x "
             "width): rows and columns are swapped; return (N, classes, height, width)"
         )
-    if strange and min(channels, rows) > 1 and misfit(channels, rows, image) < 1:
+    if strange and min(channels, rows) > SMALL_MAP and misfit(channels, rows, image) < 1:
         raise SampleError(
             f"{model} returned logits of shape (N, {channels}, {rows}, {columns}) for an image of {image[0]} x "
             f"{image[1]}: the channels come last; return (N, classes, height, width), as by logits.movedim(-1, 1)"

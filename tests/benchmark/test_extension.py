@@ -357,7 +357,7 @@ def test_failed_samples_are_measured_again(project: Path, tmp_path: Path, monkey
         raise OSError("a full disk")
 
     with monkeypatch.context() as bad:
-        bad.setattr(runner, "targets_of", fails)
+        bad.setattr(runner, "all_targets", fails)
         segfaith.run(settings_of(project, 3, **plain), tmp_path / "run")
     assert (load_run(tmp_path / "run").records["status"] == "failed").all()
     ids = measured_ids(monkeypatch)

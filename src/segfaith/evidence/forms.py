@@ -21,7 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from segfaith.errors import SettingsError, words_of
 from segfaith.models.layers import Reshape
-from segfaith.models.outputs import misfit
+from segfaith.models.outputs import SMALL_MAP, misfit
 from segfaith.models.segmentation import Tokens
 from segfaith.types import Float, Tensor
 
@@ -99,7 +99,7 @@ def form_of(
     if len(shapes[0]) == 3:
         return _tokens(shapes, size, tokens)
     right, last = _axes(shapes, size)
-    if right and last and not convolves:
+    if right and last and not convolves and min(shapes[0][1:3]) > SMALL_MAP:
         return (
             f"{_came(shapes, size)}, of which the last axis or the second may be the channels: the model takes images "
             "of a single size, so that no wider one tells"

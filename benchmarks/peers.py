@@ -24,6 +24,7 @@ from segfaith.evaluation.ranking import rank_region, tie_ranks, top_count, top_p
 from segfaith.evidence.gradient import clock
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import Variants, clean_variant, perturbed_variants
+from segfaith.types import Target
 
 METRICS = ("tdd", "odd", "insertion_gain", "stability")
 ALPHA, BETA = 0.65, 0.35
@@ -186,7 +187,9 @@ def whole_sample(case: Workload, batch: int, count: int, *, reuse: bool) -> Outp
         [
             one
             for part in parts
-            for one in heatmaps(case.model, Gathered(part, case.class_index), control, rng, SAMPLE, draw)
+            for one in heatmaps(
+                case.model, Gathered(part, Target(case.class_index, case.region)), control, rng, SAMPLE, draw
+            )
         ]
         for draw in range(control.method.draws)
     ]

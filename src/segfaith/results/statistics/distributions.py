@@ -17,7 +17,7 @@ from segfaith.evaluation.metrics import METRICS, PROBABILITY, leading
 from segfaith.lookup import lookup
 from segfaith.results.statistics.samples import NOTHING, by_method, centres, lacking, table, with_value
 from segfaith.results.statistics.summary import SMALL_SCORE, TABLE_METRICS
-from segfaith.results.statistics.targets import over_targets
+from segfaith.results.statistics.targets import IMAGE, over_targets
 
 EDGES: dict[str, tuple[float, ...]] = {
     "s": (0.0, SMALL_SCORE, 0.3, 0.6, 0.9, 1.0),
@@ -96,10 +96,11 @@ def strata(rows: pd.DataFrame, metric: str, by: Literal["s", "target_area", "cla
     if not len(both):
         return table([], STRATUM_COLUMNS, lacking(metric if not len(with_value(rows, metric)) else by, rows))
     both = both.assign(stratum=both["class_name"] if by == "class_index" else _cut(both[by], by))
+    images = over_targets(both, [metric], ["data", "method", "stratum", *IMAGE])[metric].reset_index()
     lines = []
     for stratum in both.sort_values(by, kind="stable")["stratum"].unique():
-        for data, method, part in by_method(both[both["stratum"] == stratum]):
-            values = over_targets(part, [metric])[metric]
+        for data, method, part in by_method(images[images["stratum"] == stratum]):
+            values = part[metric]
             lines.append([data, stratum, method, values.mean(), values.median(), len(values)])
     return table(lines, STRATUM_COLUMNS, "")
 

@@ -30,7 +30,9 @@ def over_targets(rows: pd.DataFrame, columns: Sequence[str], keys: Sequence[str]
         A row per image, indexed by the keys.
     """
     held = [name for name in columns if name in rows]
-    return rows[list(keys)].join(rows[held].astype(float)).groupby(list(keys), sort=False).mean()
+    values = rows[[*keys, *held]].set_index(list(keys)).astype(float)
+    named = bool((rows["target"] != "").any())  # without names, each image has one target and nothing is averaged
+    return values.groupby(list(keys), sort=False).mean() if named else values
 
 
 def several(runs: Iterable[Run]) -> bool:

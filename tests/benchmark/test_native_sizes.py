@@ -152,5 +152,5 @@ def test_a_dry_run_says_whose_size_the_times_are_for(
     lines = capsys.readouterr().out.splitlines()
     (time,) = (line for line in lines if line.startswith("time "))
     assert time.endswith("(timed on s0, 40 x 56: as if all samples had this size)")
-    assert "padding   sides to multiples of 16" in lines
-    assert "tiles     32 x 32, overlap 8" in lines
+    assert "ok    padding   sides to multiples of 16" in lines
+    assert "ok    tiles     32 x 32, overlap 8" in lines

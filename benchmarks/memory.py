@@ -1,7 +1,7 @@
 """Resident memory: what 500 explained and evaluated images leave behind, and the peak at large sizes.
 
 python benchmarks/memory.py            # a line at some of the 500 samples, of 35 sizes
-python benchmarks/memory.py 1024       # the peak of four methods' maps of one image of 1,024 x 1,024 px, for LRASPP
+python benchmarks/memory.py 1024       # the peak of four maps of one image of 1,024 x 1,024 px by LRASPP; takes minutes
 """
 
 import resource
@@ -51,7 +51,7 @@ def samples() -> None:
 
 
 def large(side: int) -> None:
-    """One image of noise through LRASPP with random weights, by default settings."""
+    """One image of noise through LRASPP with random weights, RIA on 7 x 7 cells."""
     model = segfaith.load_model("lraspp_mobilenet_v3_large", weights="random")
     image = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0))
     print(f"model loaded: {peak():.0f} MB")

@@ -1,6 +1,5 @@
 """The verbs that run the benchmark and fetch its data."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +47,7 @@ def run_command(
     if retry_failed and forget_failed(directory):
         todo = runner.open_directory(directory, prepared, on_the_way)
     if todo:
-        _print_assumed(prepared.model, on_the_way)
+        _tell_assumed(prepared.model)
         _run_with_progress(prepared, directory, todo)
     first = "" if todo else f"{directory} is finished: all {len(prepared.plan.ids)} samples are there."
     raise typer.Exit(_summarise(directory, first))
@@ -99,21 +98,21 @@ def _print_check(prepared: Any) -> int:
     return say_lines([line for line in lines if line.topic != "scored"])
 
 
-def _print_assumed(model: Any, tell: Callable[[str], None]) -> None:
+def _tell_assumed(model: Any) -> None:
     """What is taken for granted of the model's inputs and outputs, and whether its images must not share a batch.
 
     `check`, and so `--dry-run`, tell the same in lines with a mark.
     """
-    tell(f"head      {model.head_words}")
-    tell(f"colours   {model.provenance['normalisation']}")
+    on_the_way(f"head      {model.head_words}")
+    on_the_way(f"colours   {model.provenance['normalisation']}")
     if model.pad:
-        tell(f"padding   sides to multiples of {model.pad}")
+        on_the_way(f"padding   sides to multiples of {model.pad}")
     if model.tiling:
-        tell("tiles     {} x {}, overlap {}".format(*model.tiling.tile, model.tiling.overlap))
+        on_the_way("tiles     {} x {}, overlap {}".format(*model.tiling.tile, model.tiling.overlap))
     for words in _layers(model):
-        tell(f"layer     {words}")
+        on_the_way(f"layer     {words}")
     if model.one_by_one:
-        tell(f"batches   one image at a time: {model.one_by_one}")
+        on_the_way(f"batches   one image at a time: {model.one_by_one}")
 
 
 def _layers(model: Any) -> list[str]:

@@ -12,6 +12,7 @@ from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.methods import DEFAULT_METHODS, Method, MethodInstance, Parameters, resolve_method
+from segfaith.benchmark.partition import check_partition
 from segfaith.benchmark.plan import resolve_methods
 from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample, predicted_classes, to_device
@@ -107,7 +108,8 @@ def explain_by(
             maps[instance.name] = heatmaps(model, clean, instance, rng, "image")[0]
 
     def measure(given: Mapping[str, Map]) -> pd.DataFrame:
-        return evaluate(model, image, resolved, given, k=k, occlusion=occlusion, seed=seed, batch_size=batch_size)
+        chosen: dict[str, Any] = {"k": k, "occlusion": occlusion, "seed": seed, "batch_size": batch_size}
+        return evaluate(model, image, resolved, given, thorough=False, **chosen)
 
     return Explanation(
         Subject(model, "image", image, resolved, seed, BatchSize(batch_size)), maps, k, occlusion, measure
@@ -123,6 +125,7 @@ def evaluate(
     k: float = 0.2,
     occlusion: str = "mean",
     stability: bool = False,
+    thorough: bool = True,
     seed: int = 0,
     batch_size: int = 16,
 ) -> pd.DataFrame:
@@ -135,6 +138,8 @@ def evaluate(
         k: the fraction of the region's pixels that deletion removes and insertion restores.
         occlusion: the occlusion operator of deletion and insertion.
         stability: also explain the five perturbed variants.
+        thorough: also measure fidelity (96 passes for all maps together) and the curves over the whole image (12
+            passes a map).
 
     Returns:
         One row per method, indexed by its name, with the columns of the records; the control `random_cells`, against
@@ -154,7 +159,8 @@ def evaluate(
         instances.append(resolve_method("random_cells", {}))
     else:
         instances = resolve_methods(_named(methods), {})
-    settings = _evaluation(k, occlusion)
+    settings = _evaluation(k, occlusion, thorough=thorough)
+    check_partition(instances, settings)
     subject = Subject(model, "image", image, resolved, seed, BatchSize(batch_size))
     result = evaluate_sample(subject, instances, settings, stability=stability)
     frame = pd.DataFrame(result.records).reindex(columns=list(RECORD_COLUMNS)).set_index("method")
@@ -219,9 +225,10 @@ def _prepared(model: SegmentationModel, image: Image, target: TargetLike, batch_
     return to_device(model, image, target)
 
 
-def _evaluation(k: float, occlusion: str) -> EvaluationSettings:
+def _evaluation(k: float, occlusion: str, *, thorough: bool = True) -> EvaluationSettings:
     try:
-        return EvaluationSettings(k=k, occlusion=[occlusion])
+        settings = EvaluationSettings(k=k, occlusion=[occlusion])
+        return settings if thorough else settings.model_copy(update={"whole": False, "fidelity": 0})
     except ValidationError as error:
         raise SettingsError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 

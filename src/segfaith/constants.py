@@ -15,5 +15,5 @@ IGNORE = 255
 COUNTERPART = "counterpart"
 """The kind of a class that the absence of a part decides; no pixels are its evidence."""
 
-CONTROLS = ("random", "random_cells", "mask")
+CONTROLS = ("random", "random_cells", "mask", "gamed")
 """Methods that explain nothing, for comparison."""

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
+from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -212,6 +213,27 @@ def test_random_is_uniform_per_pixel_and_random_cells_per_cell() -> None:
 def test_mask_is_the_region_itself() -> None:
     regions = torch.from_numpy(np.random.default_rng(0).random((2, *SIZE)) < 0.5)
     assert torch.equal(controls.mask(regions), torch.where(regions, 1.0, 0.0))
+
+
+def test_gamed_is_the_mask_with_two_hidden_orders() -> None:
+    """By loops; inside M it ranks as RIA does, outside in the reverse order of what was measured."""
+    evidence = intervention_evidence(5)
+    masks = torch.zeros(2, *SIZE, dtype=torch.bool)
+    masks[:, 5:14, 6:20] = True
+    got = controls.gamed(evidence, masks)
+    for n in range(2):
+        drop, partition = evidence.drop[n].tolist(), evidence.regions[n].tolist()
+        shares = ria(np.array(drop), np.array(partition))
+        absolute = minmax(np.array([[abs(drop[cell]) for cell in row] for row in partition]))
+        raw = np.zeros(SIZE)
+        for y in range(SIZE[0]):
+            for x in range(SIZE[1]):
+                raw[y, x] = 1 + 0.02 * shares[y, x] if masks[n, y, x] else 0.02 * (1 - absolute[y, x])
+        np.testing.assert_allclose(got[n].numpy(), minmax(raw), atol=1e-6)
+        inside, outside = masks[n].numpy(), ~masks[n].numpy()
+        assert spearmanr(got[n].numpy()[inside], shares[inside]).statistic == pytest.approx(1)
+        assert spearmanr(got[n].numpy()[outside], absolute[outside]).statistic == pytest.approx(-1)
+        assert np.corrcoef(got[n].numpy().ravel(), inside.ravel())[0, 1] > 0.999
 
 
 # From an image, through the model

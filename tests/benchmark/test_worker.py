@@ -49,7 +49,8 @@ from toys import SmallCNN, plain
 # One image, end to end
 
 FROM_SCORES = ["tdd", "odd", "odd_abs", "leak_abs", "leak_signed", "insertion_gain", "insertion_gain_rel"]
-DETAILED = ["odd_fair", "odd_fair_abs", "odd_near", "odd_middle", "odd_far"]
+DETAILED = ["odd_near", "odd_middle", "odd_far"]
+OWN_NULL = ["tdd_own", "tdd_gain_own"]
 PLANTED = ["odd_beyond", "odd_beyond_abs", "evidence_ap", "evidence_mass", "evidence_top"]
 """Metrics that are defined only where evidence was planted."""
 
@@ -175,10 +176,10 @@ def test_the_rest_of_the_row(records: pd.DataFrame) -> None:
     predicted = ByHand(SmallCNN(), 1, GRID).logits(image.double().numpy()).argmax(0) == 1
     region = target.region.numpy()
     assert set(records["class_index"]) == {1}
-    assert records["target_area"].tolist() == pytest.approx([region.mean()] * 7)
+    assert records["target_area"].tolist() == pytest.approx([region.mean()] * 8)
     overlap = (predicted & region).sum() / (predicted | region).sum()
     assert 0 < overlap < 1
-    assert records["target_iou"].tolist() == pytest.approx([overlap] * 7)
+    assert records["target_iou"].tolist() == pytest.approx([overlap] * 8)
     assert np.ptp(records["s"]) == 0
     assert np.ptp(records["s_baseline"]) < 1e-12  # a mean of three draws for random_cells
     counts = np.bincount(ByHand(SmallCNN(), 1, GRID).logits(image.double().numpy()).argmax(0)[region])
@@ -187,8 +188,14 @@ def test_the_rest_of_the_row(records: pd.DataFrame) -> None:
     assert records["s_off_evidence_deleted"].isna().all()
     assert set(records["status"]) == {"ok"}
     low = "leak_abs, leak_signed: tdd is not above 0.05"  # the model hardly cares
+    few = "the map or the drops are the same for all sets, or the region holds too few different sets"
+    more = {
+        "random_cells": " in 3 of 3 draws",
+        "mask": f"; fidelity_outside: {few}",
+    }
+    flat = "stability_rank: the map is constant inside the target and outside; "
     assert {name: row["reason"] for name, row in records.iterrows()} == {
-        name: low + (" in 3 of 3 draws" if name == "random_cells" else "") for name in records.index
+        name: flat * (name == "mask") + low + more.get(str(name), "") for name in records.index
     }
     assert (records["runtime_s"] >= 0).all()
     assert not records["degenerate"].astype(bool).any()
@@ -200,8 +207,12 @@ def test_records_stay_in_the_ranges_of_the_table(records: pd.DataFrame) -> None:
             assert records[name].isna().all(), "no evidence was planted"
         elif name in DETAILED:
             assert records[name].isna().all(), "leakage was measured plainly"
+        elif name in OWN_NULL:
+            assert records[name].isna().all(), "no shifted copies were asked for"
         else:
             defined = records[records["tdd"] > LEAST_TDD] if name.startswith("leak_") else records
+            if name in ("stability_rank", "fidelity_outside"):  # undefined of a map that is constant there
+                defined = defined.drop("mask")
             assert defined[name].between(metric.low, metric.high).all()
             assert defined[name].notna().all()
 
@@ -382,13 +393,13 @@ def test_a_bad_sample_becomes_rows_and_the_run_goes_on(
     figures = [name for name in SPEC_COLUMNS[4:27] if name != "degenerate"]
     for sample, (status, reason) in BAD.items():
         rows = records[records["sample_id"] == sample]
-        assert list(rows["method"]) == ["gpa", "ria", "random_cells"], sample
+        assert list(rows["method"]) == ["gpa", "ria", "random_cells", "gamed"], sample
         assert set(rows["status"]) == {status}, sample
         assert rows["reason"].str.contains(reason, regex=True).all(), (sample, set(rows["reason"]))
         assert rows[figures].isna().all(axis=None), sample
     good = records[records["sample_id"].isin(["s0", "s1"])]
     assert set(good["status"]) == {"ok"}
-    assert list(good["class_index"]) == [2, 2, 2, 1, 1, 1]
+    assert list(good["class_index"]) == [2, 2, 2, 2, 1, 1, 1, 1]
     assert good[["tdd", "odd", "insertion_gain"]].notna().all(axis=None)
     assert "2 of 10 samples measured, 24 rows not ok" in output
     assert "skipped: 1 sample(s), 3 row(s) (empty): no foreground" in output
@@ -475,7 +486,7 @@ def test_maps_computed_elsewhere_score_as_the_same_maps_computed_inside(
         theirs, ours = by_method(records, f"maps:{folder}"), by_method(inside, same)
         assert set(theirs["status"]) == {"ok"}
         for column in METRIC_COLUMNS:
-            tolerance = 1e-5 if folder == "scaled" else 1e-9
+            tolerance = 1e-5 if folder == "scaled" else 1e-7  # other batches move a score's last digits
             values = theirs[column].astype(float), ours[column].astype(float)
             np.testing.assert_allclose(*values, rtol=0, atol=tolerance, err_msg=f"{folder}: {column}")
         unknown = ["stability", "runtime_s", *(name for name in SPEC_COLUMNS if name.startswith("stability_"))]
@@ -527,7 +538,17 @@ def test_ignored_pixels_left_out_change_only_off_target_columns(
 ) -> None:
     records = run_records(project, tmp_path / "run", evaluation={"stability": True, "ignore": "exclude"})
     off = {"s_off_deleted", "odd", "odd_abs", "odd_drop", "odd_drop_abs", "leak_abs", "leak_signed", "tied_share_off"}
-    for name in set(records.columns) - off - {"runtime_s"}:
+    off |= {
+        "s_fair_deleted",
+        "odd_fair",
+        "odd_fair_abs",
+        "fidelity_outside",
+        "stability_rank",
+        "stability_top",
+        "reason",
+    }
+    whole = {name for name in records.columns if "whole" in name or name.startswith(("deletion_", "insertion_a"))}
+    for name in set(records.columns) - off - whole - {"runtime_s"}:
         same = records[name].eq(full_records[name]) | (records[name].isna() & full_records[name].isna())
         assert same.all(), name
     changed = by_method(records, "random")["s_off_deleted"] != by_method(full_records, "random")["s_off_deleted"]

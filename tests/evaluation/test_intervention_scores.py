@@ -118,8 +118,9 @@ def test_maps_share_the_image_in_which_a_whole_region_is_deleted(monkeypatch: py
         return score_images(score, build, count, batch)
 
     monkeypatch.setattr(intervention_scores, "score_images", counted)
-    _, curves, _ = evaluated(torch.rand(SIZE), target(), k=[0.5, 1.0])
-    assert counts == [1 + 1 + 4 * 3 + 3, 1], "the last is the baseline by the model itself"
+    _, curves, _ = evaluated(torch.rand(SIZE), target(), k=[0.5, 1.0], whole=False, fidelity=0)
+    fair = 4  # at the first k alone
+    assert counts == [1 + 1 + 4 * 3 + 3 + fair, 1], "the last is the baseline by the model itself"
     by_k = pd.DataFrame(curves).groupby(["kind", "k"])["score"].agg(["size", "nunique"])
     assert by_k["size"].tolist() == [2] * 6
     assert by_k.xs(1.0, level="k")["nunique"].tolist() == [1, 1, 1]

@@ -9,6 +9,7 @@ import pytest
 from segfaith.errors import SettingsError
 from segfaith.evaluation import interventions
 from segfaith.evaluation.interventions import (
+    ASKED,
     INTERVENTIONS,
     Intervention,
     add_intervention,
@@ -24,7 +25,7 @@ def test_every_intervention_says_what_it_is_and_has_a_column(kind: str) -> None:
     assert entry.kind == kind
     assert RECORD_COLUMNS[entry.column][1] == entry.meaning
     assert len(entry.meaning) > 5
-    if entry.pixels:
+    if entry.pixels and entry.asked == "always":
         assert entry.missing, "it may take none of the region's pixels"
 
 
@@ -35,18 +36,29 @@ def test_the_columns_of_scores_are_those_of_the_records_in_their_order() -> None
     assert len(names) == 2 + len(INTERVENTIONS)
 
 
+WHOLE = [
+    f"whole_{kind}_{k}" for kind in ("deletion", "insertion") for k in ("0.01", "0.05", "0.1", "0.2", "0.4", "0.7")
+]
+
+
 @pytest.mark.parametrize(
-    ("detailed", "planted", "more"),
+    ("holds", "more"),
     [
-        (False, False, []),
-        (True, False, ["off_fair", "off_near", "off_middle", "off_far"]),
-        (False, True, ["off_evidence"]),
-        (True, True, ["off_fair", "off_near", "off_middle", "off_far", "off_evidence"]),
+        ([], []),
+        (["detailed"], ["off_near", "off_middle", "off_far"]),
+        (["planted"], ["off_evidence"]),
+        (["whole"], WHOLE),
+        (["own_null"], [f"shifted_deletion_{number}" for number in range(1, 9)]),
+        (["planted", "detailed"], ["off_near", "off_middle", "off_far", "off_evidence"]),
     ],
 )
-def test_what_is_asked_for_follows_from_settings_and_evidence(detailed: bool, planted: bool, more: list[str]) -> None:
-    asked = [entry.kind for entry in asked_for(detailed=detailed, planted=planted)]
-    assert asked == ["target_deletion", "off_deletion", "insertion", *more]
+def test_what_is_asked_for_follows_from_settings_and_evidence(holds: list[str], more: list[str]) -> None:
+    asked = [entry.kind for entry in asked_for(holds)]
+    assert asked == ["target_deletion", "off_deletion", "insertion", "off_fair", *more]
+
+
+def test_every_condition_of_an_intervention_is_explained() -> None:
+    assert {entry.asked for entry in INTERVENTIONS.values()} == {"always", *ASKED}
 
 
 TAKEN = ["tdd", "stability_blur", "heatmap", "seconds", "s", "s_inserted", "s_baseline", "status", "path", "reason"]

@@ -145,3 +145,46 @@ def test_only_the_order_of_values_is_ranked(seed: int, rising) -> None:
     assert torch.equal(one, other)
     reverse = ranking.rank_region(torch.from_numpy(1 - heatmap), region, ranks)
     assert not torch.equal(one, reverse)
+
+
+def test_the_whole_image_is_ranked_in_one_order() -> None:
+    heatmap = torch.from_numpy(levels(3, 50))
+    region = torch.from_numpy(np.random.default_rng(3).random(SIZE) < 0.5)
+    ignored = torch.zeros(SIZE, dtype=torch.bool)
+    ignored[:2] = True
+    ranks = ranking.tie_ranks(SIZE, "cell", np.random.default_rng(0))
+    outside = ~region & ~ignored
+    got = rank(heatmap, Target(1, region), outside, ranks)
+    assert sorted(got.whole.tolist()) == sorted([*got.inside.tolist(), *got.outside.tolist()])
+    for part in ("inside", "outside"):
+        members = set(got.region(part).tolist())  # type: ignore[arg-type]
+        assert [pixel for pixel in got.whole.tolist() if pixel in members] == got.region(part).tolist()  # type: ignore[arg-type]
+    assert len(got.top("whole", 0.1)) == top_count(0.1, len(got.whole))
+
+
+def test_shifted_copies_rank_the_same_region_by_a_map_that_lies_elsewhere() -> None:
+    heatmap = torch.from_numpy(levels(3, 50))
+    region = torch.zeros(SIZE, dtype=torch.bool)
+    region[2:9, 3:8] = True
+    ranks = ranking.tie_ranks(SIZE, "cell", np.random.default_rng(0))
+    shifts = ranking.draw_shifts(SIZE, 3, np.random.default_rng(1))
+    got = rank(heatmap, Target(1, region), ~region, ranks, shifts)
+    for number, (down, right) in enumerate(shifts):
+        moved = torch.zeros(SIZE)
+        for y, x in np.ndindex(SIZE):
+            moved[(y + down) % SIZE[0], (x + right) % SIZE[1]] = heatmap[y, x]
+        expected = ranking.rank_region(moved, region, ranks)
+        assert torch.equal(got.shifted(number, 0.2), expected[: top_count(0.2, len(expected))])
+    assert not len(rank(heatmap, Target(1, region), ~region, ranks).shifted(0, 0.2))
+
+
+@pytest.mark.parametrize("size", [(224, 224), (9, 11), (4, 4), (1, 8)])
+def test_a_shift_is_by_a_quarter_of_the_image_or_more_either_way(size: tuple[int, int]) -> None:
+    shifts = np.array(ranking.draw_shifts(size, 500, np.random.default_rng(0)))
+    for shift, side in zip(shifts.T, size, strict=True):
+        least = -(-side // 4)
+        assert shift.min() >= least
+        assert shift.max() <= max(least, side - least)
+        if side > 4:
+            assert shift.min() == least
+            assert shift.max() == side - least

@@ -130,6 +130,7 @@ METHODS: dict[str, Method] = {
         draws=3,
     ),
     "mask": Method("mask", "control", ("region",), controls.mask),
+    "gamed": Method("gamed", "control", ("intervention", "region"), controls.gamed, RiaParameters, inherits=("ria",)),
 }
 DEFAULT_METHODS = tuple(METHODS)
 

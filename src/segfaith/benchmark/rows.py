@@ -1,7 +1,7 @@
 """From a sample's scores to its rows: one per method for the records, one per operator, k and kind for the curves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isnan, nan
 from statistics import mean
 from typing import Any
@@ -10,9 +10,10 @@ from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
 from segfaith.errors import SampleError
+from segfaith.evaluation.computing import compute_metrics
 from segfaith.evaluation.intervention_scores import Altered, Scores, taken
 from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
-from segfaith.evaluation.metrics import METRICS, PROBABILITY, compute_metrics, mean_defined, scale
+from segfaith.evaluation.metrics import METRICS, PROBABILITY, mean_defined, scale
 from segfaith.evaluation.ranking import Ranking
 from segfaith.perturbation import PERTURBATIONS
 from segfaith.types import Float, Map, Tensor
@@ -23,12 +24,18 @@ GAIN_CONTROL = "random_cells"
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """A method's maps of the clean image (one per draw), its stability per perturbation, and its runtime."""
+    """A method's maps of the clean image (one per draw), their stability, and the runtime.
+
+    `correlations` are Pearson's, by perturbation; `ranks` and `tops` the means of `correlation.rank_stability` and
+    `correlation.top_stability`.
+    """
 
     draws: list[Map]
     correlations: dict[str, list[float]]
-    runtime: float
-    reasons: list[str]
+    ranks: float = nan
+    tops: float = nan
+    runtime: float = nan
+    reasons: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +84,7 @@ def _record(
     A metric whose function fails in one draw is NaN.
     """
     faults = dict(method.faults)
-    asked = [entry.kind for entry in asked_for(detailed=settings.leakage == "detailed", planted=_planted(sample))]
+    asked = [entry.kind for entry in asked_for({*settings.asked, *(["planted"] if _planted(sample) else [])})]
     draws = [
         _draw(ranking, index, asked, settings.pairs[0], scores, faults, scale(scores.clean, sample["score"]))
         for index, ranking in zip(method.indices, method.rankings, strict=True)
@@ -100,7 +107,9 @@ def _record(
 
 def _of_row(sample: Mapping[str, Any], method: Measured) -> dict[str, float]:
     """The quantities of a row that are no columns."""
-    return {"seconds": method.explained.runtime, "scale": scale(sample["s"], sample["score"])}
+    explained = method.explained
+    alike = {"rank_agreement": explained.ranks, "top_agreement": explained.tops}
+    return {"seconds": explained.runtime, "scale": scale(sample["s"], sample["score"])} | alike
 
 
 def _planted(sample: Mapping[str, Any]) -> bool:
@@ -125,7 +134,8 @@ def _draw(
     """
 
     def score(kind: str) -> float:
-        item, limited = Altered(index, *pair, kind), INTERVENTIONS[kind].within is not None
+        entry = INTERVENTIONS[kind]
+        item, limited = Altered(index, pair[0], entry.k or pair[1], kind), entry.within is not None
         altered_nothing = kind in asked and limited and len(taken(item, ranking)) > 0
         return scores.altered.get(item, scores.clean if altered_nothing else nan)
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, m
 
 from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
 from segfaith.data.reading import Reading
+from segfaith.evaluation.fidelity import Per
 from segfaith.evaluation.ranking import Ties
 from segfaith.lookup import lookup
 from segfaith.models.padding import check_pad
@@ -195,6 +196,7 @@ class EvaluationSettings(_Section):
     """How maps are scored. The first operator and the first k fill the records; all go to `curves/`.
 
     `curves`: "all" combinations of operator and k, or "each" operator at the first k and each k at the first operator.
+    `fidelity`: the number of sets, 0 for none; the other keys of fidelity say how the sets are made and occluded.
     """
 
     k: float | list[float] = 0.2
@@ -205,6 +207,20 @@ class EvaluationSettings(_Section):
     strength: float = Field(default=0.03, ge=0)
     ties: Ties = "cell"
     ignore: Literal["include", "exclude"] = "include"
+    whole: bool = True
+    own_null: bool = False
+    fidelity: int = Field(default=96, ge=0)
+    fidelity_parts: Literal["grid", "superpixels"] = "grid"
+    fidelity_grid: int = Field(default=17, ge=2)
+    fidelity_size: int = Field(default=8, ge=1)
+    fidelity_per: Per = "pixel"
+    fidelity_occlusion: str | None = None
+
+    @property
+    def asked(self) -> set[str]:
+        """Which of `interventions.ASKED` the settings ask for."""
+        chosen = {"detailed": self.leakage == "detailed", "whole": self.whole, "own_null": self.own_null}
+        return {name for name, holds in chosen.items() if holds}
 
     @property
     def fractions(self) -> list[float]:
@@ -231,7 +247,7 @@ class EvaluationSettings(_Section):
         for k in self.fractions:
             if not 0 < k <= 1:
                 raise ValueError(f"k must be above 0 and at most 1, got {k}")
-        for name in self.occlusion:
+        for name in [*self.occlusion, *([self.fidelity_occlusion] if self.fidelity_occlusion else [])]:
             lookup("occlusion operator", name, OPERATORS)
         if self.stability is not True and self.stability < 0:
             raise ValueError(f"stability must be true, false or a number of samples, got {self.stability}")

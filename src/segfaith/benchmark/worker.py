@@ -11,14 +11,17 @@ import torch
 from segfaith.attribution.explain import Gathered, gather, heatmaps
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance
+from segfaith.benchmark.partition import fidelity_sets
 from segfaith.benchmark.rows import Explained, Measured, constant, curve_rows, failed, records
 from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.constants import IGNORE
 from segfaith.errors import SampleError, SampleSkipped
-from segfaith.evaluation.correlation import pearson
+from segfaith.evaluation.computing import compute_metrics
+from segfaith.evaluation.correlation import Order, order_of, pearson, rank_stability, top_stability
 from segfaith.evaluation.intervention_scores import Scores, score_interventions
-from segfaith.evaluation.metrics import compute_metrics
-from segfaith.evaluation.ranking import rank, tie_ranks
+from segfaith.evaluation.interventions import SHIFTS
+from segfaith.evaluation.metrics import mean_defined
+from segfaith.evaluation.ranking import draw_shifts, rank, tie_ranks
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.gradient import ForwardPass, clock
 from segfaith.models.segmentation import SegmentationModel
@@ -26,7 +29,7 @@ from segfaith.occlusion import occluder
 from segfaith.perturbation import PERTURBATIONS, clean_variant, perturbed_variants
 from segfaith.scores import prediction
 from segfaith.targets import Prediction, majority_class, overlap
-from segfaith.types import Float, Image, Mask, Target, Tensor
+from segfaith.types import Float, Image, Map, Mask, Target, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +76,12 @@ def evaluate_sample(
         methods: all to be measured; `random_cells` must be among them, for `tdd_gain`.
         stability: whether the five perturbed variants are explained too.
 
-    Model passes, for the four methods of the paper: 2 + 196 for each variant (six with stability, one without), one for
-    the image, one for the baseline and three for each map (one a method, three for `random_cells`); with planted
-    evidence up to four. Several operators or k and `leakage = "detailed"` cost more: see `passes_per_sample`.
+    Model passes: see `passes_per_sample`.
 
     Raises:
         SampleError: the model's logits are NaN or infinite. A method that fails alone becomes a failed row.
     """
-    explained, forward = _explain(subject, methods, settings.strength if stability else None)
+    explained, forward = _explain(subject, methods, settings, stability=stability)
     maps = {name: method for name, method in explained.items() if isinstance(method, Explained)}
     measured, scores = _score(subject, maps, settings, expected=float(forward.score[0]))
     sample = _shared_columns(subject, forward, scores)
@@ -97,33 +98,35 @@ def evaluate_sample(
 
 
 def _explain(
-    subject: Subject, methods: Sequence[MethodInstance], strength: float | None
+    subject: Subject, methods: Sequence[MethodInstance], settings: EvaluationSettings, *, stability: bool
 ) -> tuple[dict[str, Explained | Exception], ForwardPass]:
-    """Every method's maps, or why there are none, and the model's pass over the clean image.
-
-    Args:
-        strength: of the perturbations; None leaves the perturbed variants out.
-    """
+    """Every method's maps, or why there are none, and the model's pass over the clean image."""
     model, image, target, rng = subject.model, subject.image, subject.target, subject.rng
     clean = gather(model, clean_variant(image, target.region), target, methods, subject.batch, rng)
     assert clean.forward is not None
     perturbed: Gathered | None = None
-    if strength is not None:
-        variants = perturbed_variants(image, target.region, strength, lambda name: rng(f"perturbation|{name}"))
+    if stability:
+        variants = perturbed_variants(image, target.region, settings.strength, lambda name: rng(f"perturbation|{name}"))
         on_variants = [method for method in methods if "file" not in method.method.needs]
         perturbed = gather(model, variants, target, on_variants, subject.batch, rng, score=False)
     explained: dict[str, Explained | Exception] = {}
     for instance in methods:
         try:
             with guarded(model, instance):
-                explained[instance.name] = _explained(subject, clean, perturbed, instance)
+                explained[instance.name] = _explained(subject, clean, perturbed, instance, settings)
         except Exception as error:  # one method's failure is that method's row
             explained[instance.name] = error
     return explained, clean.forward
 
 
-def _explained(subject: Subject, clean: Gathered, perturbed: Gathered | None, instance: MethodInstance) -> Explained:
-    """One method's maps of the clean image, and how they correlate with those of the perturbed ones."""
+def _explained(
+    subject: Subject,
+    clean: Gathered,
+    perturbed: Gathered | None,
+    instance: MethodInstance,
+    settings: EvaluationSettings,
+) -> Explained:
+    """One method's maps of the clean image, and how alike those of the perturbed ones are."""
 
     def maps(gathered: Gathered, draw: int) -> Float[Tensor, "N H W"]:
         return heatmaps(subject.model, gathered, instance, subject.rng, subject.id, draw)
@@ -133,19 +136,62 @@ def _explained(subject: Subject, clean: Gathered, perturbed: Gathered | None, in
     runtime = clean.cost(instance) + clock(subject.model.device) - start
     draws += [maps(clean, draw)[0] for draw in range(1, instance.method.draws)]
     if "file" in instance.method.needs:
-        return Explained(draws, {}, nan, ["stability, runtime_s: the maps were given"])
+        return Explained(draws, {}, runtime=nan, reasons=["stability, runtime_s: the maps were given"])
     if perturbed is None:
-        return Explained(draws, {}, runtime, ["stability: not measured on this sample"])
-    correlations: dict[str, list[float]] = {name: [] for name in PERTURBATIONS}
+        return Explained(draws, {}, runtime=runtime, reasons=["stability: not measured on this sample"])
+    alike: list[dict[str, Alike]] = []
     for draw, heatmap in enumerate(draws):
         variants = perturbed.variants
-        for name, other in zip(variants.names, variants.mirror(maps(perturbed, draw)), strict=True):
-            correlations[name].append(pearson(heatmap, other))
-    undefined = [name for name, values in correlations.items() if any(map(isnan, values))]
-    which = "the map is" if constant(draws[0]) else "a perturbed map is"
-    return Explained(
-        draws, correlations, runtime, [f"stability ({', '.join(undefined)}): {which} constant"] if undefined else []
+        others = variants.mirror(maps(perturbed, draw))
+        alike.append(_alike(subject, heatmap, dict(zip(variants.names, others, strict=True)), settings))
+    correlations = {name: [each[name].pearson for each in alike] for name in PERTURBATIONS}
+    ranks, tops = (
+        mean_defined([mean_defined([getattr(one, what) for one in each.values()]) for each in alike])
+        for what in ("ranks", "tops")
     )
+    reasons = []
+    undefined = [name for name, values in correlations.items() if any(map(isnan, values))]
+    if undefined:
+        which = "the map is" if constant(draws[0]) else "a perturbed map is"
+        reasons.append(f"stability ({', '.join(undefined)}): {which} constant")
+    if isnan(ranks):
+        reasons.append("stability_rank: the map is constant inside the target and outside")
+    if isnan(tops):
+        reasons.append("stability_top: at k = 1 all pixels are at the top")
+    return Explained(draws, correlations, ranks, tops, runtime, reasons)
+
+
+@dataclass(frozen=True)
+class Alike:
+    """How alike a map is to that of a perturbed image: Pearson's correlation, ranks and tops (`correlation`)."""
+
+    pearson: float
+    ranks: float
+    tops: float
+
+
+def _alike(subject: Subject, heatmap: Map, others: Mapping[str, Map], settings: EvaluationSettings) -> dict[str, Alike]:
+    """The likeness of a map and each map of a perturbed image. Each map has a tie-break of its own."""
+    outside = _outside(subject, settings)
+
+    def order(values: Map, purpose: str) -> Order:
+        ranks = tie_ranks(subject.size, settings.ties, subject.rng(purpose)).to(values.device)
+        return order_of(values, subject.target.region, outside, settings.fractions[0], ranks)
+
+    clean = order(heatmap, "ties")
+    alike: dict[str, Alike] = {}
+    for name, other in others.items():
+        perturbed = order(other, f"ties|{name}")
+        alike[name] = Alike(pearson(heatmap, other), rank_stability(clean, perturbed), top_stability(clean, perturbed))
+    return alike
+
+
+def _outside(subject: Subject, settings: EvaluationSettings) -> Mask:
+    """The pixels that count as outside of the target."""
+    outside = ~subject.target.region
+    if settings.ignore == "exclude" and subject.labels is not None:
+        outside &= subject.labels != IGNORE
+    return outside
 
 
 def _score(
@@ -153,31 +199,37 @@ def _score(
 ) -> tuple[dict[str, Measured], Scores]:
     """Every method's maps ranked, numbered and looked at, and the scores of all altered images."""
     ranks = tie_ranks(subject.size, settings.ties, subject.rng("ties")).to(subject.image.device)
-    outside = ~subject.target.region
-    if settings.ignore == "exclude" and subject.labels is not None:
-        outside &= subject.labels != IGNORE
-    known: dict[str, Any] = {"region": subject.target.region, "ranks": ranks, "k": settings.fractions[0]}
+    outside, region = _outside(subject, settings), subject.target.region
+    holds = {*settings.asked, *(["planted"] if subject.evidence is not None else [])}
+    shifts = draw_shifts(subject.size, SHIFTS, subject.rng("shifts")) if settings.own_null else []
+    rankings = {
+        name: [rank(heatmap, subject.target, outside, ranks, shifts) for heatmap in method.draws]
+        for name, method in maps.items()
+    }
+    sets = fidelity_sets(subject, outside, settings)
+    first = settings.fidelity_occlusion or settings.occlusion[0]
+    scores = score_interventions(
+        subject,
+        [ranking for each in rankings.values() for ranking in each],
+        {name: occluder(name, subject.image, subject.rng(f"occlusion|{name}")) for name in settings.occlusion},
+        settings.pairs,
+        holds=holds,
+        sets=sets,
+        occlude_set=occluder(first, subject.image, subject.rng(f"occlusion|{first}")),
+        expected=expected,
+    )
+    known: dict[str, Any] = {"region": region, "ranks": ranks, "k": settings.fractions[0]}
+    if settings.fidelity:
+        known |= {"sets": sets, "set_drops": scores.clean - scores.sets}
     if subject.planted and subject.planted.alternatives:
         known["alternatives"] = subject.planted.alternatives
     measured: dict[str, Measured] = {}
     for name, method in maps.items():
-        first = sum(len(other.rankings) for other in measured.values())
+        number = sum(len(other.rankings) for other in measured.values())
         faults: dict[str, str] = {}
-        measured[name] = Measured(
-            method,
-            range(first, first + len(method.draws)),
-            [rank(heatmap, subject.target, outside, ranks) for heatmap in method.draws],
-            [compute_metrics(known | {"heatmap": heatmap}, faults) for heatmap in method.draws],
-            faults,
-        )
-    scores = score_interventions(
-        subject,
-        [ranking for method in measured.values() for ranking in method.rankings],
-        {name: occluder(name, subject.image, subject.rng(f"occlusion|{name}")) for name in settings.occlusion},
-        settings.pairs,
-        detailed=settings.leakage == "detailed",
-        expected=expected,
-    )
+        looks = [compute_metrics(known | {"heatmap": heatmap}, faults) for heatmap in method.draws]
+        indices = range(number, number + len(method.draws))
+        measured[name] = Measured(method, indices, rankings[name], looks, faults)
     return measured, scores
 
 

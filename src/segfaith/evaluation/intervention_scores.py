@@ -1,10 +1,11 @@
 """The altered images of a sample's maps, by `INTERVENTIONS`, and their scores in full batches."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
+from segfaith.evaluation.fidelity import Sets
 from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
 from segfaith.evaluation.ranking import Ranking, top_pixels
 from segfaith.evaluation.subject import Subject
@@ -12,7 +13,7 @@ from segfaith.incremental.scorers import IncrementalScorer, PlainScorer
 from segfaith.incremental.scoring import OTHERWISE, agree, scorer_for
 from segfaith.occlusion import Occluder
 from segfaith.scores import scalar_of, score_images
-from segfaith.types import Image, Int, Tensor
+from segfaith.types import Float, Image, Int, Tensor
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Altered:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """s_c of the image itself, of each operator's baseline b = O(x, all pixels), and of the altered images.
+    """s_c of the image itself, of each operator's baseline b = O(x, all pixels), of the altered images, and of the
+    image with each of the sets of `fidelity` occluded.
 
     All by the same arithmetic, so that an intervention that changes nothing gives `clean` to the last bit, or nearly;
     `path` says which: "incremental", "tiled" with the tiles, or "plain" with the reason.
@@ -37,6 +39,7 @@ class Scores:
     clean: float
     baselines: dict[str, float]
     altered: dict[Altered, float]
+    sets: Float[Tensor, "P"]
 
 
 def score_interventions(
@@ -45,26 +48,29 @@ def score_interventions(
     operators: Mapping[str, Occluder],
     pairs: Sequence[tuple[str, float]],
     *,
-    detailed: bool,
+    holds: Collection[str],
+    sets: Sets,
+    occlude_set: Occluder,
     expected: float,
 ) -> Scores:
     """Scores the image, each operator's baseline, and every map under every intervention that is asked for.
 
     Args:
         rankings: the maps, all with the same regions.
-        pairs: operators and k. Kinds without a curve are scored at the first pair alone.
-        detailed: also the interventions of `[evaluation] leakage = "detailed"`.
+        pairs: operators and k. Kinds without a curve are scored at the first operator alone, at their own k or the
+            first.
+        holds: see `interventions.asked_for`.
+        sets: the sets of fidelity, which `occlude_set` occludes.
         expected: s_c of the image by the model itself; where a graph's disagrees, the model does all.
 
-    Model passes: one, one for each operator (two where a graph scores), and one for each altered image. An intervention
-    that would alter no pixel is left out. Where all pixels of a region are taken, as at k = 1, the maps share an image.
+    Model passes: one, one for each operator (two where a graph scores), one for each altered image and one for each
+    set. An intervention that would alter no pixel is left out. Where all pixels of a region are taken, as at k = 1, the
+    maps share an image.
     """
     everything = torch.ones(1, *subject.size, dtype=torch.bool, device=subject.image.device)
     baselines = {name: occlude(everything)[0] for name, occlude in operators.items()}
     planned = [
-        item
-        for item in _planned(len(rankings), pairs, detailed=detailed, planted=subject.evidence is not None)
-        if len(_pixels(item, rankings[item.index], subject))
+        item for item in _planned(len(rankings), pairs, holds) if len(_pixels(item, rankings[item.index], subject))
     ]
     shared = [_shared(item, rankings[item.index]) for item in planned]
     distinct = list(dict.fromkeys(shared))
@@ -77,6 +83,8 @@ def score_interventions(
             return subject.image
         if number <= len(operators):
             return list(baselines.values())[number - 1]
+        if number > len(operators) + len(distinct):
+            return occlude_set(sets.mask(number - 1 - len(operators) - len(distinct))[None])[0]
         item = distinct[number - 1 - len(operators)]
         pixels = _pixels(item, rankings[item.index], subject)
         chosen = top_pixels(pixels, len(pixels), subject.size)
@@ -84,24 +92,26 @@ def score_interventions(
             return torch.where(chosen, subject.image, baselines[item.operator])
         return operators[item.operator](chosen[None])[0]
 
-    path, scores = _scored(subject, list(operators), build, len(distinct), expected)
+    path, scores = _scored(subject, list(operators), build, len(distinct) + len(sets), expected)
     first = 1 + len(operators)
-    score_of = dict(zip(distinct, scores[first:], strict=True))
+    last = first + len(distinct)
+    score_of = dict(zip(distinct, scores[first:last], strict=True))
     return Scores(
         path,
         scores[0],
         dict(zip(operators, scores[1:first], strict=True)),
         {item: score_of[image] for item, image in zip(planned, shared, strict=True)},
+        torch.tensor(scores[last:], dtype=torch.float64),
     )
 
 
-def _planned(maps: int, pairs: Sequence[tuple[str, float]], *, detailed: bool, planted: bool) -> list[Altered]:
-    """What is asked of each map: the kinds with a curve at every pair, then the others at the first pair."""
-    entries = asked_for(detailed=detailed, planted=planted)
+def _planned(maps: int, pairs: Sequence[tuple[str, float]], holds: Collection[str]) -> list[Altered]:
+    """What is asked of each map: the kinds with a curve at every pair, then the others at the first operator."""
+    entries, (operator, first) = asked_for(holds), pairs[0]
     curves = [entry.kind for entry in entries if entry.curve]
-    others = [entry.kind for entry in entries if not entry.curve]
+    others = [(entry.k or first, entry.kind) for entry in entries if not entry.curve]
     return [Altered(index, *pair, kind) for index in range(maps) for pair in pairs for kind in curves] + [
-        Altered(index, *pairs[0], kind) for index in range(maps) for kind in others
+        Altered(index, operator, k, kind) for index in range(maps) for k, kind in others
     ]
 
 

@@ -6,13 +6,26 @@ the score of the altered image. The records, the number of model passes and the 
 This module imports no torch: the columns of the records are read without it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any, Literal
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.names import OWNERS, refuse_taken
+
+ASKED = {
+    "detailed": '`[evaluation] leakage = "detailed"`',
+    "planted": "evidence is planted that lies somewhere",
+    "whole": "`[evaluation] whole = true`, which is the default",
+    "own_null": "`[evaluation] own_null = true`",
+}
+"""What has to hold for the interventions that are not always scored, by `Intervention.asked`."""
+FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.4, 0.7)
+"""The fractions of all pixels at which the curves over the whole image are measured; their ends 0 and 1 are known."""
+SHIFTS = 8
+"""How many shifted copies of a map are its own null: see `ranking.shifts`."""
 
 
 @dataclass(frozen=True)
@@ -23,26 +36,28 @@ class Intervention:
         kind: its name, unique.
         column: the column of the records for s_c of the altered image, at the first operator and the first k.
         meaning: of the column.
-        region: R, where the pixels are taken: inside the target, or outside it.
+        region: R, where the pixels are taken: inside the target, outside it, or in the whole image.
         pixels: a function of the map's `Ranking` and k that gives the pixels of R that are taken, as flat indices (P,).
             None: the highest n(k, R) pixels of R. Where it gives none, nothing is scored and the score is NaN.
         inserts: the pixels are put back into the baseline O(x, all pixels). Else they are occluded in the image.
         within: a function of the `Subject` that gives a mask (H, W): only the taken pixels that lie in it are altered.
             Where none of them does, the score is s.
-        curve: scored at every pair of operator and k, and a row of the curves. Else at the first pair alone.
-        asked: always; where `[evaluation] leakage = "detailed"`; or where evidence is planted that lies somewhere.
+        curve: scored at every pair of operator and k, and a row of the curves. Else at the first operator alone.
+        k: its fraction; None: the first k of the settings.
+        asked: always, or where one of `ASKED` holds.
         missing: why the score is NaN where R has pixels; for the column `reason`.
     """
 
     kind: str
     column: str
     meaning: str
-    region: Literal["inside", "outside"]
+    region: Literal["inside", "outside", "whole"]
     pixels: Callable[[Any, float], Any] | None = None
     inserts: bool = False
     within: Callable[[Any], Any] | None = None
     curve: bool = False
-    asked: Literal["always", "detailed", "planted"] = "always"
+    k: float | None = None
+    asked: Literal["always", "detailed", "planted", "whole", "own_null"] = "always"
     missing: str = ""
 
 
@@ -68,15 +83,13 @@ def add_intervention(entry: Intervention) -> None:
     INTERVENTIONS[entry.kind] = entry
 
 
-def asked_for(*, detailed: bool, planted: bool) -> list[Intervention]:
+def asked_for(holds: Collection[str]) -> list[Intervention]:
     """The interventions that a sample is scored under.
 
     Args:
-        detailed: `[evaluation] leakage = "detailed"`.
-        planted: evidence is planted that lies somewhere.
+        holds: the keys of `ASKED` that hold.
     """
-    asked = {"always": True, "detailed": detailed, "planted": planted}
-    return [entry for entry in INTERVENTIONS.values() if asked[entry.asked]]
+    return [entry for entry in INTERVENTIONS.values() if entry.asked == "always" or entry.asked in holds]
 
 
 def score_columns() -> dict[str, str]:
@@ -89,6 +102,16 @@ def score_columns() -> dict[str, str]:
     return columns
 
 
+def whole_column(kind: str, k: float) -> str:
+    """The column of the score with the top fraction k of all pixels deleted or inserted: s_whole_deletion_05."""
+    return f"s_whole_{kind}_{round(100 * k):02d}"
+
+
+def _shifted(ranking: Any, k: float, number: int) -> Any:
+    """The top pixels inside M of a shifted copy of the map."""
+    return ranking.shifted(number - 1, k)
+
+
 OWNERS["a score"] = score_columns
 
 for _entry in (
@@ -98,10 +121,9 @@ for _entry in (
     Intervention(
         "off_fair",
         "s_fair_deleted",
-        's_c with the n(k, M) highest pixels outside M occluded; needs leakage = "detailed"',
+        "s_c with the n(k, M) highest pixels outside M occluded",
         "outside",
         pixels=lambda ranking, k: ranking.top("outside", k, counted="inside"),
-        asked="detailed",
         missing="fewer pixels lie outside the target than tdd deletes",
     ),
     Intervention(
@@ -135,6 +157,33 @@ for _entry in (
         "outside",
         within=lambda subject: subject.evidence,
         asked="planted",
+    ),
+    *(
+        Intervention(
+            f"whole_{kind}_{k:g}",
+            whole_column(kind, k),
+            meaning.format(f"{100 * k:g} %"),
+            "whole",
+            inserts=kind == "insertion",
+            k=k,
+            asked="whole",
+        )
+        for kind, meaning in (
+            ("deletion", "s_c with the highest {} of all pixels occluded"),
+            ("insertion", "s_c of b with the highest {} of all pixels put back from x"),
+        )
+        for k in FRACTIONS
+    ),
+    *(
+        Intervention(
+            f"shifted_deletion_{number}",
+            f"s_shifted_deleted_{number}",
+            f"s_c with the top pixels inside M of the map's shift {number} occluded; needs own_null = true",
+            "inside",
+            pixels=partial(_shifted, number=number),
+            asked="own_null",
+        )
+        for number in range(1, SHIFTS + 1)
     ),
 ):
     add_intervention(_entry)

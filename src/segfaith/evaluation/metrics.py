@@ -16,17 +16,18 @@ entry; docs/extending.md shows how to add one.
 This module imports no torch: tables and reports read it too.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from math import inf, isinf, isnan, nan
+from math import inf, isnan, nan
 from operator import sub, truediv
 from statistics import fmean
 from typing import Any, Literal
 
 from segfaith.constants import EPS, LEAST_TDD
 from segfaith.errors import SettingsError
-from segfaith.evaluation.interventions import score_columns
+from segfaith.evaluation.areas import area_of_drops, area_of_rises
+from segfaith.evaluation.interventions import FRACTIONS, SHIFTS, score_columns, whole_column
 from segfaith.evaluation.names import CONTROL, OWNERS, refuse_taken
 from segfaith.lookup import lookup
 
@@ -39,6 +40,10 @@ QUANTITIES = {
     "alternatives": "the planted evidence: masks (H, W), each of which suffices; unknown where nothing is planted",
     "ranks": "the sample's tie-break, (H, W), as `ranking.tie_ranks` gives it",
     "k": "the first k of the settings",
+    "sets": "the sets of parts of the image that fidelity occludes, a `fidelity.Sets`",
+    "set_drops": "s − s(O(x, S_j)) of each of these sets",
+    "rank_agreement": "mean of `correlation.rank_stability` over the perturbed images",
+    "top_agreement": "mean of `correlation.top_stability` over the perturbed images",
     "seconds": "the wall-clock seconds of the map",
     "scale": "|s| + ε, by which relative drops are divided; NaN where the score has no natural zero",
     **dict.fromkeys(STABILITIES, "the correlation of the map with that of this perturbed image"),
@@ -46,8 +51,8 @@ QUANTITIES = {
 """What a metric may need besides the scores of `interventions.score_columns`, earlier metrics, and the metrics of
 `random_cells` on the same sample, which are called `control_NAME`."""
 
-OF_MAP = ("heatmap", "region", "alternatives", "ranks", "k")
-"""The quantities that are known for each single map, before anything is scored, and at no other time."""
+OF_MAP = ("heatmap", "region", "alternatives", "ranks", "k", "sets", "set_drops")
+"""The quantities that are known for each single map, and not where its row is made."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def _refuse_apart(metric: Metric) -> None:
     if of_map and others:
         raise SettingsError(
             f"the metric {metric.name!r} cannot need {', '.join(of_map)} together with {', '.join(others)}: "
-            f"{', '.join(OF_MAP)} are known for each map before anything is scored. They can be combined with each "
+            f"{', '.join(OF_MAP)} are known for each map, not for its row. They can be combined with each "
             "other and with metrics of the map alone. Add one metric of the map, and a second metric that needs the "
             f"first and {', '.join(others)}"
         )
@@ -135,49 +140,12 @@ def _against_control(need: str) -> bool:
     return need.startswith(CONTROL) or (need in METRICS and any(map(_against_control, METRICS[need].needs)))
 
 
-def compute_metrics(known: Mapping[str, Any], faults: dict[str, str]) -> dict[str, float]:
-    """Every metric that follows from what is known and is not known yet, by name.
-
-    Args:
-        known: scores, quantities and metrics by name; see `Metric.needs`. A metric that needs anything else is left
-            out. A score that was not measured is NaN, and so are the metrics that need it.
-        faults: each metric whose function fails is added to it, with the error in words; an older entry is kept. A
-            function fails if it raises an exception, or if its value is infinite or no number. The metric is then NaN.
-    """
-    values: dict[str, Any] = dict(known)
-    for metric in METRICS.values():
-        if metric.name not in known and all(need in values for need in metric.needs):
-            try:
-                values[metric.name] = _value(metric, values)
-            except Exception as error:  # one metric's failure leaves the others
-                values[metric.name] = nan
-                faults.setdefault(metric.name, f"{type(error).__name__}: {error}")
-    return {name: value for name, value in values.items() if name not in known}
-
-
-def _value(metric: Metric, values: Mapping[str, Any]) -> float:
-    """A metric's value from copies of what it needs.
-
-    Raises:
-        ValueError: the value is infinite.
-        Exception: the function fails, or `float` takes no value of its kind.
-    """
-    value = float(metric.function(*(_copied(values[need]) for need in metric.needs)))
-    if isinf(value):
-        raise ValueError(f"the value is {value}")
-    return value
-
-
-def _copied(value: Any) -> Any:
-    """A copy of a tensor, or of each tensor of a sequence; a number as it is."""
-    if isinstance(value, Sequence):
-        return tuple(map(_copied, value))
-    return value.clone() if hasattr(value, "clone") else value
-
-
 PROBABILITY = "probability"
 """The score of which a share can be lost: 0 is the least there is. The other scores have no natural zero."""
-DROPS = {"tdd": "tdd_drop", "tdd_gain": "tdd_drop_gain", "odd": "odd_drop", "odd_abs": "odd_drop_abs"}
+DROPS = {
+    **{"tdd": "tdd_drop", "tdd_gain": "tdd_drop_gain", "odd": "odd_drop", "odd_abs": "odd_drop_abs"},
+    **{"deletion_auc": "deletion_area", "insertion_auc": "insertion_area"},
+}
 """Relative metrics, and the absolute one that takes the place of each where the score is not the probability."""
 
 
@@ -232,6 +200,11 @@ def _relative_drop(s: float, s_deleted: float, scale: float) -> float:
     return (s - s_deleted) / scale
 
 
+_DELETED, _INSERTED = (
+    ("s", "s_baseline", *(whole_column(kind, k) for k in FRACTIONS)) for kind in ("deletion", "insertion")
+)
+_SHIFTED = tuple(f"s_shifted_deleted_{number}" for number in range(1, SHIFTS + 1))
+_FEW = "the map or the drops are the same for all sets, or the region holds too few different sets"
 _LOW_TDD = f"tdd is not above {LEAST_TDD:g}"
 _ZERO = "the map is zero everywhere"
 
@@ -265,6 +238,44 @@ for _metric in (
     Metric("stability", "Stab.", "mean Pearson correlation with the maps of five perturbed images",
            "mean over five x′ of Pearson(A(x), A(x′))", "higher", STABILITIES,
            lambda *correlations: mean_defined(correlations), low=-1, high=1),
+    Metric("stability_rank", "Rank stab.",
+           "mean Spearman correlation, inside and outside the target, with the maps of five perturbed images",
+           "mean over five x′ and over M and not M of Spearman(A(x), A(x′)) within it", "higher", ("rank_agreement",),
+           float, low=-1, high=1),
+    Metric("stability_top", "Top stab.",
+           "overlap of the top pixels with those of five perturbed images, 0 at chance, in the target and in the image",
+           "mean over five x′ and over R = M and all pixels of (IoU − c) / (1 − c), IoU of the tops n(k, R), "
+           "c = q / (2 − q), q = n(k, R) / |R|", "higher", ("top_agreement",), float, high=1),
+    Metric("fidelity", "Fidelity", "rank correlation of a map's means over sets of regions with the drops without them",
+           "Spearman over sets S_j of an unused partition, of the mean of A over S_j and (s − s(O(x, S_j))) / |S_j|",
+           "higher", ("heatmap", "sets", "set_drops"), _from("fidelity", "fidelity"), low=-1, high=1, undefined=_FEW),
+    Metric("fidelity_inside", "Fid. inside", "fidelity over sets of regions inside the target",
+           "the same over sets inside M", "higher", ("heatmap", "sets", "set_drops"),
+           _from("fidelity", "fidelity_inside"), low=-1, high=1, undefined=_FEW),
+    Metric("fidelity_outside", "Fid. outside", "fidelity over sets of regions outside the target",
+           "the same over sets outside M", "higher", ("heatmap", "sets", "set_drops"),
+           _from("fidelity", "fidelity_outside"), low=-1, high=1, undefined=_FEW),
+    Metric("deletion_area", "Del. area",
+           "mean drop of s over all fractions k of the image, when the top k of all pixels are deleted",
+           "area over k from 0 to 1 of s − s(O(x, top k of all pixels))", "higher", _DELETED, area_of_drops),
+    Metric("deletion_auc", "Del. AUC",
+           "how far deletion_area lies above that of random_cells on the same sample, relative to s",
+           "(deletion_area − that of random_cells) / (|s| + ε)", "higher",
+           ("deletion_area", "control_deletion_area", "scale"), _relative_drop),
+    Metric("insertion_area", "Ins. area",
+           "mean rise of s over all fractions k of the image, when the top k of all pixels return to the baseline",
+           "area over k from 0 to 1 of s(b with the top k of all pixels put back from x) − s(b)", "higher", _INSERTED,
+           area_of_rises),
+    Metric("insertion_auc", "Ins. AUC",
+           "how far insertion_area lies above that of random_cells on the same sample, relative to s",
+           "(insertion_area − that of random_cells) / (|s| + ε)", "higher",
+           ("insertion_area", "control_insertion_area", "scale"), _relative_drop),
+    Metric("tdd_own", "TDD own", f"mean tdd of {SHIFTS} shifted copies of the map",
+           f"mean over {SHIFTS} toroidal shifts of A of (s − s(O(x, S_t of the shifted map))) / (|s| + ε)", None,
+           ("s", "scale", *_SHIFTED),
+           lambda s, scale, *scores: fmean((s - score) / scale for score in scores), high=1),
+    Metric("tdd_gain_own", "TDD gain own", "how far tdd lies above that of shifted copies of the same map",
+           "tdd − tdd_own", "higher", ("tdd", "tdd_own"), sub),
     Metric("odd_fair", "ODD fair",
            "relative drop of s when only as many pixels outside the target are deleted as tdd deletes",
            "(s − s(O(x, the n(k, M) highest pixels outside M))) / (|s| + ε)", None, ("s", "s_fair_deleted", "scale"),

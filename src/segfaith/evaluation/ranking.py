@@ -6,7 +6,9 @@ Values are rounded to 1e-6. Equal ones are ordered by a random rank of the pixel
 random rank of the pixel: the same for every method of a sample, never memory order.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -16,23 +18,30 @@ from segfaith.occlusion import grid_partition
 from segfaith.types import Bool, Float, Int, Map, Mask, Target, Tensor
 
 Ties = Literal["cell", "pixel"]
-Region = Literal["inside", "outside"]
-"""Of the target: M, and not M."""
+Region = Literal["inside", "outside", "whole"]
+"""M, not M, and both together."""
 RESOLUTION = 1e-6
 TIE_GRID = 14
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """A map's pixels, highest first, inside and outside the target (`outside` is empty where M covers the image)."""
+    """A map's pixels, highest first, inside and outside the target (`outside` is empty where M covers the image), and
+    all of these together; `shifts` holds the pixels inside the target as shifted copies of the map rank them."""
 
     heatmap: Map
     inside: Int[Tensor, "P"]
     outside: Int[Tensor, "Q"]
+    whole: Int[Tensor, "R"]
+    shifts: Sequence[Int[Tensor, "P"]] = ()
 
-    def region(self, name: Region) -> Int[Tensor, "P"]:
-        """The pixels of one of the two regions, as flat indices."""
-        return self.inside if name == "inside" else self.outside
+    def region(self, name: Region) -> Int[Tensor, "S"]:
+        """The pixels of a region, as flat indices."""
+        return {"inside": self.inside, "outside": self.outside, "whole": self.whole}[name]
+
+    def shifted(self, number: int, k: float) -> Int[Tensor, "P"]:
+        """The highest n(k, M) pixels inside M of a shifted copy; none where no copies were asked for."""
+        return self.shifts[number][: top_count(k, len(self.inside))] if self.shifts else self.inside[:0]
 
     def top(self, name: Region, k: float, counted: Region | None = None) -> Int[Tensor, "P"]:
         """The highest pixels of a region: n(k, R) for R the region itself, or the one that is `counted`.
@@ -51,9 +60,34 @@ class Ranking:
         return shares[0], shares[1]
 
 
-def rank(heatmap: Map, target: Target, outside: Mask, ranks: Int[Tensor, "H W"]) -> Ranking:
-    """Ranks the pixels of M and those of `outside` (not M, or not M without ignored pixels)."""
-    return Ranking(heatmap, rank_region(heatmap, target.region, ranks), rank_region(heatmap, outside, ranks))
+def rank(
+    heatmap: Map, target: Target, outside: Mask, ranks: Int[Tensor, "H W"], shifts: Sequence[tuple[int, int]] = ()
+) -> Ranking:
+    """Ranks the pixels of M, those of `outside` (not M, or not M without ignored pixels), and all of these.
+
+    Args:
+        shifts: rows and columns by which copies of the map are shifted; see `draw_shifts`.
+    """
+    return Ranking(
+        heatmap,
+        rank_region(heatmap, target.region, ranks),
+        rank_region(heatmap, outside, ranks),
+        rank_region(heatmap, target.region | outside, ranks),
+        [rank_region(heatmap.roll(shift, (0, 1)), target.region, ranks) for shift in shifts],
+    )
+
+
+def draw_shifts(size: tuple[int, int], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Toroidal shifts of an image by rows and columns, each by at least a quarter of the side in either direction.
+
+    A map that is shifted keeps its values, its smoothness and its coarseness, but no longer points at anything.
+    """
+    return [(int(_shift(rng, size[0])), int(_shift(rng, size[1]))) for _ in range(count)]
+
+
+def _shift(rng: np.random.Generator, side: int) -> int:
+    least = ceil(side / 4)
+    return int(rng.integers(least, max(least, side - least) + 1))
 
 
 def tie_ranks(size: tuple[int, int], ties: Ties, rng: np.random.Generator) -> Int[Tensor, "H W"]:

@@ -63,6 +63,11 @@ class Regions:
         """The number of an image's regions: exact for grids, the most for adaptive regions, rough for superpixels."""
         return max(self.passes, _coarse(self.grid) ** 2) if self.kind == "adaptive" else self.grid**2
 
+    @property
+    def first_grid(self) -> int:
+        """Cells a side of the grid, or of the grid that adaptive regions start from."""
+        return _coarse(self.grid) if self.kind == "adaptive" else self.grid
+
 
 def grid_cells(size: tuple[int, int], grid: int, *, mirrored: bool) -> Int[Tensor, "H W"]:
     """The cell of each pixel; a mirrored image gets the mirrored partition."""

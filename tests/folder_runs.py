@@ -21,7 +21,7 @@ from segfaith.results.records.runs import load_run
 CLASSES = ["background", "box", "disc"]
 SIZE = (40, 56)
 
-ALL = ["gpa", "ega", "ria", "dea", "random", "random_cells", "mask"]
+ALL = ["gpa", "ega", "ria", "dea", "random", "random_cells", "mask", "gamed"]
 
 SPEC_COLUMNS = [
     "sample_id",

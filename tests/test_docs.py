@@ -78,7 +78,7 @@ def test_method_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.Mon
         "target": segfaith.Target(1, region),
     }
     exec(pure, names)
-    assert list(names["scores"].index) == ["ega", "ria", "agreement", "random_cells"]  # type: ignore[attr-defined]
+    assert list(names["scores"].index) == ["ega", "ria", "agreement", "random_cells", "gamed"]  # type: ignore[attr-defined]
     assert (names["scores"]["status"] == "ok").all()  # type: ignore[index]
     monkeypatch.chdir(tmp_path)
     maps = segfaith.explain(names["model"], names["image"], names["target"], ["my_method.py:explain"])  # type: ignore[arg-type]
@@ -182,7 +182,7 @@ def test_metric_example_of_the_docs_reaches_records_schema_and_glossary(
         assert (entry.label, entry.formula) == (METRICS[name].label, METRICS[name].formula)
     assert schema.field("s_lowest_deleted").metadata[b"description"].decode().startswith("s_c with the n(k, M) lowest")
     rows = records[records["method"] != "random_cells"]
-    assert len(rows) == 2 * 6
+    assert len(rows) == 2 * 7
     pd.testing.assert_series_equal(rows["focus"], rows["tdd"] - rows["odd"], check_names=False, rtol=1e-12)
     gained = (rows["s_lowest_deleted"] - rows["s_target_deleted"]) / (rows["s"] + 1e-6)
     pd.testing.assert_series_equal(rows["order_gain"], gained, check_names=False, rtol=1e-12)

@@ -159,7 +159,16 @@ def test_a_sample_whose_maps_are_missing_is_measured_again(
     ids = measured_ids(monkeypatch)
     segfaith.run(settings_of(project, 7, **MAPS), directory)
     assert {*ids} & {*old} == {old[1]}
-    files = ["ega.npy", "image.png", "prediction.png", "random.npy", "random_cells.npy", "ria.npy", "target.png"]
+    files = [
+        "ega.npy",
+        "gamed.npy",
+        "image.png",
+        "prediction.png",
+        "random.npy",
+        "random_cells.npy",
+        "ria.npy",
+        "target.png",
+    ]
     for sample_id in load_run(directory).records["sample_id"].unique():
         assert sorted(path.name for path in (directory / "maps" / sample_id).iterdir()) == files
 

@@ -23,7 +23,7 @@ from folder_runs import (
     run_records,
     sample_arrays,
 )
-from segfaith.attribution.methods import resolve_method
+from segfaith.attribution.methods import DEFAULT_METHODS, resolve_method
 from segfaith.benchmark import runner
 from segfaith.benchmark.plan import Plan, passes_per_sample, settings_in_use
 from segfaith.benchmark.setting_tables import EvaluationSettings
@@ -247,9 +247,10 @@ def passes_of_run(project: Path, directory: Path, **changes: Any) -> tuple[int, 
 
 
 def test_one_sample_with_the_four_methods_and_stability_at_the_grid_of_spec(project: Path, tmp_path: Path) -> None:
-    """6 x (1 + 196) for evidence, 3 for each of four maps and of three draws of random_cells, 2 for image and baseline.
+    """6 x (1 + 196) for evidence, 3 for each of five maps and of three draws of random_cells, 2 for image and baseline.
 
-    Announced are 6 more for clean features, and one for the baseline.
+    The fifth is the control gamed, which comes with RIA's evidence. Announced are 6 more for clean features, and one
+    for the baseline.
     """
     counted_passes, planned = passes_of_run(
         project,
@@ -258,38 +259,60 @@ def test_one_sample_with_the_four_methods_and_stability_at_the_grid_of_spec(proj
         methods={"names": ["gpa", "ega", "ria", "dea"], "ria": {"grid": 14}},
         evaluation={"stability": True},
     )
-    assert counted_passes == 6 * 197 + 3 * 4 + 3 * 3 + 2
+    assert counted_passes == 6 * 197 + 3 * 5 + 3 * 3 + 2 + resisting(5 + 3)
     assert planned == counted_passes + 6 + 1
 
 
 FOUR = ["gpa", "ega", "ria", "dea"]
 
 
+def test_the_metrics_that_resist_gaming_cost_at_most_a_quarter_more() -> None:
+    """Of the seven methods of the default settings and gamed, with stability: they are ten maps."""
+    methods = [resolve_method(name, {}) for name in DEFAULT_METHODS]
+    bare = EvaluationSettings(fidelity=0, whole=False)
+    before = passes_per_sample([one for one in methods if one.name != "gamed"], bare, stability=True) - 9  # odd_fair
+    now = passes_per_sample(methods, EvaluationSettings(), stability=True)
+    assert (before, now) == (1218, 1218 + 3 + resisting(10))
+    assert now <= 1.25 * before
+
+
+def resisting(maps: int) -> int:
+    """A sample's passes of fidelity, of the curves over the whole image, and of odd_fair."""
+    return 96 + (2 * 6 + 1) * maps
+
+
 @pytest.mark.parametrize(
-    ("names", "evaluation", "per_sample", "features"),
+    ("names", "evaluation", "per_sample", "maps", "features"),
     [
-        (FOUR, {"stability": True}, 6 * (1 + 16) + 3 * (4 + 3) + 2, 6),
-        (FOUR, {"stability": False}, (1 + 16) + 3 * (4 + 3) + 2, 1),
-        ([*FOUR, "random", "random_cells", "mask"], {"stability": True}, 6 * (1 + 16) + 3 * (6 + 3) + 2, 6),
-        ([*FOUR, "dea@alpha=0.5", "dea@alpha=0.8"], {"stability": True}, 6 * (1 + 16) + 3 * (6 + 3) + 2, 6),
-        (["ria"], {"stability": True}, 6 * (1 + 16) + 3 * (1 + 3) + 2, 6),
-        (["ega"], {"stability": True}, 6 * 1 + 3 * (1 + 3) + 2, 0),
-        (["random"], {"stability": True}, 1 + 3 * (1 + 3) + 2, 0),
-        (["random_cells"], {"stability": False}, 1 + 3 * 3 + 2, 0),
-        (["ria", "ria@grid=3"], {"stability": False}, (1 + 16 + 9) + 3 * (2 + 3) + 2, 2),
-        (["ria", "dea@grid=3"], {"stability": True}, 6 * (1 + 16 + 9) + 3 * (2 + 3) + 2, 12),
-        (["ria", "ria@occlusion=zero"], {"stability": False}, (1 + 16 + 16) + 3 * (2 + 3) + 2, 2),
-        (["gpa", "gpa@objective=prob"], {"stability": True}, 6 * 2 + 3 * (2 + 3) + 2, 0),
-        (["gpa", "ega@layer=backbone.0"], {"stability": False}, 2 + 3 * (2 + 3) + 2, 0),
-        (["ega"], {"stability": False, "k": [0.1, 0.2, 0.4]}, 1 + 3 * 3 * (1 + 3) + 2, 0),
-        (["ega"], {"stability": False, "occlusion": ["mean", "blur"]}, 2 + 2 * (3 * (1 + 3) + 1), 0),
-        (["ega"], {"stability": False, "k": [0.1, 0.2], "occlusion": ["mean", "zero"]}, 2 + 2 * (2 * 3 * 4 + 1), 0),
+        (FOUR, {"stability": True}, 6 * (1 + 16) + 3 * (5 + 3) + 2, 8, 6),
+        (FOUR, {"stability": False}, (1 + 16) + 3 * (5 + 3) + 2, 8, 1),
+        ([*FOUR, "random", "random_cells", "mask"], {"stability": True}, 6 * (1 + 16) + 3 * (7 + 3) + 2, 10, 6),
+        ([*FOUR, "dea@alpha=0.5", "dea@alpha=0.8"], {"stability": True}, 6 * (1 + 16) + 3 * (7 + 3) + 2, 10, 6),
+        (["ria"], {"stability": True}, 6 * (1 + 16) + 3 * (2 + 3) + 2, 5, 6),
+        (["ega"], {"stability": True}, 6 * 1 + 3 * (1 + 3) + 2, 4, 0),
+        (["random"], {"stability": True}, 1 + 3 * (1 + 3) + 2, 4, 0),
+        (["random_cells"], {"stability": False}, 1 + 3 * 3 + 2, 3, 0),
+        (["ria", "ria@grid=3"], {"stability": False}, (1 + 16 + 9) + 3 * (3 + 3) + 2, 6, 2),
+        (["ria", "dea@grid=3"], {"stability": True}, 6 * (1 + 16 + 9) + 3 * (3 + 3) + 2, 6, 12),
+        (["ria", "ria@occlusion=zero"], {"stability": False}, (1 + 16 + 16) + 3 * (3 + 3) + 2, 6, 2),
+        (["gpa", "gpa@objective=prob"], {"stability": True}, 6 * 2 + 3 * (2 + 3) + 2, 5, 0),
+        (["gpa", "ega@layer=backbone.0"], {"stability": False}, 2 + 3 * (2 + 3) + 2, 5, 0),
+        (["ega"], {"stability": False, "k": [0.1, 0.2, 0.4]}, 1 + 3 * 3 * (1 + 3) + 2, 4, 0),
+        (["ega"], {"stability": False, "occlusion": ["mean", "blur"]}, 2 + 2 * (3 * (1 + 3) + 1), 4, 0),
+        (["ega"], {"stability": False, "k": [0.1, 0.2], "occlusion": ["mean", "zero"]}, 2 + 2 * (2 * 3 * 4 + 1), 4, 0),
     ],
 )
 def test_passes_are_those_announced(
-    project: Path, tmp_path: Path, names: list[str], evaluation: dict[str, Any], per_sample: int, features: int
+    project: Path,
+    tmp_path: Path,
+    names: list[str],
+    evaluation: dict[str, Any],
+    per_sample: int,
+    maps: int,
+    features: int,
 ) -> None:
     """Each variant's clean features count once for each intervention evidence."""
+    per_sample += resisting(maps)
     methods = {"names": names, "ria": {"grid": 4}}
     counted_passes, planned = passes_of_run(project, tmp_path, data={"n": 2}, methods=methods, evaluation=evaluation)
     baselines = len(evaluation.get("occlusion", ["mean"]))
@@ -304,7 +327,7 @@ def test_passes_with_stability_on_one_sample_of_two(project: Path, tmp_path: Pat
         methods={"names": FOUR, "ria": {"grid": 4}},
         evaluation={"stability": 1},
     )
-    assert counted_passes == (6 + 1) * (1 + 16) + 2 * (3 * (4 + 3) + 2)
+    assert counted_passes == (6 + 1) * (1 + 16) + 2 * (3 * (5 + 3) + 2 + resisting(8))
     assert planned == counted_passes + 6 + 1 + 2
 
 
@@ -333,7 +356,7 @@ def test_passes_of_a_traced_model_are_those_announced(
     )
     result = runner.run_sample(prepared, second.id, lambda: second, BatchSize(8))
     assert {row["status"] for row in result.records} == {"ok"}
-    assert images == {"module": 6 + 1, "clean": 6, "altered": 6 * 16 + 3 * (4 + 3) + 2}
+    assert images == {"module": 6 + 1, "clean": 6, "altered": 6 * 16 + 3 * (5 + 3) + 2 + resisting(8)}
     assert 2 * sum(images.values()) == prepared.plan.passes
 
 
@@ -349,7 +372,7 @@ def test_passes_with_the_prediction_as_target(project: Path, tmp_path: Path) -> 
         methods={"names": ["ega"]},
         evaluation={"stability": False},
     )
-    assert counted_passes == len(ids) * (1 + 1 + 3 * (1 + 3) + 2)
+    assert counted_passes == len(ids) * (1 + 1 + 3 * (1 + 3) + 2 + resisting(4))
     assert planned == counted_passes + len(ids)
 
 
@@ -364,7 +387,7 @@ def test_passes_with_maps_computed_elsewhere(project: Path, tmp_path: Path) -> N
         methods={"names": [f"maps:{tmp_path / 'theirs'}"]},
         evaluation={"stability": True},
     )
-    assert counted_passes == 2 * (1 + 3 * (1 + 3) + 2)
+    assert counted_passes == 2 * (1 + 3 * (1 + 3) + 2 + resisting(4))
     assert planned == counted_passes + 2
 
 
@@ -379,7 +402,7 @@ def test_passes_on_scenes_are_at_most_those_announced(tmp_path: Path) -> None:
     records = load_run(tmp_path / "run").records
     assert set(records["status"]) == {"ok"}
     assert set(records["kind"]) == {"plain", "marker", "context", "conjunction", "redundancy"}
-    bare = 8 * (1 + 3 * (1 + 3) + 2)
+    bare = 8 * (1 + 3 * (1 + 3) + 2 + resisting(4))
     assert prepared.plan.passes == bare + 8 * (4 + 1)
     assert bare < images[0] <= prepared.plan.passes
 
@@ -390,12 +413,15 @@ def test_every_image_more_is_counted() -> None:
     def passes(**changes: object) -> int:
         return passes_per_sample(methods, EvaluationSettings(**changes), stability=False)  # type: ignore[arg-type]
 
-    plain_passes = 1 + 1 + 2 + 4 * 3  # s, the image, the baseline by graph and model, three for each of 1 + 3 maps
-    assert passes() == plain_passes
-    assert passes(leakage="detailed") == plain_passes + 4 * 4
-    several = {"k": [0.2, 0.5, 1.0], "occlusion": ["zero", "mean"]}
-    assert passes(**several) == 1 + 1 + 2 * 2 + 4 * 3 * 4 + 3 * 2, "at k = 1 all maps delete the same"
-    assert passes(**several, curves="each") == 1 + 1 + 2 * 2 + 4 * 3 * 3 + 3
+    plain_passes = 1 + 1 + 2 + 4 * 4  # s, the image, the baseline by graph and model, four for each of 1 + 3 maps
+    assert passes() == plain_passes + 96 + 4 * 12
+    bare: dict[str, object] = {"fidelity": 0, "whole": False}
+    assert passes(**bare) == plain_passes
+    assert passes(**bare, own_null=True) == plain_passes + 4 * 8
+    assert passes(**bare, leakage="detailed") == plain_passes + 4 * 3
+    several = {"k": [0.2, 0.5, 1.0], "occlusion": ["zero", "mean"]} | bare
+    assert passes(**several) == 1 + 1 + 2 * 2 + 4 * 3 * 4 + 3 * 2 + 4, "at k = 1 all maps delete the same"
+    assert passes(**several, curves="each") == 1 + 1 + 2 * 2 + 4 * 3 * 3 + 3 + 4
 
 
 def test_a_run_records_the_normalisation_in_use() -> None:

@@ -16,7 +16,7 @@ from segfaith.results.records.runs import load_run
 from segfaith.results.statistics.summary import TABLE_METRICS, summarise
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-METHODS = ["gpa", "ega", "ria", "dea", "random", "random_cells", "mask"]
+METHODS = ["gpa", "ega", "ria", "dea", "random", "random_cells", "mask", "gamed"]
 
 
 def table_of(text: str) -> list[list[str]]:

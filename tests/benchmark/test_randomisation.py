@@ -213,9 +213,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def test_every_sample_method_and_stage_has_a_row(found: pd.DataFrame) -> None:
     stages = found["stage"].nunique()
     assert stages >= 3
-    assert len(found) == 2 * 5 * stages
+    assert len(found) == 2 * 6 * stages
     assert not found.duplicated(["sample_id", "method", "stage"]).any()
-    assert set(found["method"]) == {"gpa", "ria", "mask", "random", "random_cells"}
+    assert set(found["method"]) == {"gpa", "ria", "mask", "random", "random_cells", "gamed"}
 
 
 def test_maps_are_their_own_likeness_before_anything_is_drawn(found: pd.DataFrame) -> None:

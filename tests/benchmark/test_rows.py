@@ -58,13 +58,16 @@ def test_one_row_per_sample_and_method_with_everything_measured(full_records: pd
     assert len(planted) == 6
     assert measured[planted].isna().all(axis=None), "nothing was planted in photographs"
     assert full_records["kind"].isna().all()
-    detailed = [f"s_{name}_deleted" for name in ("fair", "near", "middle", "far")]
-    detailed += ["odd_fair", "odd_fair_abs", "odd_near", "odd_middle", "odd_far"]
-    assert measured[detailed].isna().all(axis=None), "leakage was measured plainly"
+    detailed = [f"s_{name}_deleted" for name in ("near", "middle", "far")] + ["odd_near", "odd_middle", "odd_far"]
+    detailed += [f"s_shifted_deleted_{number}" for number in range(1, 9)] + ["tdd_own", "tdd_gain_own"]
+    assert measured[detailed].isna().all(axis=None), "neither detailed leakage nor shifted copies were asked for"
+    flat = ["fidelity_inside", "fidelity_outside"]
+    assert measured.loc[full_records["method"] == "mask", flat].isna().all(axis=None), "the mask is constant there"
+    assert measured.loc[~full_records["method"].isin(["mask"]), flat].notna().mean().min() > 0.8
     leaks = measured.loc[full_records["tdd"] > 0.05, ["leak_abs", "leak_signed"]]
     assert len(leaks)
     assert leaks[full_records["method"] != "random_cells"].notna().all(axis=None), "those of a control are in all draws"
-    assert measured.drop(columns=[*planted, *detailed, *leaks]).notna().all(axis=None)
+    assert measured.drop(columns=[*planted, *detailed, *leaks, *flat]).notna().all(axis=None)
     random_rows = by_method(full_records, "random")
     assert (random_rows["stability"].abs() < 0.2).all(), "a random map is drawn anew for each variant"
     assert (full_records["runtime_s"] >= 0).all()
@@ -429,16 +432,16 @@ def test_a_metric_that_is_undefined_has_its_own_words_as_reason(metrics: None) -
     add_metric(Metric("of_map", "B", "never defined", needs=("heatmap",), undefined="the moon is full", **never))
     add_metric(Metric("of_means", "C", "never defined", needs=("seconds",), **never))
     add_metric(Metric("of_control", "D", "never defined", needs=("control_tdd",), undefined="the tide is low", **never))
-    add_metric(Metric("of_fair", "E", "never defined", needs=("odd_fair",), undefined="the tide is low", **never))
+    add_metric(Metric("of_near", "E", "never defined", needs=("odd_near",), undefined="the tide is low", **never))
     row, control = evaluated(None, [OWN]).records
     reasons = row["reason"].split("; ")
     assert "of_scores: the moon is full" in reasons
     assert "of_map: the moon is full" in reasons
     assert "of_means: the value is undefined" in reasons
     assert "of_control: the tide is low" in reasons
-    assert "of_fair" not in row["reason"], "leakage was measured plainly"
+    assert "of_near" not in row["reason"], "leakage was measured plainly"
     assert "of_scores: the moon is full in 3 of 3 draws" in control["reason"].split("; ")
-    assert all(isnan(row[name]) for name in ("of_scores", "of_map", "of_means", "of_control", "of_fair"))
+    assert all(isnan(row[name]) for name in ("of_scores", "of_map", "of_means", "of_control", "of_near"))
 
 
 def test_every_combination_of_needs_that_is_accepted_has_a_value(metrics: None) -> None:
@@ -522,4 +525,4 @@ def test_without_the_control_tdd_gain_is_undefined_and_says_so() -> None:
     (row,) = evaluate_sample(subject, [resolve_method(OWN, {})], EvaluationSettings(), stability=False).records
     assert isnan(row["tdd_gain"])
     assert not isnan(row["tdd"])
-    assert row["reason"].split("; ")[-1] == "tdd_gain, tdd_drop_gain: random_cells failed"
+    assert row["reason"].split("; ")[-1] == "tdd_gain, tdd_drop_gain, deletion_auc, insertion_auc: random_cells failed"

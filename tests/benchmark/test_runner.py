@@ -304,7 +304,7 @@ def test_a_crash_while_a_shard_is_written_leaves_no_half_file_and_resumes(
     monkeypatch.undo()
     assert_same_records(whole, run_records(project, tmp_path / "run", **changes))
     first, second = (pd.read_parquet(tmp_path / one / "curves") for one in ("run", "whole"))
-    assert len(first) == 2 * 7 * 2 * 3
+    assert len(first) == 2 * 8 * 2 * 3
     pd.testing.assert_frame_equal(first, second)
 
 
@@ -360,7 +360,7 @@ def test_records_call_methods_of_others_by_their_last_part(
     settings = write_settings(root, data={"n": 1}, methods={"names": names, "ria": {"grid": 4}})
     assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 0
     records = load_run(tmp_path / "run").records
-    assert list(records["method"]) == ["own.py:red", "maps:theirs", "dea@alpha=0.8", "random_cells"]
+    assert list(records["method"]) == ["own.py:red", "maps:theirs", "dea@alpha=0.8", "random_cells", "gamed"]
 
 
 # Targets
@@ -436,7 +436,7 @@ def test_gradient_methods_without_a_layer_get_one_which_the_run_names(project: P
     layer = run.description["model"]["layer"]
     assert "chosen by segfaith" in run.description["model"]["layer_notes"][layer]
     measured = run.records[run.records["status"] == "ok"]
-    assert set(measured["method"]) == {*names, "random_cells"}
+    assert set(measured["method"]) == {*names, "random_cells", "gamed"}
 
 
 def test_class_names_that_do_not_fit_stop_the_run_before_it_starts(project: Path, tmp_path: Path) -> None:

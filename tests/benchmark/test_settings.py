@@ -83,7 +83,7 @@ def test_defaults_are_those_of_spec() -> None:
 def test_default_methods_and_their_parameters_are_those_of_spec() -> None:
     settings = make_settings(MODEL)
     methods = {one.name: one for one in resolve_methods(settings.methods.names, settings.methods.tables())}
-    assert set(methods) == {"gpa", "ega", "ria", "dea", "random", "random_cells", "mask"}
+    assert set(methods) == {"gpa", "ega", "ria", "dea", "random", "random_cells", "mask", "gamed"}
     gradient = {"objective": "logits", "layer": None}
     identity_pool = gradient | {"pool": "mean", "window": 1}
     regions = {"regions": "grid", "passes": 80, "refine": "drop", "precision": "fp32"}
@@ -452,7 +452,7 @@ def test_labels_reach_run_json_and_are_no_part_of_what_makes_runs_the_same(
     loaded = load_run(directory)
     description, records = loaded.description, loaded.records
     labels = {name: about["label"] for name, about in description["methods"].items()}
-    assert labels == {"ria": "RIA", "mine.py:explain": "Ours", "random_cells": None}
+    assert labels == {"ria": "RIA", "mine.py:explain": "Ours", "random_cells": None, "gamed": None}
     assert description["settings"]["methods"]["labels"] == {key: "Ours", "ria": "RIA"}
     assert description["identity_sha256"] == before.description["identity_sha256"]
     assert description["created"] == before.description["created"]

@@ -323,7 +323,7 @@ def test_a_suite_that_plans_one_run_twice_is_refused_before_anything_is_computed
     suite = read_suite(written(project, SUITE + REPEATED))
     words = (
         "folder-b-seed0 and folder-b-seed0-grid7 hold the same run twice: folder data val, 32 px, .*seed 0, and the "
-        r"same parameters of the methods they share \(ria in one of them alone; ria@grid=7 in one of them alone\); "
+        r"same parameters of the methods they share \(.*ria in one of them alone.*ria@grid=7 in one of them alone.*\); "
         r"write an ablation as a parameter of its method \(\[runs.methods\] ria = \{ grid = 7 \}\), put all methods"
     )
     with pytest.raises(SettingsError, match=words):

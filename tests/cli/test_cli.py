@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import segfaith
 from folder_runs import assert_same_records, command, content, make_project, toml, write_settings
 from made_runs import edit_description, edit_rows, make_run
-from segfaith.attribution.methods import METHODS
+from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
 from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.settings import PACKAGED, find_settings, make_settings, read_settings
@@ -185,7 +185,7 @@ def test_run_writes_a_run_and_names_the_next_command(
     assert "folder data val, 32 px: mean / median, 3 samples of 1 run" in output
     assert "0 skipped, 0 failed" not in output, "that sentence is for the report"
     assert "3/3" in errors, "the progress bar counts samples"
-    assert len(load_run(tmp_path / "run").records) == 3 * 7
+    assert len(load_run(tmp_path / "run").records) == 3 * 8
 
 
 def test_run_without_an_output_goes_to_runs_and_the_name(
@@ -223,12 +223,12 @@ def test_dry_run_says_what_it_would_cost_and_writes_nothing(
     output = capsys.readouterr().out
     assert "folder val: 3 samples" in output
     assert "s0, s1, s2" in output
-    assert "gpa, ega, ria, dea, random_cells" in output
+    assert "gpa, ega, ria, dea, random_cells, gamed" in output
     (model,) = re.findall(r"ok +model +(.*)", output)
     assert model.startswith("tiny.py:build, weights tiny.pth, ")
     assert re.findall(r"layer +(.*)", output) == ["backbone.1, as [model] layer says"]
     assert len(re.findall("softmax over", output)) == 1, "told once"
-    assert f"{3 * (6 * 18 + 3 * 7 + 3)} through the model, 1 shards" in output
+    assert f"{3 * (6 * 18 + (3 + 13) * 8 + 96 + 3)} through the model, 1 shards" in output
     assert re.search(r"time +about \d+ s: .*\(timed on s0\)", output)
     assert list(tmp_path.iterdir()) == []
     assert sorted(project.rglob("*")) == before
@@ -466,7 +466,7 @@ def test_every_packaged_settings_file_can_be_planned() -> None:
     assert names == ["quickstart"]
     plan = make_plan(read_settings(find_settings("quickstart")))
     assert (len(plan.ids), len(plan.stability_ids)) == (16, 4)
-    assert [method.name for method in plan.methods] == ["gpa", "ega", "ria", "dea", "random", "random_cells", "mask"]
+    assert [method.name for method in plan.methods] == [*DEFAULT_METHODS]
     defaults = Settings.model_validate({"data": {"name": "scenes"}, "model": {"name": "scenes"}})
     assert plan.settings.evaluation == defaults.evaluation.model_copy(update={"stability": 4})
     assert (plan.settings.seed, plan.settings.data.size) == (defaults.seed, defaults.data.size)
@@ -504,7 +504,7 @@ def test_run_quickstart_ends_with_the_table_and_the_pictures(scenes_run: tuple[P
 def test_records_of_scenes_say_what_was_planted(scenes_run: tuple[Path, str]) -> None:
     """Scene 2 is a marker's and scene 4 a context's; what was kept as a picture is what was measured."""
     records = load_run(scenes_run[0]).records
-    assert len(records) == 2 * 7
+    assert len(records) == 2 * 8
     assert dict(zip(records["sample_id"], records["kind"], strict=True)) == {
         "val-0002": "marker",
         "val-0004": "context",

@@ -35,7 +35,7 @@ def drawn(
     count: int = 96, size: int = 8, target: torch.Tensor | None = None, seed: int = 0, per: Per = "pixel"
 ) -> Sets:
     mask = region() if target is None else target
-    return draw_sets(grid_partition(SIZE, 11), mask, ~mask, count, size, np.random.default_rng(seed), per=per)
+    return draw_sets(grid_partition(SIZE, 11), mask, ~mask, 96, size, np.random.default_rng(seed), per=per)
 
 
 def test_half_of_the_sets_lie_anywhere_and_a_quarter_on_each_side() -> None:

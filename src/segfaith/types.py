@@ -75,6 +75,7 @@ class Sample:
     """One image with its ground truth at the size at which it is evaluated; `planted` evidence by class index.
 
     `masks` has the pixels of each class by index where classes overlap; `labels` then has the lowest class of a pixel.
+    `clipped` is the share of the file's pixels, 0 to 1, of which a channel lay outside `[data] range` and was clipped.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Sample:
     labels: Labels
     planted: Mapping[int, Planted] = field(default_factory=dict)
     masks: Mapping[int, Mask] = field(default_factory=dict)
+    clipped: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
 
 from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
 from segfaith.data.reading import Reading
@@ -44,6 +44,14 @@ class DataSettings(_Section):
     ignore: list[StrictInt] | None = None
     background: StrictInt | str | None = None
     display: list[StrictInt] | None = None
+
+    @field_validator("size", mode="wrap")
+    @classmethod
+    def _side(cls, value: Any, check: Callable[[Any], int | str]) -> int | str:
+        try:
+            return check(value)
+        except ValidationError as error:
+            raise ValueError('expected "native", or the side of a square in whole pixels, as in 224') from error
 
     @field_validator("range", mode="before")
     @classmethod

@@ -258,7 +258,7 @@ def _why_none(
 ) -> str:
     """Why chosen classes have no target."""
     if list(chosen) == [choice.versus]:
-        return f"the target is {name(chosen[0])}, which versus names: a class has no margin to itself"
+        return f"the target is {name(chosen[0])}, which versus names: a class is not compared with itself"
     what = {"whole": "region", "boundary": "boundary", "interior": "interior"}.get(choice.part, "component")
     if not largest:
         return f"no {what} of {_listed(chosen, name)}: no pixel is farther than width = {choice.width} from the edge"

@@ -14,8 +14,8 @@ from segfaith.models.padding import check_pad
 from segfaith.models.segmentation import Head
 from segfaith.models.tiling import tiling_of
 from segfaith.occlusion import OPERATORS
-from segfaith.target_choice import WIDTH, Part, PerImage, TargetChoice, TargetSource
-from segfaith.types import Score
+from segfaith.target_choice import NO_VERSUS, WIDTH, Part, PerImage, TargetChoice, TargetSource
+from segfaith.types import COMPARING, Score
 
 
 class _Section(BaseModel):
@@ -105,6 +105,8 @@ class ModelSettings(_Section):
 
 PREDICTED = "predicted"
 """The value of `[target] versus` that means the class that the model predicts on most pixels of the target."""
+TWIN = "twin"
+"""The value of `[target] versus` that means the twin of the target's class, which the data set knows."""
 
 
 class TargetSettings(_Section):
@@ -140,7 +142,7 @@ class TargetSettings(_Section):
             point=None if self.point is None else (self.point[0], self.point[1]),
             min_area=self.min_area,
             score=self.score,
-            versus=None if self.versus in (None, PREDICTED) else index(self.versus),
+            versus=None if self.versus in (None, PREDICTED, TWIN) else index(self.versus),
         )
 
     @property
@@ -157,8 +159,8 @@ class TargetSettings(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> "TargetSettings":
         self.choice(_without_names)  # checks all but the names
-        if self.versus == PREDICTED and self.score != "margin":
-            raise ValueError("versus is the class of score = 'margin'; leave it out for other scores")
+        if self.versus is not None and self.score not in COMPARING:
+            raise ValueError(NO_VERSUS)
         if self.mask is not None and self.class_name is None:
             raise ValueError("mask is a region without a class; give class = NAME too, the class that is explained")
         if self.mask is not None:

@@ -30,7 +30,7 @@ from folder_runs import (
 from segfaith.benchmark import runner
 from segfaith.benchmark.fast_modes import verify_precision
 from segfaith.benchmark.randomisation import randomise
-from segfaith.benchmark.settings import make_settings
+from segfaith.benchmark.settings import find_settings, make_settings, read_settings
 from segfaith.benchmark.status import run_state
 from segfaith.benchmark.targeting import all_targets, load_sample, planted_of, targets_of
 from segfaith.classes import SCENE_CLASSES
@@ -432,6 +432,8 @@ def test_twins_are_those_of_data_sets_that_know_them(project: Path) -> None:
         runner.prepare(make_settings(content(project, **QUICK, target=target)))
     with pytest.raises(SettingsError, match="versus is the other class of score = 'conditional' or 'margin'"):
         make_settings(content(project, target={"versus": "twin"}))
+    plain = read_settings(find_settings("quickstart"), ["target.score=probability", "target.versus=none"])
+    assert (plain.target.score, plain.target.versus) == ("probability", None)
 
 
 @pytest.mark.parametrize("score", ["conditional", "margin"])

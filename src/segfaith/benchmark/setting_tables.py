@@ -125,6 +125,11 @@ class TargetSettings(_Section):
     score: Score = "probability"
     versus: str | int | None = None
 
+    @field_validator("versus", mode="after")
+    @classmethod
+    def _left_out(cls, versus: str | int | None) -> str | int | None:
+        return None if versus == "none" else versus
+
     def choice(self, index: Callable[[str | int], int]) -> TargetChoice:
         """The same with indices of classes; `index` gives that of a class.
 

@@ -293,10 +293,7 @@ def _try_scenes(trial: _Trial, model: SegmentationModel, scenes: int, size: int)
 
 
 def _right_scenes(model: SegmentationModel, tried: int, size: int, seed: int) -> Iterator[_Asked]:
-    """Scenes whose largest object is predicted right and has planted evidence, of a proven kind if these are known.
-
-    The targets ask what the evidence decides: the class among its kind's two.
-    """
+    """Scenes whose largest object is predicted right by evidence of a proven kind; the question is which twin it is."""
     dataset = open_scenes(None, "val", None, False)
     proven = [kind.strip() for kind in model.provenance.get("proven_kinds", "").split(",") if kind.strip()]
     for index in generator(seed, "", "conformance").permutation(len(dataset.ids))[:tried]:

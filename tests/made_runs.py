@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from PIL import Image
 
-from segfaith.evaluation.metrics import METRICS, is_relative, leakage
+from segfaith.evaluation.metrics import METRICS, has_zero, is_relative, leakage
 from segfaith.results.records.files import replace_file, write_rows
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS, RECORD_COLUMNS
@@ -47,7 +47,7 @@ def make_run(
 
     The last `skipped` samples are skipped, `failed` more have one failed method (the first); the first `maps` samples
     have maps. Every second sample has stability; sample 2 has s = 0.01, so that its relative metrics explode. Of a
-    score other than the probability no relative metric has a value.
+    score without a natural zero no relative metric has a value.
     """
     rng = np.random.default_rng([seed, len(model), ord(model[-1])])
     records: list[dict[str, Any]] = []
@@ -120,12 +120,12 @@ def make_run(
             if number % 2 == 0:
                 row |= stable | {"stability": float(np.mean(list(stable.values())))}
             row["score"] = score
-            if score != "probability":
+            if not has_zero(score):
                 row |= {one: nan for one in METRICS if is_relative(one)}
             records.append(row)
             if curves:
                 own = _curves(base, name, kind, tdd, odd, inserted, rng)
-                if score != "probability":
+                if not has_zero(score):
                     own = [one if one["kind"] == "insertion" else one | {"value": s - one["score"]} for one in own]
                 rows += own
             if randomisation and number < 4:

@@ -32,6 +32,7 @@ def pixel_numbers(
             "probability": sigmoid if independent else 1 / total,
             "logit": own,
             "log_odds": np.log(sigmoid / (1 - sigmoid)) if independent else -np.log(total - 1),
+            "conditional": np.exp(own) / (np.exp(own) + np.exp(max(others) if versus is None else z[versus])),
             "margin": own - (max(others) if versus is None else z[versus]),
         }[kind]
         numbers.append(float(number))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import segfaith
 from folder_runs import command, content, make_project, toml
-from segfaith import Target, evaluate, explain, load_model, predicted_target, wrap
+from segfaith import Target, evaluate, explain, find_targets, load_model, predicted_target, wrap
 from segfaith.errors import SegfaithError
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.scoring import graph_of
@@ -153,6 +153,24 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "a class below 0": (lambda: Target(-1, REGION), "class_index must be 0 or more, got -1"),
     "a region of numpy": (lambda: Target(1, REGION.numpy()), "the target region is a ndarray; expected a boolean mask"),
     "an empty region": (lambda: Target(1, REGION & False), "the target region has no pixel"),
+    "labels of numpy": (
+        lambda: find_targets(REGION.long().numpy()),
+        r"labels: expected a tensor of class indices, .* got a ndarray; convert it: torch\.from_numpy\(labels\)",
+    ),
+    "a prediction of numpy": (
+        lambda: find_targets(REGION.long(), REGION.long().numpy()),
+        r"predicted: expected .* got a ndarray; convert it: torch\.from_numpy\(predicted\)",
+    ),
+    "an image as labels": (lambda: find_targets(IMAGE), r"labels: expected .* got torch\.float32 \(3, 24, 24\)"),
+    "logits as a prediction": (
+        lambda: find_targets(REGION.long(), IMAGE),
+        r"predicted: expected .* got torch\.float32 \(3, 24, 24\)",
+    ),
+    "a mask of numpy": (
+        lambda: find_targets(REGION.long(), masks={1: REGION.numpy()}),
+        r"masks\[1\]: expected a boolean mask \(H, W\), a tensor, got a ndarray",
+    ),
+    "a method twice": (lambda: explain(good(), IMAGE, BOX, ["ria", "ria"]), "method 'ria' is named twice"),
     "one method as text": (lambda: explain(good(), IMAGE, BOX, "ria"), "methods = 'ria': expected a list of names"),
     "a method's function": (lambda: explain(good(), IMAGE, BOX, [exits]), "a method is a function; expected a name"),
     "no number of methods": (lambda: evaluate(good(), IMAGE, BOX, 3), "methods = 3: expected a list of names"),

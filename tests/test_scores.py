@@ -217,6 +217,7 @@ def test_batch_size_below_one_is_refused() -> None:
 # Scores other than the probability
 
 SOFTMAX = [("probability", None), ("logit", None), ("log_odds", None), ("margin", None), ("margin", 0)]
+SOFTMAX += [("conditional", None), ("conditional", 3)]
 SCALARS = [Scalar(2, kind, versus) for kind, versus in SOFTMAX]
 SCALARS += [Scalar(1, kind, None, independent=True) for kind in ("probability", "logit", "log_odds")]
 
@@ -251,6 +252,29 @@ def test_log_odds_stay_finite_where_the_probability_is_0_or_1() -> None:
 
 
 @pytest.mark.parametrize(("c", "sign"), [(1, 1), (0, -1)])
+@pytest.mark.parametrize("c", [0, 1])
+def test_of_one_channel_the_conditional_is_the_probability(c: int) -> None:
+    model, image = plain(nn.Conv2d(3, 1, 1)), torch.rand(1, 3, 6, 5)
+    z = model.module(image).detach()[0, 0]
+    expected = z.sigmoid() if c else 1 - z.sigmoid()
+    for versus in (None, 1 - c):
+        target = Target(c, torch.ones(6, 5, dtype=torch.bool), "conditional", versus)
+        scalar = scalar_of_run(model, target, image)
+        torch.testing.assert_close(scalar.of(model.logits(image).detach(), 1)[0], expected, rtol=0, atol=1e-6)
+
+
+def test_the_conditional_is_the_probability_of_the_class_among_two(rng: np.random.Generator) -> None:
+    logits = torch.from_numpy(rng.normal(0, 4, (2, 5, 6, 7)).astype(np.float32))
+    p, conditional = logits.softmax(1), Scalar(3, "conditional", 1).of(logits, 1)
+    torch.testing.assert_close(conditional, p[:, 3] / (p[:, 3] + p[:, 1]), rtol=1e-5, atol=1e-6)
+    others = logits.clone()
+    others[:, [0, 2, 4]] += 9  # what else the pixel may be changes the probability alone
+    torch.testing.assert_close(Scalar(3, "conditional", 1).of(others, 1), conditional, rtol=0, atol=0)
+    assert float((others.softmax(1)[:, 3] - p[:, 3]).abs().max()) > 0.1
+    low = torch.tensor([[[[-900.0]], [[-901.0]], [[300.0]]]])  # both probabilities are 0 in float32
+    assert Scalar(0, "conditional", 1).of(low, 1).item() == pytest.approx(1 / (1 + np.exp(-1)))
+
+
 @pytest.mark.parametrize("kind", ["logit", "log_odds", "margin"])
 def test_of_one_channel_every_other_score_is_z_or_its_negative(kind: str, c: int, sign: int) -> None:
     model, image = plain(nn.Conv2d(3, 1, 1)), torch.rand(1, 3, 6, 5)
@@ -278,17 +302,20 @@ def test_a_head_of_overlapping_classes_gives_independent_scores_and_predictions(
     assert scalar_of_run(wrap(nn.Conv2d(3, 1, 1), head="sigmoid"), Target(1, region), image) == Scalar(1)
 
 
-def test_a_margin_between_classes_that_do_not_compete_is_refused() -> None:
+@pytest.mark.parametrize("score", ["margin", "conditional"])
+def test_a_comparison_of_classes_that_do_not_compete_is_refused(score: str) -> None:
     model, region = wrap(nn.Conv2d(3, 4, 1), head="sigmoid", name="lesions"), torch.ones(6, 5, dtype=torch.bool)
     for versus in (None, 1):
-        with pytest.raises(SettingsError, match="'margin' compares classes, but the classes of lesions have a sigmoid"):
-            scalar_of_run(model, Target(2, region, "margin", versus), torch.rand(1, 3, 6, 5))
+        words = f"'{score}' compares classes, but the classes of lesions have a sigmoid each and do not compete; use"
+        with pytest.raises(SettingsError, match=words):
+            scalar_of_run(model, Target(2, region, score, versus), torch.rand(1, 3, 6, 5))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("score", "versus", "message"),
     [
-        ("logit", 2, "versus = 2 with score = 'logit' of class 1: expected another class, and score = 'margin'"),
+        ("logit", 2, "versus = 2 with score = 'logit' of class 1: expected another class, and score = 'cond"),
+        ("conditional", 1, "versus = 1 with score = 'conditional' of class 1: expected another class"),
         ("probability", 0, "versus = 0 with score = 'probability'"),
         ("margin", 1, "versus = 1 with score = 'margin' of class 1: expected another class"),
     ],
@@ -299,7 +326,9 @@ def test_a_target_of_a_score_that_is_none_is_refused(score: str, versus: int | N
 
 
 @pytest.mark.parametrize(
-    "scalar", [Scalar(3), Scalar(3, "logit"), Scalar(3, "margin"), Scalar(1, "margin", 3)], ids=str
+    "scalar",
+    [Scalar(3), Scalar(3, "logit"), Scalar(3, "margin"), Scalar(1, "margin", 3), Scalar(1, "conditional", 3)],
+    ids=str,
 )
 def test_a_class_that_the_model_does_not_have_is_refused(scalar: Scalar) -> None:
     image, region = torch.rand(3, 14, 14), blocks((14, 14), (3, 9, 4, 12))
@@ -319,7 +348,7 @@ def test_logits_of_the_class_that_are_not_finite_give_no_other_score(scalar: Sca
     logits[0, scalar.class_index, 1, 1] = value
     if scalar.kind == "probability" and scalar.independent and value != value:
         assert np.isnan(scalar.of(logits, 1)[0, 1, 1].item())
-    if scalar.kind == "probability" and abs(value) == torch.inf:
+    if scalar.kind in ("probability", "conditional") and abs(value) == torch.inf:
         return  # a sigmoid of infinity is a number; the passes refuse such logits before
     with pytest.raises(SampleError, match="logits that are NaN or infinite inside the target region"):
         masked_mean(logits, region, scalar)
@@ -328,7 +357,7 @@ def test_logits_of_the_class_that_are_not_finite_give_no_other_score(scalar: Sca
 def test_an_unknown_score_is_refused() -> None:
     target = Target(1, torch.ones(2, 2, dtype=torch.bool))
     object.__setattr__(target, "score", "odds")  # as where no types are checked
-    with pytest.raises(SettingsError, match="score = 'odds': expected probability, logit, log_odds, margin"):
+    with pytest.raises(SettingsError, match="score = 'odds': expected probability, conditional, logit, log_odds, ma"):
         target.__post_init__()
 
 
@@ -338,5 +367,8 @@ def test_the_margin_to_the_class_that_is_predicted_instead() -> None:
     missed = versus_predicted(Target(1, region), predicted)
     assert (missed.class_index, missed.score, missed.versus) == (1, "margin", 3)
     assert missed.region is region
+    for asked_for, kept in (("logit", "margin"), ("conditional", "conditional")):
+        asked = versus_predicted(Target(1, region, asked_for), predicted)  # type: ignore[arg-type]
+        assert (asked.score, asked.versus) == (kept, 3)
     with pytest.raises(SampleSkipped, match="the model predicts class 3 on most pixels of the target, so the target"):
         versus_predicted(Target(3, region), predicted)

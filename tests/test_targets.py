@@ -346,7 +346,7 @@ def test_targets_carry_the_score_and_versus_is_no_target() -> None:
     (target,) = find_targets(SPOTS, None, TargetChoice(**margin))
     assert (target.class_index, target.score, target.versus) == (1, "margin", 2)
     assert skipped(SPOTS, score="margin", versus=1) == (
-        "the target is class 1 (cat), which versus names: a class has no margin to itself"
+        "the target is class 1 (cat), which versus names: a class is not compared with itself"
     )
 
 
@@ -380,7 +380,7 @@ def test_names_are_fit_for_files_and_all_different() -> None:
         ({"point": (0, 0), "per_image": "all"}, "point names one component; leave per_image = 'all' out"),
         ({"point": (0, 0), "part": "each"}, "point names one component; leave part = 'each' out"),
         ({"box": (0, 0, 1, 1), "part": "boundary"}, "box cuts the region"),
-        ({"versus": 1}, "versus is the class of score = 'margin'"),
+        ({"versus": 1}, "versus is the other class of score = 'conditional' or 'margin'"),
     ],
 )
 def test_what_excludes_each_other_says_what_to_do(options: dict[str, Any], words: str) -> None:

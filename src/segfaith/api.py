@@ -11,7 +11,14 @@ from pydantic import ValidationError
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.heatmap import minmax
-from segfaith.attribution.methods import DEFAULT_METHODS, Method, MethodInstance, Parameters, resolve_method
+from segfaith.attribution.methods import (
+    DEFAULT_METHODS,
+    Method,
+    MethodInstance,
+    Parameters,
+    refuse_repeated,
+    resolve_method,
+)
 from segfaith.benchmark.partition import check_partition
 from segfaith.benchmark.plan import resolve_methods
 from segfaith.benchmark.setting_tables import EvaluationSettings
@@ -91,6 +98,7 @@ def explain_by(
     _evaluation(k, occlusion)
     if not instances:
         raise SettingsError("methods = []: expected at least one method, as in ['ria', 'ega']")
+    refuse_repeated(instances)
     image, resolved = _prepared(model, image, target, batch_size)
     rng = sample_rng(seed, "image", resolved.name)
     clean = gather(

@@ -46,6 +46,8 @@ SCENE_CLASSES = [
     "neither",
 ]
 """Classes by label value: two for each kind, plain, marker, context, conjunction, redundancy."""
+SCENE_TWINS = {index: index + 1 if index % 2 else index - 1 for index in range(1, len(SCENE_CLASSES))}
+"""The other class of each class's kind, from which only the planted evidence tells it."""
 
 
 def read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | None:

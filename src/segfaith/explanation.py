@@ -13,14 +13,14 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from segfaith.evaluation.metrics import DROPS, PROBABILITY
+from segfaith.evaluation.metrics import DROPS, has_zero
 from segfaith.evaluation.ranking import rank_region, tie_ranks, top_count, top_pixels
 from segfaith.evaluation.subject import Subject
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.results.report.sentences import FILLS, method_label, number, score_words, sentences
 from segfaith.scores import scalar_of
-from segfaith.types import Image, Map, Mask, Target
+from segfaith.types import JOINED, Image, Map, Mask, Target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,8 +97,13 @@ class Explanation(Mapping[str, Map]):
     @property
     def score_name(self) -> str:
         """What is explained, in words: "probability", "margin to cat"."""
-        words, versus = score_words(self.target.score), self.target.versus
-        return words if versus is None else f"{words} to {name_of(self.model, versus)}"
+        return score_words(self._named_score)
+
+    @property
+    def _named_score(self) -> str:
+        """The column `score` with the other class's name."""
+        score, versus = self.target.score, self.target.versus
+        return score if versus is None else f"{score} {JOINED[score]} {name_of(self.model, versus)}"
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -110,7 +115,7 @@ class Explanation(Mapping[str, Map]):
     @property
     def sentences(self) -> dict[str, list[str]]:
         """What the scores of each method say, in words."""
-        scores = self.scores.assign(score=self.score_name)
+        scores = self.scores.assign(score=self._named_score)
         return sentences(scores, self.class_name, k=self.k, occlusion=self.occlusion)
 
     @cached_property
@@ -169,7 +174,7 @@ class Explanation(Mapping[str, Map]):
 
     def _repr_html_(self) -> str:
         picture = b64encode(self.png()).decode()
-        left_out = {*DROPS.values()} if self.target.score == PROBABILITY else {*DROPS}
+        left_out = {*DROPS.values()} if has_zero(self.target.score) else {*DROPS}
         shown = [name for name in SHOWN if name not in left_out]
         table = self.scores[shown].rename(columns=SHOWN).to_html(float_format="{:.2f}".format)
         lines = "".join(f"<li>{escape(line)}</li>" for lines in self.sentences.values() for line in lines)

@@ -18,7 +18,7 @@ from segfaith.constants import EPS
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.targets import majority_class
-from segfaith.types import Bool, Float, Int, Labels, Score, Target
+from segfaith.types import COMPARING, Bool, Float, Int, Labels, Score, Target
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,16 @@ class Scalar:
     | kind | number of a pixel | range |
     |---|---|---|
     | `probability` | p_c: softmax, or the sigmoid of z_c if `independent` | [0, 1] |
+    | `conditional` | p_c / (p_c + p_v) = sigmoid(z_c - z_v) | [0, 1] |
     | `logit` | z_c | any |
     | `log_odds` | log(p_c / (1 - p_c)) | any |
-    | `margin` | z_c - z_versus, or z_c - max of all other z if `versus` is None | any |
+    | `margin` | z_c - z_v | any |
 
-    A model of one channel z has the logits [0, z]. Its logit, log odds and margin are z for class 1 and -z for class 0.
+    v is `versus`; if it is None, the class with the largest other z of the pixel. `conditional` is the probability of c
+    given that the pixel is c or v. So it does not ask what tells these two from all other classes.
+
+    A model of one channel z has the logits [0, z]. Its logit, log odds and margin are z for class 1 and -z for class 0,
+    and its conditional is the probability.
 
     Attributes:
         class_index: c.
@@ -45,9 +50,16 @@ class Scalar:
     independent: bool = False
 
     @property
-    def reads_own_logit(self) -> bool:
-        """Whether the number follows from z_c alone."""
-        return self.kind == "logit" or (self.independent and self.kind != "margin")
+    def reads(self) -> tuple[int, ...] | None:
+        """The classes from whose logits the number follows, c first: c alone, c and v, or None for all."""
+        if self.kind in COMPARING:
+            return None if self.versus is None else (self.class_index, self.versus)
+        return (self.class_index,) if self.kind == "logit" or self.independent else None
+
+    @property
+    def among_read(self) -> "Scalar":
+        """The same number of the logits of `reads` alone, in that order."""
+        return replace(self, class_index=0, versus=None if self.versus is None else 1)
 
     def of(self, logits: Tensor, axis: int) -> Tensor:
         """The number of each pixel, float32: `logits` with the classes along `axis`, which is dropped.
@@ -61,13 +73,15 @@ class Scalar:
         own = logits.select(axis, self.class_index)
         if self.kind == "probability":
             return own.sigmoid() if self.independent else logits.softmax(axis).select(axis, self.class_index)
-        if self.reads_own_logit:
+        if self.reads == (self.class_index,):
             return own
         if self.versus is not None:
-            return own - logits.select(axis, self.versus)
-        numbers = [index for index in range(classes) if index != self.class_index]
-        others = logits.index_select(axis, torch.tensor(numbers, device=logits.device))
-        return own - (others.logsumexp(axis) if self.kind == "log_odds" else others.amax(axis))
+            margin = own - logits.select(axis, self.versus)
+        else:
+            numbers = [index for index in range(classes) if index != self.class_index]
+            others = logits.index_select(axis, torch.tensor(numbers, device=logits.device))
+            margin = own - (others.logsumexp(axis) if self.kind == "log_odds" else others.amax(axis))
+        return margin.sigmoid() if self.kind == "conditional" else margin
 
     def predicted(self, logits: Tensor, axis: int) -> Tensor:
         """Whether each pixel is predicted as the class: it has the largest logit, or a sigmoid above 1/2."""
@@ -86,22 +100,22 @@ def scalar_of(model: SegmentationModel, target: Target) -> Scalar:
     """The number of each pixel that a target asks of a model, which has run before.
 
     Raises:
-        SettingsError: a margin between classes that do not compete, since each has its own sigmoid.
+        SettingsError: a comparison of classes that do not compete, since each has its own sigmoid.
     """
-    if target.score == "margin" and model.independent:
+    if target.score in COMPARING and model.independent:
         raise SettingsError(
-            f"score = 'margin' compares classes, but the classes of {model.name} have a sigmoid each and do not "
-            "compete; use 'probability', 'logit' or 'log_odds'"
+            f"score = {target.score!r} compares classes, but the classes of {model.name} have a sigmoid each and do "
+            "not compete; use 'probability', 'logit' or 'log_odds'"
         )
     kind = "log_odds" if target.score == "logit" and model.channels == 1 else target.score
     return Scalar(int(target.class_index), kind, target.versus, model.independent)
 
 
 def versus_predicted(target: Target, predicted: Labels) -> Target:
-    """The target with the margin to the class that the model predicts on most pixels of M: `versus = "predicted"`.
+    """The target compared with the class that the model predicts on most pixels of M: `versus = "predicted"`.
 
-    s < 0 then says that the other class wins over M in the mean, and a map of s says what holds the class up, or would
-    have to.
+    The score stays if it compares classes; any other becomes the margin. A margin s < 0, or a conditional s < 1/2, then
+    says that the other class wins over M in the mean, and a map of s says what holds the class up, or would have to.
 
     Args:
         predicted: the model's argmax, (H, W).
@@ -113,9 +127,9 @@ def versus_predicted(target: Target, predicted: Labels) -> Target:
     if other == target.class_index:
         raise SampleSkipped(
             f"the model predicts class {other} on most pixels of the target, so the target is not missed and no other "
-            "class takes its place; leave versus out for the margin to the strongest other class of each pixel"
+            "class takes its place; leave versus out to compare with the strongest other class of each pixel"
         )
-    return replace(target, score="margin", versus=other)
+    return replace(target, score=target.score if target.score in COMPARING else "margin", versus=other)
 
 
 def masked_mean(logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], scalar: Scalar) -> Float[Tensor, "N"]:

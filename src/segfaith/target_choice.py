@@ -7,7 +7,7 @@ from numbers import Integral
 from typing import Literal, get_args
 
 from segfaith.errors import SettingsError
-from segfaith.types import Score
+from segfaith.types import COMPARING, Score
 
 TargetSource = Literal["ground_truth", "prediction", "hit", "missed", "false_alarm"]
 Part = Literal["whole", "largest", "smallest", "each", "boundary", "interior"]
@@ -23,6 +23,8 @@ SOURCES: Mapping[str, str] = {
 """Where the pixels of a target come from, in words."""
 WIDTH = 3
 """Of the band, in pixels."""
+NO_VERSUS = "versus is the other class of score = 'conditional' or 'margin'; leave it out for other scores"
+"""Why `versus` is refused."""
 Box = tuple[int, int, int, int]
 
 
@@ -120,8 +122,8 @@ class TargetChoice:
                 "width is that of the band of part = 'boundary' or 'interior'; leave it out for other parts",
             ),
             (
-                self.versus is not None and self.score != "margin",
-                "versus is the class of score = 'margin'; leave it out for other scores",
+                self.versus is not None and self.score not in COMPARING,
+                NO_VERSUS,
             ),
             (
                 self.box is not None and banded,

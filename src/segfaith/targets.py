@@ -9,6 +9,7 @@ The steps of `find_targets`, in this order:
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,10 +54,12 @@ def find_targets(
 
     Raises:
         SampleSkipped: the image has no such target; the message says why.
-        SampleError: a box or point that is not in the image.
+        SampleError: a box or point that is not in the image; labels, a prediction or masks that are no tensors, or not
+            of these shapes.
         SettingsError: `predicted` is missing.
     """
     choice = choice or TargetChoice()
+    _check_maps(labels, predicted, masks or {})
     size = (labels.shape[0], labels.shape[1])
     _check_inside(choice, size)
     regions = _by_source(labels.cpu(), predicted, choice, masks or {})
@@ -83,6 +86,21 @@ def find_targets(
     if not targets:
         raise SampleSkipped(_why_none(list(chosen), choice, largest, least, name))
     return targets
+
+
+def _check_maps(labels: Any, predicted: Any, masks: Mapping[int, Any]) -> None:
+    """Raises SampleError for what is no map of class indices, or of a class's pixels."""
+    whole = "a tensor of class indices, whole numbers, (H, W)"
+    given: list[tuple[str, Any, tuple[int, ...], str]] = [("labels", labels, (2,), whole)]
+    if predicted is not None:
+        given.append(("predicted", predicted, (2, 3), f"{whole}, or a mask for each class, (C, H, W)"))
+    given += [(f"masks[{index}]", mask, (2,), "a boolean mask (H, W), a tensor") for index, mask in masks.items()]
+    for name, values, axes, expected in given:
+        if not isinstance(values, torch.Tensor):
+            remedy = f"; convert it: torch.from_numpy({name})" if isinstance(values, np.ndarray) else ""
+            raise SampleError(f"{name}: expected {expected}, got a {type(values).__name__}{remedy}")
+        if values.ndim not in axes or values.is_floating_point():
+            raise SampleError(f"{name}: expected {expected}, got {values.dtype} {tuple(values.shape)}")
 
 
 def _check_inside(choice: TargetChoice, size: tuple[int, int]) -> None:
@@ -240,7 +258,7 @@ def _why_none(
 ) -> str:
     """Why chosen classes have no target."""
     if list(chosen) == [choice.versus]:
-        return f"the target is {name(chosen[0])}, which versus names: a class has no margin to itself"
+        return f"the target is {name(chosen[0])}, which versus names: a class is not compared with itself"
     what = {"whole": "region", "boundary": "boundary", "interior": "interior"}.get(choice.part, "component")
     if not largest:
         return f"no {what} of {_listed(chosen, name)}: no pixel is farther than width = {choice.width} from the edge"

@@ -54,8 +54,12 @@ Map = Float[Tensor, "H W"]
 """Attribution in [0, 1]; larger is more important."""
 
 
-Score = Literal["probability", "logit", "log_odds", "margin"]
+Score = Literal["probability", "conditional", "logit", "log_odds", "margin"]
 """Which number of each pixel is explained; see `scores.Scalar`."""
+COMPARING = ("conditional", "margin")
+"""The scores that compare the class with another one, `versus`."""
+JOINED = {"conditional": "against", "margin": "to"}
+"""The word between such a score and the other class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,7 @@ class Sample:
     """One image with its ground truth at the size at which it is evaluated; `planted` evidence by class index.
 
     `masks` has the pixels of each class by index where classes overlap; `labels` then has the lowest class of a pixel.
+    `clipped` is the share of the file's pixels, 0 to 1, of which a channel lay outside `[data] range` and was clipped.
     """
 
     id: str
@@ -82,6 +87,7 @@ class Sample:
     labels: Labels
     planted: Mapping[int, Planted] = field(default_factory=dict)
     masks: Mapping[int, Mask] = field(default_factory=dict)
+    clipped: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +96,7 @@ class Target:
 
     Attributes:
         score: the number of each pixel that is explained, see `scores.Scalar`.
-        versus: for `score = "margin"` the class to which the margin is taken; None: the strongest other class of each
-            pixel.
+        versus: for the scores of `COMPARING` the other class; None: the strongest other class of each pixel.
         name: tells it from the other targets of its image, in records and files; "" where an image has one.
         beside: the class's other pixels, where the region is a part of them: what is predicted there says nothing of
             the region. None: there are none.
@@ -109,10 +114,10 @@ class Target:
             raise SettingsError(f"class_index must be 0 or more, got {self.class_index!r}; expected a whole number")
         if self.score not in get_args(Score):
             raise SettingsError(f"score = {self.score!r}: expected {', '.join(get_args(Score))}")
-        if self.versus is not None and (self.score != "margin" or self.versus == self.class_index):
+        if self.versus is not None and (self.score not in COMPARING or self.versus == self.class_index):
             raise SettingsError(
                 f"versus = {self.versus!r} with score = {self.score!r} of class {self.class_index}: expected another "
-                "class, and score = 'margin'"
+                "class, and score = 'conditional' or 'margin'"
             )
         if not isinstance(self.region, Tensor):
             raise SampleError(f"the target region is a {type(self.region).__name__}; expected a boolean mask, a tensor")

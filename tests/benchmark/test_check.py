@@ -103,6 +103,34 @@ def test_bad_samples_are_named_with_their_reasons_and_counted(tmp_path: Path) ->
     assert "2 of 9 samples have one" in words(lines, "targets", "ok")
 
 
+def test_values_that_are_clipped_are_counted(tmp_path: Path) -> None:
+    root = make_colours(tmp_path)
+    assert words(findings(root), "values", "ok").count("outside") == 0
+    values = np.asarray(Image.open(root / "data" / "images" / "p1.png"))
+    outside = (values > 240).any(-1)
+    lines = findings(root, data={"range": [0, 240], "clip": True, "ids": ["p1"]})
+    told = "1 of 1 images have values outside [data] range, which clip = true makes 0 or 1: at most"
+    assert 0 < outside.mean() < 1
+    assert f"{told} {100 * outside.mean():.2g} % of the pixels (p1)" in words(lines, "values", "ok")
+
+
+def test_a_table_of_indices_needs_no_names(tmp_path: Path) -> None:
+    root = make_colours(tmp_path)
+    named = findings(root)
+    (root / "data" / "classes.txt").unlink()
+    lines = findings(root, data={"labels": {"0": 0, "1": 1, "2": 2}})
+    assert [line for line in lines if line.level == "fail"] == []
+    assert words(lines, "labels", "ok") == words(named, "labels", "ok").replace("red", "class 1").replace(
+        "blue", "class 2"
+    ).replace("background", "class 0")
+    assert "3 of 3 samples have one: 1 class 1 3" in words(lines, "targets", "ok")
+    model = {"classes": ["background", "red", "blue"]}
+    lines = findings(root, model=model, data={"labels": {"0": 0, "1": 1, "2": 2}})
+    assert words(lines, "labels", "ok") == words(named, "labels", "ok")
+    lines = findings(root, data={"labels": {"0": 0, "1": 1, "2": 4}})
+    assert "no class of the model (0 to 2): 4 in 3 images" in words(lines, "labels", "warn")
+
+
 def test_data_without_any_usable_sample_fail(tmp_path: Path) -> None:
     root = make_colours(tmp_path, samples=2)
     for path in (root / "data" / "images").iterdir():

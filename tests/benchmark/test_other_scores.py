@@ -54,7 +54,9 @@ def test_rows_hold_drops_and_say_why_there_are_no_relative_ones(explained: Targe
         assert row["tdd_drop_gain"] == pytest.approx(row["tdd_drop"] - control["tdd_drop"], abs=1e-9)
         assert row["insertion_gain"] == pytest.approx(row["s_inserted"] - row["s_baseline"], abs=1e-9)
         assert all(isnan(row[metric]) for metric in METRICS if is_relative(metric))
-        words = f"and what follows from them: score '{name}' has no natural zero, so a drop relative to it means nothing"
+        words = (
+            f"and what follows from them: score '{name}' has no natural zero, so a drop relative to it means nothing"
+        )
         assert words in row["reason"]
         assert row["reason"].count("natural zero") == 1
 

@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_the_settings_are_those_of_the_issue() -> None:
-    """At least 16 scenes, four methods and three controls, stability on four, all else at the defaults."""
+    """At least 16 scenes, the planted question, four methods and three controls, stability on four, else defaults."""
     settings = read_settings(find_settings("quickstart"))
     assert find_settings("quickstart") == PACKAGED / "quickstart.toml"
     assert settings.data.ids is not None
@@ -50,6 +50,7 @@ def test_the_settings_are_those_of_the_issue() -> None:
         "name": "quickstart",
         "data": {"name": "scenes", "ids": settings.data.ids},
         "model": {"name": "scenes"},
+        "target": {"score": "conditional", "versus": "twin"},
         "evaluation": {"stability": 4},
         "output": {"maps": True},
     }
@@ -62,6 +63,9 @@ def test_every_sample_is_measured(finished: tuple[Path, str]) -> None:
     assert (records["status"] == "ok").all()
     assert (records["majority_class"] == records["class_index"]).all()
     assert records["stability"].notna().groupby(records["sample_id"]).any().sum() == 4
+    twins = {1: 2, 2: 1, 3: 4, 4: 3, 5: 6, 6: 5, 7: 8, 9: 10}
+    assert (records["score"] == [f"conditional against class {twins[label]}" for label in records["class_index"]]).all()
+    assert records["tdd"].notna().all(), "a share of a probability can be lost"
     assert set(records["kind"]) == set(run.description["model"]["proven_kinds"].split(","))
 
 

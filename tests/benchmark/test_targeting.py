@@ -30,9 +30,10 @@ from folder_runs import (
 from segfaith.benchmark import runner
 from segfaith.benchmark.fast_modes import verify_precision
 from segfaith.benchmark.randomisation import randomise
-from segfaith.benchmark.settings import make_settings
+from segfaith.benchmark.settings import find_settings, make_settings, read_settings
 from segfaith.benchmark.status import run_state
-from segfaith.benchmark.targeting import load_sample, planted_of
+from segfaith.benchmark.targeting import all_targets, load_sample, planted_of, targets_of
+from segfaith.classes import SCENE_CLASSES
 from segfaith.errors import SettingsError
 from segfaith.randomness import generator
 from segfaith.results.figures.tiles import write_pictures
@@ -384,7 +385,7 @@ def test_another_drawing_in_the_same_file_is_another_run(project: Path, tmp_path
         ({"point": [32, 0]}, r"target.point = \[32, 0\] lies outside the image"),
         ({"classes": []}, "expected at least one class"),
         ({"class": 1, "classes": [1]}, "class and classes exclude each other"),
-        ({"versus": "disc"}, "versus is the class of score = 'margin'"),
+        ({"versus": "disc"}, "versus is the other class of score = 'conditional' or 'margin'"),
         ({"minarea": 3}, "did you mean 'min_area'"),
     ],
 )
@@ -407,6 +408,59 @@ def test_classes_are_named_and_the_margin_is_to_a_class(project: Path, tmp_path:
     sigmoid["model"]["head"] = "sigmoid"
     with pytest.raises(SettingsError, match="score = 'margin' compares classes, but"):
         runner.prepare(make_settings(sigmoid))
+
+
+def test_a_class_is_asked_for_among_two(project: Path) -> None:
+    target = {"class": "disc", "score": "conditional", "versus": "box"}
+    prepared = runner.prepare(make_settings(table(project, target=target, methods={"names": ["mask"]}, evaluation={})))
+    load = partial(load_sample, prepared.plan, prepared.model, "s0")
+    (row, _) = runner.run_sample(prepared, "s0", load, BatchSize(4)).records
+    assert (row["score"], row["status"]) == ("conditional against class 1", "ok")
+    sample = load()
+    with torch.no_grad():
+        p = prepared.model.logits(sample.image[None])[0].double().softmax(0)
+    region = sample.labels == 2
+    share = (p[2] / (p[2] + p[1]))[region]
+    assert row["s"] == pytest.approx(float(share.sum() / (len(share) + 1e-6)), abs=1e-6)
+    assert row["tdd"] == pytest.approx((row["s"] - row["s_target_deleted"]) / (row["s"] + 1e-6), rel=1e-9)
+
+
+def test_twins_are_those_of_data_sets_that_know_them(project: Path) -> None:
+    target = {"score": "conditional", "versus": "twin"}
+    words = "versus = 'twin': the data set folder knows no twins of its classes, as 'scenes' does; name the other class"
+    with pytest.raises(SettingsError, match=words):
+        runner.prepare(make_settings(content(project, **QUICK, target=target)))
+    with pytest.raises(SettingsError, match="versus is the other class of score = 'conditional' or 'margin'"):
+        make_settings(content(project, target={"versus": "twin"}))
+    plain = read_settings(find_settings("quickstart"), ["target.score=probability", "target.versus=none"])
+    assert (plain.target.score, plain.target.versus) == ("probability", None)
+
+
+@pytest.mark.parametrize("score", ["conditional", "margin"])
+def test_each_target_of_a_scene_is_compared_with_its_twin(score: str) -> None:
+    content: dict[str, Any] = {
+        "data": {"name": "scenes", "ids": ["val-0006"], "size": 64},
+        "model": {"name": "scenes"},
+        "target": {"per_image": "all", "score": score, "versus": "twin"},
+    }
+    prepared = runner.prepare(make_settings(content))
+    sample = load_sample(prepared.plan, prepared.model, "val-0006")
+    targets = targets_of(prepared.plan, prepared.model, prepared.choice, sample)
+    names = SCENE_CLASSES
+    pairs = {("plain_rings", "plain_rays"), ("marker_upright", "marker_level"), ("context_above", "context_below")}
+    pairs |= {("both", "not_both"), ("either", "neither")}
+    assert len(targets) > 1
+    for target in targets:
+        assert target.score == score
+        two = names[target.class_index], names[target.versus or 0]
+        assert two in pairs or two[::-1] in pairs
+    own = targets[0].class_index
+    background = content | {"target": content["target"] | {"classes": [0, own]}}
+    prepared = runner.prepare(make_settings(background))
+    (first, why), *rest = all_targets(prepared.plan, prepared.model, prepared.choice, sample)
+    assert (first.class_index, [target.class_index for target, _ in rest]) == (0, [own])
+    assert "class 0 has no twin; leave versus out to compare with the strongest other" in str(why)
+    assert rest[0][1] is None
 
 
 def test_targets_that_the_model_does_not_miss_have_rows_that_say_so(project: Path) -> None:

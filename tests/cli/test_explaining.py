@@ -60,7 +60,15 @@ def test_json_is_all_that_is_printed(
         (("--point", "a,b"), "--point 'a,b': expected X,Y in whole pixels of the file, as in 120,80"),
         (("--model", "scenes"), "--model and --config exclude each other"),
         (("--methods", "egaa"), "did you mean"),
-        (("--size", "big"), "data.size"),
+        (
+            ("--size", "abc"),
+            "data.size = 'abc': expected \"native\", or the side of a square in whole pixels",
+        ),
+        (
+            ("--size", "1.5"),
+            "data.size = '1.5': expected \"native\", or the side of a square in whole pixels",
+        ),
+        (("--methods", "ega,ega"), "method 'ega' is named twice; name each method once"),
         (("--set", "data.sise=3"), "unknown key 'data.sise'"),
         (("--set", "target.part=largest"), "--set target.part: explain does not read this setting"),
         (("--set", "evaluation.stability=true"), "explain does not read this setting"),

@@ -25,7 +25,8 @@ DEEP = BANDS.astype(np.uint16) * 16
 
 def pixels(path: Path, **reading: object) -> np.ndarray:
     """(C, H, W) of a file, after the checks that hold for every image."""
-    image, orientation = read_image(path, Reading(**reading))  # type: ignore[arg-type]
+    read = read_image(path, Reading(**reading))  # type: ignore[arg-type]
+    image, orientation = read.image, read.orientation
     assert image.dtype == torch.float32
     assert image.is_contiguous()
     assert image.ndim == 3
@@ -311,6 +312,17 @@ def test_values_outside_the_range_fail_or_are_clipped(tmp_path: Path) -> None:
     assert np.allclose(load_image(path, channels=1, range=(10, 60), clip=True)[0], torch.tensor(expected))
 
 
+def test_the_pixels_that_are_clipped_are_counted(tmp_path: Path) -> None:
+    values = np.array([[[0, 10, 20, 40]], [[0, 50, 20, 40]]], np.int16)
+    path = saved(tmp_path / "a.npy", values)
+    counted = sum(any(not 5 <= channel[column] <= 40 for channel in values[:, 0]) for column in range(4))
+    assert read_image(path, Reading(range=(5, 40), clip=True, channels_first=True)).clipped == counted / 4 == 0.5
+    assert read_image(path, Reading(range=(0, 50), clip=True, channels_first=True)).clipped == 0
+    grey = tmp_path / "b.tif"
+    tifffile.imwrite(grey, values[0].astype(np.float32))
+    assert read_image(grey, Reading(range=(5, 30), clip=True)).clipped == 0.5
+
+
 def test_a_range_of_another_number_of_channels(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.npy", DEEP)
     with pytest.raises(SampleError, match=r"has 4 channels and \[data\] range has 3 pairs; expected one pair, or one"):
@@ -323,7 +335,7 @@ def test_the_range_is_undone(low: float, width: float, shares: list[float]) -> N
     from segfaith.data.images import in_range
 
     values = (low + width * np.array(shares)).reshape(1, 2, 2)
-    image = in_range(values, Reading(range=(low, low + width), clip=True), Path("x"), None)
+    image, _ = in_range(values, Reading(range=(low, low + width), clip=True), Path("x"), None)
     np.testing.assert_allclose(image.numpy().ravel(), shares, atol=1e-6 + 1e-10 * abs(low) / width)
 
 

@@ -113,7 +113,13 @@ def test_a_value_that_the_table_lacks(root: Path) -> None:
     [
         (["background", "cat"], {"labels": {"1": "dog"}}, "labels: unknown class 'dog'; .* add it to .data. classes"),
         (["background", "cat"], {"labels": {"1": 2}}, "labels: class 2 is out of range; expected 0 to 1; add it"),
-        (None, {"labels": {"0": 0, "1": 1}}, r"labels gives classes by index \(\[0, 1\]\) and nothing names them"),
+        (
+            None,
+            {"labels": {"0": "background", "1": 1}},
+            r"some classes by name \(background\) and some by index \(1\), .* list all names by index in",
+        ),
+        (None, {"labels": {"1": -2}}, "labels: class -2 is out of range; expected the index of a class, from 0"),
+        (None, {"labels": {"1": 255}}, "labels gives no value a class, only 255 for ignored pixels; add the values of"),
         (
             None,
             {"labels": {"1": "cat", "2": "dog"}},

@@ -482,12 +482,13 @@ def test_relative_metrics_are_undefined_where_the_score_has_no_natural_zero(scor
 def test_the_scale_is_s_of_a_probability_alone() -> None:
     assert scale(0.25, "probability") == 0.250001
     assert scale(0.0, "probability") == 1e-6
+    assert scale(0.25, "conditional") == scale(0.25, "conditional against class 3") == 0.250001
     assert isnan(scale(0.25, "margin"))
 
 
 def test_absolute_metrics_take_the_place_of_relative_ones() -> None:
     names = ["tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "odd_beyond_abs"]
-    assert leading(names, "probability") == names
+    assert leading(names, "probability") == leading(names, "conditional") == names
     assert leading(names, "margin") == ["tdd_drop", "tdd_drop_gain", "odd_drop_abs", "insertion_gain", "stability"]
     assert leading(["odd", "insertion_gain_rel", "odd_fair", "evidence_ap"], "logit") == ["odd_drop", "evidence_ap"]
     assert all(METRICS[drop].better == METRICS[name].better for name, drop in metrics.DROPS.items())

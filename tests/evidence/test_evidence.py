@@ -109,6 +109,8 @@ GRADIENT_SCALARS = [
     Scalar(2, "log_odds"),
     Scalar(2, "margin"),
     Scalar(2, "margin", 0),
+    Scalar(2, "conditional"),
+    Scalar(2, "conditional", 0),
     Scalar(2, independent=True),
     Scalar(2, "log_odds", independent=True),
 ]
@@ -133,7 +135,8 @@ def test_gradients_of_each_score_are_finite_differences(scalar: Scalar, objectiv
         numbers = pixel_numbers(z.numpy(), scalar.class_index, kind, scalar.versus, scalar.independent)
         return sum(numbers) if objective == "logits" else sum(numbers) / (len(numbers) + 1e-6)
 
-    kind = "logit" if scalar.kind == "probability" and objective == "logits" else scalar.kind
+    unsaturated = {"probability": "logit", "conditional": "margin"} if objective == "logits" else {}
+    kind = unsaturated.get(scalar.kind, scalar.kind)
     features = evidence.activation[0].double()
     numbers = pixel_numbers(
         F.interpolate(head(features[None]), size=size, mode="bilinear", align_corners=False)[0, :, region[0]]

@@ -48,6 +48,8 @@ OTHER_SCALARS = [
     Scalar(1, "log_odds"),
     Scalar(1, "margin"),
     Scalar(1, "margin", 0),
+    Scalar(1, "conditional"),
+    Scalar(1, "conditional", 0),
 ]
 INDEPENDENT = [Scalar(1, kind, independent=True) for kind in ("probability", "logit", "log_odds")]  # type: ignore[arg-type]
 

@@ -47,7 +47,7 @@ def test_tiles_score_as_whole_images(name: str, size: tuple[int, int], kind: str
     torch.testing.assert_close(scorer.score(altered), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["logit", "margin", "log_odds"])
+@pytest.mark.parametrize("kind", ["logit", "margin", "log_odds", "conditional"])
 def test_other_scores_of_tiles(kind: Any) -> None:
     model, size = tiled(zoo.randomised(zoo.plain_cnn()), [32, 48], 16), (50, 60)
     image, region, scalar = photograph(size), target(size, "patch"), Scalar(1, kind)

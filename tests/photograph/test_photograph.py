@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from colour_runs import SIZE, make_colours, picture, settings
@@ -132,6 +133,26 @@ def test_what_the_model_misses_is_explained_by_the_margin_to_what_it_predicts(ro
     assert (told["versus"], told["versus_index"]) == ("background", 0)
     named = explained(root, wanted, target={"class": "red", "score": "log_odds"})
     assert named.explanation.target.score == "log_odds"
+    asked = {"class": "red", "score": "conditional", "versus": "predicted"}
+    target = explained(root, wanted, target=asked).explanation.target
+    assert (target.score, target.versus) == ("conditional", 0)
+
+
+def test_a_class_is_asked_for_among_two(root: Path) -> None:
+    target = {"class": "red", "score": "conditional", "versus": "blue"}
+    result = explained(root, target=target, methods={"names": ["ega", "mask"]})
+    told = result.explanation
+    with torch.no_grad():
+        p = told.model.logits(told.image[None])[0].double().softmax(0)
+    share = (p[1] / (p[1] + p[2]))[told.target.region]
+    assert told.scores["s"].iloc[0] == pytest.approx(float(share.sum() / (len(share) + 1e-6)), abs=1e-6)
+    assert (told.scores["score"] == "conditional against class 2").all()
+    assert "the red's conditional probability against blue" in told.sentences["mask"][0]
+    assert told.scores["tdd"].notna().all()
+    assert "TDD" in told._repr_html_()
+    assert result.content["target"]["versus"] == "blue"
+    with pytest.raises(SettingsError, match=r"target.versus = 'twin' is of data sets that know twins; name the other"):
+        explained(root, target={"score": "conditional", "versus": "twin"})
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 import json
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,19 +18,24 @@ from torch import Tensor
 from segfaith import load_model
 from segfaith.classes import SCENE_CLASSES
 from segfaith.constants import COUNTERPART
+from segfaith.data import open_dataset
 from segfaith.data.scenes import SCENES_VERSION
 from segfaith.data.scenes.drawing import draw_scene
 from segfaith.data.scenes.edits import decisive_edits
 from segfaith.data.scenes.rendering import PATTERNS, plate_labels, render
 from segfaith.data.scenes.symbols import SHAPES, Body, Scene
+from segfaith.evaluation.evidence_score import evidence_ap
 from segfaith.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 from segfaith.models.scene_model import build_scene_model
 from segfaith.models.weights import file_digest
+from segfaith.occlusion import occluder
 from segfaith.planted import card as cards
 from segfaith.planted import proof as proofs
 from segfaith.planted.card import card_text, save_half, train_scenes
 from segfaith.planted.proof import Proof, Trial, prove
 from segfaith.planted.training import Recipe, ScenePairs, train
+from segfaith.scores import masked_mean, scalar_of
+from segfaith.targets import find_targets
 
 KINDS = ["plain", "marker", "context", "conjunction", "redundancy"]
 TINY = Recipe(steps=2, pairs=1, size=64)
@@ -565,3 +571,37 @@ def test_the_shipped_model_reads_the_cue() -> None:
             class_of("context_below"),
         ]
     assert flipped >= 4
+
+
+def marked(values: dict[str, float], evidence: Tensor, region: Tensor) -> Tensor:
+    """A map of two values: that of the evidence, and that of the rest of the object."""
+    heatmap = torch.zeros(evidence.shape)
+    heatmap[region & ~evidence], heatmap[evidence] = max(values["object"], 0), max(values["evidence"], 0)
+    return heatmap / heatmap.max()
+
+
+@pytest.mark.parametrize("first", [2, 3])
+def test_the_planted_question_is_that_of_the_two_classes_of_a_kind(first: int) -> None:
+    """A map of the true drops is punished for the object where p_c is asked, and not where the twins are compared.
+
+    Bars on a plate decide the main object of scene i for these i modulo 8.
+    """
+    model, scenes = load_model("scenes"), open_dataset("scenes", None)
+    precisions: dict[str, list[float]] = {"probability": [], "conditional": []}
+    for number in range(first, 40, 8):
+        sample = scenes.load(f"val-{number:04d}", 224)
+        target = find_targets(sample.labels)[0]
+        alternatives = sample.planted[target.class_index].alternatives
+        evidence = torch.stack(alternatives).any(0)
+        masks = torch.stack([evidence & False, evidence, target.region & ~evidence])
+        images = occluder("mean", sample.image, np.random.default_rng(0))(masks)
+        with torch.no_grad():
+            logits = model.logits(images)
+        asked = replace(target, score="conditional", versus=scenes.twins[target.class_index])
+        for one in (target, asked):
+            region = target.region.expand(3, -1, -1)
+            s, without, alone = masked_mean(logits, region, scalar_of(model, one)).tolist()
+            heatmap = marked({"evidence": s - without, "object": s - alone}, evidence, target.region)
+            precisions[one.score].append(evidence_ap(heatmap, [evidence]))
+    assert max(precisions["probability"]) < 0.2
+    assert min(precisions["conditional"]) == 1.0

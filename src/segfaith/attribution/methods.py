@@ -4,7 +4,7 @@ A method's name may carry parameters, `dea@alpha=0.8,beta=0.2`. `maps:DIR` names
 `package.module:function` or `path/to/file.py:function` a user's own method, a function of (model, image, target).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -212,6 +212,14 @@ def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]
         raise SettingsError(
             f"method {name!r}, parameter {place}: {first['msg']}; it has {', '.join(known) or 'no parameters'}"
         ) from error
+
+
+def refuse_repeated(methods: Sequence[MethodInstance]) -> None:
+    """Raises SettingsError where two methods have one name, by which maps and records tell them apart."""
+    names = [method.name for method in methods]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise SettingsError(f"method {twice[0]!r} is named twice; name each method once")
 
 
 def _maps_method(name: str) -> MethodInstance:

@@ -40,6 +40,7 @@ class Seen:
         sizes: samples by (height, width) of the file.
         channels: samples by the number of the image's channels.
         low, high: the least and the largest value of any image, in [0, 1].
+        clipped: by id, the share of the pixels outside `[data] range`, where there are any.
         pixels, images: by label, the pixels that have it and the images that hold it.
         targets: by class, the images in which it is a target.
         bad, skipped: by id, why the sample cannot be used, or has no target.
@@ -50,6 +51,7 @@ class Seen:
     channels: Counter[int] = field(default_factory=Counter)
     low: float = inf
     high: float = -inf
+    clipped: dict[str, float] = field(default_factory=dict)
     pixels: Counter[int] = field(default_factory=Counter)
     images: Counter[int] = field(default_factory=Counter)
     targets: Counter[int] = field(default_factory=Counter)
@@ -88,6 +90,8 @@ def _read(plan: Plan, sample_id: str, model: SegmentationModel | None, targets: 
     seen.sizes[height, width] += 1
     seen.channels[len(sample.image)] += 1
     seen.low, seen.high = min(seen.low, float(sample.image.min())), max(seen.high, float(sample.image.max()))
+    if sample.clipped:
+        seen.clipped[sample_id] = sample.clipped
     labels, counts = torch.unique(sample.labels, return_counts=True)
     for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
         seen.pixels[label] += count
@@ -143,6 +147,8 @@ def data_lines(
         if few
         else Line("ok", "values", f"{values} (0 to 1 expected)")
     )
+    if seen.clipped:
+        lines.append(_clipped(seen.clipped, sum(seen.sizes.values())))
     lines.append(_labels(seen, names))
     if over := [label for label in sorted(seen.pixels) if classes and label >= classes and label != IGNORE]:
         shown = ", ".join(f"{label} in {seen.images[label]}" for label in over[:5])
@@ -162,6 +168,15 @@ def _bad(bad: Mapping[str, str], count: int) -> list[Line]:
     if len(bad) > NAMED:
         lines.append(Line(level, "samples", f"and {len(bad) - NAMED} more"))
     return lines
+
+
+def _clipped(clipped: Mapping[str, float], count: int) -> Line:
+    """How many images lose values to `[data] clip`, and which loses the most."""
+    most = max(clipped, key=clipped.__getitem__)
+    words = (
+        f"{len(clipped)} of {count} images have values outside [data] range, which clip = true makes 0 or 1: at most"
+    )
+    return Line("ok", "values", f"{words} {100 * clipped[most]:.2g} % of the pixels ({most})")
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> str:

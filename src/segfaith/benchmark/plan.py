@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segfaith.attribution.explain import evidence_keys
-from segfaith.attribution.methods import MethodInstance, RiaParameters, resolve_method
+from segfaith.attribution.methods import MethodInstance, RiaParameters, refuse_repeated, resolve_method
 from segfaith.benchmark.partition import check_partition
 from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.setting_tables import EvaluationSettings, MethodSettings, Settings
@@ -76,11 +76,8 @@ def resolve_methods(names: Sequence[Any], tables: dict[str, dict[str, Any]]) -> 
     methods = [resolve_method(name, tables) for name in names]
     if GAIN_CONTROL not in [method.name for method in methods]:
         methods.append(resolve_method(GAIN_CONTROL, tables))
+    refuse_repeated(methods)
     methods += _gamed(methods, tables)
-    resolved = [method.name for method in methods]
-    twice = [name for name in resolved if resolved.count(name) > 1]
-    if twice:
-        raise SettingsError(f"method {twice[0]!r} is named twice; name each method once")
     return methods
 
 

@@ -13,7 +13,7 @@ from segfaith.errors import SampleError
 from segfaith.evaluation.computing import compute_metrics
 from segfaith.evaluation.intervention_scores import Altered, Scores, taken
 from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
-from segfaith.evaluation.metrics import METRICS, PROBABILITY, mean_defined, scale
+from segfaith.evaluation.metrics import METRICS, has_zero, mean_defined, scale
 from segfaith.evaluation.ranking import Ranking
 from segfaith.perturbation import PERTURBATIONS
 from segfaith.types import Float, Map, Tensor
@@ -158,7 +158,7 @@ def _reasons(
     reasons = list(method.explained.reasons)
     if not len(method.rankings[0].outside):
         reasons.insert(0, "odd, leakage: nothing lies outside the target")
-    if sample["score"] != PROBABILITY:
+    if not has_zero(sample["score"]):
         reasons.append(_no_zero(sample["score"], draws[0]))
         sound = [name for name in sound if "scale" not in METRICS[name].needs]
     reasons += _undefined(draws, sound)
@@ -210,9 +210,9 @@ def failed(sample: Mapping[str, Any], method: MethodInstance, error: Any) -> dic
 def curve_rows(sample: Mapping[str, Any], name: str, method: Measured, scores: Scores) -> list[dict[str, Any]]:
     """One row per operator, k and kind: the score of the altered image and its metric, averaged over the draws.
 
-    The metric of a deletion is the relative drop, and the drop itself where the score is not the probability.
+    The metric of a deletion is the relative drop, and the drop itself where the score has no natural zero.
     """
-    unit = scale(scores.clean, PROBABILITY) if sample["score"] == PROBABILITY else 1.0
+    unit = scale(scores.clean, sample["score"]) if has_zero(sample["score"]) else 1.0
     groups: dict[tuple[str, float, str], list[float]] = {}
     for item, score in scores.altered.items():
         if item.index in method.indices and INTERVENTIONS[item.kind].curve:

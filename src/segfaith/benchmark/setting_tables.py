@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
 
 from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
 from segfaith.data.reading import Reading
@@ -15,8 +15,8 @@ from segfaith.models.padding import check_pad
 from segfaith.models.segmentation import Head
 from segfaith.models.tiling import tiling_of
 from segfaith.occlusion import OPERATORS
-from segfaith.target_choice import WIDTH, Part, PerImage, TargetChoice, TargetSource
-from segfaith.types import Score
+from segfaith.target_choice import NO_VERSUS, WIDTH, Part, PerImage, TargetChoice, TargetSource
+from segfaith.types import COMPARING, Score
 
 
 class _Section(BaseModel):
@@ -45,6 +45,14 @@ class DataSettings(_Section):
     ignore: list[StrictInt] | None = None
     background: StrictInt | str | None = None
     display: list[StrictInt] | None = None
+
+    @field_validator("size", mode="wrap")
+    @classmethod
+    def _side(cls, value: Any, check: Callable[[Any], int | str]) -> int | str:
+        try:
+            return check(value)
+        except ValidationError as error:
+            raise ValueError('expected "native", or the side of a square in whole pixels, as in 224') from error
 
     @field_validator("range", mode="before")
     @classmethod
@@ -98,6 +106,8 @@ class ModelSettings(_Section):
 
 PREDICTED = "predicted"
 """The value of `[target] versus` that means the class that the model predicts on most pixels of the target."""
+TWIN = "twin"
+"""The value of `[target] versus` that means the twin of the target's class, which the data set knows."""
 
 
 class TargetSettings(_Section):
@@ -116,6 +126,11 @@ class TargetSettings(_Section):
     score: Score = "probability"
     versus: str | int | None = None
 
+    @field_validator("versus", mode="after")
+    @classmethod
+    def _left_out(cls, versus: str | int | None) -> str | int | None:
+        return None if versus == "none" else versus
+
     def choice(self, index: Callable[[str | int], int]) -> TargetChoice:
         """The same with indices of classes; `index` gives that of a class.
 
@@ -133,7 +148,7 @@ class TargetSettings(_Section):
             point=None if self.point is None else (self.point[0], self.point[1]),
             min_area=self.min_area,
             score=self.score,
-            versus=None if self.versus in (None, PREDICTED) else index(self.versus),
+            versus=None if self.versus in (None, PREDICTED, TWIN) else index(self.versus),
         )
 
     @property
@@ -150,8 +165,8 @@ class TargetSettings(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> "TargetSettings":
         self.choice(_without_names)  # checks all but the names
-        if self.versus == PREDICTED and self.score != "margin":
-            raise ValueError("versus is the class of score = 'margin'; leave it out for other scores")
+        if self.versus is not None and self.score not in COMPARING:
+            raise ValueError(NO_VERSUS)
         if self.mask is not None and self.class_name is None:
             raise ValueError("mask is a region without a class; give class = NAME too, the class that is explained")
         if self.mask is not None:

@@ -1,5 +1,6 @@
 """The targets of a run's samples, by `[target]`: from the ground truth, from the model's prediction or from a file."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import torch
 
 from segfaith.benchmark.plan import Plan
-from segfaith.benchmark.setting_tables import PREDICTED, Settings
+from segfaith.benchmark.setting_tables import PREDICTED, TWIN, Settings
 from segfaith.benchmark.worker import predicted_classes
 from segfaith.classes import class_index
 from segfaith.data.dataset import Dataset
@@ -35,13 +36,19 @@ def target_choice(settings: Settings, model: SegmentationModel, dataset: Dataset
     """`[target]` with indices in place of the classes' names.
 
     Raises:
-        SettingsError: an unknown class, or a score that the model's classes do not have, or no file of a mask.
+        SettingsError: an unknown class, or a score that the model's classes do not have, twins that the data set does
+            not know, or no file of a mask.
     """
     index = partial(class_index, classes=model.classes or dataset.classes, count=model.class_count)
     choice = settings.target.choice(index)
     mask = settings.target.mask
     if mask is not None and not (Path(mask).is_file() or Path(mask).is_dir()):
         raise SettingsError(f"target.mask: there is no {mask}; give a PNG, or a folder with ID.png for each sample")
+    if settings.target.versus == TWIN and not dataset.twins:
+        raise SettingsError(
+            f"versus = 'twin': the data set {dataset.name} knows no twins of its classes, as 'scenes' does; name the "
+            "other class, or leave versus out for the strongest other class of each pixel"
+        )
     scalar_of(model, Target(choice.class_index or 0, torch.ones(1, 1, dtype=torch.bool), choice.score))
     return choice
 
@@ -70,17 +77,35 @@ def all_targets(
     Raises:
         SampleSkipped, SampleError: see `targets_of`.
     """
-    targets = _regions(plan, model, choice, sample)
-    if plan.settings.target.versus != PREDICTED:
+    targets, versus = _regions(plan, model, choice, sample), plan.settings.target.versus
+    compare: Callable[[Target], Target]
+    if versus == TWIN:
+        compare = partial(_versus_twin, twins=plan.dataset.twins)
+    elif versus == PREDICTED:
+        compare = partial(versus_predicted, predicted=predicted_classes(model, sample.image).cpu())
+    else:
         return [(target, None) for target in targets]
-    labels = predicted_classes(model, sample.image).cpu()
     both: list[tuple[Target, SampleSkipped | None]] = []
     for target in targets:
         try:
-            both.append((versus_predicted(target, labels), None))
+            both.append((compare(target), None))
         except SampleSkipped as why:
             both.append((target, why))
     return both
+
+
+def _versus_twin(target: Target, twins: Mapping[int, int]) -> Target:
+    """The target compared with the twin of its class: `versus = "twin"`.
+
+    Raises:
+        SampleSkipped: the class has none, as the background of scenes.
+    """
+    if target.class_index not in twins:
+        raise SampleSkipped(
+            f"class {target.class_index} has no twin; leave versus out to compare with the strongest other class of "
+            "each pixel"
+        )
+    return replace(target, versus=twins[target.class_index])
 
 
 def _regions(plan: Plan, model: SegmentationModel, choice: TargetChoice, sample: Sample) -> list[Target]:

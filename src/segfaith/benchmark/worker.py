@@ -29,7 +29,7 @@ from segfaith.occlusion import occluder
 from segfaith.perturbation import PERTURBATIONS, clean_variant, perturbed_variants
 from segfaith.scores import prediction
 from segfaith.targets import Prediction, majority_class, overlap
-from segfaith.types import Float, Image, Map, Mask, Target, Tensor
+from segfaith.types import JOINED, Float, Image, Map, Mask, Target, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,8 +254,10 @@ def _shared_columns(subject: Subject, forward: ForwardPass, scores: Scores) -> d
 
 
 def score_words(target: Target) -> str:
-    """The column `score`."""
-    return target.score if target.versus is None else f"margin to class {target.versus}"
+    """The column `score`: "probability", "margin to class 3", "conditional against class 3"."""
+    if target.versus is None:
+        return target.score
+    return f"{target.score} {JOINED[target.score]} class {target.versus}"
 
 
 def to_device(model: SegmentationModel, image: Image, target: Target) -> tuple[Image, Target]:

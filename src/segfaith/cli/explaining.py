@@ -39,7 +39,9 @@ def explain_command(
         bool, typer.Option("--missed", help="What is truly of the class and not predicted; needs --truth or --mask.")
     ] = False,
     truth: Annotated[Path | None, typer.Option(help="Mask of class indices: the ground truth, for --missed.")] = None,
-    score: Annotated[str | None, typer.Option(help="probability, logit, log_odds or margin (target.score).")] = None,
+    score: Annotated[
+        str | None, typer.Option(help="probability, conditional, logit, log_odds, margin (target.score).")
+    ] = None,
     methods: Annotated[str | None, typer.Option(metavar="A,B", help="Default: gpa,ega,ria,dea.")] = None,
     size: Annotated[
         str | None, typer.Option(help='Side of the square it is resized to, 224; or "native" (data.size).')

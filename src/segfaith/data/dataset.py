@@ -1,7 +1,7 @@
 """A data set as the rest of segfaith sees it: samples by id, and the choice of a run's samples."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from segfaith.data.images import Size
@@ -25,6 +25,7 @@ class Dataset:
         load: takes (id, size) and returns the sample at that size; raises SampleError for a bad sample.
         content: takes an id and returns bytes that identify the sample's content, for `digest`.
         background: the class that is never a dominant target, or None where every class is an object.
+        twins: by class the one that only the planted evidence tells it from; empty where none is known.
         named: whether class names were given; False: they follow from what `[data]` says of mask values.
         display: the three channels, counted from 1, that pictures show as red, green and blue; None: the first ones.
     """
@@ -38,6 +39,7 @@ class Dataset:
     background: int | None = 0
     display: tuple[int, ...] | None = None
     named: bool = True
+    twins: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_ids(self.ids, f"{self.name} {self.split}", "rename that sample")

@@ -1,6 +1,7 @@
 """Reads images as channels in [0, 1], fits them to a model's channels, and resizes images and masks by the protocol."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,22 @@ _TURNS = {
 """The operation that makes an image upright, by EXIF orientation (orientation 1 needs none)."""
 
 Size = int | Literal["native"]
+
+
+@dataclass(frozen=True, eq=False)
+class ReadImage:
+    """What `read_image` reads.
+
+    Attributes:
+        image: (C, H, W) in [0, 1], upright. C is 1 for grey, 3 for other photographs, and of arrays and TIFFs as many
+            as they have.
+        orientation: the EXIF orientation in the file (1: upright).
+        clipped: the share of the pixels, 0 to 1, of which a channel lay outside the range and was clipped.
+    """
+
+    image: Image
+    orientation: int
+    clipped: float
 
 
 def load_image(
@@ -58,7 +75,7 @@ def load_image(
     """
     if size != "native" and (not isinstance(size, int) or size < 1):
         raise SettingsError(f"size = {size!r}: expected the side of a square in pixels, at least 1, or 'native'")
-    image = read_image(path, Reading(range=range, clip=clip))[0]
+    image = read_image(path, Reading(range=range, clip=clip)).image
     return resize_image(fit_channels(image, channels), size)
 
 
@@ -90,12 +107,8 @@ def fit_channels(image: Image, channels: int) -> Image:
     )
 
 
-def read_image(path: str | Path, reading: Reading = PLAIN) -> tuple[Image, int]:
-    """An image in [0, 1], (C, H, W), and the EXIF orientation in its file (1: upright).
-
-    C is 1 for grey, 3 for other photographs, and of arrays and TIFFs as many as they have. Raises what `load_image`
-    raises.
-    """
+def read_image(path: str | Path, reading: Reading = PLAIN) -> ReadImage:
+    """An image as its file has it; raises what `load_image` raises."""
     path = Path(path)
     refuse_volumes(path)
     array = None
@@ -105,7 +118,8 @@ def read_image(path: str | Path, reading: Reading = PLAIN) -> tuple[Image, int]:
         array = read_tiff(path, reading.channels_first)
     if array is not None:
         array = array[None] if array.ndim == 2 else array
-        return in_range(array, reading, path, (0, 255) if array.dtype == np.uint8 else None), 1
+        image, clipped = in_range(array, reading, path, (0, 255) if array.dtype == np.uint8 else None)
+        return ReadImage(image, 1, clipped)
     try:
         with PillowImage.open(path) as file:
             refuse_programs(file)
@@ -116,7 +130,8 @@ def read_image(path: str | Path, reading: Reading = PLAIN) -> tuple[Image, int]:
             picture = file.copy() if turn is None else file.transpose(turn)
     except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
         raise SampleError(f"image {path} cannot be read: {error}") from error
-    return _to_channels(picture, path, reading, form), orientation
+    image, clipped = _to_channels(picture, path, reading, form)
+    return ReadImage(image, orientation, clipped)
 
 
 def orientation_of(file: PillowImage.Image) -> int:
@@ -131,16 +146,16 @@ def refuse_programs(file: PillowImage.Image) -> None:
         raise ValueError("it is PostScript, a program that would be run; convert it to PNG first")
 
 
-def _to_channels(picture: PillowImage.Image, path: Path, reading: Reading, form: str | None) -> Image:
-    """What Pillow read as (1, H, W), grey, or (3, H, W), colour."""
+def _to_channels(picture: PillowImage.Image, path: Path, reading: Reading, form: str | None) -> tuple[Image, float]:
+    """What Pillow read as (1, H, W), grey, or (3, H, W), colour, and the share of its pixels that was clipped."""
     mode = picture.mode
     if mode.startswith("I") or mode == "F":
         values = np.asarray(picture)
         stated = (0, 65535) if form in ("PNG", "PPM") else None  # these formats say the range
-        image = in_range(values[None], reading, path, stated)
+        image, clipped = in_range(values[None], reading, path, stated)
         if isinstance(transparent := picture.info.get("transparency"), int):
             image[0, torch.from_numpy(values == transparent)] = 1
-        return image
+        return image, clipped
     grey = mode in ("1", "L", "LA", "La")
     if "A" in mode or "a" in mode or "transparency" in picture.info:
         picture = picture.convert("RGBA")
@@ -155,8 +170,10 @@ def _to_channels(picture: PillowImage.Image, path: Path, reading: Reading, form:
     return in_range(array[:1] if grey else array, reading, path, (0, 255))
 
 
-def in_range(values: Array, reading: Reading, path: Path, stated: Pair | None) -> Image:
+def in_range(values: Array, reading: Reading, path: Path, stated: Pair | None) -> tuple[Image, float]:
     """Stored numbers as an image in [0, 1]: (v - low) / (high - low) by the channel's range, as float32.
+
+    With it comes the share of the pixels, 0 to 1, of which a channel lay outside the range and was clipped.
 
     Args:
         values: (C, H, W).
@@ -186,7 +203,7 @@ def in_range(values: Array, reading: Reading, path: Path, stated: Pair | None) -
             "one for each channel"
         )
     if reading.range is None and stated == (0, 255):
-        return _bytes_in_range(values, path)
+        return _bytes_in_range(values, path), 0.0
     pairs = pairs * len(values) if len(pairs) == 1 else pairs
     bottom, top = (np.array(ends, np.float64)[:, None, None] for ends in zip(*pairs, strict=True))
     outside = (values < bottom) | (values > top)
@@ -197,7 +214,8 @@ def in_range(values: Array, reading: Reading, path: Path, stated: Pair | None) -
             f"expected {pairs[channel][0]:g} to {pairs[channel][1]:g}; widen [data] range, or set clip = true"
         )
     shares = (values.astype(np.float64) - bottom) / (top - bottom)
-    return torch.from_numpy(np.ascontiguousarray(shares.clip(0, 1), np.float32))
+    image = torch.from_numpy(np.ascontiguousarray(shares.clip(0, 1), np.float32))
+    return image, float(outside.any(0).mean())
 
 
 def _bytes_in_range(values: Array, path: Path) -> Image:

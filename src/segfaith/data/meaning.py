@@ -109,11 +109,24 @@ def _colour(key: str) -> int | None:
 
 
 def _classes_of(table: Mapping[int, str | int], reading: Reading) -> list[str]:
-    """The classes that a table names, the background's first."""
+    """The classes that a table names, the background's first; of a table of indices alone "class 0", "class 1", ..."""
     names = list(dict.fromkeys(name for name in table.values() if isinstance(name, str)))
     numbers = [name for name in table.values() if not isinstance(name, str) and name != IGNORE]
-    if numbers or not names:
-        raise SettingsError(f"labels gives classes by index ({numbers}) and nothing names them; give [data] classes")
+    if names and numbers:
+        listed = ", ".join(map(str, numbers))
+        raise SettingsError(
+            f"labels gives some classes by name ({', '.join(names)}) and some by index ({listed}), so that the "
+            "indices of the named ones are unknown; give all by index, or all by name, or list all names by index in "
+            "[data] classes"
+        )
+    if not numbers and not names:
+        raise SettingsError(
+            'labels gives no value a class, only 255 for ignored pixels; add the values of classes, as in 1 = "lesion"'
+        )
+    if numbers:
+        if min(numbers) < 0:
+            raise SettingsError(f"labels: class {min(numbers)} is out of range; expected the index of a class, from 0")
+        return [f"class {index}" for index in range(max(numbers) + 1)]
     first = reading.background if reading.background in names else BACKGROUND
     if first in names:
         names.remove(str(first))

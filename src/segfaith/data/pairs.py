@@ -37,8 +37,9 @@ def from_pairs(
             raise SampleError(
                 f"{sample_id} has {len(candidates)} masks: {', '.join(path.name for path in candidates)}; keep one"
             )
-        image, orientation = read_image(image_path, reading)
-        marked = turned_alike(image, orientation, *labels_of(candidates[0]))
+        read = read_image(image_path, reading)
+        image = read.image
+        marked = turned_alike(image, read.orientation, *labels_of(candidates[0]))
         _check_sizes(image, marked)
         if display is not None and max(display) > len(image) > 1:
             raise SampleError(
@@ -47,7 +48,7 @@ def from_pairs(
             )
         image, marked = resize_image(image, size), resize_labels(marked, size)
         labels, masks = (marked, {}) if marked.ndim == 2 else overlapping(marked, meaning)
-        return Sample(sample_id, image, labels, masks=masks)
+        return Sample(sample_id, image, labels, masks=masks, clipped=read.clipped)
 
     def content(sample_id: str) -> bytes:
         image, candidates = files[sample_id]

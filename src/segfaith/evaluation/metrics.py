@@ -141,17 +141,21 @@ def _against_control(need: str) -> bool:
 
 
 PROBABILITY = "probability"
-"""The score of which a share can be lost: 0 is the least there is. The other scores have no natural zero."""
-DROPS = {
-    **{"tdd": "tdd_drop", "tdd_gain": "tdd_drop_gain", "odd": "odd_drop", "odd_abs": "odd_drop_abs"},
-    **{"deletion_auc": "deletion_area", "insertion_auc": "insertion_area"},
-}
-"""Relative metrics, and the absolute one that takes the place of each where the score is not the probability."""
+PROBABILITIES = (PROBABILITY, "conditional")
+"""The scores of which a share can be lost: 0 is the least there is. The other scores have no natural zero."""
+DROPS = {"tdd": "tdd_drop", "tdd_gain": "tdd_drop_gain", "odd": "odd_drop", "odd_abs": "odd_drop_abs"}
+DROPS |= {"deletion_auc": "deletion_area", "insertion_auc": "insertion_area"}
+"""Relative metrics, and the absolute one that takes the place of each where the score has no natural zero."""
+
+
+def has_zero(score: str) -> bool:
+    """Whether a score, as `[target] score` or as the column `score`, is one of `PROBABILITIES`."""
+    return score.partition(" ")[0] in PROBABILITIES
 
 
 def scale(s: float, score: str) -> float:
-    """The quantity `scale`: |s| + eps, NaN unless the score is the probability."""
-    return abs(s) + EPS if score == PROBABILITY else nan
+    """The quantity `scale`: |s| + eps, NaN unless the score is a probability."""
+    return abs(s) + EPS if has_zero(score) else nan
 
 
 def is_relative(name: str) -> bool:
@@ -163,10 +167,10 @@ def is_relative(name: str) -> bool:
 def leading(names: Iterable[str], score: str) -> list[str]:
     """The metrics of a list that are defined for a score, in their order.
 
-    For the probability these are all. For another score each relative metric is replaced by its absolute one (`DROPS`),
+    For a probability these are all. For another score each relative metric is replaced by its absolute one (`DROPS`),
     or left out where it has none.
     """
-    if score == PROBABILITY:
+    if has_zero(score):
         return list(names)
     return [DROPS.get(name, name) for name in names if name in DROPS or not is_relative(name)]
 

@@ -4,7 +4,6 @@ Either way the logits are resized to the image's size and become scores at the t
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -81,7 +80,8 @@ class IncrementalScorer:
             output = _before_upsampling(output, shapes, tuple(size))
         shape = shapes[output]
         assert shape is not None
-        check_class(scalar.class_index, max(shape[1], 2))
+        for index in (scalar.class_index, scalar.versus or 0):
+            check_class(index, max(shape[1], 2))
         rows, columns, self.pixels = extent(region)
         matrices = [
             _upsampling(shape[2 + axis], size[axis], image.device)[part] for axis, part in enumerate((rows, columns))
@@ -136,9 +136,9 @@ class IncrementalScorer:
     def _score(self, logits: Float[Tensor, "B C r c"]) -> Float[Tensor, "B"]:
         """s. For a softmax: the resizing is linear, so differences from z_c are resized; p_c = 1 / sum of their exp."""
         logits, scalar = self._of_classes(logits), self.scalar
-        if scalar.reads_own_logit:
-            own = self._resized(logits[:, scalar.class_index, None])
-            return region_mean(replace(scalar, class_index=0).of(own, 1), self.pixels)
+        if scalar.reads is not None:
+            few = self._resized(logits[:, list(scalar.reads)])
+            return region_mean(scalar.among_read.of(few, 1), self.pixels)
         if scalar.kind != "probability":
             return region_mean(scalar.of(self._resized(logits), 1), self.pixels)
         differences = self._resized(logits - logits[:, scalar.class_index, None])

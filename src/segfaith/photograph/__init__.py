@@ -12,7 +12,7 @@ from tifffile import imwrite
 from torch import set_num_threads
 
 from segfaith.api import explain_by
-from segfaith.attribution.methods import resolve_method
+from segfaith.attribution.methods import refuse_repeated, resolve_method
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.warm_up import chosen_model
@@ -101,24 +101,26 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
     """
     wanted = wanted or Wanted()
     check(settings, wanted)
-    upright, orientation = read_image(photo, settings.data.reading)
+    tables = settings.methods.tables()
+    methods = [resolve_method(name, tables) for name in settings.methods.names]
+    refuse_repeated(methods)
+    read = read_image(photo, settings.data.reading)
     if settings.execution.threads:
         set_num_threads(settings.execution.threads)
     model = chosen_model(settings)
     if model.classes is None:
         model.classes = read_classes(settings.data.classes)
-    image = resize_image(fit_channels(upright, model.input_channels), settings.data.size)
+    image = resize_image(fit_channels(read.image, model.input_channels), settings.data.size)
     probe(model, image.to(model.device), settings.execution.batch_size)
     predicted = predicted_classes(model, image).cpu()
     shares = predicted_shares(model, predicted)
-    target, chosen = choose(settings, wanted, model, upright, orientation, predicted, shares)
+    target, chosen = choose(settings, wanted, model, read.image, read.orientation, predicted, shares)
     evaluation = settings.evaluation
-    tables = settings.methods.tables()
     told = explain_by(
         model,
         image,
         target,
-        [resolve_method(name, tables) for name in settings.methods.names],
+        methods,
         k=evaluation.fractions[0],
         occlusion=evaluation.occlusion[0],
         seed=settings.seed,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from segfaith.benchmark.setting_tables import PREDICTED, Settings
+from segfaith.benchmark.setting_tables import PREDICTED, TWIN, Settings
 from segfaith.classes import class_index
 from segfaith.data.images import resize_labels, turned_alike
 from segfaith.data.masks import read_drawn, read_mask
@@ -48,6 +48,10 @@ def check(settings: Settings, wanted: Wanted) -> None:
             wanted.missed and not (wanted.mask or wanted.truth),
             "--missed needs --truth FILE, or --mask FILE --class NAME",
         ),
+        (
+            settings.target.versus == TWIN,
+            "target.versus = 'twin' is of data sets that know twins; name the other class, or leave versus out",
+        ),
         (wanted.truth and not wanted.missed, "--truth says what the model misses; give --missed too, or use --mask"),
     ):
         if wrong:
@@ -72,7 +76,7 @@ def listed(shares: Mapping[str, float], most: int = 8) -> str:
 
 
 def _against(target: Target, settings: Settings, predicted: Prediction) -> Target:
-    """The target; where the settings say so, with the margin to the class that the model predicts there."""
+    """The target; where the settings say so, compared with the class that the model predicts there."""
     return versus_predicted(target, predicted) if settings.target.versus == PREDICTED else target
 
 

@@ -271,7 +271,7 @@ def _try_scenes(trial: _Trial, model: SegmentationModel, scenes: int, size: int)
     for sample, target, planted in islice(_right_scenes(model, TRIED * scenes, size, trial.seed), scenes):
         right += 1
         asked, image = f"scene {sample.id} ({planted.kind})", sample.image.to(model.device)
-        given = (image, Target(target.class_index, target.region.to(model.device)), sample.id)
+        given = (image, replace(target, region=target.region.to(model.device)), sample.id)
         draws = [_ask(trial, asked, model, *given, draw) for draw in range(trial.instance.method.draws)]
         maps = [heatmap for heatmap in draws if heatmap is not None]
         if len(maps) < len(draws):
@@ -293,7 +293,7 @@ def _try_scenes(trial: _Trial, model: SegmentationModel, scenes: int, size: int)
 
 
 def _right_scenes(model: SegmentationModel, tried: int, size: int, seed: int) -> Iterator[_Asked]:
-    """Scenes whose largest object is predicted right and has planted evidence, of a proven kind if these are known."""
+    """Scenes whose largest object is predicted right by evidence of a proven kind; the question is which twin it is."""
     dataset = open_scenes(None, "val", None, False)
     proven = [kind.strip() for kind in model.provenance.get("proven_kinds", "").split(",") if kind.strip()]
     for index in generator(seed, "", "conformance").permutation(len(dataset.ids))[:tried]:
@@ -303,7 +303,7 @@ def _right_scenes(model: SegmentationModel, tried: int, size: int, seed: int) ->
         if planted.kind == COUNTERPART or (proven and planted.kind not in proven):
             continue
         if majority_class(predicted_classes(model, sample.image).cpu(), target.region) == target.class_index:
-            yield sample, target, planted
+            yield sample, replace(target, score="conditional", versus=dataset.twins[target.class_index]), planted
 
 
 def _average_precision(maps: Sequence[Map], planted: Planted) -> float:

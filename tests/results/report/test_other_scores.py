@@ -110,6 +110,23 @@ def test_curves_hold_drops_as_means(margin_run: Path, margins: Analysis) -> None
     assert len(part.ranking("odd_drop_abs", "k"))
 
 
+def test_a_conditional_probability_is_read_as_a_probability_and_not_as_the_papers(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path / "run", methods=METHODS, maps=2, score="conditional"))
+    (part,), built = analyse([run], Options(min_s=0.01)).parts, topics(analyse([run]))
+    assert part.label == "voc2012 val, score conditional"
+    assert {"tdd", "odd_abs", "leak_abs"} <= set(part.metrics)
+    records = part.runs[0].measured
+    for method in METHODS:
+        (line,) = part.summary[(part.summary["method"] == method) & (part.summary["metric"] == "tdd")].itertuples()
+        assert line.mean == pytest.approx(records.loc[records["method"] == method, "tdd"].mean())
+    assert part.summary["paper_mean"].isna().all()
+    assert part.robust["small_s"].notna().all()
+    assert len(part.strata("tdd", "s"))
+    assert "claims are about the probability" in words(built["claims"].blocks())
+    assert part.claims.empty
+    assert any("score: conditional" in note and "with s < 0.05" in note for note in analyse([run]).notes)
+
+
 def test_a_whole_report_is_written(margin_run: Path, tmp_path: Path) -> None:
     written = write([load_run(margin_run)], tmp_path, html=True, figures=True)
     assert not written.refused

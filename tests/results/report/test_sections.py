@@ -1,6 +1,7 @@
 """What each section says: its numbers re-derived, its verdicts in words, and what it leaves to the last section."""
 
 import re
+from copy import deepcopy
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -581,6 +582,19 @@ def test_metrics_are_held_against_planted_evidence(two_runs: list[Run], monkeypa
     ]
     (line,) = [line for line in came_out(analysis) if "planted evidence" in line]
     assert re.search(r"\(plain objects left out\)\? .*agrees: .*TDD", line)
+
+
+def test_of_scenes_it_is_said_that_the_probability_also_needs_the_kind(two_runs: list[Run]) -> None:
+    def said(run: Run, name: str, score: str) -> bool:
+        about = deepcopy(planted(run).description)
+        about["data"]["name"] = name
+        about["settings"]["target"] = {"score": score}
+        section = evidence.section(analyse([replace(planted(run), description=about)]))
+        return any("target.versus=twin" in part.text for part in section.parts if isinstance(part, Prose))
+
+    assert said(two_runs[0], "scenes", "probability")
+    assert not said(two_runs[0], "scenes", "conditional")
+    assert not said(two_runs[0], "folder", "probability")
 
 
 def test_few_scenes_are_counted_and_not_judged(two_runs: list[Run]) -> None:

@@ -1,6 +1,6 @@
 """Planted evidence: scenes in which the pixels that decide each object's class are known by construction."""
 
-from segfaith.classes import SCENE_CLASSES
+from segfaith.classes import SCENE_CLASSES, SCENE_TWINS
 from segfaith.constants import COUNTERPART
 from segfaith.data.dataset import Dataset
 from segfaith.data.images import Size
@@ -39,7 +39,8 @@ def open_scenes(
     def content(sample_id: str) -> bytes:
         return f"scenes {SCENES_VERSION} {sample_id}".encode()
 
-    return Dataset("scenes", split, [f"{split}-{i:04d}" for i in range(COUNT)], SCENE_CLASSES, load_scene, content)
+    ids = [f"{split}-{i:04d}" for i in range(COUNT)]
+    return Dataset("scenes", split, ids, SCENE_CLASSES, load_scene, content, twins=SCENE_TWINS)
 
 
 def load_scene(sample_id: str, size: Size) -> Sample:

@@ -70,7 +70,7 @@ class Run:
 
     @property
     def score(self) -> str:
-        """Which number of each pixel was explained: "probability", "logit", "log_odds" or "margin"."""
+        """Which number of each pixel was explained: a `types.Score`, such as "probability"."""
         return str(self.description["settings"].get("target", {}).get("score", "probability"))
 
     @property

@@ -27,7 +27,10 @@ def _record_columns() -> dict[str, tuple[Any, str]]:
         "target_iou": (REAL, "intersection over union of the model's prediction of c with M"),
         "majority_class": (INTEGER, "class that the model predicts on most pixels of M"),
         "head": (TEXT, "what made the model's outputs probabilities: softmax, sigmoid, or (they were) probabilities"),
-        "score": (TEXT, "the number of each pixel that is explained: probability, logit, log_odds, or margin"),
+        "score": (
+            TEXT,
+            "the explained number of each pixel: probability, conditional, logit, log_odds, or margin",
+        ),
         "kind": (TEXT, "how the planted evidence decides (docs/scenes.md); null where none was planted"),
         **{name: (REAL, meaning) for name, meaning in score_columns().items()},
         **metrics,

@@ -23,8 +23,9 @@ TERMS: dict[str, tuple[str, str]] = {
         "s",
         "Masked mean class probability, the model's mean confidence in the target, in [0, 1]: s = sum(M p_c) / "
         "(sum(M) + ε). p_c is the softmax output for the target class c, M the target mask, ε = 1e-6. Where a run "
-        "explains another score (logit, log odds or margin), that number of each pixel takes the place of p_c, and s "
-        "has no bounds.",
+        "explains another score, that number of each pixel takes the place of p_c. The conditional is the probability "
+        "of c given that the pixel is c or one other class v: p_c / (p_c + p_v). Of logit, log odds and margin s has "
+        "no bounds.",
     ),
     "target_area": ("Area of the target", "Share of the image's pixels that the target mask M covers."),
     "target_iou": (

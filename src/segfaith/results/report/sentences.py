@@ -25,8 +25,9 @@ def method_label(name: str) -> str:
 
 
 def score_words(score: str) -> str:
-    """The column `score` of the records in words: "probability", "log odds", "margin to class 3"."""
-    return score.replace("log_odds", "log odds")
+    """The column `score` of the records in words: "log odds", "conditional probability against class 3"."""
+    kind, space, rest = score.partition(" ")
+    return {"log_odds": "log odds", "conditional": "conditional probability"}.get(kind, kind) + space + rest
 
 
 def sentences(

@@ -14,7 +14,7 @@ from functools import cached_property
 import pandas as pd
 
 from segfaith.errors import SettingsError
-from segfaith.evaluation.metrics import PROBABILITY
+from segfaith.evaluation.metrics import has_zero
 from segfaith.results.records.runs import Run
 from segfaith.results.records.select import enough, grouped, label_notes, methods_of, own_methods
 from segfaith.results.statistics.data_analysis import BYS, OVERS, STRATIFIED, By, DataAnalysis, Options
@@ -98,7 +98,7 @@ def analyse(runs: Sequence[Run], options: Options | None = None, absent: Sequenc
     if not runs:
         raise SettingsError("expected at least one run to report on; got none")
     options = options or Options()
-    other = next((run for run in runs if run.score != PROBABILITY), None)
+    other = next((run for run in runs if not has_zero(run.score)), None)
     if options.min_s is not None and other is not None:
         raise SettingsError(
             f"min_s = {options.min_s:g} leaves out samples of low probability, but {other.label} explains the score "

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
-from segfaith.evaluation.metrics import METRICS, PROBABILITY, leading
+from segfaith.evaluation.metrics import METRICS, PROBABILITY, has_zero, leading
 from segfaith.results.records.runs import Run
 from segfaith.results.records.select import is_control, method_order, methods_of
 from segfaith.results.statistics import (
@@ -97,8 +97,8 @@ class DataAnalysis:
 
     @property
     def of_probability(self) -> bool:
-        """Whether s is a probability, so that relative drops, small s and the paper's claims mean something."""
-        return self.score == PROBABILITY
+        """Whether s is a probability, also a conditional one, so that relative drops and small s mean something."""
+        return has_zero(self.score)
 
     def leading(self, *metrics: str) -> list[str]:
         """`metrics.leading`: what is shown of these metrics, absolute ones where relative ones are undefined."""
@@ -140,7 +140,7 @@ class DataAnalysis:
     @cached_property
     def claims(self) -> pd.DataFrame:
         """`claims.check_claims`: the paper's claims, which are about the probability; of another score no rows."""
-        if not self.of_probability:
+        if self.score != PROBABILITY:
             return pd.DataFrame(columns=claims.CLAIM_COLUMNS)
         return claims.check_claims(self.values, {metric: self.paired(metric) for metric in claims.CLAIMED})
 

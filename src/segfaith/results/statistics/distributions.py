@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from segfaith.errors import SettingsError
-from segfaith.evaluation.metrics import METRICS, PROBABILITY, leading
+from segfaith.evaluation.metrics import METRICS, PROBABILITY, has_zero, leading
 from segfaith.lookup import lookup
 from segfaith.results.statistics.samples import NOTHING, by_method, centres, lacking, table, with_value
 from segfaith.results.statistics.summary import SMALL_SCORE, TABLE_METRICS
@@ -42,7 +42,7 @@ def robust(rows: pd.DataFrame, score: str = PROBABILITY) -> pd.DataFrame:
 
     Returns:
         Columns data, method, metric, mean, median, trimmed (without the lowest and the highest tenth), n, small_s (how
-        many of them have s < 0.05; of an image with several targets, any of them; NaN where the score is not the
+        many of them have s < 0.05; of an image with several targets, any of them; NaN where the score is no
         probability).
     """
     lines = []
@@ -50,7 +50,7 @@ def robust(rows: pd.DataFrame, score: str = PROBABILITY) -> pd.DataFrame:
         for metric in leading(ROBUST_METRICS, score):
             if metric in part:
                 own = over_targets(with_value(part, metric), [metric, "small"])
-                small = int((own["small"] > 0).sum()) if score == PROBABILITY else nan
+                small = int((own["small"] > 0).sum()) if has_zero(score) else nan
                 lines.append([data, method, metric, *centres(own[metric]), len(own), small])
     return table(lines, ROBUST_COLUMNS, NOTHING)
 

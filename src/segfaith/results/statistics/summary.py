@@ -7,7 +7,7 @@ from math import nan
 import pandas as pd
 
 from segfaith.errors import SettingsError
-from segfaith.evaluation.metrics import METRICS, PROBABILITY, leading
+from segfaith.evaluation.metrics import METRICS, PROBABILITY, has_zero, leading
 from segfaith.results.records.identity import ablation_notes, same_images_notes
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import TARGET
@@ -105,7 +105,8 @@ def _note(run: Run) -> str:
         f"{model['name']}, weights {model['weights']}{digest}, seed {description['settings']['seed']}; "
         f"{len(entered)} of {len(planned)} samples{of_targets} measured, {int((others == 'skipped').sum())} skipped, "
         f"{int((others == 'failed').sum())} failed"
-        + (f"; {small} with s < {SMALL_SCORE}" if run.score == PROBABILITY else f"; score: {run.score}")
+        + (f"; score: {run.score}" if run.score != PROBABILITY else "")
+        + (f"; {small} with s < {SMALL_SCORE}" if has_zero(run.score) else "")
         + (f"; not finished, {unfinished} sample{'s' * (unfinished != 1)} to go" if unfinished else "")
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from segfaith.evaluation.metrics import PROBABILITY
 from segfaith.results.records.identity import slug
 from segfaith.results.report.blocks import (
     Block,
@@ -44,7 +45,7 @@ def of_the_paper(part: DataAnalysis) -> bool:
 
 
 def _claims(part: DataAnalysis) -> list[Block]:
-    if not part.of_probability:
+    if part.score != PROBABILITY:
         return [missing(f"the paper’s claims are about the probability; {part.label} is of {part.score!r}", "")]
     table = part.claims
     if not table["holds"].isin(("holds", "fails", "draw")).any():

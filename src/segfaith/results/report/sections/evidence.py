@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from segfaith.evaluation.metrics import METRICS
+from segfaith.evaluation.metrics import METRICS, PROBABILITY
 from segfaith.results.records.identity import slug
 from segfaith.results.records.select import is_control
 from segfaith.results.report.blocks import (
@@ -36,6 +36,12 @@ from segfaith.results.statistics.evidence import JUDGED, KINDS, LEAST_SCENES, SC
 
 KIND = Column("Kind", "evidence", numeric=False)
 COMMAND = "segfaith run quickstart"
+ALSO_THE_KIND = Markup(
+    "The score is the probability of the class. The planted evidence tells the two classes of a kind apart, but the "
+    "probability also needs what tells the kinds apart, which the whole object shows. So a true map of it marks the "
+    "rest of the object too, and the average precision counts that as wrong. "
+    "<code>--set target.score=conditional --set target.versus=twin</code> asks for what the evidence alone decides."
+)
 
 
 def section(analysis: Analysis) -> Section:
@@ -64,10 +70,16 @@ def _evidence(part: DataAnalysis) -> list[Block]:
     scenes = [words("{} {}", kind, counts[kind]) for kind in KINDS if kind in counts]
     return [
         Points((*left, words("Scenes that entered: {}.", Markup(", ").join(scenes)))),
+        *([Prose(ALSO_THE_KIND)] if part.score == PROBABILITY and _of_scenes(part) else []),
         *_scores(part),
         *_agreements(part),
         *_leakage(part),
     ]
+
+
+def _of_scenes(part: DataAnalysis) -> bool:
+    """Whether the data are segfaith's own scenes, whose classes have twins."""
+    return any(run.description["data"]["name"] == "scenes" for run in part.runs)
 
 
 def _scores(part: DataAnalysis) -> list[Block]:

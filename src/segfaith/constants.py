@@ -15,5 +15,8 @@ IGNORE = 255
 COUNTERPART = "counterpart"
 """The kind of a class that the absence of a part decides; no pixels are its evidence."""
 
+WIRED_STRAIGHT, WIRED_CROSSED = "wired straight", "wired crossed"
+"""The kinds of targets of wired photographs: the evidence is the target's own half of the canvas, or the other one."""
+
 CONTROLS = ("random", "random_cells", "mask")
 """Methods that explain nothing, for comparison."""

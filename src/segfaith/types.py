@@ -62,8 +62,8 @@ Score = Literal["probability", "logit", "log_odds", "margin"]
 class Planted:
     """The pixels that are known to decide an object's class, as alternatives: each suffices by itself.
 
-    `kind` names how they decide (`plain`, `marker`, `context`, `conjunction`, `redundancy`). If
-    the absence of something decides (`counterpart`), there are no alternatives.
+    `kind` names how they decide (`plain`, `marker`, `context`, `conjunction`, `redundancy`; `wired straight`, `wired
+    crossed`, see `halves`). If the absence of something decides (`counterpart`), there are no alternatives.
     """
 
     kind: str
@@ -75,6 +75,7 @@ class Sample:
     """One image with its ground truth at the size at which it is evaluated; `planted` evidence by class index.
 
     `masks` has the pixels of each class by index where classes overlap; `labels` then has the lowest class of a pixel.
+    `wired` is the evidence of every target, whatever its class, where two photographs are wired and one half decides.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Sample:
     labels: Labels
     planted: Mapping[int, Planted] = field(default_factory=dict)
     masks: Mapping[int, Mask] = field(default_factory=dict)
+    wired: Planted | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +130,8 @@ class GradientEvidence:
         size: the image's (H, W), to which maps are upsampled.
         covered: the (H, W) that the layer's maps cover, where the image was padded at the bottom and the right: maps
             are upsampled to it and cropped to `size`. None: `size`.
+        halves: whether the maps are those of two photographs side by side, each w / 2 cells wide. Each half is then
+            upsampled by itself, and `covered` is the size that a half's maps cover.
         others: the evidence of further layers, where several were asked for.
     """
 
@@ -135,6 +139,7 @@ class GradientEvidence:
     gradient: Float[Tensor, "N K h w"]
     size: tuple[int, int]
     covered: tuple[int, int] | None = None
+    halves: bool = False
     others: tuple["GradientEvidence", ...] = ()
 
 

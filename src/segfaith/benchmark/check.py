@@ -194,7 +194,9 @@ def _operators(plan: Plan, image: Image) -> Iterator[Line]:
     everything = torch.ones(1, *image.shape[1:], dtype=torch.bool)
     for name in plan.settings.evaluation.occlusion:
         try:
-            altered = occluder(name, image, generator(0, "check", name))(everything)
+            altered = occluder(name, image, generator(0, "check", name), wired=plan.settings.data.wiring is not None)(
+                everything
+            )
         except Exception as error:
             yield Line("fail", "occlusion", f"{name} cannot be used on such images: {words_of(error)}; use another")
             continue

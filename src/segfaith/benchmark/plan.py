@@ -15,6 +15,7 @@ from segfaith.benchmark.settings import record_name
 from segfaith.classes import read_classes
 from segfaith.data.dataset import Dataset
 from segfaith.data.datasets import DRAWN, open_dataset
+from segfaith.data.wired import wire_samples
 from segfaith.errors import SettingsError
 from segfaith.evaluation.interventions import asked_for
 from segfaith.models.inputs import IMAGENET_MEAN
@@ -51,15 +52,22 @@ class Plan:
     def passes(self) -> int:
         """Model passes of the whole run, if every sample has one target; at most, where evidence is planted.
 
-        With several targets a sample it is the least: see `TargetSettings.several`.
+        With several targets a sample it is the least: see `TargetSettings.several`. Of wired photographs the passes of
+        one photograph are counted.
         """
         evaluation, target = self.settings.evaluation, self.settings.target
-        planted = self.dataset.name in DRAWN
-        asked: dict[str, Any] = {"planted": planted, "layer": self.settings.model.layer}
+        asked: dict[str, Any] = {"planted": self.planted, "layer": self.settings.model.layer}
         stable = passes_per_sample(self.methods, evaluation, stability=True, **asked)
         plain = passes_per_sample(self.methods, evaluation, stability=False, **asked)
         total = len(self.stability_ids) * stable + (len(self.ids) - len(self.stability_ids)) * plain
-        return total + (len(self.ids) if target.source != "ground_truth" else 0)
+        total += len(self.ids) if target.source != "ground_truth" else 0
+        return total * (2 if self.settings.data.wiring and not self.planted else 1)
+
+    @property
+    def planted(self) -> bool:
+        """Whether it is known what decides a target: in scenes, and where one of two wired photographs does."""
+        wiring = self.settings.data.wiring
+        return self.dataset.name in DRAWN if wiring is None else wiring.kind is not None
 
 
 def resolve_methods(names: Sequence[Any], tables: dict[str, dict[str, Any]]) -> list[MethodInstance]:
@@ -120,7 +128,10 @@ def make_plan(settings: Settings) -> Plan:
 
 def _opened(settings: Settings, classes: list[str] | None) -> Dataset:
     data = settings.data
-    return open_dataset(data.name, data.root, data.split, classes=classes, download=data.download, reading=data.reading)
+    dataset = open_dataset(
+        data.name, data.root, data.split, classes=classes, download=data.download, reading=data.reading
+    )
+    return dataset if data.wiring is None else wire_samples(dataset, data.wiring, settings.seed)
 
 
 def with_names(plan: Plan, model: SegmentationModel) -> Plan:

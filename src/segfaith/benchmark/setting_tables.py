@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, m
 from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
 from segfaith.data.reading import Reading
 from segfaith.evaluation.ranking import Ties
+from segfaith.halves import Wiring
 from segfaith.lookup import lookup
 from segfaith.models.padding import check_pad
 from segfaith.models.segmentation import Head
@@ -25,7 +26,7 @@ class _Section(BaseModel):
 class DataSettings(_Section):
     """Which samples: a data set, its split, and the drawn or named ids; for folders also how their files are read.
 
-    `classes` names a folder's classes; from `range` on, see `Reading`.
+    `classes` names a folder's classes; from `range` to `display`, see `Reading`. `wired` puts two samples side by side.
     """
 
     name: str = "voc2012"
@@ -44,6 +45,14 @@ class DataSettings(_Section):
     ignore: list[StrictInt] | None = None
     background: StrictInt | str | None = None
     display: list[StrictInt] | None = None
+    wired: str | dict[str, float] | None = None
+
+    @field_validator("wired", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if value is not None and _wiring(value) is None:
+            raise ValueError('expected "straight", "crossed", or { blend = NUMBER } with a number between 0 and 1')
+        return value
 
     @field_validator("range", mode="before")
     @classmethod
@@ -59,6 +68,11 @@ class DataSettings(_Section):
         """How files become images and labels."""
         return Reading(**{part.name: getattr(self, part.name) for part in fields(Reading)})
 
+    @property
+    def wiring(self) -> Wiring | None:
+        """How two photographs are wired; None: images are single photographs."""
+        return _wiring(self.wired)
+
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
         _ = self.reading  # it refuses values that mean nothing
@@ -66,7 +80,18 @@ class DataSettings(_Section):
             raise ValueError("give n or ids, not both (settings that name ids take no -n; use --set 'data.ids=[...]')")
         if self.size != "native" and self.size < 1:
             raise ValueError(f"size must be 'native' or at least 1, got {self.size}")
+        if self.wired is not None and self.size == "native":
+            raise ValueError("wired photographs must have one size; set size to a number, such as 224")
         return self
+
+
+def _wiring(wired: Any) -> Wiring | None:
+    """The wiring that a value of `wired` means; None where it means none."""
+    if wired in ("straight", "crossed"):
+        return Wiring(1.0 if wired == "straight" else 0.0)
+    own = wired["blend"] if isinstance(wired, dict) and list(wired) == ["blend"] else None
+    number = isinstance(own, int | float) and not isinstance(own, bool)
+    return Wiring(float(own)) if number and 0 < own < 1 else None
 
 
 class ModelSettings(_Section):
@@ -281,5 +306,12 @@ class Settings(_Section):
             raise ValueError(
                 f"model.tile = {self.model.tile} is larger than the images at data.size = {size}, which are padded "
                 "to it then; set data.size = 'native', or choose a smaller tile"
+            )
+        if self.data.wired is not None and tiling is not None:
+            raise ValueError("data.wired runs the model on whole photographs; leave model.tile and model.overlap out")
+        if self.data.wired is not None and self.target.mask is not None:
+            raise ValueError(
+                "target.mask is drawn for one photograph, and data.wired puts two side by side; use target.box or "
+                "target.point, which count pixels of the left half"
             )
         return self

@@ -109,7 +109,9 @@ def _explain(
     assert clean.forward is not None
     perturbed: Gathered | None = None
     if strength is not None:
-        variants = perturbed_variants(image, target.region, strength, lambda name: rng(f"perturbation|{name}"))
+        variants = perturbed_variants(
+            image, target.region, strength, lambda name: rng(f"perturbation|{name}"), wired=model.wired
+        )
         on_variants = [method for method in methods if "file" not in method.method.needs]
         perturbed = gather(model, variants, target, on_variants, subject.batch, rng, score=False)
     explained: dict[str, Explained | Exception] = {}
@@ -159,6 +161,8 @@ def _score(
     known: dict[str, Any] = {"region": subject.target.region, "ranks": ranks, "k": settings.fractions[0]}
     if subject.planted and subject.planted.alternatives:
         known["alternatives"] = subject.planted.alternatives
+    if subject.half is not None:
+        known["half"] = subject.half
     measured: dict[str, Measured] = {}
     for name, method in maps.items():
         first = sum(len(other.rankings) for other in measured.values())
@@ -173,7 +177,10 @@ def _score(
     scores = score_interventions(
         subject,
         [ranking for method in measured.values() for ranking in method.rankings],
-        {name: occluder(name, subject.image, subject.rng(f"occlusion|{name}")) for name in settings.occlusion},
+        {
+            name: occluder(name, subject.image, subject.rng(f"occlusion|{name}"), wired=subject.model.wired)
+            for name in settings.occlusion
+        },
         settings.pairs,
         detailed=settings.leakage == "detailed",
         expected=expected,

@@ -37,6 +37,7 @@ QUANTITIES = {
     "heatmap": "the map A, (H, W) in [0, 1]",
     "region": "the target M, a mask (H, W)",
     "alternatives": "the planted evidence: masks (H, W), each of which suffices; unknown where nothing is planted",
+    "half": "the half, a mask (H, W), in which the target of wired photographs lies; unknown for other images",
     "ranks": "the sample's tie-break, (H, W), as `ranking.tie_ranks` gives it",
     "k": "the first k of the settings",
     "seconds": "the wall-clock seconds of the map",
@@ -46,7 +47,7 @@ QUANTITIES = {
 """What a metric may need besides the scores of `interventions.score_columns`, earlier metrics, and the metrics of
 `random_cells` on the same sample, which are called `control_NAME`."""
 
-OF_MAP = ("heatmap", "region", "alternatives", "ranks", "k")
+OF_MAP = ("heatmap", "region", "alternatives", "half", "ranks", "k")
 """The quantities that are known for each single map, before anything is scored, and at no other time."""
 
 
@@ -285,6 +286,9 @@ for _metric in (
     Metric("energy_inside", "Energy", "share of the map's sum that lies in the target",
            "sum of A over M / sum of A", None, ("heatmap", "region"), _from("map_properties", "energy_inside"),
            low=0, high=1, undefined=_ZERO),
+    Metric("own_half", "Own half", "share of the map's sum that lies in the target's half of two wired photographs",
+           "sum of A over the target's half / sum of A", None, ("heatmap", "half"),
+           _from("map_properties", "energy_inside"), low=0, high=1, undefined=_ZERO),
     Metric("pointing", "Pointing", "share of the map's maxima that lie in the target",
            "share of the maxima of A that lie in M", None, ("heatmap", "region"), _from("map_properties", "pointing"),
            low=0, high=1),

@@ -48,6 +48,7 @@ def check(settings: Settings, wanted: Wanted) -> None:
             wanted.missed and not (wanted.mask or wanted.truth),
             "--missed needs --truth FILE, or --mask FILE --class NAME",
         ),
+        (settings.data.wired is not None, "one photograph is explained; leave [data] wired out of the settings"),
         (wanted.truth and not wanted.missed, "--truth says what the model misses; give --missed too, or use --mask"),
     ):
         if wrong:

@@ -28,7 +28,7 @@ def _record_columns() -> dict[str, tuple[Any, str]]:
         "majority_class": (INTEGER, "class that the model predicts on most pixels of M"),
         "head": (TEXT, "what made the model's outputs probabilities: softmax, sigmoid, or (they were) probabilities"),
         "score": (TEXT, "the number of each pixel that is explained: probability, logit, log_odds, or margin"),
-        "kind": (TEXT, "how the planted evidence decides (docs/scenes.md); null where none was planted"),
+        "kind": (TEXT, "how the known evidence decides (docs/scenes.md, docs/wired.md); null where none is known"),
         **{name: (REAL, meaning) for name, meaning in score_columns().items()},
         **metrics,
         "stability": last["stability"],
@@ -64,7 +64,7 @@ TARGET = ["sample_id", "target"]
 LATER: Mapping[str, Any] = {
     "target": "",
     "score": "probability",
-    **dict.fromkeys(("tdd_drop", "tdd_drop_gain", "odd_drop", "odd_drop_abs"), nan),
+    **dict.fromkeys(("tdd_drop", "tdd_drop_gain", "odd_drop", "odd_drop_abs", "own_half"), nan),
 }
 """Columns that older files lack, and the value of their rows."""
 

@@ -16,7 +16,7 @@ COUNTERPART = "counterpart"
 """The kind of a class that the absence of a part decides; no pixels are its evidence."""
 
 WIRED_STRAIGHT, WIRED_CROSSED = "wired straight", "wired crossed"
-"""The kinds of targets of wired photographs: the evidence is the target's own half of the canvas, or the other one."""
+"""Kinds of wired photographs (`halves`): the evidence is the target's own half of the canvas, or the other one."""
 
 CONTROLS = ("random", "random_cells", "mask")
 """Methods that explain nothing, for comparison."""

@@ -145,8 +145,8 @@ def _by_halves(model: SegmentationModel, name: str) -> Iterator[None]:
             )
         if _hooks(model) != before:
             raise SampleError(
-                f"method {name!r} reads a layer by a hook; of wired photographs a layer sees both as a batch of two, so "
-                "the map would be that of one half. Read the shared gradient evidence instead (docs/extending.md)"
+                f"method {name!r} reads a layer by a hook; of wired photographs a layer sees both as a batch of two, "
+                "so the map would be that of one half. Read the shared gradient evidence instead (docs/extending.md)"
             )
 
     handle = model.module.register_forward_pre_hook(check)

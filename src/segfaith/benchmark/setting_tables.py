@@ -90,8 +90,7 @@ def _wiring(wired: Any) -> Wiring | None:
     if wired in ("straight", "crossed"):
         return Wiring(1.0 if wired == "straight" else 0.0)
     own = wired["blend"] if isinstance(wired, dict) and list(wired) == ["blend"] else None
-    number = isinstance(own, int | float) and not isinstance(own, bool)
-    return Wiring(float(own)) if number and 0 < own < 1 else None
+    return Wiring(own) if isinstance(own, float) and 0 < own < 1 else None
 
 
 class ModelSettings(_Section):

@@ -37,7 +37,7 @@ QUANTITIES = {
     "heatmap": "the map A, (H, W) in [0, 1]",
     "region": "the target M, a mask (H, W)",
     "alternatives": "the planted evidence: masks (H, W), each of which suffices; unknown where nothing is planted",
-    "half": "the half, a mask (H, W), in which the target of wired photographs lies; unknown for other images",
+    "half": "the half of wired photographs in which the target lies, a mask (H, W); unknown for other images",
     "ranks": "the sample's tie-break, (H, W), as `ranking.tie_ranks` gives it",
     "k": "the first k of the settings",
     "seconds": "the wall-clock seconds of the map",

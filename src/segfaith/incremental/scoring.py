@@ -16,7 +16,7 @@ from segfaith.halves import side_of
 from segfaith.incremental.graph import Graph, NoGraph
 from segfaith.incremental.scorers import INCREMENTAL, IncrementalScorer, PlainScorer, Precision, extent
 from segfaith.incremental.tiles import TiledScorer
-from segfaith.incremental.wired import WiredScorer
+from segfaith.incremental.wired import WiredScorer, wired_scorer
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import Scalar, out_of_memory
 from segfaith.types import Float, Image, Int, Mask, Tensor
@@ -102,7 +102,7 @@ def scorer_for(
 
 def _wired_scorer(
     model: SegmentationModel, image: Image, region: Mask, scalar: Scalar, precision: Precision, expected: float | None
-) -> WiredScorer:
+) -> WiredScorer | PlainScorer:
     """`scorer_for` of wired photographs, on a target in one half."""
 
     def of_half(part: Image, target: Mask) -> IncrementalScorer | PlainScorer:
@@ -110,28 +110,21 @@ def _wired_scorer(
         assert not isinstance(scorer, TiledScorer | WiredScorer)  # settings refuse tiles
         return scorer
 
-    side = side_of(region)
-    assert model.wiring is not None
-    assert side is not None
-    scorer = WiredScorer(model.wiring, image, region, side, scalar, of_half)
-    if scorer.path != INCREMENTAL or expected is None or precision == "tf32":
-        return scorer
-    if agree(float(scorer.clean_score()), expected):
-        return scorer
-    return plain_scorer(model, image, region, scalar, OTHERWISE.format("this image"))
+    scorer = wired_scorer(model, image, region, scalar, of_half)
+    incremental = scorer.path == INCREMENTAL and precision != "tf32"
+    if incremental and expected is not None and not agree(float(scorer.clean_score()), expected):
+        return plain_scorer(model, image, region, scalar, OTHERWISE.format("this image"))
+    return scorer
 
 
 def plain_scorer(
     model: SegmentationModel, image: Image, region: Mask, scalar: Scalar, reason: str
 ) -> PlainScorer | WiredScorer:
     """The scorer by the model itself, of wired photographs half by half; `reason` says why not by a graph."""
-    side = side_of(region) if model.wired else None
-    if model.wiring is None or side is None:
+    if not model.wired or side_of(region) is None:
         return PlainScorer(model, region, scalar, reason)
     half = model.of_half
-    return WiredScorer(
-        model.wiring, image, region, side, scalar, lambda part, target: PlainScorer(half, target, scalar, reason)
-    )
+    return wired_scorer(model, image, region, scalar, lambda part, target: PlainScorer(half, target, scalar, reason))
 
 
 def graph_of(model: SegmentationModel, image: Image) -> Graph | str:

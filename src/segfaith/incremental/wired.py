@@ -4,16 +4,17 @@ A photograph that is not altered has the logits of the clean one, without a pass
 not decide changes the score by exactly 0, whatever the batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
-from segfaith.halves import Wiring, halves
+from segfaith.halves import Wiring, halves, side_of
 from segfaith.incremental.scorers import INCREMENTAL, IncrementalScorer, PlainScorer, extent, region_mean
+from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import Boxes, Scalar
-from segfaith.types import Float, Image, Mask, Tensor
+from segfaith.types import Float, Image, Int, Mask, Tensor
 
 HalfScorer = IncrementalScorer | PlainScorer
 
@@ -37,35 +38,46 @@ class _Photograph:
         return self.scorer.clean_logits() if isinstance(self.scorer, IncrementalScorer) else self.of_clean
 
 
-class WiredScorer:
-    """Scores altered copies of a canvas on a target that lies in one half.
+def wired_scorer(
+    model: SegmentationModel, image: Image, region: Mask, scalar: Scalar, make: Callable[[Image, Mask], HalfScorer]
+) -> "WiredScorer":
+    """The scorer of altered copies of a canvas on a target that lies in one half.
 
-    `path` is how the photographs are scored: the first one's that is not incremental, or else "incremental".
+    Args:
+        make: gives the scorer of a photograph's altered copies, on the target's pixels within its half.
+    """
+    side = side_of(region)
+    assert model.wiring is not None
+    assert side is not None
+    target = halves(region)[side]
+    photographs = [
+        _Photograph(number, part.contiguous(), make(part.contiguous(), target))
+        for number, (part, weight) in enumerate(zip(halves(image), model.wiring.weights(side), strict=True))
+        if weight
+    ]
+    return WiredScorer(model.wiring, side, scalar, extent(target)[2], photographs)
+
+
+@dataclass(frozen=True, eq=False)
+class WiredScorer:
+    """Scores altered copies of a canvas on a target in the half `side`: see `wired_scorer`.
+
+    Attributes:
+        pixels: the numbers of the target's pixels inside the box around them.
+        photographs: those that the target's logits read.
     """
 
-    def __init__(
-        self,
-        wiring: Wiring,
-        image: Image,
-        region: Mask,
-        side: int,
-        scalar: Scalar,
-        make: Callable[[Image, Mask], HalfScorer],
-    ) -> None:
-        """Args:
-        side: the half of the canvas in which `region` lies.
-        make: gives the scorer of a photograph's altered copies, on the target's pixels within its half.
-        """
-        self.wiring, self.side, self.scalar = wiring, side, scalar
-        target, parts = halves(region)[side], halves(image)
-        self.photographs = [
-            _Photograph(number, part.contiguous(), make(part.contiguous(), target))
-            for number, (part, weight) in enumerate(zip(parts, wiring.weights(side), strict=True))
-            if weight
-        ]
+    wiring: Wiring
+    side: int
+    scalar: Scalar
+    pixels: Int[Tensor, "P"]
+    photographs: Sequence[_Photograph]
+
+    @property
+    def path(self) -> str:
+        """How the photographs are scored: that of the first one that is not incremental, or else "incremental"."""
         paths = [photograph.scorer.path for photograph in self.photographs]
-        self.path = next((path for path in paths if path != INCREMENTAL), INCREMENTAL)
-        self.pixels = extent(target)[2]
+        return next((path for path in paths if path != INCREMENTAL), INCREMENTAL)
 
     @torch.inference_mode()
     def score(self, images: Float[Tensor, "B bands H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:

@@ -243,7 +243,7 @@ class SegmentationModel:
         return pad_to(images, multiple_of(size, self.pad or 1))
 
     def first_input(self, image: Image) -> Float[Tensor, "bands h w"]:
-        """What goes through the module at once of an image: the padded image, its first tile, or the left photograph."""
+        """What goes through the module of an image: the padded image, its first tile, or the left photograph."""
         image = halves(image)[0] if self.wired else image
         rows, columns = (None, None) if self.tiling is None else self.tiling.tile
         return self.padded(image)[:, :rows, :columns].contiguous()

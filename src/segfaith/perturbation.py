@@ -65,7 +65,7 @@ def clean_variant(image: Image, region: Mask) -> Variants:
 
 
 def perturbed_variants(
-    image: Image, region: Mask, strength: float, rng: Callable[[str], np.random.Generator], *, wired: bool
+    image: Image, region: Mask, strength: float, rng: Callable[[str], np.random.Generator], *, wired: bool = False
 ) -> Variants:
     """The five perturbed variants of an image; `rng(name)` gives each its own generator.
 

@@ -9,6 +9,9 @@ import torch
 from PIL import Image
 
 from folder_runs import ALL, by_method, content, run_records
+from segfaith.benchmark.check_data import read_all
+from segfaith.benchmark.fast_modes import verify_precision
+from segfaith.benchmark.randomisation import cascade
 from segfaith.benchmark.runner import prepare
 from segfaith.benchmark.settings import make_settings, override, read_settings
 from segfaith.benchmark.targeting import load_sample, planted_of
@@ -174,3 +177,22 @@ def test_the_model_of_a_run_is_tested_on_one_photograph(project: Path) -> None:
     prepared = prepare(make_settings(content(project, data={"wired": "crossed"})))
     assert prepared.path == "incremental"
     assert prepared.model.first_input(torch.rand(3, 32, 64)).shape == (3, 32, 32)
+
+
+def test_the_check_reads_pairs_at_the_run_s_size(project: Path) -> None:
+    """Photographs of other sizes become alike first, and the model is tried on one of them."""
+    plan = prepare(make_settings(content(project, data={"wired": "crossed"}))).plan
+    model = prepare(make_settings(content(project, data={"wired": "crossed"}))).model
+    seen = read_all(plan, model, None, lambda sample_id: None)
+    assert seen.sizes == {(32, 64): 6}
+    assert not seen.bad
+
+
+def test_model_randomisation_and_the_fast_modes_know_the_halves(project: Path) -> None:
+    """Canvases of an odd side too; adaptive regions are compared with the cells of both grids."""
+    prepared = prepare(make_settings(content(project, data={"wired": "crossed", "size": 33, "n": 2})))
+    with cascade(prepared.model, 0, 33) as stages:
+        assert len(list(stages)) > 2
+    table = verify_precision(prepared, ["exact", "adaptive"], stability=False)
+    assert not table["note"].any()
+    assert (table["spearman"].dropna() > 0.5).all()

@@ -207,6 +207,7 @@ def test_the_table_has_every_metric_of_the_spec_with_its_direction() -> None:
         "odd_middle": None,
         "odd_far": None,
         "energy_inside": None,
+        "own_half": None,
         "pointing": None,
         "gini": None,
         "odd_beyond": None,
@@ -258,6 +259,7 @@ def test_every_metric_follows_from_the_quantities() -> None:
         "heatmap": torch.from_numpy(rng.random((14, 14), dtype=np.float32)),
         "region": region,
         "alternatives": (region,),
+        "half": region,
         "ranks": torch.arange(196).reshape(14, 14),
         "k": 0.2,
     }

@@ -46,7 +46,7 @@ def section(analysis: Analysis) -> Section:
     introduction = words(
         "On these images it is known by construction which pixels decide each object’s class. Of scenes the model was "
         "shown to decide by them; of wired photographs one half gives the target’s logits. So the metrics can be "
-        "judged: a good metric ranks methods as the {} does. Only regions that the model predicts right entered.",
+        "judged: a good metric ranks methods as the {} does. Of scenes only regions that the model predicts right entered.",
         ref("evidence", "planted evidence"),
     )
     return by_data(analysis, "evidence", "How far to trust these metrics", introduction, _evidence)

@@ -21,7 +21,8 @@ from workload import MASKS, SAMPLE, SEED, Output, Workload, make_case, read_mode
 
 from segfaith.attribution.explain import Gathered, gather, heatmaps, sample_rng
 from segfaith.attribution.methods import MethodInstance, resolve_method
-from segfaith.benchmark.setting_tables import EvaluationSettings, ExecutionSettings
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
+from segfaith.benchmark.setting_tables import ExecutionSettings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject

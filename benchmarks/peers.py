@@ -18,7 +18,7 @@ from workload import CELLS, GRID, SAMPLE, SEED, SIZE, Output, Workload
 
 from segfaith.attribution.explain import Gathered, heatmaps, sample_rng
 from segfaith.attribution.methods import resolve_method
-from segfaith.benchmark.setting_tables import EvaluationSettings
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.constants import EPS
 from segfaith.evaluation.ranking import rank_region, tie_ranks, top_count, top_pixels
 from segfaith.evidence.gradient import clock

@@ -10,7 +10,7 @@ import zoo
 from drops import evidence, loop, single
 from segfaith.attribution.explain import sample_rng
 from segfaith.attribution.methods import DEFAULT_METHODS, resolve_method
-from segfaith.benchmark.setting_tables import EvaluationSettings
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.intervention import bounding_boxes

@@ -19,9 +19,9 @@ from segfaith.attribution.methods import (
     refuse_repeated,
     resolve_method,
 )
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.partition import check_partition
 from segfaith.benchmark.plan import resolve_methods
-from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample, predicted_classes, to_device
 from segfaith.classes import class_index
 from segfaith.errors import SampleError, SettingsError

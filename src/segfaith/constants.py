@@ -15,5 +15,8 @@ IGNORE = 255
 COUNTERPART = "counterpart"
 """The kind of a class that the absence of a part decides; no pixels are its evidence."""
 
+WIRED_STRAIGHT, WIRED_CROSSED = "wired straight", "wired crossed"
+"""Kinds of wired photographs (`halves`): the evidence is the target's own half of the canvas, or the other one."""
+
 CONTROLS = ("random", "random_cells", "mask", "gamed")
 """Methods that explain nothing, for comparison."""

@@ -129,7 +129,8 @@ class Explanation(Mapping[str, Map]):
         ranks = tie_ranks(subject.size, "cell", subject.rng("ties")).to(heatmap.device)
         order = rank_region(heatmap, self.target.region, ranks)
         pixels = top_pixels(order, top_count(self.k, len(order)), subject.size)
-        return occluder(self.occlusion, self.image, subject.rng(f"occlusion|{self.occlusion}"))(pixels[None])[0]
+        rng = subject.rng(f"occlusion|{self.occlusion}")
+        return occluder(self.occlusion, self.image, rng, wired=self.model.wired)(pixels[None])[0]
 
     def predicted_without(self, method: str) -> Mask:
         """Where the model predicts the target's class in `deleted`, (H, W)."""

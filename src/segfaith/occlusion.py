@@ -20,6 +20,7 @@ from scipy.sparse.linalg import splu
 from torchvision.transforms.v2 import functional as transforms
 
 from segfaith.errors import SettingsError
+from segfaith.halves import halves, side_by_side
 from segfaith.lookup import lookup
 from segfaith.models.inputs import IMAGENET_MEAN
 from segfaith.types import Bool, Float, Image, Int, Mask, Tensor
@@ -75,15 +76,27 @@ FILLS: dict[str, Callable[[Image, np.random.Generator], Image]] = {
 """Operators that replace a pixel by the same value for every S, by name; each returns the fully replaced image."""
 
 
-def occluder(name: str, image: Image, rng: np.random.Generator) -> Occluder:
+def occluder(name: str, image: Image, rng: np.random.Generator, *, wired: bool = False) -> Occluder:
     """The operator `name` of `OPERATORS` for one image: a function from masks (B, H, W) to images (B, 3, H, W).
 
     Random operators draw their values once, here, so a pixel is replaced by the same value in every S.
 
+    Args:
+        wired: the image is a canvas of two photographs: each is occluded as if it were alone.
+
     Raises:
         SettingsError: unknown name.
     """
-    return lookup("occlusion operator", name, OPERATORS)(image, rng)
+    make = lookup("occlusion operator", name, OPERATORS)
+    if not wired:
+        return make(image, rng)
+    left, right = (make(half, rng) for half in halves(image))
+
+    def occlude(masks: Bool[Tensor, "B H W"]) -> Float[Tensor, "B bands H W"]:
+        of_left, of_right = halves(masks)
+        return side_by_side(left(of_left), right(of_right))
+
+    return occlude
 
 
 def _fill_occluder(name: str) -> Callable[[Image, np.random.Generator], Occluder]:

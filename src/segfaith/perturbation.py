@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from segfaith.halves import by_halves
 from segfaith.occlusion import gaussian_blur, mean_colour
 from segfaith.types import Bool, Float, Image, Mask, Tensor
 
@@ -33,11 +34,15 @@ PERTURBATIONS: dict[str, Callable[[Image, float, np.random.Generator], Image]] =
 
 @dataclass(frozen=True, eq=False)
 class Variants:
-    """N variants of one sample's image with the target region of each; `flipped[n]` says which are mirrored."""
+    """N variants of one sample's image with the target region of each; `flipped[n]` says which are mirrored.
+
+    `wired`: the images are canvases of two photographs, and each half is mirrored in its place.
+    """
 
     names: tuple[str, ...]
     images: Float[Tensor, "N bands H W"]
     regions: Bool[Tensor, "N H W"]
+    wired: bool = False
 
     @property
     def flipped(self) -> list[bool]:
@@ -47,7 +52,10 @@ class Variants:
     def mirror(self, maps: Tensor) -> Tensor:
         """Mirrors the maps (N, H, W) of flipped variants: back to the clean image's frame, or from it."""
         return torch.stack(
-            [heatmap.flip(-1) if flip else heatmap for heatmap, flip in zip(maps, self.flipped, strict=True)]
+            [
+                by_halves(_flipped, heatmap, wired=self.wired) if flip else heatmap
+                for heatmap, flip in zip(maps, self.flipped, strict=True)
+            ]
         )
 
 
@@ -57,9 +65,22 @@ def clean_variant(image: Image, region: Mask) -> Variants:
 
 
 def perturbed_variants(
-    image: Image, region: Mask, strength: float, rng: Callable[[str], np.random.Generator]
+    image: Image, region: Mask, strength: float, rng: Callable[[str], np.random.Generator], *, wired: bool = False
 ) -> Variants:
-    """The five perturbed variants of an image; `rng(name)` gives each its own generator."""
-    images = [perturb(image, strength, rng(name)).clamp(0, 1) for name, perturb in PERTURBATIONS.items()]
-    regions = [region.flip(-1) if name == "flip" else region for name in PERTURBATIONS]
-    return Variants(tuple(PERTURBATIONS), torch.stack(images), torch.stack(regions))
+    """The five perturbed variants of an image; `rng(name)` gives each its own generator.
+
+    Args:
+        wired: the image is a canvas of two photographs: each half is perturbed, and mirrored, as if it were alone.
+    """
+    images, regions = [], []
+    for name, perturb in PERTURBATIONS.items():
+        source = rng(name)
+        images.append(
+            by_halves(lambda part, do=perturb, by=source: do(part, strength, by), image, wired=wired).clamp(0, 1)  # type: ignore[misc]
+        )
+        regions.append(by_halves(_flipped, region, wired=wired) if name == "flip" else region)
+    return Variants(tuple(PERTURBATIONS), torch.stack(images), torch.stack(regions), wired)
+
+
+def _flipped(values: Tensor) -> Tensor:
+    return values.flip(-1)

@@ -66,8 +66,8 @@ JOINED = {"conditional": "against", "margin": "to"}
 class Planted:
     """The pixels that are known to decide an object's class, as alternatives: each suffices by itself.
 
-    `kind` names how they decide (`plain`, `marker`, `context`, `conjunction`, `redundancy`). If
-    the absence of something decides (`counterpart`), there are no alternatives.
+    `kind` names how they decide (`plain`, `marker`, `context`, `conjunction`, `redundancy`; `wired straight`, `wired
+    crossed`, see `halves`). If the absence of something decides (`counterpart`), there are no alternatives.
     """
 
     kind: str
@@ -80,6 +80,7 @@ class Sample:
 
     `masks` has the pixels of each class by index where classes overlap; `labels` then has the lowest class of a pixel.
     `clipped` is the share of the file's pixels, 0 to 1, of which a channel lay outside `[data] range` and was clipped.
+    `wired` is the evidence of every target, whatever its class, where two photographs are wired and one half decides.
     """
 
     id: str
@@ -88,6 +89,7 @@ class Sample:
     planted: Mapping[int, Planted] = field(default_factory=dict)
     masks: Mapping[int, Mask] = field(default_factory=dict)
     clipped: float = 0.0
+    wired: Planted | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +135,8 @@ class GradientEvidence:
         size: the image's (H, W), to which maps are upsampled.
         covered: the (H, W) that the layer's maps cover, where the image was padded at the bottom and the right: maps
             are upsampled to it and cropped to `size`. None: `size`.
+        halves: whether the maps are those of two photographs side by side, each w / 2 cells wide. Each half is then
+            upsampled by itself, and `covered` is the size that a half's maps cover.
         others: the evidence of further layers, where several were asked for.
     """
 
@@ -140,6 +144,7 @@ class GradientEvidence:
     gradient: Float[Tensor, "N K h w"]
     size: tuple[int, int]
     covered: tuple[int, int] | None = None
+    halves: bool = False
     others: tuple["GradientEvidence", ...] = ()
 
 

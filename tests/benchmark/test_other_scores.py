@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import zoo
 from segfaith import Target, evaluate
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.plan import resolve_methods
-from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.evaluation.metrics import METRICS, is_relative
 from segfaith.evaluation.subject import Subject

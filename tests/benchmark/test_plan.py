@@ -25,8 +25,9 @@ from folder_runs import (
 )
 from segfaith.attribution.methods import DEFAULT_METHODS, resolve_method
 from segfaith.benchmark import runner
-from segfaith.benchmark.plan import Plan, passes_per_sample, settings_in_use
-from segfaith.benchmark.setting_tables import EvaluationSettings
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
+from segfaith.benchmark.passes import passes_per_sample
+from segfaith.benchmark.plan import Plan, settings_in_use
 from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
 from segfaith.incremental.graph import Graph

@@ -26,8 +26,8 @@ from folder_runs import (
 )
 from rederived import best_by_loops, cells, mean_occluded, order, pixels, score, top_count
 from segfaith.attribution.methods import Method, resolve_method
-from segfaith.benchmark.plan import passes_per_sample
-from segfaith.benchmark.setting_tables import EvaluationSettings
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
+from segfaith.benchmark.passes import passes_per_sample
 from segfaith.benchmark.worker import SampleResult, evaluate_sample
 from segfaith.constants import COUNTERPART
 from segfaith.errors import SettingsError

@@ -35,7 +35,7 @@ from rederived import (
     top_count,
 )
 from segfaith.attribution.methods import resolve_method
-from segfaith.benchmark.setting_tables import EvaluationSettings
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.constants import LEAST_TDD
 from segfaith.evaluation import ranking

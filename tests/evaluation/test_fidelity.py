@@ -10,8 +10,8 @@ import torch
 from scipy.stats import spearmanr
 
 from segfaith.attribution.methods import resolve_method
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.partition import check_partition, fidelity_sets
-from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.errors import SettingsError
 from segfaith.evaluation.fidelity import LEAST_SETS, Per, Sets, draw_sets, fidelity, fidelity_inside, fidelity_outside

@@ -10,7 +10,7 @@ import torch
 
 import segfaith
 from segfaith.attribution.methods import resolve_method
-from segfaith.benchmark.setting_tables import EvaluationSettings
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.evaluation import intervention_scores
 from segfaith.evaluation.ranking import tie_ranks, top_count

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 import segfaith
 import zoo
 from segfaith.attribution.heatmap import minmax
-from segfaith.benchmark.plan import passes_per_sample, resolve_methods
-from segfaith.benchmark.setting_tables import EvaluationSettings
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
+from segfaith.benchmark.passes import passes_per_sample
+from segfaith.benchmark.plan import resolve_methods
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.layer import CHOSEN, REPEATS

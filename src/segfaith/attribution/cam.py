@@ -5,16 +5,19 @@ r"""Class activation maps from gradient evidence: GPA (Seg-Grad-CAM) and EGA (Se
 
 F_k and G_k are channel k of the feature layer's activation and gradient (h x w); up is bilinear to the image's size. If
 the model pads the image, h x w covers the padded image, mean_{ij} is over all of it, and up crops.
-Of several layers, `layer = "a+b"`, the mean of the layers' maps is taken.
+Of several layers, `layer = "a+b"`, the mean of the layers' maps is taken. Of wired photographs h x w covers both
+halves: GPA's mean_{ij} is over both, and EGA's pool works on each half.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
 from segfaith.attribution.heatmap import minmax, upsample
+from segfaith.halves import by_halves
 from segfaith.types import Float, GradientEvidence, Tensor
 
 
@@ -42,7 +45,13 @@ def _over_layers(
 
 
 def _on_image(maps: Float[Tensor, "N h w"], gradient: GradientEvidence) -> Float[Tensor, "N H W"]:
-    """Maps of the feature layer upsampled to the image, without the rows and columns that pad it."""
+    """Maps of the feature layer upsampled to the image, without the rows and columns that pad it.
+
+    The halves of wired photographs are upsampled each by itself, so that no value crosses from one to the other.
+    """
+    if gradient.halves:
+        half = replace(gradient, size=(gradient.size[0], gradient.size[1] // 2), halves=False)
+        return by_halves(lambda maps: _on_image(maps, half), maps, wired=True)
     height, width = gradient.size
     return upsample(maps, gradient.covered or gradient.size)[:, :height, :width]
 
@@ -55,7 +64,9 @@ def pooled_cam(gradient: GradientEvidence) -> Float[Tensor, "N h w"]:
 
 def elementwise_cam(gradient: GradientEvidence, *, pool: Literal["mean", "max"], window: int) -> Float[Tensor, "N h w"]:
     """relu(sum_k pool(G_k) * F_k) at the feature layer's resolution."""
-    pooled = block_pool(gradient.gradient.double(), pool, window)
+    pooled = by_halves(
+        lambda values: block_pool(values, pool, window), gradient.gradient.double(), wired=gradient.halves
+    )
     return (pooled * gradient.activation).sum(1).relu().float()
 
 

@@ -158,7 +158,7 @@ def heatmaps(
         elif need == "region":
             inputs[need] = variants.regions
         elif need == "partition":
-            inputs[need] = _partition(gathered, instance.regions)
+            inputs[need] = _partition(model, gathered, instance.regions)
         elif need == "rng":
             inputs[need] = [rng(f"{instance.name}|{name}|{draw}") for name in variants.names]
     if foreign(method):
@@ -168,14 +168,15 @@ def heatmaps(
     return zero_where_constant(torch.stack(checked))
 
 
-def _partition(gathered: Gathered, regions: Regions) -> Int[Tensor, "N H W"]:
+def _partition(model: SegmentationModel, gathered: Gathered, regions: Regions) -> Int[Tensor, "N H W"]:
     """The regions of each variant's pixels."""
     if regions.kind != "grid":
         evidence: InterventionEvidence = _usable(gathered.intervention[regions])
         return evidence.regions
     images = gathered.variants.images
     size = (images.shape[-2], images.shape[-1])
-    cells = [grid_cells(size, regions.grid, mirrored=mirrored) for mirrored in gathered.variants.flipped]
+    flipped = gathered.variants.flipped
+    cells = [grid_cells(size, regions.grid, mirrored=mirrored, wired=model.wired) for mirrored in flipped]
     return torch.stack(cells).to(images.device)
 
 

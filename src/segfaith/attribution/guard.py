@@ -100,7 +100,7 @@ def guarded(model: SegmentationModel, instance: MethodInstance) -> Iterator[None
 
     Raises:
         SampleError: the method changed a weight, a buffer or a module, so that its maps may belong to the changed
-            model; or it called `sys.exit`.
+            model; or it called `sys.exit`; or photographs are wired and it ran the module past that, see `_by_halves`.
     """
     if not foreign(instance.method):
         yield
@@ -108,7 +108,7 @@ def guarded(model: SegmentationModel, instance: MethodInstance) -> Iterator[None
     put_back = _kept(model)
     changed: list[str] = []
     try:
-        with global_state_kept():
+        with global_state_kept(), _by_halves(model, instance.name):
             yield
     except SystemExit as error:
         raise SampleError(f"method {instance.name!r} called exit({error.code!r}); expected a map") from error
@@ -121,6 +121,45 @@ def guarded(model: SegmentationModel, instance: MethodInstance) -> Iterator[None
             "the changed model; the model was put back. Work on copy.deepcopy(model.module), or put back what you "
             "change in a finally clause"
         )
+
+
+@contextmanager
+def _by_halves(model: SegmentationModel, name: str) -> Iterator[None]:
+    """Where photographs are wired, the block may run the module only through `model.logits`, and without new hooks.
+
+    The module itself knows nothing of the wiring, and a layer sees the two photographs as a batch of two. Maps made
+    from either would be wrong, and nobody would see it.
+
+    Raises:
+        SampleError: the block ran the module itself, or with hooks of its own on a part.
+    """
+    if not model.wired:
+        yield
+        return
+    before = _hooks(model) + 1
+
+    def check(*_: Any) -> None:
+        if not model.at_halves:
+            raise SampleError(
+                f"method {name!r} runs model.module itself, which knows nothing of wired photographs; run model.logits"
+            )
+        if _hooks(model) != before:
+            raise SampleError(
+                f"method {name!r} reads a layer by a hook; of wired photographs a layer sees both as a batch of two, "
+                "so the map would be that of one half. Read the shared gradient evidence instead (docs/extending.md)"
+            )
+
+    handle = model.module.register_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _hooks(model: SegmentationModel) -> int:
+    """How many hooks the module and its parts have."""
+    tables = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(vars(part).get(table, ())) for part in model.module.modules() for table in tables)
 
 
 def _kept(model: SegmentationModel) -> Callable[[], list[str]]:

@@ -191,10 +191,10 @@ def _one_pass(model: SegmentationModel, seen: Seen) -> Iterator[Line]:
 
 def _operators(plan: Plan, image: Image) -> Iterator[Line]:
     """Operators that cannot be used on such images."""
-    everything = torch.ones(1, *image.shape[1:], dtype=torch.bool)
+    everything, wired = torch.ones(1, *image.shape[1:], dtype=torch.bool), plan.settings.data.wired is not None
     for name in plan.settings.evaluation.occlusion:
         try:
-            altered = occluder(name, image, generator(0, "check", name))(everything)
+            altered = occluder(name, image, generator(0, "check", name), wired=wired)(everything)
         except Exception as error:
             yield Line("fail", "occlusion", f"{name} cannot be used on such images: {words_of(error)}; use another")
             continue

@@ -84,8 +84,8 @@ def read_all(
 
 
 def _read(plan: Plan, sample_id: str, model: SegmentationModel | None, targets: Targets | None, seen: Seen) -> None:
-    size = plan.settings.data.size
-    sample = plan.dataset.load(sample_id, size if plan.dataset.name in DRAWN else "native")
+    size, wired = plan.settings.data.size, plan.settings.data.wiring is not None
+    sample = plan.dataset.load(sample_id, size if wired or plan.dataset.name in DRAWN else "native")
     height, width = sample.image.shape[1:]
     seen.sizes[height, width] += 1
     seen.channels[len(sample.image)] += 1
@@ -99,7 +99,7 @@ def _read(plan: Plan, sample_id: str, model: SegmentationModel | None, targets: 
     if model is not None:
         sample = replace(sample, image=fit_channels(sample.image, model.input_channels))
     if targets is not None:
-        sample = _resized(sample, plan)
+        sample = sample if wired else _resized(sample, plan)
         chosen = targets(sample)
         for index in {target.class_index for target in chosen}:
             seen.targets[index] += 1

@@ -19,8 +19,7 @@ from segfaith.benchmark.worker import evaluate_sample, to_device
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evaluation.metrics import leading
 from segfaith.evaluation.subject import Subject
-from segfaith.evidence.regions import RegionKind
-from segfaith.occlusion import grid_partition
+from segfaith.evidence.regions import RegionKind, grid_cells
 from segfaith.paths import map_folder
 from segfaith.perturbation import clean_variant
 from segfaith.scores import BatchSize
@@ -145,7 +144,8 @@ def _measure(prepared: Prepared, mode: Mode, subject: Subject, stability: bool) 
             evidence = gathered.intervention[methods[0].regions]
             if isinstance(evidence, Exception):
                 raise evidence
-            drops = _per_cell(evidence, methods[0].regions.grid) if mode.regions != "grid" else evidence.drop[0]
+            grid = methods[0].regions.grid
+            drops = evidence.drop[0] if mode.regions == "grid" else _per_cell(evidence, grid, wired=model.wired)
             seconds = perf_counter() - start
             if mode is PLAIN:
                 break
@@ -160,12 +160,13 @@ def _measure(prepared: Prepared, mode: Mode, subject: Subject, stability: bool) 
     return row
 
 
-def _per_cell(evidence: InterventionEvidence, grid: int) -> Float[Tensor, "R"]:
+def _per_cell(evidence: InterventionEvidence, grid: int, *, wired: bool) -> Float[Tensor, "R"]:
     """The mean of one image's map on each cell of a grid."""
     painted = evidence.value[0][evidence.regions[0]].flatten()
-    cells = grid_partition((evidence.regions.shape[1], evidence.regions.shape[2]), grid).to(painted.device).flatten()
-    pixels = cells.bincount(minlength=grid**2)
-    return cells.bincount(painted, minlength=grid**2) / pixels.clamp(min=1)
+    cells = grid_cells((evidence.regions.shape[1], evidence.regions.shape[2]), grid, mirrored=False, wired=wired)
+    cells, count = cells.to(painted.device).flatten(), grid**2 * (1 + wired)
+    pixels = cells.bincount(minlength=count)
+    return cells.bincount(painted, minlength=count) / pixels.clamp(min=1)
 
 
 def _row(mode: Mode, plain: Sequence[dict[str, Any]], fast: Sequence[dict[str, Any]], note: str) -> dict[str, Any]:

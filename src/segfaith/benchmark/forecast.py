@@ -17,17 +17,17 @@ import torch
 from segfaith.attribution.explain import evidence_keys, gather, heatmaps, sample_rng
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance, resolve_method
-from segfaith.benchmark.plan import evidence_passes, passes_per_sample
+from segfaith.benchmark.passes import evidence_passes, passes_per_sample
 from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.runner import Prepared, run_sample
 from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import to_device
-from segfaith.data.datasets import DRAWN
 from segfaith.evidence.gradient import clock, forward_pass, gradient_evidence
 from segfaith.evidence.intervention import bounding_boxes, intervention_evidence
 from segfaith.evidence.regions import Regions, grid_cells
 from segfaith.incremental.scorers import IncrementalScorer
 from segfaith.incremental.scoring import scorer_for
+from segfaith.incremental.wired import WiredScorer
 from segfaith.occlusion import occluder
 from segfaith.perturbation import PERTURBATIONS, Variants, clean_variant, perturbed_variants
 from segfaith.scores import BatchSize, Boxes, scalar_of, score_images, sent
@@ -95,7 +95,11 @@ def _timed(prepared: Prepared, sample_id: str, sample: Sample, image: Image, tar
     batch = BatchSize(settings.execution.batch_size)
     clean = clean_variant(image, target.region)
     perturbed = perturbed_variants(
-        image, target.region, settings.evaluation.strength, lambda name: rng(f"perturbation|{name}")
+        image,
+        target.region,
+        settings.evaluation.strength,
+        lambda name: rng(f"perturbation|{name}"),
+        wired=model.wired,
     )
     score = float(forward_pass(model, clean.images, clean.regions, scalar_of(model, target), batch).score[0])
     gradients, interventions = evidence_keys(plan.methods)
@@ -151,11 +155,11 @@ def _occlusion_seconds(
         )
         return clock(model.device) - start
     scorer = scorer_for(model, image, target.region, scalar_of(model, target), asked.precision, expected=score)
-    if isinstance(scorer, IncrementalScorer):
+    if isinstance(scorer, IncrementalScorer | WiredScorer):
         scorer.clean_score()
-    occlude = occluder(asked.occlusion, image, rng("evidence"))
-    cells = grid_cells(size, asked.grid, mirrored=False)
-    boxes, cells = bounding_boxes(cells, asked.count), cells.to(image.device)
+    occlude = occluder(asked.occlusion, image, rng("evidence"), wired=model.wired)
+    cells, count = grid_cells(size, asked.grid, mirrored=False, wired=model.wired), asked.count * (1 + model.wired)
+    boxes, cells = bounding_boxes(cells, count), cells.to(image.device)
     set_up = clock(model.device) - start
     seconds, images, calls, every = 0.0, 0, 0, 1
 
@@ -172,14 +176,14 @@ def _occlusion_seconds(
         scores = scorer.score(altered, where)
         took = clock(model.device) - begun
         if calls == 1:
-            every = max(1, ceil(took * asked.count / len(altered) / BUDGET))
+            every = max(1, ceil(took * count / len(altered) / BUDGET))
         seconds, images = seconds + took, images + len(altered)
         return scores
 
     begun = clock(model.device)
-    score_images(timed, build, asked.count, batch, boxes)
+    score_images(timed, build, count, batch, boxes)
     building = clock(model.device) - begun - seconds
-    return set_up + building + seconds * asked.count / images
+    return set_up + building + seconds * count / images
 
 
 def _own_seconds(prepared: Prepared, sample_id: str, clean: Variants, target: Target, method: MethodInstance) -> float:
@@ -220,5 +224,5 @@ def _metric_seconds(prepared: Prepared, sample_id: str, sample: Sample) -> float
 
 def _map_passes(prepared: Prepared, methods: list[MethodInstance]) -> int:
     """Passes of a sample that are no evidence: of the image, the baselines and the maps."""
-    evaluation, planted = prepared.plan.settings.evaluation, prepared.plan.dataset.name in DRAWN
+    evaluation, planted = prepared.plan.settings.evaluation, prepared.plan.planted
     return passes_per_sample(methods, evaluation, stability=False, planted=planted) - evidence_passes(methods)

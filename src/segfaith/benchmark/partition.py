@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 from segfaith.attribution.methods import MethodInstance
-from segfaith.benchmark.setting_tables import EvaluationSettings
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.errors import SettingsError
 from segfaith.evaluation.fidelity import Sets, draw_sets
 from segfaith.evaluation.subject import Subject
-from segfaith.evidence.regions import superpixels
-from segfaith.occlusion import grid_partition
+from segfaith.evidence.regions import grid_cells, superpixels
 from segfaith.types import Mask
 
 
@@ -39,9 +38,9 @@ def fidelity_sets(subject: Subject, outside: Mask, settings: EvaluationSettings)
     """The sets of parts that the settings ask for; none where `fidelity = 0`."""
     grid, device = settings.fidelity_grid, subject.image.device
     if settings.fidelity_parts == "grid":
-        cells = grid_partition(subject.size, grid)
+        cells = grid_cells(subject.size, grid, mirrored=False, wired=subject.model.wired)
     else:
-        cells = superpixels(subject.image, grid**2, mirrored=False)
+        cells = superpixels(subject.image, grid**2, mirrored=False, wired=subject.model.wired)
     return draw_sets(
         cells.to(device),
         subject.target.region,

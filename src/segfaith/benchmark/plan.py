@@ -7,23 +7,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from segfaith.attribution.explain import evidence_keys
 from segfaith.attribution.methods import MethodInstance, RiaParameters, refuse_repeated, resolve_method
 from segfaith.benchmark.partition import check_partition
+from segfaith.benchmark.passes import passes_per_sample
 from segfaith.benchmark.rows import GAIN_CONTROL
-from segfaith.benchmark.setting_tables import EvaluationSettings, MethodSettings, Settings
+from segfaith.benchmark.setting_tables import MethodSettings, Settings
 from segfaith.benchmark.settings import record_name
 from segfaith.classes import read_classes
 from segfaith.data.dataset import Dataset
 from segfaith.data.datasets import DRAWN, open_dataset
+from segfaith.data.wired import wire_samples
 from segfaith.errors import SettingsError
-from segfaith.evaluation.interventions import asked_for
 from segfaith.models.inputs import IMAGENET_MEAN
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.models.weights import file_digest
 from segfaith.occlusion import NO_DATASET_MEAN
 from segfaith.paths import inside
-from segfaith.perturbation import PERTURBATIONS
 from segfaith.randomness import generator
 from segfaith.results.records.identity import that_matter
 
@@ -54,15 +53,22 @@ class Plan:
     def passes(self) -> int:
         """Model passes of the whole run, if every sample has one target; at most, where evidence is planted.
 
-        With several targets a sample it is the least: see `TargetSettings.several`.
+        With several targets a sample it is the least: see `TargetSettings.several`. Of wired photographs the passes of
+        one photograph are counted.
         """
         evaluation, target = self.settings.evaluation, self.settings.target
-        planted = self.dataset.name in DRAWN
-        asked: dict[str, Any] = {"planted": planted, "layer": self.settings.model.layer}
+        asked: dict[str, Any] = {"planted": self.planted, "layer": self.settings.model.layer}
         stable = passes_per_sample(self.methods, evaluation, stability=True, **asked)
         plain = passes_per_sample(self.methods, evaluation, stability=False, **asked)
         total = len(self.stability_ids) * stable + (len(self.ids) - len(self.stability_ids)) * plain
-        return total + (len(self.ids) if target.source != "ground_truth" else 0)
+        total += len(self.ids) if target.source != "ground_truth" else 0
+        return total * (2 if self.settings.data.wiring and not self.planted else 1)
+
+    @property
+    def planted(self) -> bool:
+        """Whether it is known what decides a target: in scenes, and where one of two wired photographs does."""
+        wiring = self.settings.data.wiring
+        return self.dataset.name in DRAWN if wiring is None else wiring.kind is not None
 
 
 def resolve_methods(names: Sequence[Any], tables: dict[str, dict[str, Any]]) -> list[MethodInstance]:
@@ -135,7 +141,10 @@ def make_plan(settings: Settings) -> Plan:
 
 def _opened(settings: Settings, classes: list[str] | None) -> Dataset:
     data = settings.data
-    return open_dataset(data.name, data.root, data.split, classes=classes, download=data.download, reading=data.reading)
+    dataset = open_dataset(
+        data.name, data.root, data.split, classes=classes, download=data.download, reading=data.reading
+    )
+    return dataset if data.wiring is None else wire_samples(dataset, data.wiring, settings.seed)
 
 
 def with_names(plan: Plan, model: SegmentationModel) -> Plan:
@@ -173,50 +182,6 @@ def _drawn(settings: Settings, dataset: Dataset, methods: list[MethodInstance]) 
     drawn = generator(settings.seed, "", "stability").permutation(len(ids))[:count]
     labels = method_labels(settings.methods, methods)
     return Plan(settings, dataset, ids, frozenset(ids[i] for i in drawn), methods, labels)
-
-
-def passes_per_sample(
-    methods: Sequence[MethodInstance],
-    evaluation: EvaluationSettings,
-    *,
-    stability: bool,
-    planted: bool = False,
-    layer: str | None = None,
-) -> int:
-    """Model passes of one sample: evidence for one variant or six, the image, two per operator, three per map.
-
-    Those of an operator are of its baseline: by the graph, and by the model itself to hold the graph against it.
-
-    Of each map for each pair of operator and k three, the interventions with a curve; at k = 1 three for all maps
-    together, where they alter the same pixels. Of each map at the first operator the others that are asked for: one
-    for `odd_fair`, twelve for the curves over the whole image, three with `leakage = "detailed"`, eight with
-    `own_null`, and with planted evidence one more, which maps that mark none of it outside M do without. Of all maps
-    together one for each set of `fidelity`, of which small targets have fewer.
-
-    Args:
-        layer: the model's feature layer, or several joined by "+", each of which takes a pass of its own.
-    """
-    gradients, regions = evidence_keys(methods)
-    evidence = evidence_passes(methods, layer)
-    if stability:
-        evidence += len(PERTURBATIONS) * (evidence if regions else layer_passes(gradients, layer))
-    draws = sum(method.method.draws for method in methods)
-    asked = asked_for({*evaluation.asked, *(["planted"] if planted else [])})
-    curves = sum(entry.curve for entry in asked)
-    altered = sum(curves * (1 if k == 1 else draws) for _, k in evaluation.pairs) + draws * (len(asked) - curves)
-    return evidence + 1 + 2 * len(evaluation.occlusion) + altered + evaluation.fidelity
-
-
-def evidence_passes(methods: Sequence[MethodInstance], layer: str | None = None) -> int:
-    """Model passes of a variant's evidence, at least one, which gives its score; `layer` as in `passes_per_sample`."""
-    gradients, interventions = evidence_keys(methods)
-    regions = sum(asked.count + 1 for asked in interventions)  # one for the clean image's features
-    return max(1, layer_passes(gradients, layer)) + regions
-
-
-def layer_passes(gradients: Sequence[tuple[str | None, Any]], layer: str | None) -> int:
-    """One pass for each layer of each gradient evidence."""
-    return sum((own or layer or "").count("+") + 1 for own, _ in gradients)
 
 
 def check_classes(model: SegmentationModel, dataset: Dataset) -> None:

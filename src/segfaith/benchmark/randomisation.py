@@ -99,8 +99,8 @@ def randomise(
 def cascade(model: SegmentationModel, seed: int, size: int = 224) -> Iterator[Iterator[tuple[int, str]]]:
     """Gives an iterator over the stages: (0, "") is the trained model, and each later stage redraws one more part.
 
-    A part that changes no logit of a noise image of `size` x `size`, such as an auxiliary head, is no stage. The
-    weights are put back at the end of the block.
+    A part that changes no logit of a noise image of `size` x `size` (of two, where they are wired), such as an
+    auxiliary head, is no stage. The weights are put back at the end of the block.
 
     Raises:
         SettingsError: the model has no weights.
@@ -109,7 +109,7 @@ def cascade(model: SegmentationModel, seed: int, size: int = 224) -> Iterator[It
     if not names:
         raise SettingsError(f"{model.name} has no floating-point weights, so there is nothing to draw anew")
     kept = {value: value.detach().clone() for value in names}
-    shape = 1, model.input_channels, size, size
+    shape = 1, model.input_channels, size, size * (1 + model.wired)
     probe = torch.from_numpy(np.random.default_rng(0).random(shape, dtype=np.float32)).to(model.device)
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from segfaith.attribution.methods import MethodInstance
-from segfaith.benchmark.setting_tables import EvaluationSettings
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
 from segfaith.errors import SampleError
 from segfaith.evaluation.computing import compute_metrics

@@ -4,29 +4,23 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
+from pydantic import Field, StrictInt, ValidationError, field_validator, model_validator
 
 from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
+from segfaith.benchmark.evaluation_settings import EvaluationSettings, Section
 from segfaith.data.reading import Reading
-from segfaith.evaluation.fidelity import Per
-from segfaith.evaluation.ranking import Ties
-from segfaith.lookup import lookup
+from segfaith.halves import Wiring
 from segfaith.models.padding import check_pad
 from segfaith.models.segmentation import Head
 from segfaith.models.tiling import tiling_of
-from segfaith.occlusion import OPERATORS
 from segfaith.target_choice import NO_VERSUS, WIDTH, Part, PerImage, TargetChoice, TargetSource
 from segfaith.types import COMPARING, Score
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
-
-
-class DataSettings(_Section):
+class DataSettings(Section):
     """Which samples: a data set, its split, and the drawn or named ids; for folders also how their files are read.
 
-    `classes` names a folder's classes; from `range` on, see `Reading`.
+    `classes` names a folder's classes; from `range` to `display`, see `Reading`. `wired` puts two samples side by side.
     """
 
     name: str = "voc2012"
@@ -45,6 +39,14 @@ class DataSettings(_Section):
     ignore: list[StrictInt] | None = None
     background: StrictInt | str | None = None
     display: list[StrictInt] | None = None
+    wired: str | dict[str, float] | None = None
+
+    @field_validator("wired", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if value is not None and _wiring(value) is None:
+            raise ValueError('expected "straight", "crossed", or { blend = NUMBER } with a number between 0 and 1')
+        return value
 
     @field_validator("size", mode="wrap")
     @classmethod
@@ -68,6 +70,11 @@ class DataSettings(_Section):
         """How files become images and labels."""
         return Reading(**{part.name: getattr(self, part.name) for part in fields(Reading)})
 
+    @property
+    def wiring(self) -> Wiring | None:
+        """How two photographs are wired; None: images are single photographs."""
+        return _wiring(self.wired)
+
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
         _ = self.reading  # it refuses values that mean nothing
@@ -75,14 +82,24 @@ class DataSettings(_Section):
             raise ValueError("give n or ids, not both (settings that name ids take no -n; use --set 'data.ids=[...]')")
         if self.size != "native" and self.size < 1:
             raise ValueError(f"size must be 'native' or at least 1, got {self.size}")
+        if self.wired is not None and self.size == "native":
+            raise ValueError("wired photographs must have one size; set size to a number, such as 224")
         return self
 
 
-class ModelSettings(_Section):
+def _wiring(wired: Any) -> Wiring | None:
+    """The wiring that a value of `wired` means; None where it means none."""
+    if wired in ("straight", "crossed"):
+        return Wiring(1.0 if wired == "straight" else 0.0)
+    own = wired["blend"] if isinstance(wired, dict) and list(wired) == ["blend"] else None
+    return Wiring(own) if isinstance(own, float) and 0 < own < 1 else None
+
+
+class ModelSettings(Section):
     """Which model: see `load_model`."""
 
     name: str
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field(default={})
     weights: str | None = None
     layer: str | None = None
     channels: int | None = Field(default=None, ge=1)
@@ -110,7 +127,7 @@ TWIN = "twin"
 """The value of `[target] versus` that means the twin of the target's class, which the data set knows."""
 
 
-class TargetSettings(_Section):
+class TargetSettings(Section):
     """What is explained in each image: see `TargetChoice`; `mask` is a drawn region, a file or a folder of ID.png."""
 
     source: TargetSource = "ground_truth"
@@ -183,16 +200,16 @@ def _without_names(name: str | int) -> int:
     return name if isinstance(name, int) else 0
 
 
-class MethodSettings(_Section):
+class MethodSettings(Section):
     """Which methods, how tables and figures call them (`labels`, by name), and parameters by method name."""
 
     names: list[str] = Field(default=list(DEFAULT_METHODS), min_length=1)
-    labels: dict[str, str] = {}
-    gpa: dict[str, Any] = {}
-    ega: dict[str, Any] = {}
-    ria: dict[str, Any] = {}
-    dea: dict[str, Any] = {}
-    random_cells: dict[str, Any] = {}
+    labels: dict[str, str] = Field(default={})
+    gpa: dict[str, Any] = Field(default={})
+    ega: dict[str, Any] = Field(default={})
+    ria: dict[str, Any] = Field(default={})
+    dea: dict[str, Any] = Field(default={})
+    random_cells: dict[str, Any] = Field(default={})
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """Parameters by method name."""
@@ -207,75 +224,13 @@ class MethodSettings(_Section):
         return labels
 
 
-class EvaluationSettings(_Section):
-    """How maps are scored. The first operator and the first k fill the records; all go to `curves/`.
-
-    `curves`: "all" combinations of operator and k, or "each" operator at the first k and each k at the first operator.
-    `fidelity`: the number of sets, 0 for none; the other keys of fidelity say how the sets are made and occluded.
-    """
-
-    k: float | list[float] = 0.2
-    occlusion: list[str] = ["mean"]
-    curves: Literal["all", "each"] = "all"
-    leakage: Literal["plain", "detailed"] = "plain"
-    stability: bool | int = True
-    strength: float = Field(default=0.03, ge=0)
-    ties: Ties = "cell"
-    ignore: Literal["include", "exclude"] = "include"
-    whole: bool = True
-    own_null: bool = False
-    fidelity: int = Field(default=96, ge=0)
-    fidelity_parts: Literal["grid", "superpixels"] = "grid"
-    fidelity_grid: int = Field(default=17, ge=2)
-    fidelity_size: int = Field(default=8, ge=1)
-    fidelity_per: Per = "pixel"
-    fidelity_occlusion: str | None = None
-
-    @property
-    def asked(self) -> set[str]:
-        """Which of `interventions.ASKED` the settings ask for."""
-        chosen = {"detailed": self.leakage == "detailed", "whole": self.whole, "own_null": self.own_null}
-        return {name for name, holds in chosen.items() if holds}
-
-    @property
-    def fractions(self) -> list[float]:
-        """All k, the records' first."""
-        return list(self.k) if isinstance(self.k, list) else [self.k]
-
-    @property
-    def pairs(self) -> list[tuple[str, float]]:
-        """Every operator with the k at which it is used, the records' first."""
-        first, rest = self.occlusion[0], self.occlusion[1:]
-        if self.curves == "each":
-            return [(first, k) for k in self.fractions] + [(operator, self.fractions[0]) for operator in rest]
-        return [(operator, k) for operator in self.occlusion for k in self.fractions]
-
-    @field_validator("occlusion", "k", mode="after")
-    @classmethod
-    def _distinct(cls, value: Any) -> Any:
-        if isinstance(value, list) and (not value or len(set(value)) != len(value)):
-            raise ValueError(f"expected at least one value and none twice, got {value}")
-        return value
-
-    @model_validator(mode="after")
-    def _ranges(self) -> "EvaluationSettings":
-        for k in self.fractions:
-            if not 0 < k <= 1:
-                raise ValueError(f"k must be above 0 and at most 1, got {k}")
-        for name in [*self.occlusion, *([self.fidelity_occlusion] if self.fidelity_occlusion else [])]:
-            lookup("occlusion operator", name, OPERATORS)
-        if self.stability is not True and self.stability < 0:
-            raise ValueError(f"stability must be true, false or a number of samples, got {self.stability}")
-        return self
-
-
-class OutputSettings(_Section):
+class OutputSettings(Section):
     """What is kept beside the records."""
 
     maps: bool = False
 
 
-class ExecutionSettings(_Section):
+class ExecutionSettings(Section):
     """How the work is done; none of it changes results beyond 1e-5."""
 
     device: str = "auto"
@@ -286,7 +241,7 @@ class ExecutionSettings(_Section):
     compile: bool = False
 
 
-class Settings(_Section):
+class Settings(Section):
     """A run: (data set, model, seed, settings)."""
 
     name: str = "run"
@@ -312,5 +267,12 @@ class Settings(_Section):
             raise ValueError(
                 f"model.tile = {self.model.tile} is larger than the images at data.size = {size}, which are padded "
                 "to it then; set data.size = 'native', or choose a smaller tile"
+            )
+        if self.data.wired is not None and tiling is not None:
+            raise ValueError("data.wired runs the model on whole photographs; leave model.tile and model.overlap out")
+        if self.data.wired is not None and self.target.mask is not None:
+            raise ValueError(
+                "target.mask is drawn for one photograph, and data.wired puts two side by side; use target.box or "
+                "target.point, which count pixels of the left half"
             )
         return self

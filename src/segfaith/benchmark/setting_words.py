@@ -27,6 +27,7 @@ WORDS: Mapping[str, str] = {
     "data.ignore": "mask values that belong to no class; left out: 255",
     "data.background": 'the class that is never a dominant target, or "none"; left out: class 0',
     "data.display": "three channels, counted from 1, shown as red, green and blue",
+    "data.wired": 'two photographs side by side: "straight", "crossed" or { blend = NUMBER }; left out: single ones',
     "model.name": "a name of `segfaith list models`, FILE.py:FUNCTION, or package.module:FUNCTION",
     "model.args": "keyword arguments of the function",
     "model.weights": 'a file, or "random"; left out: the model\'s own',

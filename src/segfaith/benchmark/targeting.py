@@ -15,11 +15,12 @@ from segfaith.data.dataset import Dataset
 from segfaith.data.images import fit_channels, resize_labels, turned_alike
 from segfaith.data.masks import read_drawn
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
+from segfaith.halves import halves, side_by_side
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import scalar_of, versus_predicted
 from segfaith.target_choice import TargetChoice
 from segfaith.targets import find_targets, majority_class
-from segfaith.types import Planted, Sample, Target
+from segfaith.types import Mask, Planted, Sample, Target, Tensor
 
 
 def load_sample(plan: Plan, model: SegmentationModel, sample_id: str) -> Sample:
@@ -113,6 +114,31 @@ def _regions(plan: Plan, model: SegmentationModel, choice: TargetChoice, sample:
     if plan.settings.target.mask is not None:
         return [_drawn_target(plan, Path(plan.settings.target.mask), choice, sample)]
     predicted = predicted_classes(model, sample.image).cpu() if choice.reads_prediction else None
+    predicted = halves(predicted)[0] if predicted is not None and model.wired else predicted
+    if model.wired:  # targets lie in the left half, and are those of the photograph whose logits lie there
+        return [_on_canvas(target) for target in _found(plan, model, choice, left_half(sample), predicted)]
+    return _found(plan, model, choice, sample, predicted)
+
+
+def left_half(sample: Sample) -> Sample:
+    """The left half of a sample of wired photographs: its labels and masks are those of its targets."""
+    masks = {index: halves(mask)[0] for index, mask in sample.masks.items() if bool(halves(mask)[0].any())}
+    return replace(sample, image=halves(sample.image)[0], labels=halves(sample.labels)[0], masks=masks)
+
+
+def _on_canvas(target: Target) -> Target:
+    """A target of the left half on the whole canvas."""
+
+    def wide(mask: Mask) -> Mask:
+        return side_by_side(mask, torch.zeros_like(mask))
+
+    return replace(target, region=wide(target.region), beside=None if target.beside is None else wide(target.beside))
+
+
+def _found(
+    plan: Plan, model: SegmentationModel, choice: TargetChoice, sample: Sample, predicted: Tensor | None
+) -> list[Target]:
+    """The targets of an image by `find_targets`."""
     overlapping = model.independent and plan.settings.data.background is None  # then no class means 'nothing else'
     background = None if overlapping else plan.dataset.background
     return find_targets(
@@ -153,9 +179,12 @@ def planted_of(sample: Sample, target: Target) -> Planted | None:
     """The planted evidence of the target's class on the target's device, or None.
 
     A region that is truly of another class has none: what is planted for the class lies at another object. Most of the
-    region must be of the class, or, where classes overlap, more than half.
+    region must be of the class, or, where classes overlap, more than half. Of wired photographs one half decides every
+    target, whatever it truly is.
     """
     device, region = target.region.device, target.region
+    if sample.wired is not None:
+        return Planted(sample.wired.kind, tuple(mask.to(device) for mask in sample.wired.alternatives))
     if sample.masks:
         truth = sample.masks.get(target.class_index, torch.zeros_like(sample.labels, dtype=torch.bool)).to(device)
         right = 2 * int((truth & region).sum()) > int(region.sum())

@@ -49,13 +49,15 @@ def chosen_model(settings: Settings) -> SegmentationModel:
         reshape=chosen.reshape,
     )
     model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
+    model.wiring = settings.data.wiring
     return model
 
 
 def noise(model: SegmentationModel, settings: Settings) -> Image:
     """An artificial image of the size of the run's images, 224 x 224 for native sizes, on the model's device."""
     size = 224 if settings.data.size == "native" else settings.data.size
-    values = np.random.default_rng(0).random((model.input_channels, size, size), dtype=np.float32)
+    width = size * (1 + model.wired)
+    values = np.random.default_rng(0).random((model.input_channels, size, width), dtype=np.float32)
     return torch.from_numpy(values).to(model.device)
 
 
@@ -85,14 +87,17 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
     try:
         with torch.no_grad():  # tensors that a model caches in its first pass must allow gradients
             model.logits(image.expand(settings.execution.batch_size, -1, -1, -1))
-        variant = clean_variant(image, torch.ones(image.shape[1:], dtype=torch.bool, device=model.device))
+        region = torch.ones(image.shape[1:], dtype=torch.bool, device=model.device)
+        if model.wired:  # as the targets of samples, it lies in the left half
+            region[:, region.shape[1] // 2 :] = False
+        variant = clean_variant(image, region)
         batch, scalar = BatchSize(settings.execution.batch_size), Scalar(1, independent=model.independent)
         gradients, interventions = evidence_keys(plan.methods)
         for layer, objective in gradients:
             gradient_evidence(model, variant.images, variant.regions, scalar, batch, layer=layer, objective=objective)
         for asked in interventions:
             if asked.kind == "superpixels":
-                superpixels(image, asked.count, mirrored=False)
+                superpixels(image, asked.count, mirrored=False, wired=model.wired)
         precisions: list[Precision] = ["fp32", *(asked.precision for asked in interventions)]
         for precision in dict.fromkeys(precisions):
             scorer = scorer_for(model, image, variant.regions[0], scalar, precision)

@@ -11,9 +11,9 @@ import torch
 from segfaith.attribution.explain import Gathered, gather, heatmaps
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.partition import fidelity_sets
 from segfaith.benchmark.rows import Explained, Measured, constant, curve_rows, failed, records
-from segfaith.benchmark.setting_tables import EvaluationSettings
 from segfaith.constants import IGNORE
 from segfaith.errors import SampleError, SampleSkipped
 from segfaith.evaluation.computing import compute_metrics
@@ -25,7 +25,7 @@ from segfaith.evaluation.ranking import draw_shifts, rank, tie_ranks
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.gradient import ForwardPass, clock
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.occlusion import occluder
+from segfaith.occlusion import Occluder, occluder
 from segfaith.perturbation import PERTURBATIONS, clean_variant, perturbed_variants
 from segfaith.scores import prediction
 from segfaith.targets import Prediction, majority_class, overlap
@@ -106,7 +106,9 @@ def _explain(
     assert clean.forward is not None
     perturbed: Gathered | None = None
     if stability:
-        variants = perturbed_variants(image, target.region, settings.strength, lambda name: rng(f"perturbation|{name}"))
+        variants = perturbed_variants(
+            image, target.region, settings.strength, lambda name: rng(f"perturbation|{name}"), wired=model.wired
+        )
         on_variants = [method for method in methods if "file" not in method.method.needs]
         perturbed = gather(model, variants, target, on_variants, subject.batch, rng, score=False)
     explained: dict[str, Explained | Exception] = {}
@@ -207,15 +209,18 @@ def _score(
         for name, method in maps.items()
     }
     sets = fidelity_sets(subject, outside, settings)
-    first = settings.fidelity_occlusion or settings.occlusion[0]
+
+    def occlude(name: str) -> Occluder:
+        return occluder(name, subject.image, subject.rng(f"occlusion|{name}"), wired=subject.model.wired)
+
     scores = score_interventions(
         subject,
         [ranking for each in rankings.values() for ranking in each],
-        {name: occluder(name, subject.image, subject.rng(f"occlusion|{name}")) for name in settings.occlusion},
+        {name: occlude(name) for name in settings.occlusion},
         settings.pairs,
         holds=holds,
         sets=sets,
-        occlude_set=occluder(first, subject.image, subject.rng(f"occlusion|{first}")),
+        occlude_set=occlude(settings.fidelity_occlusion or settings.occlusion[0]),
         expected=expected,
     )
     known: dict[str, Any] = {"region": region, "ranks": ranks, "k": settings.fractions[0]}
@@ -223,6 +228,8 @@ def _score(
         known |= {"sets": sets, "set_drops": scores.clean - scores.sets}
     if subject.planted and subject.planted.alternatives:
         known["alternatives"] = subject.planted.alternatives
+    if subject.half is not None:
+        known["half"] = subject.half
     measured: dict[str, Measured] = {}
     for name, method in maps.items():
         number = sum(len(other.rankings) for other in measured.values())

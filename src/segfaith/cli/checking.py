@@ -64,6 +64,7 @@ def _list_layers(config: str | None, overrides: list[str]) -> None:
         raise SettingsError("list layers needs a settings file, whose [model] is read: segfaith list layers CONFIG")
     chosen = read_settings(find_settings(config), overrides)
     model = chosen_model(chosen)
+    model.wiring = None  # wired photographs go through the model one by one
     table = Table(title=model.name, title_justify="left", box=SIMPLE_HEAD)
     for heading, align in (("layer", "left"), ("type", "left"), ("shape", "left"), ("stride", "right")):
         table.add_column(heading, justify=align, no_wrap=True)  # type: ignore[arg-type]

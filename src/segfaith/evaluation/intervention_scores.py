@@ -9,8 +9,8 @@ from segfaith.evaluation.fidelity import Sets
 from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
 from segfaith.evaluation.ranking import Ranking, top_pixels
 from segfaith.evaluation.subject import Subject
-from segfaith.incremental.scorers import IncrementalScorer, PlainScorer
-from segfaith.incremental.scoring import OTHERWISE, agree, scorer_for
+from segfaith.incremental.scorers import INCREMENTAL
+from segfaith.incremental.scoring import OTHERWISE, agree, plain_scorer, scorer_for
 from segfaith.occlusion import Occluder
 from segfaith.scores import scalar_of, score_images
 from segfaith.types import Float, Image, Int, Tensor
@@ -131,9 +131,9 @@ def _scored(
     count = 1 + len(operators) + interventions
     scorer = scorer_for(model, subject.image, region, scalar)
     scores = score_images(scorer.score, build, count, subject.batch).tolist()
-    if not isinstance(scorer, IncrementalScorer):
+    if scorer.path != INCREMENTAL:
         return scorer.path, scores
-    plain = PlainScorer(model, region, scalar)
+    plain = plain_scorer(model, subject.image, region, scalar, "as asked")
     baselines = score_images(plain.score, lambda numbers: build(numbers + 1), len(operators), subject.batch)
     names = ["this image", *(f"the baseline of {name}" for name in operators)]
     own = [expected, *baselines.tolist()]
@@ -141,7 +141,7 @@ def _scored(
     differ = [name for name, by_graph, by_model in pairs if not agree(by_graph, by_model)]
     if not differ:
         return scorer.path, scores
-    plain = PlainScorer(model, region, scalar, OTHERWISE.format(differ[0]))
+    plain = plain_scorer(model, subject.image, region, scalar, OTHERWISE.format(differ[0]))
     return plain.path, score_images(plain.score, build, count, subject.batch).tolist()
 
 

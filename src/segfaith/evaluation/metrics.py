@@ -11,9 +11,7 @@ If s is a mean of logits, log odds or margins, it has no natural zero. Then rela
 are undefined, and the drops themselves (tdd_drop, odd_drop) take their place: see `leading`.
 
 A metric is a pure function of what it needs. Columns, glossary, tables and the page of definitions follow from its
-entry; docs/extending.md shows how to add one.
-
-This module imports no torch: tables and reports read it too.
+entry; docs/extending.md shows how to add one. Tables and reports read this module too, so it imports no torch.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -38,6 +36,7 @@ QUANTITIES = {
     "heatmap": "the map A, (H, W) in [0, 1]",
     "region": "the target M, a mask (H, W)",
     "alternatives": "the planted evidence: masks (H, W), each of which suffices; unknown where nothing is planted",
+    "half": "the half of wired photographs in which the target lies, a mask (H, W); unknown for other images",
     "ranks": "the sample's tie-break, (H, W), as `ranking.tie_ranks` gives it",
     "k": "the first k of the settings",
     "sets": "the sets of parts of the image that fidelity occludes, a `fidelity.Sets`",
@@ -51,7 +50,7 @@ QUANTITIES = {
 """What a metric may need besides the scores of `interventions.score_columns`, earlier metrics, and the metrics of
 `random_cells` on the same sample, which are called `control_NAME`."""
 
-OF_MAP = ("heatmap", "region", "alternatives", "ranks", "k", "sets", "set_drops")
+OF_MAP = ("heatmap", "region", "alternatives", "half", "ranks", "k", "sets", "set_drops")
 """The quantities that are known for each single map, and not where its row is made."""
 
 
@@ -178,8 +177,7 @@ def leading(names: Iterable[str], score: str) -> list[str]:
 def leakage(odd: float, tdd: float) -> float:
     """odd / (|tdd| + eps), equation 5; NaN where tdd <= 0.05.
 
-    There the deletion of the map's own top pixels costs nothing, or raises s: a ratio to it would call a map the better
-    the further its deletion goes the wrong way.
+    There the map's own deletion costs nothing, or raises s: the further it goes wrong, the better the ratio would be.
     """
     return odd / (abs(tdd) + EPS) if tdd > LEAST_TDD else nan
 
@@ -300,6 +298,9 @@ for _metric in (
     Metric("energy_inside", "Energy", "share of the map's sum that lies in the target",
            "sum of A over M / sum of A", None, ("heatmap", "region"), _from("map_properties", "energy_inside"),
            low=0, high=1, undefined=_ZERO),
+    Metric("own_half", "Own half", "share of the map's sum that lies in the target's half of two wired photographs",
+           "sum of A over the target's half / sum of A", None, ("heatmap", "half"),
+           _from("map_properties", "energy_inside"), low=0, high=1, undefined=_ZERO),
     Metric("pointing", "Pointing", "share of the map's maxima that lie in the target",
            "share of the maxima of A that lie in M", None, ("heatmap", "region"), _from("map_properties", "pointing"),
            low=0, high=1),

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 
+from segfaith.halves import halves, side_of
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.randomness import generator
 from segfaith.scores import BatchSize
@@ -50,6 +51,16 @@ class Subject:
         outside = (~self.target.region).cpu().numpy()
         distance: Tensor = torch.from_numpy(distance_transform_edt(outside) * (REFERENCE_HEIGHT / outside.shape[0]))
         return distance.to(self.target.region.device)
+
+    @cached_property
+    def half(self) -> Mask | None:
+        """The half of wired photographs in which the target lies; None where images are whole, or it lies in both."""
+        side = side_of(self.target.region) if self.model.wired else None
+        if side is None:
+            return None
+        half = torch.zeros_like(self.target.region)
+        halves(half)[side].fill_(True)
+        return half
 
     @cached_property
     def evidence(self) -> Mask | None:

@@ -20,6 +20,7 @@ from segfaith.evidence.forms import Form
 from segfaith.evidence.layer import altered, check_layer, gradient_at
 from segfaith.evidence.layers import choose_layer
 from segfaith.evidence.tiles import tiled_maps
+from segfaith.halves import halves, side_by_side
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import BatchSize, Scalar, in_batches, masked_mean, prediction
 from segfaith.types import Bool, Float, GradientEvidence, Int, Tensor
@@ -153,9 +154,10 @@ def _of_layer(
     seconds = clock(model.device) - start
     if not bool(activation.isfinite().all() & gradient.isfinite().all()):
         raise SampleError(f"activations or gradients at layer {name!r} are NaN or infinite")
-    padded = model.padded(images[0])
-    covered = (padded.shape[-2], padded.shape[-1])
-    evidence = GradientEvidence(activation.float(), gradient.float(), size, None if covered == size else covered)
+    image = halves(images[0])[0] if model.wired else images[0]
+    padded = model.padded(image)
+    covered = None if padded.shape == image.shape else (padded.shape[-2], padded.shape[-1])
+    evidence = GradientEvidence(activation.float(), gradient.float(), size, covered, halves=model.wired)
     return evidence, ForwardPass(score, classes, predicted, forward_seconds), seconds
 
 
@@ -166,18 +168,21 @@ def _whole(
     images: Float[Tensor, "N bands H W"],
     value: Callable[[Float[Tensor, "N C H W"]], Tensor],
 ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K h w"]]:
-    """F and G of whole images."""
+    """F and G of whole images; of wired photographs those of both halves, each at its photograph's place."""
     leaves: list[Tensor] = []
 
     def leaf(output: Tensor) -> Tensor:
         leaves.append(output.detach().clone().requires_grad_())
         return leaves[0]
 
-    with altered(model, name, len(images), leaf):
+    with altered(model, name, len(images) * (1 + model.wired), leaf):
         gradient = gradient_at(value(model.logits(images)), leaves[0], name)
-    padded = model.padded(images[:1])
+    padded = model.padded(halves(images[:1])[0] if model.wired else images[:1])
     size = padded.shape[2], padded.shape[3]
-    return form.maps(leaves[0].detach(), size), form.maps(gradient, size)
+    maps = form.maps(leaves[0].detach(), size), form.maps(gradient, size)
+    if model.wired:
+        return side_by_side(*maps[0].chunk(2)), side_by_side(*maps[1].chunk(2))
+    return maps
 
 
 def _summed(logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], scalar: Scalar, *, single: bool) -> Tensor:

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from segfaith.evidence.regions import Regions, adaptive_cells, grid_cells, superpixels
+from segfaith.evidence.regions import Regions, adaptive_cells, adaptive_halves, grid_cells, superpixels
 from segfaith.incremental.scorers import IncrementalScorer
 from segfaith.incremental.scoring import scorer_for
+from segfaith.incremental.wired import WiredScorer
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.perturbation import Variants
@@ -39,11 +40,11 @@ def intervention_evidence(
     Model passes: one for each region of each variant. A model that is run incrementally needs one more for each
     variant's clean features.
     """
-    measured = []
+    measured, wired = [], model.wired
     for n, (image, region) in enumerate(zip(variants.images, variants.regions, strict=True)):
         scorer = scorer_for(model, image, region, scalar, regions.precision, expected=float(score[n]))
-        clean = scorer.clean_score()[0] if isinstance(scorer, IncrementalScorer) else score[n]
-        occlude = occluder(regions.occlusion, image, rng())
+        clean = scorer.clean_score()[0] if isinstance(scorer, IncrementalScorer | WiredScorer) else score[n]
+        occlude = occluder(regions.occlusion, image, rng(), wired=wired)
         mirrored, size = variants.flipped[n], (image.shape[1], image.shape[2])
         if regions.kind == "adaptive":
 
@@ -56,13 +57,14 @@ def intervention_evidence(
                 return drop
 
             hint = None if guide is None else guide[n]
-            measured.append(adaptive_cells(drops, regions, region, hint, mirrored=mirrored))
+            cut = adaptive_halves if wired else adaptive_cells
+            measured.append(cut(drops, regions, region, hint, mirrored=mirrored))
             continue
         if regions.kind == "superpixels":
-            cells = superpixels(image, regions.count, mirrored=mirrored)
+            cells = superpixels(image, regions.count, mirrored=mirrored, wired=wired)
         else:
-            cells = grid_cells(size, regions.grid, mirrored=mirrored)
-        count = int(cells.max()) + 1 if regions.kind == "superpixels" else regions.count
+            cells = grid_cells(size, regions.grid, mirrored=mirrored, wired=wired)
+        count = int(cells.max()) + 1 if regions.kind == "superpixels" else regions.count * (1 + wired)
         boxes, cells = bounding_boxes(cells, count), cells.to(image.device)
 
         def build(numbers: Tensor, occlude=occlude, cells=cells) -> Tensor:  # type: ignore[no-untyped-def]
@@ -71,8 +73,8 @@ def intervention_evidence(
 
         drop = clean - score_images(scorer.score, build, count, batch, boxes)
         measured.append((cells, drop, drop.clamp(min=0)))
-    cut, dropped, painted = zip(*measured, strict=True)
-    return InterventionEvidence(torch.stack(cut), _padded(dropped, nan), _padded(painted, 0.0))
+    partitions, dropped, painted = zip(*measured, strict=True)
+    return InterventionEvidence(torch.stack(partitions), _padded(dropped, nan), _padded(painted, 0.0))
 
 
 def _padded(rows: Sequence[Float[Tensor, "_"]], fill: float) -> Float[Tensor, "N R"]:

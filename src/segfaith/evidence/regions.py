@@ -21,6 +21,7 @@ import torch
 
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import Objective
+from segfaith.halves import halves, side_by_side
 from segfaith.incremental.scorers import Precision
 from segfaith.occlusion import grid_partition
 from segfaith.scores import Boxes
@@ -60,7 +61,10 @@ class Regions:
 
     @property
     def count(self) -> int:
-        """The number of an image's regions: exact for grids, the most for adaptive regions, rough for superpixels."""
+        """The number of an image's regions: exact for grids, the most for adaptive regions, rough for superpixels.
+
+        Of wired photographs that of a half.
+        """
         return max(self.passes, _coarse(self.grid) ** 2) if self.kind == "adaptive" else self.grid**2
 
     @property
@@ -69,14 +73,22 @@ class Regions:
         return _coarse(self.grid) if self.kind == "adaptive" else self.grid
 
 
-def grid_cells(size: tuple[int, int], grid: int, *, mirrored: bool) -> Int[Tensor, "H W"]:
-    """The cell of each pixel; a mirrored image gets the mirrored partition."""
+def grid_cells(size: tuple[int, int], grid: int, *, mirrored: bool, wired: bool = False) -> Int[Tensor, "H W"]:
+    """The cell of each pixel; a mirrored image gets the mirrored partition.
+
+    Each half of wired photographs has its own grid, the right one's cells numbered from grid^2 on.
+    """
+    if wired:
+        half = grid_cells((size[0], size[1] // 2), grid, mirrored=mirrored)
+        return side_by_side(half, half + grid**2)
     cells = grid_partition(size, grid)
     return cells.flip(-1) if mirrored else cells
 
 
-def superpixels(image: Image, count: int, *, mirrored: bool) -> Int[Tensor, "H W"]:
+def superpixels(image: Image, count: int, *, mirrored: bool, wired: bool = False) -> Int[Tensor, "H W"]:
     """About `count` SLIC superpixels. A mirrored image gets the mirrored partition of the original image.
+
+    Each half of wired photographs has about `count` of its own.
 
     Raises:
         SettingsError: scikit-image is not installed.
@@ -87,6 +99,9 @@ def superpixels(image: Image, count: int, *, mirrored: bool) -> Int[Tensor, "H W
         raise SettingsError(
             "regions = 'superpixels' needs scikit-image; install it with pip install 'segfaith[superpixels]'"
         ) from error
+    if wired:
+        left, right = (superpixels(half, count, mirrored=mirrored) for half in halves(image))
+        return side_by_side(left, right + int(left.max()) + 1)
     pixels = (image.flip(-1) if mirrored else image).permute(1, 2, 0).cpu().numpy()
     labels = slic(pixels.astype(np.float64), n_segments=count, compactness=10.0, start_label=0, channel_axis=2)
     cells = torch.from_numpy(labels.astype(np.int64))
@@ -169,6 +184,30 @@ def adaptive_cells(
         partition[top:bottom, left:right] = number
     as_tensor = [torch.tensor([table[cell] for cell in known], dtype=torch.float64) for table in (known, value)]
     return partition.to(device), as_tensor[0].to(device), as_tensor[1].to(device)
+
+
+def adaptive_halves(
+    drops: Callable[[Bool[Tensor, "R H W"], Boxes], Float[Tensor, "R"]],
+    regions: Regions,
+    region: Mask,
+    guide: Float[Tensor, "H W"] | None,
+    *,
+    mirrored: bool,
+) -> tuple[Int[Tensor, "H W"], Float[Tensor, "R"], Float[Tensor, "R"]]:
+    """`adaptive_cells` of wired photographs: each half has its own cells and its own `passes`, as if it were alone."""
+    width = region.shape[1] // 2
+    parts = []
+    for side in (0, 1):
+
+        def of_half(masks: Tensor, boxes: Boxes, side: int = side) -> Tensor:
+            blank, shift = torch.zeros_like(masks), np.array([0, side * width])
+            canvas = side_by_side(blank, masks) if side else side_by_side(masks, blank)
+            return drops(canvas, (boxes[0] + shift, boxes[1] + shift))
+
+        hint = None if guide is None else halves(guide)[side]
+        parts.append(adaptive_cells(of_half, regions, halves(region)[side], hint, mirrored=mirrored))
+    (left, first, own), (right, second, other) = parts
+    return side_by_side(left, right + len(first)), torch.cat([first, second]), torch.cat([own, other])
 
 
 def _coarse(grid: int) -> int:

@@ -51,8 +51,12 @@ class PlainScorer:
     @torch.inference_mode()
     def score(self, images: Float[Tensor, "B bands H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:
         """s of B images, float64; `boxes` change nothing."""
-        logits = self.model.logits_of(compiled(self.model), images)
-        return region_mean(self.scalar.of(logits[:, :, self.rows, self.columns], 1), self.pixels)
+        return region_mean(self.scalar.of(self.logits(images), 1), self.pixels)
+
+    @torch.inference_mode()
+    def logits(self, images: Float[Tensor, "B bands H W"], boxes: Boxes | None = None) -> Float[Tensor, "B C h w"]:
+        """z of B images on the box around the region, float32."""
+        return self.model.logits_of(compiled(self.model), images)[:, :, self.rows, self.columns]
 
 
 class IncrementalScorer:
@@ -109,8 +113,16 @@ class IncrementalScorer:
     @torch.inference_mode()
     def clean_score(self) -> Float[Tensor, "1"]:
         """s of the clean image, for the price of the last resizing."""
+        return self._score(self._clean_small())
+
+    @torch.inference_mode()
+    def clean_logits(self) -> Float[Tensor, "1 C h w"]:
+        """z of the clean image on the box around the region, for the same price."""
+        return self._resized(self._of_classes(self._clean_small()))
+
+    def _clean_small(self) -> Float[Tensor, "1 C r c"]:
         box = self.plan.box
-        return self._score(cut(self.clean[self.plan.output], box.starts(1), box.size))
+        return cut(self.clean[self.plan.output], box.starts(1), box.size)
 
     @torch.inference_mode()
     def logits(self, images: Float[Tensor, "B bands H W"], boxes: Boxes | None = None) -> Float[Tensor, "B C h w"]:

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from segfaith.errors import SampleError, SettingsError
+from segfaith.halves import side_of
 from segfaith.incremental.graph import Graph, NoGraph
-from segfaith.incremental.scorers import IncrementalScorer, PlainScorer, Precision, extent
+from segfaith.incremental.scorers import INCREMENTAL, IncrementalScorer, PlainScorer, Precision, extent
 from segfaith.incremental.tiles import TiledScorer
+from segfaith.incremental.wired import WiredScorer, wired_scorer
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import Scalar, out_of_memory
 from segfaith.types import Float, Image, Int, Mask, Tensor
@@ -55,12 +57,13 @@ def scorer_for(
     precision: Precision = "fp32",
     *,
     expected: float | None = None,
-) -> IncrementalScorer | PlainScorer | TiledScorer:
+) -> IncrementalScorer | PlainScorer | TiledScorer | WiredScorer:
     """The fastest scorer of altered copies of `image` on `region` that the model and its switches allow.
 
     A traced graph is kept until the model changes, and is checked before its first use on images of each size: see
     `graph_of`. Where it fails on this image (`expected`), the model itself scores the copies. A model that runs
-    on tiles has no graph; only the tiles that an alteration and the target share are computed.
+    on tiles has no graph; only the tiles that an alteration and the target share are computed. Of wired photographs
+    each gets a scorer of its own, see `wired`; a target that lies in both halves is scored by the model itself.
 
     Args:
         precision: "bf16": differences from the clean image go through the convolutions in bfloat16, the rest is
@@ -73,9 +76,13 @@ def scorer_for(
     """
     if precision == "tf32" and model.device.type != "cuda":
         raise SettingsError("precision 'tf32' is a mode of NVIDIA GPUs; on the CPU use 'fp32' or 'bf16'")
+    if model.wired and side_of(region) is not None:
+        return _wired_scorer(model, image, region, scalar, precision, expected)
     graph: Graph | str = "incremental = false" if not model.incremental else "compile = true"
     if model.tiling is not None:
         graph = "the model runs on tiles"
+    elif model.wired:
+        graph = "the target lies in both halves of wired photographs"
     elif model.incremental and not model.compile:
         graph = model.one_by_one or graph_of(model, image)
     if isinstance(graph, Graph):
@@ -91,6 +98,33 @@ def scorer_for(
     if model.tiling is not None:
         return TiledScorer(model, image, region, scalar)
     return PlainScorer(model, region, scalar, graph)
+
+
+def _wired_scorer(
+    model: SegmentationModel, image: Image, region: Mask, scalar: Scalar, precision: Precision, expected: float | None
+) -> WiredScorer | PlainScorer:
+    """`scorer_for` of wired photographs, on a target in one half."""
+
+    def of_half(part: Image, target: Mask) -> IncrementalScorer | PlainScorer:
+        scorer = scorer_for(model.of_half, part, target, scalar, precision)
+        assert not isinstance(scorer, TiledScorer | WiredScorer)  # settings refuse tiles
+        return scorer
+
+    scorer = wired_scorer(model, image, region, scalar, of_half)
+    incremental = scorer.path == INCREMENTAL and precision != "tf32"
+    if incremental and expected is not None and not agree(float(scorer.clean_score()), expected):
+        return plain_scorer(model, image, region, scalar, OTHERWISE.format("this image"))
+    return scorer
+
+
+def plain_scorer(
+    model: SegmentationModel, image: Image, region: Mask, scalar: Scalar, reason: str
+) -> PlainScorer | WiredScorer:
+    """The scorer by the model itself, of wired photographs half by half; `reason` says why not by a graph."""
+    if not model.wired or side_of(region) is None:
+        return PlainScorer(model, region, scalar, reason)
+    half = model.of_half
+    return wired_scorer(model, image, region, scalar, lambda part, target: PlainScorer(half, target, scalar, reason))
 
 
 def graph_of(model: SegmentationModel, image: Image) -> Graph | str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segfaith.errors import SampleError, SettingsError, no_exit
+from segfaith.halves import Wiring, halves
 from segfaith.models.inputs import channels_of, check_module, normalisation
 from segfaith.models.layers import Reshape, check_tokens, layer_names, unwrapped
 from segfaith.models.modes import evaluating, frozen
@@ -52,6 +54,7 @@ class SegmentationModel:
         incremental: whether interventions may recompute only what they change (see `incremental`); exact to 1e-5.
         pad: sides of images are padded to multiples of it, and logits cropped back; None: no padding. See `padding`.
         tiling: the tiles in which images go through the module; None: whole images. See `tiling`.
+        wiring: how the logits of two photographs side by side are exchanged, see `halves`; None: images are whole.
         compile: whether interventions run whole images through `torch.compile` instead.
         why_no_layer: why a library's model has no default feature layer, in words; "" for all others.
     """
@@ -59,6 +62,9 @@ class SegmentationModel:
     incremental = True
     compile = False
     why_no_layer = ""
+    wiring: Wiring | None = None
+    at_halves = False
+    _of_half: "SegmentationModel | None" = None
     place: tuple[Step, ...] | None
     layer_notes: dict[str, str]
 
@@ -164,6 +170,19 @@ class SegmentationModel:
         return torch.device("cpu") if tensor is None else tensor.device
 
     @property
+    def wired(self) -> bool:
+        """Whether images are canvases of two photographs."""
+        return self.wiring is not None
+
+    @property
+    def of_half(self) -> "SegmentationModel":
+        """This model without its wiring, for one photograph; the same object at each call, and it shares the module."""
+        if self._of_half is None:
+            self._of_half = copy(self)
+        vars(self._of_half).update(vars(self), wiring=None, _of_half=None, _normalisation=(None, []))
+        return self._of_half
+
+    @property
     def one_by_one(self) -> str:
         """Why images must not share a batch: `mixing`, or batch norms without running statistics; "" if they may."""
         if self.mixing:
@@ -224,7 +243,8 @@ class SegmentationModel:
         return pad_to(images, multiple_of(size, self.pad or 1))
 
     def first_input(self, image: Image) -> Float[Tensor, "bands h w"]:
-        """What goes through the module at once of an image: the padded image, or its first tile."""
+        """What goes through the module of an image: the padded image, its first tile, or the left photograph."""
+        image = halves(image)[0] if self.wired else image
         rows, columns = (None, None) if self.tiling is None else self.tiling.tile
         return self.padded(image)[:, :rows, :columns].contiguous()
 
@@ -235,7 +255,17 @@ class SegmentationModel:
         return self.framed(images, partial(self.logits_at_once, module))
 
     def framed(self, images: Float[Tensor, "N bands H W"], run: Callable[[Tensor], Tensor]) -> Float[Tensor, "N C H W"]:
-        """`logits` from a function that gives those of N padded images, or of N tiles of one place in the images."""
+        """`logits` from a function that gives those of padded images, or of tiles of one place in the images.
+
+        Where photographs are wired, N canvases are 2 N photographs, those of the left halves first.
+        """
+        if self.wiring is not None and not self.at_halves:
+            self.at_halves = True
+            try:
+                both = self.framed(torch.cat(halves(images)), run)
+            finally:
+                self.at_halves = False
+            return self.wiring.logits(both[: len(images)], both[len(images) :])
         padded = self.padded(images)
         logits = run(padded) if self.tiling is None else self.tiling.blended(padded, run)
         return logits[..., : images.shape[-2], : images.shape[-1]]

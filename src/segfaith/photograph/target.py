@@ -52,6 +52,7 @@ def check(settings: Settings, wanted: Wanted) -> None:
             settings.target.versus == TWIN,
             "target.versus = 'twin' is of data sets that know twins; name the other class, or leave versus out",
         ),
+        (settings.data.wired is not None, "one photograph is explained; leave [data] wired out of the settings"),
         (wanted.truth and not wanted.missed, "--truth says what the model misses; give --missed too, or use --mask"),
     ):
         if wrong:

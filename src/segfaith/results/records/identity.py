@@ -67,6 +67,7 @@ SETTINGS: dict[str, Matters] = {
     "data.ignore": Matters(run=True),
     "data.background": Matters(run=True),
     "data.display": NOWHERE,
+    "data.wired": Matters(run=True, label="wired {}"),
     "model.name": Matters(suite=False, run=True),
     "model.args": Matters(run=True),
     "model.weights": Matters(suite=False, run=True),  # their digest, not their path
@@ -147,6 +148,8 @@ def data_label(description: Mapping[str, Any]) -> str:
             value = settings.get(table, {}).get(key, row.protocol)
             if isinstance(value, list):
                 value = " ".join(map(str, value)) if table == "target" else value[0]
+            if isinstance(value, Mapping):
+                value = " ".join(f"{name} {number:g}" for name, number in value.items())
             value = Path(value).name if place == "target.mask" and value else value
             if value != row.protocol:
                 parts.append("native size" if value == "native" else row.label.format(value))

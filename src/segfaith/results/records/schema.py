@@ -31,7 +31,7 @@ def _record_columns() -> dict[str, tuple[Any, str]]:
             TEXT,
             "the explained number of each pixel: probability, conditional, logit, log_odds, or margin",
         ),
-        "kind": (TEXT, "how the planted evidence decides (docs/scenes.md); null where none was planted"),
+        "kind": (TEXT, "how the known evidence decides (docs/scenes.md, docs/wired.md); null where none is known"),
         **{name: (REAL, meaning) for name, meaning in score_columns().items()},
         **metrics,
         "stability": last["stability"],
@@ -67,7 +67,7 @@ TARGET = ["sample_id", "target"]
 LATER: Mapping[str, Any] = {
     "target": "",
     "score": "probability",
-    **dict.fromkeys(("tdd_drop", "tdd_drop_gain", "odd_drop", "odd_drop_abs"), nan),
+    **dict.fromkeys(("tdd_drop", "tdd_drop_gain", "odd_drop", "odd_drop_abs", "own_half"), nan),
 }
 """Columns that older files lack, and the value of their rows."""
 

@@ -178,7 +178,8 @@ TERMS: dict[str, tuple[str, str]] = {
     ),
     "evidence": (
         "Planted evidence",
-        "Pixels that decide the class by construction of the scene; the model was shown to decide by them.",
+        "Pixels that decide the class by construction: of a scene, whose model was shown to decide by them, or the "
+        "half of two wired photographs that the target’s logits read.",
     ),
     "tau": (
         "Kendall's tau-b",

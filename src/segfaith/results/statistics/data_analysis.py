@@ -109,6 +109,11 @@ class DataAnalysis:
         """Whether evidence was planted in any of the runs."""
         return summary.has_evidence(self.runs)
 
+    @property
+    def crossed(self) -> bool:
+        """Whether photographs are crossed, so that nothing in the target decides and TDD is 0 for every map."""
+        return bool(self.runs[0].description.get("settings", {}).get("data", {}).get("wired") == "crossed")
+
     @cached_property
     def several(self) -> bool:
         """Whether any image has several targets."""
@@ -258,6 +263,7 @@ class DataAnalysis:
             *(self._held(self.own), self.chance, self.truth, kept, self.summary),
             unfinished=started and not len(kept),
             planted=self.has_evidence,
+            crossed=self.crossed,
         )
 
     @cached_property

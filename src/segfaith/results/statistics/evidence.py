@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from segfaith.constants import COUNTERPART
+from segfaith.constants import COUNTERPART, WIRED_CROSSED, WIRED_STRAIGHT
 from segfaith.evaluation.metrics import METRICS, PROBABILITY, leading
 from segfaith.evaluation.metrics import leakage as leakage_ratio
 from segfaith.results.records.runs import Run
@@ -22,7 +22,9 @@ SCORES = ("evidence_ap", "evidence_mass", "evidence_top")
 RESAMPLES = 1000
 LEAST_SCENES, LEAST_METHODS = 20, 3
 """With fewer scenes or methods, no agreement of rankings is stated: its interval would not cover (`intervals`)."""
-KINDS = ("plain", "marker", "context", "conjunction", "redundancy")
+WIRED = (WIRED_STRAIGHT, WIRED_CROSSED)
+"""Kinds whose truth needs no proof and no right prediction: no logit of the target reads the other half."""
+KINDS = ("plain", "marker", "context", "conjunction", "redundancy", *WIRED)
 GROUPS = {"all but plain": KINDS[1:], "all": KINDS}
 """Kinds taken together; where the whole object is the evidence (plain), AP measures likeness to the mask."""
 AGREEMENT_COLUMNS = ["metric", "kind", "among", "methods", "scenes", "tau", "low", "high", "why", "verdict"]
@@ -57,7 +59,7 @@ def usable(runs: Sequence[Run]) -> tuple[pd.DataFrame, dict[str, str]]:
     """The rows from which conclusions are drawn, and why the others are not among them, by kind.
 
     Rows are measured ones with planted evidence, on regions that the model predicts right, of kinds for which the
-    model's proof of use holds.
+    model's proof of use holds; and all of wired photographs, which need neither.
     """
     parts: list[pd.DataFrame] = []
     left_out: dict[str, str] = {}
@@ -65,7 +67,7 @@ def usable(runs: Sequence[Run]) -> tuple[pd.DataFrame, dict[str, str]]:
     for number, run in enumerate(runs):
         if "kind" not in run.measured:
             continue
-        proven = str(run.description["model"].get("proven_kinds", "")).split(",")
+        proven = [*str(run.description["model"].get("proven_kinds", "")).split(","), *WIRED]
         planted = run.measured[run.measured["kind"].notna()].assign(run=number)
         for kind in sorted(set(planted["kind"]) - set(proven)):
             left_out[kind] = (
@@ -73,7 +75,7 @@ def usable(runs: Sequence[Run]) -> tuple[pd.DataFrame, dict[str, str]]:
                 if kind == COUNTERPART
                 else "unproven: the model was not shown to decide by this evidence"
             )
-        right = planted["majority_class"] == planted["class_index"]
+        right = (planted["majority_class"] == planted["class_index"]) | planted["kind"].isin(WIRED)
         wrong += len(planted.loc[~right & planted["kind"].isin(proven), TARGET].drop_duplicates())
         parts.append(planted[right & planted["kind"].isin(proven)])
     empty = pd.DataFrame(columns=["run", *TARGET, "method", "kind"])

@@ -31,6 +31,7 @@ STABLE, SHAKY = 0.8, 0.5
 QUICK, SLOW = 10.0, 60.0
 """Seconds a map: up to the first passes, above the second fails."""
 NOT_MEASURED = "not measured"
+CROSSED = "photographs are crossed, so nothing in the target decides and TDD is 0 for every map"
 OPPOSITE = "typical images say the opposite of these values, which a few outliers set"
 RULES: dict[str, str] = {
     "chance": (
@@ -112,6 +113,7 @@ def verdicts(
     *,
     unfinished: bool = False,
     planted: bool = False,
+    crossed: bool = False,
 ) -> list[Verdict]:
     """The verdict on each method under test, those that may be trusted most first.
 
@@ -123,6 +125,7 @@ def verdicts(
         summary: as `summary.summarise` gives it.
         unfinished: whether randomisation checks were begun and none was finished.
         planted: whether evidence was planted.
+        crossed: whether photographs are crossed: then TDD tells no map from chance.
     """
     order: dict[Mark, int] = {"pass": 0, "warn": 1, "unknown": 2, "fail": 3}
     model = "the check was stopped before its last part" if unfinished else NOT_MEASURED
@@ -131,7 +134,9 @@ def verdicts(
         Verdict(
             name,
             {
-                "chance": _against_cells("chance", chance, name, NOT_MEASURED),
+                "chance": Finding("chance", "unknown", why=CROSSED)
+                if crossed
+                else _against_cells("chance", chance, name, NOT_MEASURED),
                 "model": _model(kept, name, model),
                 "stability": _stability(summary, name),
                 "evidence": _against_cells("evidence", truth, name, evidence),

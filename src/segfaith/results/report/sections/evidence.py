@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from segfaith.constants import WIRED_CROSSED
 from segfaith.evaluation.metrics import METRICS, PROBABILITY
 from segfaith.results.records.identity import slug
 from segfaith.results.records.select import is_control
@@ -42,14 +43,17 @@ ALSO_THE_KIND = Markup(
     "rest of the object too, and the average precision counts that as wrong. "
     "<code>--set target.score=conditional --set target.versus=twin</code> asks for what the evidence alone decides."
 )
+OUTSIDE = {"context": "the context", WIRED_CROSSED: "the other half"}
+"""Kinds whose evidence lies outside the target, and where."""
 
 
 def section(analysis: Analysis) -> Section:
     """Who finds the planted evidence, which metrics agree with it, and what it makes of leakage."""
     introduction = words(
-        "On these scenes it is known by construction which pixels decide each object’s class, and for every kind below "
-        "the model was shown to decide by them. So the metrics can be judged: a good metric ranks methods as the {} "
-        "does. Only regions that the model predicts right entered.",
+        "On these images it is known by construction which pixels decide each object’s class. Of scenes the model was "
+        "shown to decide by them; of wired photographs one half gives the target’s logits. So the metrics can be "
+        "judged: a good metric ranks methods as the {} does. Of scenes only regions that the model predicts right "
+        "entered.",
         ref("evidence", "planted evidence"),
     )
     return by_data(analysis, "evidence", "How far to trust these metrics", introduction, _evidence)
@@ -85,7 +89,8 @@ def _of_scenes(part: DataAnalysis) -> bool:
 def _scores(part: DataAnalysis) -> list[Block]:
     about = words(
         "{} of the map against the planted evidence, the share of its mass there and the share of its top pixels "
-        "there: means over scenes. Of the plain kind the whole object is the evidence, so the mask itself scores 1.",
+        "there: means over scenes. Of the plain kind the whole object is the evidence, so the mask itself scores 1. Of "
+        "wired photographs the evidence is the target’s own half (straight) or the other half (crossed).",
         ref("evidence_ap", "Average precision"),
     )
     called, table = labels(part), part.evidence_scores
@@ -192,12 +197,15 @@ def _leakage(part: DataAnalysis) -> list[Block]:
         metric_ref("leak_abs"),
     )
     called, leakage = labels(part), part.evidence_leakage
-    own = leakage[(leakage["kind"] == "context") & ~leakage["method"].map(is_control).astype(bool)]
     blocks: list[Block] = [Prose(Markup("What leakage says of a true map"), "heading"), Prose(about)]
-    if len(own):
+    for kind, where in OUTSIDE.items():
+        own = leakage[(leakage["kind"] == kind) & ~leakage["method"].map(is_control).astype(bool)]
+        if not len(own):
+            continue
         mean = own[["odd_abs", "odd_beyond_abs"]].mean(skipna=False)
         sentence = words(
-            "Where the evidence is the context, OT abs is {} in the mean over {}; {} of it is beyond the evidence.",
+            "Where the evidence is {}, OT abs is {} in the mean over {}; {} of it is beyond the evidence.",
+            where,
             number(mean["odd_abs"]),
             listed([called[name] for name in own["method"]]),
             number(mean["odd_beyond_abs"]),

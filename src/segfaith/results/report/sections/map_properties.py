@@ -19,5 +19,6 @@ def _properties(part: DataAnalysis) -> list[Block]:
     if part.map_properties.empty:
         why = "what the maps look like was not measured: an older version made these records"
         return [lacking(part, why, "segfaith run FILE -o NEW_DIR")]
-    columns = {name: metric_column(name) for name in PROPERTIES}
+    wired = ("own_half",) if part.map_properties["own_half"].notna().any() else ()
+    columns = {name: metric_column(name) for name in (*PROPERTIES, *wired)}
     return [wide(part, part.map_properties, columns, "properties", "what the maps look like")]

@@ -24,6 +24,7 @@ from segfaith.results.report.sections.limits import first_setting, model_name
 from segfaith.results.report.sections.topic import base_methods, images_words, labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.claims import verdict_words
+from segfaith.results.statistics.evidence import WIRED
 from segfaith.results.statistics.paired import ALPHA, CHANCE
 from segfaith.results.statistics.targets import counted
 
@@ -165,6 +166,6 @@ def _evidence(part: DataAnalysis) -> Markup:
     return words(
         'Does each metric rank methods as the {} does ({})? {} (<a href="#evidence">details</a>).',
         ref("evidence", "planted evidence"),
-        "plain objects only" if kind == "plain" else "plain objects left out",
+        kind if kind in WIRED else "plain objects only" if kind == "plain" else "plain objects left out",
         join(verdicts, "; "),
     )

@@ -30,7 +30,7 @@ from segfaith.results.report.sections.topic import labels, target_remark
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.influence import MISSED_IOU, Best
 from segfaith.results.statistics.paired import ALPHA, CHANCE
-from segfaith.results.statistics.verdicts import RULES, Finding, Verdict
+from segfaith.results.statistics.verdicts import CROSSED, RULES, Finding, Verdict
 
 NAMES = {
     "chance": "Chance",
@@ -69,6 +69,10 @@ LEVEL = words(
     "{} is a map of random values on a grid as coarse as that of the region methods: the level of chance.",
     ref("control", "Random cells"),
 )
+CROSSED_REMARK = words(
+    "Photographs are crossed: all evidence lies in the other half, outside the target. So no map’s TDD differs from 0, "
+    "and OT abs punishes the maps that find the evidence."
+)
 UNMEASURED = {
     "no evidence was planted": "these images have no planted evidence",
     "not measured": "",
@@ -92,6 +96,8 @@ def _blocks(part: DataAnalysis) -> list[Block]:
         return [Prose(words("No method is under test: the runs hold controls alone."))]
     if CHANCE in part.methods:
         blocks.append(Prose(LEVEL, "remark"))
+    if part.crossed:
+        blocks.append(Prose(CROSSED_REMARK, "remark"))
     blocks.append(Cards(part.label, tuple(_card(verdict, part) for verdict in part.verdicts)))
     return [*blocks, *target_remark(part), Points((*_missed(part), *_leaders(part)))]
 
@@ -136,6 +142,8 @@ def _headline(findings: Mapping[str, Finding]) -> Markup:
     ]
     if chance.mark == model.mark == "unknown":
         answers.append("too few tests to judge" if evidence.mark == "unknown" else "not tested otherwise")
+    elif chance.why == CROSSED:
+        answers.append("not testable against chance")
     elif chance.mark == "unknown":
         answers.append("not tested against chance yet")
     elif model.mark == "unknown":
@@ -149,6 +157,8 @@ def _sentence(finding: Finding, part: DataAnalysis) -> Markup:
     if finding.mark == "unknown":
         why = finding.why.removeprefix("not testable: ")
         why = UNMEASURED.get(why, why)
+        if finding.why == CROSSED:
+            return words("Not testable: {}", why)
         start = f"Not tested: {why}" if why else "Not tested yet"
         if finding.question == "chance" and not isnan(finding.value):
             own, cells = _drops(finding, part)

@@ -19,6 +19,7 @@ from segfaith.errors import SettingsError
 from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.records.runs import Run, load_run
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS
+from segfaith.results.report.blocks import Figure
 from segfaith.results.report.glossary import unknown
 from segfaith.results.report.write import FILES, write
 from segfaith.results.statistics import paired
@@ -225,6 +226,8 @@ def test_the_page_holds_every_section_and_draws_every_figure_once(two_runs: list
     drawings = [draw(part) for draw in DRAWINGS.values()]
     shown = [drawing.name for drawing in drawings if drawing.on_page and drawing.figure]
     assert len(shown) == 6
+    held = [block.drawing for section in written.sections for block in section.blocks() if isinstance(block, Figure)]
+    assert all(any(drawing is one for one in drawings) for drawing in held), "a copy would be drawn again"
     assert sorted(re.findall(r'<figure class="drawn" id="figure-([\w-]+)">', text)) == sorted(shown)
     assert sum(tag == "svg" for tag, _ in page.tags) == len(shown)
 

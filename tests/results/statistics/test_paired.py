@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from hand_runs import by_chance, by_image, drawn, repeated, twice
 from made_runs import run_of
@@ -18,7 +19,7 @@ from segfaith.results.records.runs import Run
 from segfaith.results.records.select import enough, grouped, methods_of
 from segfaith.results.statistics import paired as significance
 from segfaith.results.statistics.friedman import Friedman, friedman
-from segfaith.results.statistics.paired import compare, family, paired, rank_biserial
+from segfaith.results.statistics.paired import compare, family, holm, paired, rank_biserial
 
 WORDS = "not testable: "
 
@@ -358,8 +359,15 @@ def test_the_order_of_methods_turns_signs_and_nothing_else() -> None:
     pd.testing.assert_frame_equal(compared(runs, "tdd"), compared(runs, "tdd"))
 
 
-def test_the_false_positive_rate_under_the_null(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gc.collect", lambda *_: 0)  # statsmodels calls it with each correction, for nothing here
+def test_holms_correction_by_hand_and_as_statsmodels_has_it() -> None:
+    np.testing.assert_allclose(holm([0.03, 0.01, 0.04]), [0.06, 0.03, 0.06])
+    rng = np.random.default_rng(5)
+    for n in (1, 2, 7, 60):
+        p = rng.uniform(0, 1 / n, n).round(3)
+        np.testing.assert_array_equal(holm(p), multipletests(p, method="holm")[1])
+
+
+def test_the_false_positive_rate_under_the_null() -> None:
     rng, trials = np.random.default_rng(11), 150
     margin = 3 * sqrt(0.05 * 0.95 / trials)
     rejected = [bool(compared(by_chance(rng, 0), "tdd")["significant"].any()) for _ in range(trials)]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segfaith.results.figures.overlay import outlined, overlay
+from segfaith.results.figures.overlay import outlined, overlay, overlays
 from segfaith.results.records.select import base
 from segfaith.results.report.gallery import Sample, kept_map, methods_of, shrunk
 
@@ -94,13 +94,12 @@ def _encoded(sample: Sample, methods: Sequence[str], side: int, quality: int) ->
     except (OSError, ValueError):
         return {}
     uris = {"": _uri(outlined(image, region, planted, predicted), quality)}
-    for method in methods:
-        heatmap = kept_map(folder, method) if method in set(sample.rows["method"]) else None
-        if heatmap is not None:
-            small = np.asarray(shrunk(heatmap, side)).clip(0, 1)
-            if small.shape == image.shape[1:]:
-                uris[method] = _uri(overlay(image, small, region), quality)
-    return uris
+    measured = set(sample.rows["method"])
+    kept = {name: heatmap for name in methods if name in measured and (heatmap := kept_map(folder, name)) is not None}
+    small = {name: np.asarray(shrunk(heatmap, side)).clip(0, 1) for name, heatmap in kept.items()}
+    fitting = {name: heatmap for name, heatmap in small.items() if heatmap.shape == image.shape[1:]}
+    shown = overlays(image, fitting.values(), region)
+    return uris | {name: _uri(picture, quality) for name, picture in zip(fitting, shown, strict=True)}
 
 
 def _scaled(path: Path, side: int, how: Image.Resampling) -> NDArray[np.float64]:

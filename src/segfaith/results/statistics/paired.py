@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
@@ -158,6 +157,18 @@ def rank_biserial(differences: NDArray[np.float64]) -> float:
     return float((ranks * np.sign(differences)).sum() / ranks.sum())
 
 
+def holm(p: ArrayLike) -> NDArray[np.float64]:
+    """p-values corrected by Holm's method (1979), in their order.
+
+    The i-th smallest of n is multiplied by n - i + 1; none is below that of a smaller one, and none above 1.
+    """
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values)
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
+    return corrected
+
+
 def family(known: Iterable[str], methods: Sequence[str] | None = None, *, chance: bool = True) -> list[str]:
     """The methods whose pairs are tested together, in the order of `known` or of `methods`.
 
@@ -208,9 +219,8 @@ def _corrected(images: Paired, rows: Sequence[dict[str, Any]]) -> list[dict[str,
     """The rows with data and metric, and with Holm's correction over those that were tested."""
     tested = [row for row in rows if not row["why"]]
     if tested:
-        corrected = multipletests([row["p"] for row in tested], alpha=ALPHA, method="holm")[1]
-        for row, p_holm in zip(tested, corrected, strict=True):
-            row |= {"p_holm": float(p_holm), "significant": bool(p_holm < ALPHA)}
+        for row, p_holm in zip(tested, holm([row["p"] for row in tested]).tolist(), strict=True):
+            row |= {"p_holm": p_holm, "significant": p_holm < ALPHA}
     return [{"data": images.data, "metric": images.metric} | row for row in rows]
 
 

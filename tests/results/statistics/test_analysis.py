@@ -147,7 +147,9 @@ def test_planted_evidence_has_its_tables() -> None:
     same(part.evidence_scores, evidence.scores(rows))
     same(part.evidence_agreements, evidence.agreements(rows))
     same(part.evidence_leakage, evidence.leakage(rows))
-    assert set(part.evidence_agreements["verdict"]) == {"agrees"}
+    verdicts = part.evidence_agreements.set_index("metric")["verdict"]
+    assert verdicts["tdd"] == "too few methods for a verdict"
+    assert verdicts["odd_abs"].startswith("blind by construction: ")
 
 
 def two() -> Analysis:

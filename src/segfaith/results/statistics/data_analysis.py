@@ -293,7 +293,7 @@ class DataAnalysis:
 
     @cached_property
     def evidence_agreements(self) -> pd.DataFrame:
-        """`evidence.agreements`: two rows per metric and kind, among all methods and without controls."""
+        """`evidence.agreements`: a row per metric and kind, among the methods under test."""
         return evidence.agreements(self.evidence[0], self.score)
 
     @cached_property

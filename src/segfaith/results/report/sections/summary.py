@@ -159,8 +159,8 @@ def _evidence(part: DataAnalysis) -> Markup:
     kind = kind if len(kinds) > 1 else next(iter(kinds))
     groups: dict[str, list[Markup]] = {}
     table = part.evidence_agreements
-    for row in table[(table["kind"] == kind) & (table["among"] == "all")].to_dict("records"):
-        verdict = "not testable" if row["verdict"].startswith("not testable") else row["verdict"]
+    for row in table[table["kind"] == kind].to_dict("records"):
+        verdict = row["verdict"].partition(":")[0]
         groups.setdefault(verdict, []).append(metric_ref(row["metric"]))
     verdicts: Iterable[Markup] = (words("{}: {}", verdict, listed(names)) for verdict, names in groups.items())
     return words(

@@ -43,15 +43,15 @@ def overlays(
     size = photo.shape[1:]
     region = None if target is None else _array(getattr(target, "region", target)).astype(bool)
     _expect("target", region, size)
-    rings = [] if region is None else [(_ring(region, 2), 0.0), (_ring(region, 1), 255.0)]
+    rings = [] if region is None else [(_ring(region, 2).nonzero(), 0.0), (_ring(region, 1).nonzero(), 255.0)]
     colours = colormaps[colormap]
     levels = (255 * opacity * colours(np.arange(colours.N))[:, :3]).astype(np.float32)
-    grey = (255 * (1 - opacity) * photo.mean(0)[..., None]).astype(np.float32)
+    grey = np.repeat(255 * (1 - opacity) * photo.mean(0)[..., None], 3, axis=2).astype(np.float32)
     for heatmap in heatmaps:
-        values = _array(heatmap).astype(np.float64)
+        values = _array(heatmap)
         _expect("heatmap", values, size)
-        places = np.nan_to_num(values * colours.N).clip(0, colours.N - 1).astype(np.intp)
-        blended = levels.take(places, axis=0)
+        places = np.fmax(values * colours.N, 0)  # NaN has the colour of 0
+        blended = levels.take(np.minimum(places, colours.N - 1).astype(np.intp), axis=0)
         blended += grey
         for ring, level in rings:
             blended[ring] = level

@@ -2,7 +2,9 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -50,7 +52,8 @@ def pictures(samples: Sequence[Sample], budget: int, sizes: Sequence[tuple[int, 
             lengths[(side, quality)] = _lengths([_encoded(sample, methods, side, quality) for sample in probed])
         if sum(lengths[(side, quality)].get(name, 0) for name in ("", *kept)) * len(places) > budget * 0.97:
             continue
-        uris = tuple(_encoded(sample, kept, side, quality) if sample.folder else {} for sample in samples)
+        with ThreadPoolExecutor() as pool:  # the codec and numpy leave the interpreter free
+            uris = tuple(pool.map(partial(_encoded, methods=kept, side=side, quality=quality), samples))
         total = sum(map(_size, uris))
         if total <= budget:
             return Pictures(uris, _words(methods, kept, side, sizes[0][0]), total)

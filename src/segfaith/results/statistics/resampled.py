@@ -53,13 +53,19 @@ def quantities(images: Paired, backbone: Sequence[int], *, seed: int = 0, interv
         equal), backbones and images (how many entered). A row per method, with NaN where it has no value.
     """
     of = quantity(images.metric)
+    drops, weights_ = numerators(images.values, images.s.reindex(images.values.index), of)
+    present = drops.notna()
+    heavy = present.astype(float).mul(weights_, axis=0).where(present)  # s counts where the method has a value
+    for levels in (["own", "run", "sample_id"], ["own", "sample_id"]):
+        drops, heavy = (table.groupby(level=levels, sort=False).mean() for table in (drops, heavy))
+    own, (image, names) = drops.index.get_level_values("own"), pd.factorize(drops.index.get_level_values("sample_id"))
+    place, shape = (image, np.asarray(backbone)[own.to_numpy(int)]), (len(names), max(backbone) + 1)
     rows: list[list[object]] = []
     for method in images.methods:
-        column = images.values[method].dropna() if method in images.values else pd.Series(dtype=float)
-        if not len(column):
+        if method not in drops or not drops[method].notna().any():
             rows.append([method, images.metric, of, nan, nan, nan, 0, 0])
             continue
-        values, weights, counts = _cells(images, column, of, np.asarray(backbone))
+        values, weights, counts = _cells(drops[method].to_numpy(float), heavy[method].to_numpy(float), place, shape)
         every = counts.sum(1)
         value = estimate(values.sum(1) / every, weights.sum(1) / every, of).value
         entered = int((counts.sum(0) > 0).sum())
@@ -69,20 +75,19 @@ def quantities(images: Paired, backbone: Sequence[int], *, seed: int = 0, interv
     return pd.DataFrame(rows, columns=QUANTITY_COLUMNS)
 
 
-def _cells(images: Paired, column: pd.Series, of: str, backbone: NDArray[np.int_]) -> tuple[Real, Real, Real]:
-    """Sums over the runs of each backbone of values and weights, and how many runs they are: (images, backbones)."""
-    drops, weights = numerators(column.to_frame("value"), images.s.reindex(column.index), of)
-    rows = drops.assign(weight=weights)
-    for levels in (["own", "run", "sample_id"], ["own", "sample_id"]):
-        rows = rows.groupby(level=levels, sort=False).mean()
-    own, (image, names) = rows.index.get_level_values("own"), pd.factorize(rows.index.get_level_values("sample_id"))
-    place = (image, backbone[own.to_numpy(int)])
-    found = []
-    for figures in (rows["value"].to_numpy(float), rows["weight"].to_numpy(float), np.ones(len(rows))):
-        table = np.zeros((len(names), int(backbone.max()) + 1))
-        np.add.at(table, place, figures)
-        found.append(table)
-    return found[0], found[1], found[2]
+def _cells(
+    values: Real, weights: Real, place: tuple[NDArray[np.intp], NDArray[np.int_]], shape: tuple[int, int]
+) -> tuple[Real, Real, Real]:
+    """Sums over the runs of each backbone of values and weights, and how many runs they are: (images, backbones).
+
+    Images without a value are left out.
+    """
+    known = ~np.isnan(values)
+    tables = np.zeros((3, *shape))
+    for table, figures in zip(tables, (values, weights, known.astype(float)), strict=True):
+        np.add.at(table, (place[0][known], place[1][known]), figures[known])
+    kept = tables[2].any(1)
+    return tables[0][kept], tables[1][kept], tables[2][kept]
 
 
 def _interval(values: Real, weights: Real, counts: Real, of: str, seed: int) -> tuple[float, float]:

@@ -119,8 +119,7 @@ def _remarks(part: DataAnalysis) -> list[Block]:
         for metric, row in moved.items()
     ]
     if told:
-        ask = '<a href="#influence">Images that move a mean most</a>: {}.'
-        sentences.append(words(ask, join(told, "; ")))
+        sentences.append(words("{}: {}.", ref("influence", "Images that move a mean most"), join(told, "; ")))
     return [Prose(Markup(" ").join(sentences), "remark")]
 
 

@@ -114,7 +114,7 @@ def moves_most(part: DataAnalysis, metrics: Sequence[str]) -> dict[str, dict[Any
     for metric in metrics:
         own = table[table["metric"] == metric]
         if len(own):
-            found[metric] = own.loc[own["change"].abs().idxmax()].to_dict()
+            found[metric] = own.iloc[int(own["change"].abs().argmax())].to_dict()
     return found
 
 

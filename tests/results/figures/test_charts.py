@@ -139,6 +139,13 @@ def test_randomisation_names_the_parts_in_the_order_of_the_stages() -> None:
         (35, "right", "anchor")
     }
     assert max(len(text.get_text()) for text in labels) <= 18
+    stages = [{"method": "dea", "stage": s, "part": f"layer{s}.conv", "spearman": 1 - s / 40} for s in range(40)]
+    (dense,) = charts.randomisation({"net": pd.DataFrame(stages)}).axes
+    told = [place for place, text in enumerate(dense.get_xticklabels()) if text.get_text()]
+    room = dense.figure.get_figwidth() / 40
+    assert 2 < len(told) < 40
+    assert told[-1] == 39
+    assert min(np.diff(told)) * room > 0.13, "a tilted line of 7 points is .1 inches high, and .12 wide on the axis"
     many = charts.randomisation({f"net{i}": table for i in range(5)}).axes
     assert len(many) == 6
     assert sum(axes.axison for axes in many) == 5

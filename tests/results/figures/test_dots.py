@@ -24,7 +24,8 @@ def table(means: dict[str, tuple[float, ...]], metric: str = "tdd") -> pd.DataFr
 
 def marks(axes: Axes) -> list[float]:
     """Where the runs' dots stand."""
-    return sorted(float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() not in ("None", "D"))
+    dots = [line for line in axes.lines if line.get_marker() not in ("None", "D")]
+    return sorted(float(value) for line in dots for value in line.get_xdata())
 
 
 def test_a_dot_for_each_run_and_a_bar_at_their_mean() -> None:
@@ -39,7 +40,7 @@ def test_a_dot_for_each_run_and_a_bar_at_their_mean() -> None:
     shown = [axes for axes in figure.axes if axes.lines]
     assert [axes.get_title()[:-2] for axes in shown] == ["TDD gain", "Stab.", "Time s"]
     np.testing.assert_allclose(marks(shown[0]), [0.19, 0.2, 0.21, 0.39, 0.4, 0.41])
-    bars = [line.get_xdata() for line in shown[0].lines if len(line.get_xdata()) == 2]
+    bars = [line.get_xdata() for line in shown[0].lines if line.get_linestyle() == "-"]
     np.testing.assert_allclose(bars, [[0.2, 0.2], [0.4, 0.4]])
     assert [axes.get_xscale() for axes in shown] == ["linear", "linear", "log"]
     assert [text.get_text() for text in shown[0].get_yticklabels()] == ["ega", "Ours"]

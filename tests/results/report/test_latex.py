@@ -50,9 +50,11 @@ def test_latex_escapes_what_it_would_take_for_commands() -> None:
     text = written(run({"my_method@a=50%&b#{~^$\\": [0.5]}, data="[set]"))
     means = next(table for name, table in floats(text).items() if name.startswith("means"))
     line = next(line for line in means.splitlines() if line.startswith(r"my\_method"))
-    assert line.startswith(r"my\_method@a=50\%\&b\#\{\textasciitilde{}\textasciicircum{}\$\textbackslash{} & 0.500 & ")
+    assert line.startswith(
+        r"my\_method@a=50\%\&b\#\{\textasciitilde{}\textasciicircum{}\$\textbackslash{} & 0.500 & n/a & 0.500 & "
+    )
     assert line.endswith(r" \\")
-    assert len(re.findall(r"(?<!\\)&", line)) == 7, "eight cells"
+    assert len(re.findall(r"(?<!\\)&", line)) == 9, "ten cells"
     assert r"\caption{{[}set{]} val: means of a single run}" in means
     assert re.fullmatch("[A-Za-z0-9-]+", next(iter(floats(text))))
 
@@ -69,12 +71,12 @@ def test_latex_is_a_float_a_table_with_caption_label_and_rules() -> None:
     ]
     first = tables["means-voc2012-val"].splitlines()
     assert first[:2] == [r"\begin{table}", r"\centering"]
-    assert r"\begin{tabular}{lrrrrrrr}" in first
+    assert r"\begin{tabular}{lrrrrrrrrr}" in first
     assert [first.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [5, 7, 11]
-    assert first[6].startswith(r"Method & TDD $\uparrow$ & ")
+    assert first[6].startswith(r"Method & TDD, pooled $\uparrow$ & OT abs, pooled $\downarrow$ & TDD $\uparrow$ & ")
     assert [line.split(" ")[0] for line in first[8:10]] == ["gpa", r"\midrule"]
     assert first[10].startswith(r"random\_cells & 0.500 & ")
-    assert r"gpa & 0.263 $\pm$ 0.053 & " in tables["means-sbd-val"], "run-level means .225 and .3"
+    assert r" & n/a & 0.263 $\pm$ 0.053 & " in tables["means-sbd-val"], "run-level means .225 and .3"
     assert r"gpa & 0.225 & 0.270 $\pm$ 0.044 & " in tables["paper-voc2012-val"], "beside the paper's"
     assert not set("±↑↓−\xa0") & set(text)
     for table in tables.values():
@@ -110,7 +112,7 @@ def test_diagnostic_columns_come_only_if_asked_for() -> None:
 
 def test_the_best_value_is_bold() -> None:
     means = floats(written(run({"gpa": [0.2], "dea": [0.5], "mask": [0.9]}, data="scenes")))["means-scenes-val"]
-    assert r"dea & \textbf{0.500} & " in means
+    assert r"dea & 0.500 & n/a & \textbf{0.500} & " in means
     assert means.count(r"\textbf") == 1, "controls are never bold"
 
 

@@ -19,6 +19,7 @@ from segfaith.errors import SettingsError
 from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.records.runs import Run, load_run
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS
+from segfaith.results.report.blocks import Figure
 from segfaith.results.report.glossary import unknown
 from segfaith.results.report.write import FILES, write
 from segfaith.results.statistics import paired
@@ -72,7 +73,10 @@ def test_table_csv_is_the_summary(two_runs: list[Run], tmp_path: Path) -> None:
     analysis = write(two_runs, tmp_path).analysis
     rows = lines_of(tmp_path / "table.csv")
     assert list(rows[0])[:4] == ["data", "weights", "method", "metric"]
-    assert list(rows[0])[4:] == ["mean", "std", "median", "runs", "n", "undefined", "not_ok"]
+    assert list(rows[0])[4:] == [
+        *("mean", "std", "median", "runs", "n", "undefined", "not_ok", "iqm"),
+        *("of", "value", "low", "high", "backbones", "images", "predicted_mean", "predicted_value", "predicted_n"),
+    ]
     assert {row["weights"] for row in rows} == {"netA.pth"}
     summary = analysis.parts[0].summary
     assert [float(row["mean"]) for row in rows if row["metric"] == "tdd"] == list(
@@ -150,7 +154,7 @@ def test_filters_reach_every_number(two_runs: list[Run], tmp_path: Path) -> None
 def test_what_is_compared_and_a_single_run_reach_the_tests(two_runs: list[Run], tmp_path: Path) -> None:
     write(two_runs[:1], tmp_path, Options(methods=("ria", "mask"), single_run=True))
     rows = lines_of(tmp_path / "significance.csv")
-    assert list(rows[0]) == list(paired.COLUMNS)
+    assert list(rows[0]) == [*paired.COLUMNS, *paired.PAGE_COLUMNS]
     assert {(row["first"], row["second"]) for row in rows} == {("ria", "mask")}
     assert {row["why"] for row in rows} == {""}
     text = (tmp_path / "significance.md").read_text(encoding="utf-8")
@@ -225,6 +229,8 @@ def test_the_page_holds_every_section_and_draws_every_figure_once(two_runs: list
     drawings = [draw(part) for draw in DRAWINGS.values()]
     shown = [drawing.name for drawing in drawings if drawing.on_page and drawing.figure]
     assert len(shown) == 6
+    held = [block.drawing for section in written.sections for block in section.blocks() if isinstance(block, Figure)]
+    assert all(any(drawing is one for one in drawings) for drawing in held), "a copy would be drawn again"
     assert sorted(re.findall(r'<figure class="drawn" id="figure-([\w-]+)">', text)) == sorted(shown)
     assert sum(tag == "svg" for tag, _ in page.tags) == len(shown)
 

@@ -25,6 +25,7 @@ from segfaith.results.statistics import (
     paired,
     randomisation,
     rankings,
+    resampled,
     samples,
     summary,
 )
@@ -56,7 +57,7 @@ def ask(part: DataAnalysis) -> list[Any]:
 
 
 ONCE: dict[Any, dict[str, int]] = {
-    summary: {"summarise": 1, "run_values": 1, "wins": 7},
+    summary: {"summarise": 2, "run_values": 1, "wins": 7},
     claims: {"check_claims": 1},
     paired: {"paired": 7, "compare": 6},
     friedman: {"friedman": 6},
@@ -112,11 +113,18 @@ def test_tables_are_those_of_the_functions(made: list[Run]) -> None:
     values = summary.run_values(runs)
     images = {metric: paired.paired(runs, metric) for metric in (*summary.TABLE_METRICS,)}
     rows, points = samples.samples(runs), curves.points(runs)
-    same(part.summary, summary.with_paper(summary.summarise(runs)))
+    whole = summary.with_paper(summary.summarise(runs))
+    same(part.summary[list(whole)], whole)
+    drops = resampled.quantities(images["tdd"], resampled.backbones(runs))
+    same(part.summary.loc[part.summary["metric"] == "tdd", list(drops)], drops)
+    best = summary.predicted(runs, part.metrics)
+    assert 0 < best["predicted_n"].max() < whole["n"].max()
+    same(part.summary[list(best)], best)
     same(part.values, values)
     same(part.wins, pd.concat([summary.wins(values, images[metric]) for metric in summary.TABLE_METRICS]))
     same(part.claims, claims.check_claims(values, images))
-    same(part.pairs, pd.concat([paired.compare(images[metric]) for metric in paired.TESTED]))
+    tests = pd.concat([paired.compare(images[metric]) for metric in paired.TESTED], ignore_index=True)
+    same(part.pairs, paired.over_page(tests))
     assert part.ranked["tdd"].ranks == friedman.friedman(images["tdd"]).ranks
     same(part.areas, curves.areas(runs, points))
     same(part.curve_means, curves.curve_means(runs, points))
@@ -139,7 +147,9 @@ def test_planted_evidence_has_its_tables() -> None:
     same(part.evidence_scores, evidence.scores(rows))
     same(part.evidence_agreements, evidence.agreements(rows))
     same(part.evidence_leakage, evidence.leakage(rows))
-    assert set(part.evidence_agreements["verdict"]) == {"agrees"}
+    verdicts = part.evidence_agreements.set_index("metric")["verdict"]
+    assert verdicts["tdd"] == "too few methods for a verdict"
+    assert verdicts["odd_abs"].startswith("blind by construction: ")
 
 
 def two() -> Analysis:

@@ -6,6 +6,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,7 +17,7 @@ from segfaith.results.records.runs import Run, load_run
 from segfaith.results.records.select import enough
 from segfaith.results.statistics.analysis import Options, analyse
 from segfaith.results.statistics.distributions import absolute_drops, robust, strata
-from segfaith.results.statistics.samples import samples
+from segfaith.results.statistics.samples import interquartile_mean, samples
 
 
 def robust_of(runs: Sequence[Run]) -> pd.DataFrame:
@@ -40,6 +41,36 @@ def test_medians_and_trimmed_means_are_not_ruled_by_one_sample() -> None:
     assert row["median"] == pytest.approx(0.55)
     assert row["trimmed"] == pytest.approx(sum(values[1:-1]) / 8), "the lowest and the highest tenth are left out"
     assert (row["n"], row["small_s"]) == (10, 1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 8, 40, 41])
+def test_the_interquartile_mean_by_a_loop(n: int) -> None:
+    """Each value counts by how much of its stretch, from i to i + 1, lies between n / 4 and 3 n / 4."""
+    values = np.random.default_rng(n).lognormal(0, 2, n)
+    total = 0.0
+    for place, value in enumerate(sorted(values)):
+        total += max(0.0, min(place + 1, 0.75 * n) - max(place, 0.25 * n)) * value
+    assert interquartile_mean(values) == pytest.approx(total / (n / 2))
+    if n % 4 == 0:
+        assert interquartile_mean(values) == pytest.approx(sorted(values)[n // 4 : 3 * n // 4] @ np.full(n // 2, 2 / n))
+    assert np.isnan(interquartile_mean([]))
+
+
+def test_interquartile_means_stand_in_every_table_of_medians(tmp_path: Path) -> None:
+    (part,) = analyse([load_run(make_run(tmp_path / "run", maps=0))]).parts
+    rows = part.runs[0].measured
+    own = rows.loc[rows["method"] == "ega"]
+    summary = part.summary.set_index(["method", "metric"])
+    robust_ = part.robust.set_index(["method", "metric"])
+    for metric in ("tdd", "odd_abs", "leak_abs"):
+        middle = interquartile_mean(own[metric].dropna())
+        assert summary.loc[("ega", metric), "iqm"] == pytest.approx(middle) == robust_.loc[("ega", metric), "iqm"]
+    drops = part.drops.set_index(["method", "drop"])
+    expected = interquartile_mean((own["s"] - own["s_target_deleted"]).dropna())
+    assert drops.loc[("ega", "target_drop"), "iqm"] == pytest.approx(expected)
+    strata_ = part.strata("tdd", "class_index").set_index(["stratum", "method"])
+    expected = interquartile_mean(own.loc[own["class_index"] == 1, "tdd"])
+    assert strata_.loc[("bird", "ega"), "iqm"] == pytest.approx(expected)
 
 
 def test_absolute_drops_are_not_divided() -> None:

@@ -40,22 +40,31 @@ def page_of(runs: list[Run]) -> str:
     return markdown([section.section(analyse(runs))])
 
 
-LEAST_IN_USE = evidence.LEAST_SCENES
+LEAST_IN_USE, METHODS_IN_USE = evidence.LEAST_SCENES, evidence.VERDICT_METHODS
+SEEN = {
+    "tdd": "marker",
+    "insertion_gain": "marker",
+    "leak_abs": "marker",
+    "odd_abs": "context",
+    "odd_beyond_abs": "context",
+}
+"""A kind whose evidence each metric can see; stability can see none."""
 
 
 @pytest.fixture(autouse=True)
 def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five scenes are enough here, so that tables can be made by hand."""
+    """Five scenes and four methods are enough here, so that tables can be made by hand."""
     monkeypatch.setattr(evidence, "LEAST_SCENES", 5)
+    monkeypatch.setattr(evidence, "VERDICT_METHODS", 4)
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_metric_without_any_value_is_not_testable_and_the_page_stands() -> None:
-    rows = rows_of(RISING, stability=nan)
-    assert agreement(frame(rows), "marker", "stability").verdict == "not testable: 0 scenes, at least 5 needed"
+    rows = rows_of(RISING, insertion_gain=nan)
+    assert agreement(frame(rows), "marker", "insertion_gain").verdict == "not testable: 0 scenes, at least 5 needed"
     page = page_of([planted_run(rows)])
-    assert re.search(r"^- Stab\.: too few scenes to tell, .*\(marker 0\)\.$", page, re.MULTILINE)
-    assert "| Stab. |" not in page
+    assert re.search(r"^- Ins\.: too few scenes to tell, .*\(marker 0\)\.$", page, re.MULTILINE)
+    assert "| Ins. |" not in page
 
 
 def test_kinds_without_a_proof_are_left_out_and_said() -> None:
@@ -98,13 +107,63 @@ def test_a_scene_of_several_runs_is_one_scene() -> None:
     assert "Scenes that entered: marker 6." in page_of([one] * 4)
 
 
-@pytest.mark.parametrize("metric", JUDGED)
-def test_the_same_ranking_has_tau_1_and_the_reversed_one_minus_1(metric: str) -> None:
+@pytest.mark.parametrize(("metric", "kind"), SEEN.items())
+def test_the_same_ranking_has_tau_1_and_the_reversed_one_minus_1(metric: str, kind: str) -> None:
     """Where lower is better the sign is turned; without noise the interval has no width."""
-    same, turned = (agreement(frame(rows_of(RISING, values)), "marker", metric) for values in (RISING, FALLING))
-    assert same == Agreement("marker", metric, 4, 8, 1.0, 1.0, 1.0)
-    assert turned == Agreement("marker", metric, 4, 8, -1.0, -1.0, -1.0)
+    same, turned = (agreement(frame(rows_of(RISING, of, kind=kind)), kind, metric) for of in (RISING, FALLING))
+    assert same == Agreement(kind, metric, 4, 8, 1.0, 1.0, 1.0, kinds=kind, distinct=4)
+    assert turned == Agreement(kind, metric, 4, 8, -1.0, -1.0, -1.0, kinds=kind, distinct=4)
     assert (same.verdict, turned.verdict) == ("agrees", "disagrees")
+
+
+@pytest.mark.parametrize("kind", ["plain", "marker", "context", "conjunction", "redundancy"])
+@pytest.mark.parametrize("metric", JUDGED)
+def test_a_metric_that_cannot_see_the_evidence_is_blind_and_has_no_verdict(metric: str, kind: str) -> None:
+    """By where the pixels lie: what a metric changes must hold evidence and other pixels, for a map to choose among.
+
+    A target of four pixels and four around it; deletion in the target and insertion choose among the first, deletion
+    outside among the others. Leak abs reads both.
+    """
+    target, outside = {0, 1, 2, 3}, {4, 5, 6, 7}
+    planted = {"plain": target, "context": {4, 5}}.get(kind, {0, 1})
+    reads = {"tdd": [target], "insertion_gain": [target], "leak_abs": [target, outside], "stability": []}
+    changed = reads.get(metric, [outside])
+    sees = any(pixels & planted and pixels - planted for pixels in changed)
+    for values in (RISING, FALLING):
+        found = agreement(frame(rows_of(RISING, values, kind=kind)), kind, metric)
+        assert (found.blind == "") == sees
+        assert found.verdict.startswith("blind by construction: ") != sees
+        assert np.isnan(found.tau) != sees
+
+
+def test_groups_leave_out_the_kinds_of_which_a_metric_is_blind() -> None:
+    """Of marker TDD says the truth; of context and plain it says the reverse, by chance."""
+    rows = rows_of(RISING, RISING, scenes=6)
+    rows += rows_of(RISING, FALLING, scenes=7, first=50, kind="context")
+    rows += rows_of(RISING, FALLING, scenes=8, first=90, kind="plain")
+    for kind in ("all but plain", "all"):
+        found = agreement(frame(rows), kind, "tdd")
+        assert (found.kinds, found.scenes, found.tau) == ("marker", 6, 1)
+        outside = agreement(frame(rows), kind, "odd_abs")
+        assert (outside.kinds, outside.scenes, outside.tau) == ("context", 7, -1)
+    assert "| TDD | all: marker | 1.00 [1.00, 1.00] | 4 | 6 |" in page_of([planted_run(rows)])
+
+
+def test_few_methods_give_numbers_and_no_verdict_and_variants_are_one_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "VERDICT_METHODS", METHODS_IN_USE)
+    assert METHODS_IN_USE == 8
+    eight = {f"m{place}": 0.1 * place for place in range(8)}
+    seven = {name: value for name, value in eight.items() if name != "m7"}
+    clones = seven | {"dea@alpha=0.5": 0.8, "dea@alpha=0.6": 0.82, "m0@x=1": 0.83}
+    found = {name: agreement(frame(rows_of(of)), "marker", "tdd") for name, of in (("8", eight), ("7", seven))}
+    assert found["8"].verdict == "agrees"
+    assert (found["7"].verdict, found["7"].tau, found["7"].low) == ("too few methods for a verdict", 1, 1)
+    many = agreement(frame(rows_of({name: of for name, of in clones.items() if name != "m1"})), "marker", "tdd")
+    assert (many.methods, many.distinct, many.verdict) == (9, 7, "too few methods for a verdict")
+    page = page_of([planted_run(rows_of(RISING))])
+    assert "- TDD: too few methods for a verdict (marker)." in page
+    assert "| TDD | marker | 1.00 [1.00, 1.00] | 4 | 8 | too few methods for a verdict |" in page
+    assert "agrees |" not in page
 
 
 @pytest.mark.parametrize(
@@ -112,7 +171,7 @@ def test_the_same_ranking_has_tau_1_and_the_reversed_one_minus_1(metric: str) ->
     [(0.1, 1, "agrees"), (-1, -0.2, "disagrees"), (0, 1, "undecided"), (-1, 0, "undecided"), (-0.5, 0.5, "undecided")],
 )
 def test_the_verdict_follows_from_the_interval(low: float, high: float, words: str) -> None:
-    assert Agreement("all", "tdd", 4, 9, 0.3, low, high).verdict == words
+    assert Agreement("all", "tdd", 4, 9, 0.3, low, high, distinct=4).verdict == words
 
 
 def test_tau_by_hand_with_one_pair_exchanged_and_one_tied() -> None:
@@ -129,12 +188,12 @@ def test_tau_and_interval_are_scipys_scene_by_scene(seed: int, monkeypatch: pyte
     ap, value = rng.random((9, 5)), rng.random((9, 5)).round(1)
     value[:, 1] = value[:, 0]
     rows = [
-        {"sample_id": f"{i}", "method": f"m{j}", "kind": "plain", "evidence_ap": ap[i, j], "odd_abs": value[i, j]}
+        {"sample_id": f"{i}", "method": f"m{j}", "kind": "context", "evidence_ap": ap[i, j], "odd_abs": value[i, j]}
         for i in range(9)
         for j in range(5)
     ]
     monkeypatch.setattr(evidence, "RESAMPLES", 100)
-    got = agreement(pd.DataFrame(rows).assign(target=""), "plain", "odd_abs")
+    got = agreement(pd.DataFrame(rows).assign(target=""), "context", "odd_abs")
     assert got.tau == pytest.approx(kendalltau(ap.mean(0), -value.mean(0).round(6)).statistic)
     draws = np.random.default_rng(0).integers(0, 9, (100, 9))
     taus = [kendalltau(ap[draw].mean(0).round(6), -value[draw].mean(0).round(6)).statistic for draw in draws]
@@ -174,7 +233,7 @@ def test_methods_that_are_all_tied_cannot_be_judged(turned: bool) -> None:
         (4, 4, "not testable: 4 scenes, at least 5 needed"),
         (5, 4, "agrees"),
         (5, 2, "not testable: 2 methods, at least 3 needed"),
-        (5, 3, "agrees"),
+        (5, 3, "too few methods for a verdict"),
     ],
 )
 def test_too_few_scenes_or_methods_are_not_tested(scenes: int, methods: int, words: str) -> None:
@@ -183,18 +242,11 @@ def test_too_few_scenes_or_methods_are_not_tested(scenes: int, methods: int, wor
 
 
 def test_only_scenes_of_the_kind_enter_and_all_of_them_in_all() -> None:
-    rows = rows_of(RISING, RISING, scenes=6) + rows_of(RISING, FALLING, scenes=5, first=50, kind="context")
-    found = {kind: agreement(frame(rows), kind, "tdd") for kind in ("marker", "context", "all")}
-    assert {kind: one.scenes for kind, one in found.items()} == {"marker": 6, "context": 5, "all": 11}
-    assert (found["marker"].tau, found["context"].tau) == (1, -1)
+    rows = rows_of(RISING, RISING, scenes=6) + rows_of(RISING, FALLING, scenes=5, first=50, kind="conjunction")
+    found = {kind: agreement(frame(rows), kind, "tdd") for kind in ("marker", "conjunction", "all")}
+    assert {kind: one.scenes for kind, one in found.items()} == {"marker": 6, "conjunction": 5, "all": 11}
+    assert (found["marker"].tau, found["conjunction"].tau) == (1, -1)
     assert agreement(frame(rows), "plain", "tdd").verdict == "not testable: 0 scenes, at least 5 needed"
-
-
-def test_plain_scenes_are_left_out_of_all_but_plain() -> None:
-    rows = rows_of(RISING, RISING, scenes=6) + rows_of(RISING, FALLING, scenes=7, first=50, kind="plain")
-    found = {kind: agreement(frame(rows), kind, "tdd") for kind in ("all but plain", "all")}
-    assert {kind: (one.scenes, one.tau) for kind, one in found.items()}["all but plain"] == (6, 1)
-    assert found["all"].scenes == 13
 
 
 def test_twenty_scenes_are_the_least_that_the_page_draws_conclusions_from() -> None:
@@ -202,10 +254,10 @@ def test_twenty_scenes_are_the_least_that_the_page_draws_conclusions_from() -> N
     assert LEAST_IN_USE == LEAST_IMAGES == 20
 
 
-def test_stability_on_some_scenes_is_judged_on_these() -> None:
+def test_a_metric_on_some_scenes_is_judged_on_these() -> None:
     """On the others the evidence says the reverse, which must not enter."""
-    rows = rows_of(RISING, RISING, scenes=6) + rows_of(FALLING, RISING, scenes=20, first=50, stability=nan)
-    got = agreement(frame(rows), "marker", "stability")
+    rows = rows_of(RISING, RISING, scenes=6) + rows_of(FALLING, RISING, scenes=20, first=50, insertion_gain=nan)
+    got = agreement(frame(rows), "marker", "insertion_gain")
     assert (got.scenes, got.tau) == (6, 1)
     assert agreement(frame(rows), "marker", "tdd").scenes == 26
 
@@ -215,18 +267,18 @@ def test_methods_are_compared_on_the_same_scenes() -> None:
     easy = rows_of(RISING, {name: value + 0.5 for name, value in RISING.items()}, scenes=6)
     hard = rows_of(RISING, RISING, scenes=5, first=50)
     for row in hard:
-        row["stability"] = nan if row["method"] == "gpa" else row["stability"]
-    got = agreement(frame(easy + hard), "marker", "stability")
+        row["insertion_gain"] = nan if row["method"] == "gpa" else row["insertion_gain"]
+    got = agreement(frame(easy + hard), "marker", "insertion_gain")
     assert (got.methods, got.scenes, got.tau) == (4, 6, 1)
 
 
 def test_a_method_without_values_is_left_out_and_the_others_keep_their_scenes() -> None:
-    """Maps computed elsewhere have no stability at all; another method has it on two scenes of eight."""
+    """One method has no value at all; another has it on two scenes of eight."""
     rows = rows_of(RISING | {"maps:theirs": 0.9, "seldom": 0.8})
     for row in rows:
         missing = row["method"] == "maps:theirs" or (row["method"] == "seldom" and row["sample_id"] > "val-0001")
-        row["stability"] = nan if missing else row["stability"]
-    got = agreement(frame(rows), "marker", "stability")
+        row["insertion_gain"] = nan if missing else row["insertion_gain"]
+    got = agreement(frame(rows), "marker", "insertion_gain")
     assert (got.methods, got.scenes, got.tau) == (4, 8, 1)
     assert agreement(frame(rows), "marker", "tdd").methods == 6
 
@@ -286,16 +338,19 @@ def test_a_method_without_scenes_of_a_kind_has_rows_without_values() -> None:
     assert leaks.loc["dea", ["odd_abs", "odd_beyond_abs", "leak_abs", "leak_beyond"]].isna().all()
 
 
-def test_agreements_are_agreement_with_and_without_the_controls() -> None:
-    controls = {"random": 0.05, "random_cells@grid=7": 0.06, "mask": 0.2}
-    rows = frame(rows_of(RISING | controls, FALLING | controls, scenes=6, noise=0.05))
+def test_agreements_are_among_the_methods_under_test() -> None:
+    """Neither controls nor variants of a method that is there: with them a reversed order of the four would agree."""
+    others = {"random": 0.0, "random_cells@grid=7": 0.01, "mask": 0.02, "dea@alpha=0.5": 0.03}
+    rows = frame(rows_of(RISING | others, FALLING | others, scenes=6, noise=0.005))
+    assert agreement(rows, "marker", "tdd").tau > 0
     own = rows[rows["method"].isin(FOUR)]
     table = agreements(rows)
     assert list(table.columns) == AGREEMENT_COLUMNS
-    assert len(table) == 2 * len(JUDGED)
+    assert len(table) == len(JUDGED)
     for line in table.to_dict("records"):
-        expected = agreement(rows if line["among"] == "all" else own, line["kind"], line["metric"])
-        assert line == expected.__dict__ | {"among": line["among"], "verdict": expected.verdict}
+        expected = agreement(own, line["kind"], line["metric"])
+        assert pd.Series(line).equals(pd.Series(expected.__dict__ | {"verdict": expected.verdict})[AGREEMENT_COLUMNS])
+    assert table.set_index("metric").loc["tdd", "verdict"] == "disagrees"
 
 
 def test_leakage_is_given_with_and_without_the_part_of_the_evidence() -> None:
@@ -319,7 +374,7 @@ def test_tables_of_no_rows_are_empty_with_their_columns() -> None:
 # What the report says of the tables
 
 
-def test_the_page_gives_both_agreements_where_controls_change_the_verdict() -> None:
+def test_the_page_leaves_the_controls_out_of_agreements_and_says_who_is_blind() -> None:
     controls = {"random": 0.05, "random_cells@grid=7": 0.06, "mask": 0.2}
     rows = rows_of(RISING | controls, FALLING | controls, scenes=6)
     rows += rows_of(RISING | controls, scenes=5, kind="context", first=50)
@@ -328,9 +383,12 @@ def test_the_page_gives_both_agreements_where_controls_change_the_verdict() -> N
     assert "Scenes that entered: marker 6, context 5." in page
     assert "| marker | gpa | 0.100 | 0.100 | 0.100 |" in page
     lines = [line for line in page.splitlines() if line.startswith("| TDD | ")]
-    assert [line.split(" | ")[3] for line in lines][:2] == ["−1.00 [−1.00, −1.00]", "1.00 [1.00, 1.00]"]
-    assert lines[0].endswith("; without controls: disagrees |"), "the controls alone must not make a metric agree"
-    assert lines[1].endswith("| agrees |")
+    assert lines[0] == "| TDD | marker | −1.00 [−1.00, −1.00] | 4 | 6 | disagrees |"
+    assert lines[1].startswith("| TDD | all but plain: marker | ")
+    assert len(lines) == 3, "of context TDD is blind"
+    blind = "blind by construction: the evidence lies outside the target, which is all that it changes (context)"
+    assert f"- TDD: disagrees (marker, all but plain, all); {blind}." in page
+    assert re.search(r"^- Stab\.: blind by construction: it compares maps with each other", page, re.MULTILINE)
 
 
 def test_the_page_says_how_much_of_the_leakage_is_beyond_the_evidence() -> None:

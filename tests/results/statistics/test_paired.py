@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from hand_runs import by_chance, by_image, drawn, repeated, twice
 from made_runs import run_of
@@ -18,7 +19,7 @@ from segfaith.results.records.runs import Run
 from segfaith.results.records.select import enough, grouped, methods_of
 from segfaith.results.statistics import paired as significance
 from segfaith.results.statistics.friedman import Friedman, friedman
-from segfaith.results.statistics.paired import compare, family, paired, rank_biserial
+from segfaith.results.statistics.paired import compare, family, holm, over_page, paired, rank_biserial
 
 WORDS = "not testable: "
 
@@ -152,6 +153,41 @@ def test_holms_correction_by_a_loop_within_each_data_set() -> None:
         assert part["significant"].to_list() == [one < 0.05 for one in expected]
     assert table["significant"].any()
     assert not table["significant"].all()
+
+
+def test_the_page_corrects_over_all_metrics_and_counts_no_test_twice() -> None:
+    """TDD gain is TDD less one number an image: its tests are those of TDD. Stability has tests of its own."""
+    values = drawn(20, 3, a=0.5, b=0.44, c=0.42)
+    runs = twice(values)
+    control = np.random.default_rng(0).uniform(0, 0.2, 20)
+    other = drawn(20, 8, a=0.9, b=0.88, c=0.8)
+    for place, run in enumerate(runs):
+        records = run.records.sort_values(["method", "sample_id"], kind="stable").reset_index(drop=True)
+        stable = np.concatenate([other[name] for name in "abc"]) + 0.01 * place
+        gain = records["tdd"] - np.tile(control, 3)
+        runs[place] = replace(run, records=records.assign(stability=stable, tdd_gain=gain))
+    single = [compared(runs, metric) for metric in ("tdd", "tdd_gain", "stability")]
+    table = over_page(pd.concat(single, ignore_index=True))
+    pd.testing.assert_frame_equal(table[list(single[0])], pd.concat(single, ignore_index=True))
+    assert table["repeats"].to_list() == [""] * 3 + ["tdd"] * 3 + [""] * 3
+    tests = [*single[0]["p"], *single[2]["p"]]
+    expected, least = [nan] * 6, 0.0
+    for place, index in enumerate(sorted(range(6), key=lambda one: tests[one])):
+        least = max(least, min(1.0, (6 - place) * tests[index]))
+        expected[index] = least
+    assert table["p_page"].to_list() == pytest.approx([*expected[:3], *expected[:3], *expected[3:]])
+    assert table["apart"].to_list() == [p < 0.05 for p in table["p_page"]]
+    lacking = [
+        replace(
+            run, records=run.records.assign(tdd_gain=run.records["tdd_gain"].where(run.records["sample_id"] != "img00"))
+        )
+        for run in runs
+    ]
+    again = over_page(pd.concat([compared(lacking, metric) for metric in ("tdd", "tdd_gain")], ignore_index=True))
+    assert set(again["repeats"]) == {""}, "on other images it is another test"
+    untested = over_page(compared(runs[:1], "tdd"))
+    assert untested["p_page"].isna().all()
+    assert not untested["apart"].any()
 
 
 def test_pairs_that_are_not_testable_do_not_enter_holms_family() -> None:
@@ -358,8 +394,15 @@ def test_the_order_of_methods_turns_signs_and_nothing_else() -> None:
     pd.testing.assert_frame_equal(compared(runs, "tdd"), compared(runs, "tdd"))
 
 
-def test_the_false_positive_rate_under_the_null(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gc.collect", lambda *_: 0)  # statsmodels calls it with each correction, for nothing here
+def test_holms_correction_by_hand_and_as_statsmodels_has_it() -> None:
+    np.testing.assert_allclose(holm([0.03, 0.01, 0.04]), [0.06, 0.03, 0.06])
+    rng = np.random.default_rng(5)
+    for n in (1, 2, 7, 60):
+        p = rng.uniform(0, 1 / n, n).round(3)
+        np.testing.assert_array_equal(holm(p), multipletests(p, method="holm")[1])
+
+
+def test_the_false_positive_rate_under_the_null() -> None:
     rng, trials = np.random.default_rng(11), 150
     margin = 3 * sqrt(0.05 * 0.95 / trials)
     rejected = [bool(compared(by_chance(rng, 0), "tdd")["significant"].any()) for _ in range(trials)]

@@ -20,6 +20,7 @@ from segfaith.results.statistics.paired import paired
 from segfaith.results.statistics.summary import (
     TABLE_METRICS,
     notes,
+    predicted,
     run_labels,
     run_values,
     side,
@@ -50,6 +51,29 @@ def test_each_run_counts_once_whatever_its_size() -> None:
     dea = entry(summary, "dea")
     assert dea["mean"] == pytest.approx((0.7 + 0.4 + 1.0) / 3)
     assert (dea["runs"], dea["n"]) == (3, 4)
+
+
+def test_targets_that_the_model_predicts_stand_beside_all_targets() -> None:
+    """An IoU of .5 counts; means are of the runs' means, the pooled drop is over images."""
+    ious = {"a": 0.5, "b": 0.49, "c": 0.9}
+    values = ({"a": 0.1, "b": 0.9, "c": 0.3}, {"a": 0.5, "b": 0.9})
+    runs = [
+        run_of_rows(
+            *(row(one, "ega", tdd, s=0.2 if one == "c" else 0.6, target_iou=ious[one]) for one, tdd in of.items())
+        )
+        for of in values
+    ]
+    runs[1] = replace(runs[1], description=runs[1].description | {"settings": {"seed": 9}})
+    (line,) = predicted(runs, TABLE_METRICS).query("metric == 'tdd'").to_dict("records")
+    assert line["predicted_mean"] == pytest.approx((0.2 + 0.5) / 2)
+    assert line["predicted_n"] == 3
+    assert line["predicted_value"] == pytest.approx((0.6 * (0.1 + 0.5) / 2 + 0.2 * 0.3) / 0.8, abs=1e-5)
+    beside = entry(analyse(runs).parts[0].summary, "ega")
+    assert beside["predicted_mean"] == line["predicted_mean"] != beside["mean"]
+    all_predicted = [enough(run, min_iou=0.5) for run in runs]
+    assert predicted(all_predicted, TABLE_METRICS).empty, "it would say the same twice"
+    unknown = [replace(run, records=run.records.assign(target_iou=nan)) for run in runs]
+    assert predicted(unknown, TABLE_METRICS).empty
 
 
 def test_summary_has_a_row_per_data_method_and_metric() -> None:

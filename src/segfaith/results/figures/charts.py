@@ -4,6 +4,7 @@ Every chart is a function from a table to a `Figure` on an Agg canvas; none touc
 """
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,9 @@ from segfaith.results.figures.style import (
     looks,
 )
 from segfaith.results.records.select import is_control, method_order
+
+LINE = 0.16
+"""Inches that a tilted name of an axis needs beside the next one."""
 
 
 def pareto(points: Any, better: Sequence[Literal["higher", "lower"]]) -> list[bool]:
@@ -159,6 +163,8 @@ def randomisation(
     its weights are drawn anew, head first. A method that reads the model falls towards 0; one that stays up reads the
     image.
 
+    Where names of parts would stand too close, only every second (third, ...) part is named, the last among them.
+
     Args:
         similarity: panel's title to the part of the table of `distributions.randomisation` that is of one model.
         measure: the correlation that is shown.
@@ -184,8 +190,10 @@ def randomisation(
             axes.plot(part["stage"], part[measure], color=mark.colour, marker=mark.marker, linestyle=mark.line)
         stages = table.drop_duplicates("stage").sort_values("stage")
         names = [literal(str(part), 18) if part else "none" for part in stages["part"].fillna("")]
-        axes.set_xticks(stages["stage"].to_list(), names)
         room = figure.get_figwidth() / columns - 0.5
+        step = max(1, ceil((len(names) - 1) * LINE / room))
+        told = [name if (len(names) - 1 - place) % step == 0 else "" for place, name in enumerate(names)]
+        axes.set_xticks(stages["stage"].to_list(), told)
         if max(map(len, names)) * 0.07 * len(names) > room:
             axes.tick_params("x", rotation=35)
             for word in axes.get_xticklabels():

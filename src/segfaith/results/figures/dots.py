@@ -104,14 +104,14 @@ def _panel(panel: Axes, part: pd.DataFrame, paper: Mapping[str, float], marks: M
     low, high = reach(shown)
     runs = list(marks)
     offsets = np.linspace(-0.22, 0.22, len(runs)) if len(runs) > 1 else np.zeros(1)
+    dots: dict[str, list[tuple[float, float]]] = {run: [] for run in runs}
     for place, name in enumerate(paper):
         beyond: dict[bool, list[str]] = {True: [], False: []}
         own = part[part["method"] == name]
         for run, offset in zip(runs, offsets, strict=True):
-            mark = marks[run]
             for value in own.loc[own["run"] == run, "value"].dropna():
                 if low <= value <= high:
-                    panel.plot([value], [place + offset], ls="", marker=mark.marker, color=mark.colour, markersize=3)
+                    dots[run].append((value, place + offset))
                 else:
                     beyond[value > high].append(_number(value))
         if low <= means[name] <= high:
@@ -125,6 +125,10 @@ def _panel(panel: Axes, part: pd.DataFrame, paper: Mapping[str, float], marks: M
         for up, words in beyond.items():
             if words:
                 _arrow(panel, place, words, up=up)
+    for run, spots in dots.items():
+        across, down = zip(*spots, strict=True) if spots else ((), ())
+        mark = marks[run]
+        panel.plot(across, down, ls="", marker=mark.marker, color=mark.colour, markersize=3, zorder=1.9)
     _scale(panel, known, (low, high))
 
 

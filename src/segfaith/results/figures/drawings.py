@@ -243,7 +243,8 @@ def _drawing(
         figure = draw()
         with rc_context(STYLE):
             figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        with rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+            figure.set_layout_engine(None)  # "none" would leave one in place, for which each file is drawn twice
         return figure
 
     return Drawing(f"{name}-{slug(part.label)}", caption, settled, tuple(remarks), on_page)

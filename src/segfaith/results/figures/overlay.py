@@ -1,6 +1,6 @@
 """Heatmaps over photographs, as PNG pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,19 +31,31 @@ def overlay(
     Raises:
         ValueError: image, heatmap and target differ in height or width.
     """
-    photo = _colours(image)
-    values = _array(heatmap).astype(np.float64)
+    (shown,) = overlays(image, [heatmap], target, opacity=opacity, colormap=colormap)
+    return shown
+
+
+def overlays(
+    image: Any, heatmaps: Iterable[Any], target: Any = None, *, opacity: float = 0.55, colormap: str = "inferno"
+) -> Iterator[Image.Image]:
+    """`overlay` of several heatmaps over one image: what they share is made once."""
+    photo = _channels(image)
+    size = photo.shape[1:]
     region = None if target is None else _array(getattr(target, "region", target)).astype(bool)
-    for name, array in (("heatmap", values), ("target", region)):
-        if array is not None and array.shape != photo.shape[:2]:
-            raise ValueError(f"{name} has shape {array.shape}; expected {photo.shape[:2]}, the image's (H, W)")
-    grey = np.repeat(photo.mean(2, keepdims=True), 3, axis=2)
-    colour = np.asarray(colormaps[colormap](values))[..., :3]
-    blended = (1 - opacity) * grey + opacity * colour
-    if region is not None:
-        blended[_ring(region, 2)] = 0.0
-        blended[_ring(region, 1)] = 1.0
-    return Image.fromarray((blended.clip(0, 1) * 255).round().astype(np.uint8))
+    _expect("target", region, size)
+    rings = [] if region is None else [(_ring(region, 2).nonzero(), 0.0), (_ring(region, 1).nonzero(), 255.0)]
+    colours = colormaps[colormap]
+    levels = (255 * opacity * colours(np.arange(colours.N))[:, :3]).astype(np.float32)
+    grey = np.repeat(255 * (1 - opacity) * photo.mean(0)[..., None], 3, axis=2).astype(np.float32)
+    for heatmap in heatmaps:
+        values = _array(heatmap)
+        _expect("heatmap", values, size)
+        places = np.fmax(values * colours.N, 0)  # NaN has the colour of 0
+        blended = levels.take(np.minimum(places, colours.N - 1).astype(np.intp), axis=0)
+        blended += grey
+        for ring, level in rings:
+            blended[ring] = level
+        yield Image.fromarray(blended.clip(0, 255, out=blended).round(out=blended).astype(np.uint8))
 
 
 def outlined(image: Any, target: Any, evidence: Any = None, predicted: Any = None) -> Image.Image:
@@ -84,13 +96,23 @@ def picture(image: Any, display: Sequence[int] | None = None) -> Image.Image:
 
 def _colours(image: Any, display: Sequence[int] | None = None) -> NDArray[np.float64]:
     """What `picture` shows of an image (C, H, W), as (H, W, 3), for the caller to change."""
+    return _channels(image, display).transpose(1, 2, 0).copy()
+
+
+def _channels(image: Any, display: Sequence[int] | None = None) -> NDArray[np.float64]:
+    """The three channels (3, H, W) that `picture` shows of an image (C, H, W); a copy."""
     values = _array(image).astype(np.float64)
     channels = [1, 1, 1] if len(values) < 3 else [1, 2, 3]
     if display is not None and len(values) > 1:
         channels = list(display)
     if not all(1 <= channel <= len(values) for channel in channels):
         raise ValueError(f"display = {channels}: expected channels from 1 to {len(values)}, which the image has")
-    return values[[channel - 1 for channel in channels]].transpose(1, 2, 0).copy()
+    return values[[channel - 1 for channel in channels]]
+
+
+def _expect(name: str, array: NDArray[Any] | None, size: tuple[int, ...]) -> None:
+    if array is not None and array.shape != size:
+        raise ValueError(f"{name} has shape {array.shape}; expected {size}, the image's (H, W)")
 
 
 def _array(value: Any) -> NDArray[Any]:

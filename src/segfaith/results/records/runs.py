@@ -121,6 +121,7 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
     return runs
 
 
+@pd.option_context("mode.string_storage", "python")  # of short tables: pyarrow's takes a third longer for a report
 def load_run(directory: Path) -> Run:
     """Everything that a run directory holds.
 

@@ -80,10 +80,8 @@ def _tidied(parts: Sequence[Block], said: set[str]) -> Iterator[Block]:
                     said.add(str(part.text))
                     yield part
             case Figure():
-                drawing = part.drawing
-                remarks = tuple(remark for remark in drawing.remarks if remark not in said)
-                said.update(remarks)
-                yield part if remarks == drawing.remarks else Figure(replace(drawing, remarks=remarks))
+                yield replace(part, said=frozenset(said))
+                said.update(part.drawing.remarks)
             case Fold():
                 yield from _unfolded(part, tuple(_tidied(part.parts, said)))
             case Table(rows=()) | Points(items=()) | Cards(cards=()):

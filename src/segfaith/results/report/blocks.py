@@ -79,10 +79,16 @@ class Points:
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """A figure; the page inlines it as SVG, Markdown links its PNG."""
+    """A figure; the page inlines it as SVG, Markdown links its PNG. `said`: remarks that need not be said again."""
 
     drawing: Drawing
+    said: frozenset[str] = frozenset()
     kind: str = "figure"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What stands below it."""
+        return tuple(remark for remark in self.drawing.remarks if remark not in self.said)
 
 
 MARK_WORDS: dict[Mark, str] = {

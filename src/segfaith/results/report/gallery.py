@@ -8,7 +8,7 @@ among them, with its reason.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -88,6 +88,11 @@ class Sample:
         """The model's score of the target; NaN where none was measured."""
         known = self.rows["s"].dropna()
         return float(known.iloc[0]) if len(known) else nan
+
+    def figures(self, columns: Iterable[str]) -> list[dict[Hashable, Any]]:
+        """Its rows as plain values: the method, and those of the columns that the records have."""
+        held = ["method", *(name for name in columns if name in self.rows)]
+        return self.rows[held].to_dict("records")
 
     @cached_property
     def class_name(self) -> str:
@@ -211,7 +216,7 @@ def methods_of(samples: Sequence[Sample]) -> list[str]:
 def scores_of(sample: Sample, measure: str) -> dict[str, Any]:
     """What the page filters by: plain values without NaN."""
     by_method: dict[str, dict[str, float]] = {}
-    for row in sample.rows.to_dict("records"):
+    for row in sample.figures(sample.shown):
         values = {name: _plain(row.get(name)) for name in sample.shown}
         by_method[str(row["method"])] = {name: value for name, value in values.items() if value is not None}
     return {

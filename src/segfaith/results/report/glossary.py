@@ -62,6 +62,22 @@ TERMS: dict[str, tuple[str, str]] = {
     ),
     "median": ("Median", "Median over all measured samples of all runs."),
     "trimmed": ("Trimmed mean", "Mean over samples without the lowest and the highest 10 %."),
+    "iqm": (
+        "Interquartile mean (IQM)",
+        "Mean over samples of the middle half of the values: of n values in order, those between n/4 and 3n/4, the "
+        "ones on the borders in part.",
+    ),
+    "pooled": (
+        "Pooled drop",
+        "Sum of the drops of s over images, divided by the sum of s: what is lost of all the score, so that no small s "
+        "can make it explode. An image counts as the mean over its targets and over the runs that have it. The paper's "
+        "own figure, the mean of the relative drops, stands beside it. Its 95 % interval is by a bootstrap on two "
+        "levels: backbones and images are both drawn with replacement. Of one backbone it is over images alone.",
+    ),
+    "predicted": (
+        "IoU ≥ .5",
+        "The same figure over the targets alone that the model predicts with an intersection over union of .5 or more.",
+    ),
     "n": (
         "n",
         "How many samples (pairs of run and image) entered. A value that fewer entered is followed by its own number "
@@ -126,8 +142,9 @@ TERMS: dict[str, tuple[str, str]] = {
     "p": (
         "p (Holm)",
         "Wilcoxon signed-rank test over images (Pratt's treatment of zeros), corrected by Holm's method over all "
-        "pairs that are compared on the same data set by the same metric. Significant below .05. Not testable: the "
-        "reason stands in its place.",
+        "tests that the page shows of one data set, of all metrics and pairs; a test that only repeats another one is "
+        "not counted. In the checks against random cells it is over the methods. Significant below .05. Not testable: "
+        "the reason stands in its place.",
     ),
     "friedman": (
         "Friedman's test",
@@ -184,7 +201,7 @@ TERMS: dict[str, tuple[str, str]] = {
     "tau": (
         "Kendall's tau-b",
         "Agreement of two rankings of the methods, by a metric and by the average precision against planted evidence, "
-        "in [−1, 1].",
+        "in [−1, 1]. Controls are left out. A verdict needs eight different methods.",
     ),
     "disagreement": (
         "Disagreement of maps",

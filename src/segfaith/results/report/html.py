@@ -269,7 +269,7 @@ def _sample(sample: Sample, uris: Mapping[str, str], measured: Sequence[str]) ->
                 "lead": f"{METRICS[lead].label} {number(_real(row.get(lead)), 2)}",
                 "cells": [number(_real(row.get(name))) for name in measured],
             }
-            for row in sample.rows.to_dict("records")
+            for row in sample.figures(dict.fromkeys((*measured, lead)))
         ],
         "reasons": sample.reasons,
     }

@@ -2,7 +2,9 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segfaith.results.figures.overlay import outlined, overlay
+from segfaith.results.figures.overlay import outlined, overlay, overlays
 from segfaith.results.records.select import base
 from segfaith.results.report.gallery import Sample, kept_map, methods_of, shrunk
 
@@ -50,7 +52,8 @@ def pictures(samples: Sequence[Sample], budget: int, sizes: Sequence[tuple[int, 
             lengths[(side, quality)] = _lengths([_encoded(sample, methods, side, quality) for sample in probed])
         if sum(lengths[(side, quality)].get(name, 0) for name in ("", *kept)) * len(places) > budget * 0.97:
             continue
-        uris = tuple(_encoded(sample, kept, side, quality) if sample.folder else {} for sample in samples)
+        with ThreadPoolExecutor() as pool:  # the codec and numpy leave the interpreter free
+            uris = tuple(pool.map(partial(_encoded, methods=kept, side=side, quality=quality), samples))
         total = sum(map(_size, uris))
         if total <= budget:
             return Pictures(uris, _words(methods, kept, side, sizes[0][0]), total)
@@ -94,13 +97,12 @@ def _encoded(sample: Sample, methods: Sequence[str], side: int, quality: int) ->
     except (OSError, ValueError):
         return {}
     uris = {"": _uri(outlined(image, region, planted, predicted), quality)}
-    for method in methods:
-        heatmap = kept_map(folder, method) if method in set(sample.rows["method"]) else None
-        if heatmap is not None:
-            small = np.asarray(shrunk(heatmap, side)).clip(0, 1)
-            if small.shape == image.shape[1:]:
-                uris[method] = _uri(overlay(image, small, region), quality)
-    return uris
+    measured = set(sample.rows["method"])
+    kept = {name: heatmap for name in methods if name in measured and (heatmap := kept_map(folder, name)) is not None}
+    small = {name: np.asarray(shrunk(heatmap, side)).clip(0, 1) for name, heatmap in kept.items()}
+    fitting = {name: heatmap for name, heatmap in small.items() if heatmap.shape == image.shape[1:]}
+    shown = overlays(image, fitting.values(), region)
+    return uris | {name: _uri(picture, quality) for name, picture in zip(fitting, shown, strict=True)}
 
 
 def _scaled(path: Path, side: int, how: Image.Resampling) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ Words are plain text: who prints them decides which signs a terminal may get.
 """
 
 from collections.abc import Iterator, Sequence
+from math import isnan
 from textwrap import fill
 
 from rich.box import SIMPLE_HEAD
@@ -30,7 +31,7 @@ from segfaith.results.report.markdown import plain
 from segfaith.results.report.sections.claims import of_the_paper
 from segfaith.results.report.sections.provenance import unfinished_notes
 from segfaith.results.report.sections.scores import NOT_ASKED, stability_words
-from segfaith.results.report.sections.topic import NO_SAMPLE, images_words, labels
+from segfaith.results.report.sections.topic import NO_SAMPLE, images_words, labels, moves_most, pooled_metrics
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.summary import TABLE_METRICS
 from segfaith.results.statistics.targets import counted
@@ -70,7 +71,7 @@ def verdicts(sections: Sequence[Section]) -> list[str]:
 
 
 def table(part: DataAnalysis, width: int = WIDTH) -> Iterator[RenderableType]:
-    """Methods by a few metrics, means with medians beside them, in that width; below it, what is undefined."""
+    """Methods by a few metrics, two figures each, in that width; below it predicted targets, and what is undefined."""
     if part.summary.empty or not part.summary["n"].any():
         yield f"{part.label}: {NO_SAMPLE}"
         return
@@ -89,11 +90,37 @@ def table(part: DataAnalysis, width: int = WIDTH) -> Iterator[RenderableType]:
         if place and is_control(method) and not is_control(part.methods[place - 1]):
             grid.add_section()
         grid.add_row(_cut(called[method], room), *(column[place + 1] for column in columns))
-    yield f"{part.label}: mean / median, {_extent(part)}"
+    yield f"{part.label}: {_figures(part)}, {_extent(part)}"
     yield grid
+    yield from _below(part, metrics)
     undefined = _undefined(part)
     if undefined:
         yield f"Undefined values: {undefined}."
+
+
+def _figures(part: DataAnalysis) -> str:
+    """What the two figures of a cell are."""
+    pooled = [METRICS[name].label for name in pooled_metrics(part)]
+    return f"{' and '.join(pooled)} pooled / mean, else mean / median" if pooled else "mean / median"
+
+
+def _below(part: DataAnalysis, metrics: Sequence[str]) -> Iterator[str]:
+    """Pooled drops of the targets that the model predicts, and the image that moves each mean most."""
+    called, rows = labels(part), rows_by(part.summary, "metric", "method")
+    for metric in pooled_metrics(part):
+        lines = {name: rows[metric, name] for name in part.methods if name in part.own}
+        told = {
+            called[name]: _short(line["predicted_value"])
+            for name, line in lines.items()
+            if not isnan(line["predicted_value"])
+        }
+        if told:
+            entered = count(int(max(line["predicted_n"] for line in lines.values())), "sample")
+            figures = ", ".join(f"{name} {value}" for name, value in told.items())
+            yield f"{METRICS[metric].label} pooled where the IoU is at least .5 ({entered}): {figures}."
+    moved = [f"{METRICS[name].label} {row['image']}" for name, row in moves_most(part, metrics).items()]
+    if moved:
+        yield f"Image that moves a mean most: {', '.join(moved)}."
 
 
 def _extent(part: DataAnalysis) -> str:
@@ -118,9 +145,10 @@ def _undefined(part: DataAnalysis) -> str:
 
 
 def _column(part: DataAnalysis, metric: str) -> list[str]:
-    """The head of a metric's column, then each method's mean and median; of the runtime the mean alone."""
+    """The head of a metric's column, then each method's two figures (see `_figures`); of the runtime the mean alone."""
     rows = rows_by(part.summary[part.summary["metric"] == metric], "method")
     names = ("mean",) if metric == "runtime_s" else ("mean", "median")
+    names = ("value", "mean") if metric in pooled_metrics(part) else names
     cells = [" / ".join(_short(rows[method][name]) for name in names) for method in part.methods]
     return [METRICS[metric].label + ARROWS[METRICS[metric].better], *cells]
 

@@ -40,6 +40,7 @@ class Written:
     refused: str = ""
 
 
+@pd.option_context("mode.string_storage", "python")  # as in `load_run`
 def write(
     runs: Sequence[Run],
     directory: Path,

@@ -22,6 +22,7 @@ from segfaith.results.statistics import (
     paired,
     randomisation,
     rankings,
+    resampled,
     samples,
     summary,
     targets,
@@ -126,8 +127,16 @@ class DataAnalysis:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """`summary.summarise`, with the paper's numbers: a row per method and metric."""
-        return summary.with_paper(summary.summarise(self.runs))
+        """`summary.summarise`, with the paper's numbers: a row per method and metric.
+
+        Beside them stand `resampled.quantities` (of, value, low, high, backbones, images), and `summary.predicted`.
+        """
+        table = summary.with_paper(summary.summarise(self.runs))
+        numbers = resampled.backbones(self.runs)
+        own = pd.concat([resampled.quantities(self.paired(metric), numbers) for metric in self.metrics])
+        for beside in (own, summary.predicted(self.runs, self.metrics)):
+            table = table.merge(beside, on=["method", "metric"], how="left", sort=False)
+        return table
 
     @cached_property
     def values(self) -> pd.DataFrame:
@@ -155,17 +164,13 @@ class DataAnalysis:
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        """`paired.compare` by every metric of `paired.TESTED`: a row per metric and pair of methods.
+        """`paired.compare` by every metric of `paired.TESTED`, corrected over the page: a row per metric and pair.
 
         The pairs are those of all data sets; a pair whose method no run of this one holds is not testable.
         """
-        return pd.concat(
-            [
-                paired.compare(self.paired(metric), self.compared, single_run=self.options.single_run)
-                for metric in self.leading(*paired.TESTED)
-            ],
-            ignore_index=True,
-        )
+        single, metrics = self.options.single_run, self.leading(*paired.TESTED)
+        tables = [paired.compare(self.paired(metric), self.compared, single_run=single) for metric in metrics]
+        return paired.over_page(pd.concat(tables, ignore_index=True))
 
     @cached_property
     def ranked(self) -> dict[str, Friedman]:
@@ -294,7 +299,7 @@ class DataAnalysis:
 
     @cached_property
     def evidence_agreements(self) -> pd.DataFrame:
-        """`evidence.agreements`: two rows per metric and kind, among all methods and without controls."""
+        """`evidence.agreements`: a row per metric and kind, among the methods under test."""
         return evidence.agreements(self.evidence[0], self.score)
 
     @cached_property

@@ -15,7 +15,15 @@ import pandas as pd
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS, PROBABILITY, has_zero, leading
 from segfaith.lookup import lookup
-from segfaith.results.statistics.samples import NOTHING, by_method, centres, lacking, table, with_value
+from segfaith.results.statistics.samples import (
+    NOTHING,
+    by_method,
+    centres,
+    interquartile_mean,
+    lacking,
+    table,
+    with_value,
+)
 from segfaith.results.statistics.summary import SMALL_SCORE, TABLE_METRICS
 from segfaith.results.statistics.targets import IMAGE, over_targets
 
@@ -28,21 +36,22 @@ STRATA = (*EDGES, "class_index")
 ROBUST_METRICS = tuple(name for name in TABLE_METRICS if name != "runtime_s")
 DROPS = ("target_drop", "off_drop")
 
-ROBUST_COLUMNS = ["data", "method", "metric", "mean", "median", "trimmed", "n", "small_s"]
-DROP_COLUMNS = ["data", "method", "drop", "mean", "median", "trimmed", "n"]
-STRATUM_COLUMNS = ["data", "stratum", "method", "mean", "median", "n"]
+ROBUST_COLUMNS = ["data", "method", "metric", "mean", "median", "trimmed", "iqm", "n", "small_s"]
+DROP_COLUMNS = ["data", "method", "drop", "mean", "median", "trimmed", "iqm", "n"]
+STRATUM_COLUMNS = ["data", "stratum", "method", "mean", "median", "iqm", "n"]
 
 
 def robust(rows: pd.DataFrame, score: str = PROBABILITY) -> pd.DataFrame:
-    """Mean, median and 10 % trimmed mean over all samples, of every metric of the table but the runtime.
+    """Mean, median, trimmed (10 %) and interquartile mean over all samples, of each metric but the runtime.
 
     Args:
         rows: of `samples.samples`, as of every function here.
         score: of the rows' runs.
 
     Returns:
-        Columns data, method, metric, mean, median, trimmed (without the lowest and the highest tenth), n, small_s (how
-        many of them have s < 0.05; of an image with several targets, any of them; NaN where the score is no
+        Columns data, method, metric, mean, median, trimmed (without the lowest and the highest tenth), iqm (the
+        mean of the middle half, `samples.interquartile_mean`), n, small_s (how many of them have s < 0.05; of an image
+        with several targets, any of them; NaN where the score is no
         probability).
     """
     lines = []
@@ -62,7 +71,7 @@ def absolute_drops(rows: pd.DataFrame) -> pd.DataFrame:
     random_cells the scores are means over its draws, so that its off_drop is at most the mean of its draws'.
 
     Returns:
-        Columns data, method, drop (`target_drop` or `off_drop`), mean, median, trimmed, n.
+        Columns data, method, drop (`target_drop` or `off_drop`), mean, median, trimmed, iqm, n.
     """
     lines = []
     for data, method, part in by_method(with_value(rows, "s_target_deleted")):
@@ -83,7 +92,7 @@ def strata(rows: pd.DataFrame, metric: str, by: Literal["s", "target_area", "cla
     its targets there.
 
     Returns:
-        Columns data, stratum (in words, in order; classes by their names), method, mean, median, n. Strata without
+        Columns data, stratum (in words, in order; classes by their names), method, mean, median, iqm, n. Strata without
         samples do not appear.
 
     Raises:
@@ -101,7 +110,8 @@ def strata(rows: pd.DataFrame, metric: str, by: Literal["s", "target_area", "cla
     for stratum in both.sort_values(by, kind="stable")["stratum"].unique():
         for data, method, part in by_method(images[images["stratum"] == stratum]):
             values = part[metric]
-            lines.append([data, stratum, method, values.mean(), values.median(), len(values)])
+            middle = interquartile_mean(values.to_numpy(float))
+            lines.append([data, stratum, method, values.mean(), values.median(), middle, len(values)])
     return table(lines, STRATUM_COLUMNS, "")
 
 

@@ -94,6 +94,9 @@ def numerators(values: pd.DataFrame, s: pd.Series, of: str) -> tuple[pd.DataFram
 
 def by_image(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of (own, run, sample_id, target) averaged by image: over targets, over runs that share `own`, over these."""
-    for levels in (["own", "run", "sample_id"], ["own", "sample_id"], ["sample_id"]):
-        rows = rows.groupby(level=levels).mean()
+    levels = [["own", "run", "sample_id"], ["own", "sample_id"], ["sample_id"]]
+    if (rows.index.get_level_values("target") == "").all():  # an image has one target, and each run has it once
+        del levels[0]
+    for level in levels:
+        rows = rows.groupby(level=level).mean()
     return rows

@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
@@ -35,6 +34,8 @@ from segfaith.results.statistics.intervals import by_image, estimate, numerators
 
 TESTED = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability")
 """Metrics of the page; `tdd_gain` subtracts one control from both, so that its pairs differ as those of `tdd` do."""
+REPEATS = {"tdd_gain": "tdd", "tdd_drop_gain": "tdd_drop"}
+"""Metrics that subtract one control from both methods of a pair, and the metric whose differences are then the same."""
 ALPHA = 0.05
 LEAST_DIFFERENCES = 6
 """Wilcoxon: with fewer differences that are not zero, no outcome has a two-sided p below .05 (2 / 2^5 = .0625)."""
@@ -53,6 +54,8 @@ COLUMNS = (
     *("data", "metric", "first", "second", "images", "runs", "of", "value_first", "value_second", "difference", "low"),
     *("high", "effect", "statistic", "p", "p_holm", "significant", "p_method", "note", "why"),
 )
+PAGE_COLUMNS = ("p_page", "apart", "repeats")
+"""What `over_page` adds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +131,39 @@ def compare(
     return pd.DataFrame(_corrected(images, rows), columns=list(COLUMNS))
 
 
+def over_page(table: pd.DataFrame) -> pd.DataFrame:
+    """The pairs by all metrics with Holm's correction over all of their tests, for a page shows them all.
+
+    Where both methods' values are less one and the same control, as those of TDD gain are, the differences are those of
+    the metric without it, and so is the test: it is named as a repetition, is not counted again, and has the p-value of
+    the test that it repeats. A pair whose control lacks some images is a test of its own.
+
+    Args:
+        table: rows of `compare` of one data set, of one metric below the other.
+
+    Returns:
+        The table with p_page (corrected over all tests of all metrics; NaN where not testable), apart (p_page < .05)
+        and repeats (the metric whose test it is, or "").
+    """
+    rows = {(row["metric"], row["first"], row["second"]): row for row in table.to_dict("records")}
+    repeated = {key: origin for key, row in rows.items() if (origin := _origin(row, rows)) is not None}
+    tested = [key for key, row in rows.items() if not row["why"] and key not in repeated]
+    corrected = dict(zip(tested, holm([rows[key]["p"] for key in tested]).tolist(), strict=True))
+    p_page = [corrected.get(repeated.get(key, key), nan) for key in rows]
+    repeats = [repeated[key][0] if key in repeated else "" for key in rows]
+    return table.assign(p_page=p_page, apart=[p < ALPHA for p in p_page], repeats=repeats)
+
+
+def _origin(row: dict[Any, Any], rows: dict[Any, dict[Any, Any]]) -> tuple[str, str, str] | None:
+    """The key of the test that a row repeats, or None."""
+    key = (REPEATS.get(row["metric"], ""), row["first"], row["second"])
+    other = rows.get(key)
+    if other is None or row["why"] or other["why"] or row["images"] != other["images"]:
+        return None
+    same = np.isclose([row["effect"], row["p"]], [other["effect"], other["p"]], rtol=0, atol=1e-9)
+    return key if same.all() else None
+
+
 def against(images: Paired, methods: Sequence[str], control: str = CHANCE, *, seed: int = 0) -> pd.DataFrame:
     """Each method against one control, with Holm's correction over these pairs alone; one run alone is tested too.
 
@@ -156,6 +192,18 @@ def rank_biserial(differences: NDArray[np.float64]) -> float:
         return nan
     ranks = stats.rankdata(np.abs(differences))
     return float((ranks * np.sign(differences)).sum() / ranks.sum())
+
+
+def holm(p: ArrayLike) -> NDArray[np.float64]:
+    """p-values corrected by Holm's method (1979), in their order.
+
+    The i-th smallest of n is multiplied by n - i + 1; none is below that of a smaller one, and none above 1.
+    """
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values)
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
+    return corrected
 
 
 def family(known: Iterable[str], methods: Sequence[str] | None = None, *, chance: bool = True) -> list[str]:
@@ -208,9 +256,8 @@ def _corrected(images: Paired, rows: Sequence[dict[str, Any]]) -> list[dict[str,
     """The rows with data and metric, and with Holm's correction over those that were tested."""
     tested = [row for row in rows if not row["why"]]
     if tested:
-        corrected = multipletests([row["p"] for row in tested], alpha=ALPHA, method="holm")[1]
-        for row, p_holm in zip(tested, corrected, strict=True):
-            row |= {"p_holm": float(p_holm), "significant": bool(p_holm < ALPHA)}
+        for row, p_holm in zip(tested, holm([row["p"] for row in tested]).tolist(), strict=True):
+            row |= {"p_holm": p_holm, "significant": p_holm < ALPHA}
     return [{"data": images.data, "metric": images.metric} | row for row in rows]
 
 

@@ -129,14 +129,15 @@ def complete(
     if metric in ("odd_abs", "odd_drop_abs"):
         everything["value"] = absolute(everything)
     known = _order(everything, over)
-    shared = [name for name in known if all(name in set(rows["setting"]) for rows in frames)]
+    held = [set(rows["setting"].unique()) for rows in frames]
+    shared = [name for name in known if all(name in settings for settings in held)]
     settings = [name for name in shared if over != "k" or name != ALL]
     names = [name for name in everything["method"].unique() if methods is None or name in methods]
     chosen = everything[everything["setting"].isin(settings) & everything["method"].isin(names)]
     wide = chosen.pivot_table(
         index=["run", *TARGET], columns=["setting", "method"], values="value", sort=False, dropna=True
     )
-    covered = {name: _coverage(wide, settings, name) for name in names}
+    covered = _coverage(wide, settings, names)
     most = max(covered.values(), default=0)
     enough = [name for name in names if covered[name] and covered[name] * 2 >= most]
     left_out = [f"{name} (all settings on {covered[name]} of {most} images)" for name in names if name not in enough]
@@ -279,12 +280,15 @@ def _absent_runs(runs: Sequence[Run], wide: pd.DataFrame, entered: set[int], met
     return [f"{len(runs) - sum(map(len, whys.values()))} of {len(runs)} runs entered: {told}"] if whys else []
 
 
-def _coverage(wide: pd.DataFrame, settings: Sequence[str], method: str) -> int:
-    """On how many images a method has a value under all settings."""
-    own = [(setting, method) for setting in settings]
-    if not own or any(name not in wide.columns for name in own):
-        return 0
-    return int(wide[wide[own].notna().all(axis=1)].groupby(level=IMAGE).ngroups)
+def _coverage(wide: pd.DataFrame, settings: Sequence[str], methods: Sequence[str]) -> dict[str, int]:
+    """On how many images each method has a value under all settings."""
+    there, images = wide.notna().to_numpy(), wide.groupby(level=IMAGE).ngroup().to_numpy()
+    covered = {}
+    for method in methods:
+        places = wide.columns.get_indexer(pd.MultiIndex.from_product([settings, [method]]))
+        whole = there[:, places].all(1) if len(places) and (places >= 0).all() else np.zeros(len(wide), bool)
+        covered[method] = len(np.unique(images[whole]))
+    return covered
 
 
 def _order(rows: pd.DataFrame, over: str) -> list[str]:

@@ -11,9 +11,11 @@ from segfaith.evaluation.metrics import METRICS, PROBABILITY, has_zero, leading
 from segfaith.results.records.identity import ablation_notes, same_images_notes
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import TARGET
-from segfaith.results.records.select import grouped, methods_of
-from segfaith.results.statistics.paired import Paired
+from segfaith.results.records.select import enough, grouped, methods_of
+from segfaith.results.statistics.paired import Paired, paired
 from segfaith.results.statistics.paper import paper_value
+from segfaith.results.statistics.resampled import backbones, quantities
+from segfaith.results.statistics.samples import interquartile_mean
 from segfaith.results.statistics.targets import IMAGE, counted, over_targets, several
 
 TABLE_METRICS = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
@@ -23,8 +25,11 @@ SMALL_SCORE = 0.05
 """Below this s, the relative metrics divide by next to nothing; reports count such samples."""
 
 SUMMARY_COLUMNS = [
-    *("data", "weights", "method", "metric", "mean", "std", "median", "runs", "n", "undefined", "not_ok"),
+    *("data", "weights", "method", "metric", "mean", "std", "median", "runs", "n", "undefined", "not_ok", "iqm"),
 ]
+PREDICTED_IOU = 0.5
+"""From this intersection over union on a target counts as predicted; its values stand beside those of all targets."""
+PREDICTED_COLUMNS = ["method", "metric", "predicted_mean", "predicted_value", "predicted_n"]
 RUN_VALUE_COLUMNS = ["data", "run", "model", "seed", "method", "metric", "value", "n"]
 WIN_COLUMNS = ["data", "metric", "first", "second", "wins", "ties", "losses", "runs", "count"]
 
@@ -53,7 +58,8 @@ def summarise(runs: Sequence[Run]) -> pd.DataFrame:
     Returns:
         Columns data, weights, method, metric, mean (over run-level means, each run counting once), std (n - 1; NaN
         for a single run), median (over all samples), runs, n (samples whose value entered), undefined (NaN values of
-        measured rows), not_ok (rows that were skipped or failed). The value of a sample with several targets is the
+        measured rows), not_ok (rows that were skipped or failed), iqm (the mean of the middle half of all samples,
+        `samples.interquartile_mean`). The value of a sample with several targets is the
         mean over them.
     """
     rows = []
@@ -71,8 +77,32 @@ def summarise(runs: Sequence[Run]) -> pd.DataFrame:
             spread = (means.mean(), means.std(ddof=1), everything.median())
             undefined = sum(int(part[metric].isna().sum()) for part in entered)
             counts = (len(means), len(everything), undefined, planned - count)
-            rows.append([runs[0].data, weights, method, metric, *spread, *counts])
+            middle = interquartile_mean(everything)
+            rows.append([runs[0].data, weights, method, metric, *spread, *counts, middle])
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+
+
+def predicted(runs: Sequence[Run], metrics: Sequence[str]) -> pd.DataFrame:
+    """The scores on the targets that the model predicts: those with an IoU of at least `PREDICTED_IOU`.
+
+    Args:
+        runs: of one data set.
+        metrics: of the summary.
+
+    Returns:
+        Columns method, metric, predicted_mean (of run-level means), predicted_value (of `resampled.quantities`),
+        predicted_n (samples whose value entered). No rows where no target has an IoU, and where all are predicted.
+    """
+    known = [run for run in runs if "target_iou" in run.measured and run.measured["target_iou"].notna().any()]
+    kept = [enough(run, min_iou=PREDICTED_IOU) for run in known]
+    if not known or all(len(run.measured) == len(part.measured) for run, part in zip(known, kept, strict=True)):
+        return pd.DataFrame(columns=PREDICTED_COLUMNS)
+    table = summarise(kept)
+    numbers = backbones(kept)
+    values = pd.concat([quantities(paired(kept, metric), numbers, interval=False) for metric in metrics])
+    both = table.merge(values[["method", "metric", "value"]], on=["method", "metric"])
+    names = {"mean": "predicted_mean", "value": "predicted_value", "n": "predicted_n"}
+    return both.rename(columns=names)[PREDICTED_COLUMNS]
 
 
 def notes(runs: Sequence[Run], names: Sequence[str] | None = None) -> list[str]:

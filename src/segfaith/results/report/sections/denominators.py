@@ -26,6 +26,7 @@ from segfaith.results.statistics.analysis import BYS, Analysis, By, DataAnalysis
 
 WHAT = {"s": "score s", "target_area": "share of the image", "class_index": "class"}
 DROPS = {"target_drop": "in target", "off_drop": "outside"}
+NAMES = {"mean": "Mean", "median": "Median", "trimmed": "Trimmed", "iqm": "IQM"}
 SHOWN = ("tdd", "odd_abs")
 STRATA = (
     Prose(
@@ -70,7 +71,7 @@ def _denominators(part: DataAnalysis) -> list[Block]:
 
 
 def _drops(part: DataAnalysis) -> Table:
-    shown = [(drop, statistic) for drop in DROPS for statistic in ("mean", "median", "trimmed")]
+    shown = [(drop, statistic) for drop in DROPS for statistic in ("mean", "median", "trimmed", "iqm")]
     by, called = rows_by(part.drops, "method", "drop"), labels(part)
     rows = [
         (
@@ -83,7 +84,7 @@ def _drops(part: DataAnalysis) -> Table:
     ]
     columns = (
         METHOD,
-        *(Column(f"{statistic.capitalize()}, {DROPS[drop]}", statistic, "descending") for drop, statistic in shown),
+        *(Column(f"{NAMES[statistic]}, {DROPS[drop]}", statistic, "descending") for drop, statistic in shown),
         N,
     )
     return Table(f"drops-{slug(part.label)}", words("{}: absolute drops of s", part.label), columns, tuple(rows))
@@ -103,13 +104,15 @@ def _strata(part: DataAnalysis, metric: str, by: By) -> Block:
         *(Column(called[name], metric, "descending") for name in methods),
         N,
     )
-    caption = words("{}: {} by {}, medians (and means)", part.label, METRICS[metric].label, WHAT[by])
+    caption = words(
+        "{}: {} by {}, medians (means and interquartile means)", part.label, METRICS[metric].label, WHAT[by]
+    )
     return Table(f"strata-{by.replace('_', '-')}-{metric}-{slug(part.label)}", caption, columns, tuple(rows))
 
 
 def _cells(values: pd.DataFrame, methods: list[str]) -> list[Cell]:
     own = rows_by(values, "method")
     return [
-        figure(own[name]["median"], under=f"mean {number(own[name]['mean'])}") if name in own else Cell("n/a")
-        for name in methods
+        figure(row["median"], under=f"mean {number(row['mean'])}; IQM {number(row['iqm'])}") if row else Cell("n/a")
+        for row in (own.get(name) for name in methods)
     ]

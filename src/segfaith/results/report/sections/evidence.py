@@ -1,6 +1,5 @@
 """How far to trust the metrics: do they rank methods as the planted evidence does?"""
 
-from math import isnan
 from typing import Any
 
 import pandas as pd
@@ -33,7 +32,7 @@ from segfaith.results.report.blocks import (
 )
 from segfaith.results.report.sections.topic import METHOD, by_data, labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
-from segfaith.results.statistics.evidence import JUDGED, KINDS, LEAST_SCENES, SCORES
+from segfaith.results.statistics.evidence import JUDGED, KINDS, LEAST_SCENES, SCORES, VERDICT_METHODS
 
 KIND = Column("Kind", "evidence", numeric=False)
 COMMAND = "segfaith run quickstart"
@@ -109,31 +108,34 @@ def _scores(part: DataAnalysis) -> list[Block]:
 
 def _agreements(part: DataAnalysis) -> list[Block]:
     about = words(
-        "{} between the ranking of methods by the metric and by the average precision (1: the same, −1: reversed), "
-        "with a 95 % interval over scenes. A metric agrees where the interval lies above 0, disagrees where it lies "
-        "below, and is undecided where it holds 0. Methods are ranked by means over the scenes on which all of them "
-        "have a value; {} has values only where TDD is above 0.05. The interval speaks of other scenes with these "
-        "methods, not of other methods: a metric that knows nothing of the evidence orders four methods with a tau "
-        "above 0 in 9 of 24 cases.",
+        "Where the evidence lies decides first which metrics can see it: one that cannot is blind by construction, and "
+        "a group of kinds is taken without those of which the metric is blind. For the others stands {} between the "
+        "ranking of the methods under test by the metric and by the average precision (1: the same, −1: reversed), "
+        "with a 95 % interval over scenes. Methods are ranked by means over the scenes on which all of them have a "
+        "value; {} has values only where TDD is above 0.05. The interval speaks of other scenes with these methods, "
+        "not of other methods: a metric that knows nothing of the evidence orders four methods with a tau above 0 in 9 "
+        "of 24 cases. So with fewer than {} different methods there is no verdict. With as many, a metric agrees where "
+        "the interval lies above 0, disagrees where it lies below, and is undecided where it holds 0.",
         ref("tau", "Kendall’s tau-b"),
         metric_ref("leak_abs"),
+        VERDICT_METHODS,
     )
-    table = _beside(part.evidence_agreements)
+    table = part.evidence_agreements
     blocks: list[Block] = [
         Prose(Markup("Do the metrics rank methods as the evidence does?"), "heading"),
         Prose(about),
         Points(tuple(_verdicts(table[table["metric"] == metric], metric) for metric in part.leading(*JUDGED))),
     ]
-    known = table[table["tau"].notna() | table["own_tau"].notna()]
+    known = table[table["tau"].notna()]
     if len(known):
         rows = tuple(
             (
                 name_cell(METRICS[row["metric"]].label),
-                name_cell(row["kind"]),
-                _tau(row, ""),
-                _tau(row, "own_"),
+                name_cell(row["kind"] if row["kind"] == row["kinds"] else f"{row['kind']}: {row['kinds']}"),
+                _tau(row),
+                whole(row["distinct"]),
                 whole(row["scenes"]),
-                name_cell(_both(row)),
+                name_cell(row["verdict"]),
             )
             for row in known.to_dict("records")
         )
@@ -141,21 +143,13 @@ def _agreements(part: DataAnalysis) -> list[Block]:
             Column("Metric", "method", numeric=False),
             KIND,
             Column("tau", "tau", "descending"),
-            Column("tau without controls", "tau", "descending"),
+            Column("Methods", "tau", "descending"),
             Column("Scenes", "images", "descending"),
             Column("Verdict", "tau", numeric=False),
         )
         caption = words("{}: agreement of each metric with the evidence", part.label)
         blocks.append(Table(f"agreement-{slug(part.label)}", caption, columns, rows))
     return blocks
-
-
-def _beside(table: pd.DataFrame) -> pd.DataFrame:
-    """The agreements with those without controls beside them, as own_tau, own_low, own_high and own_verdict."""
-    keys, figures = ["metric", "kind"], ["tau", "low", "high", "verdict"]
-    every, own = (table[table["among"] == among] for among in ("all", "own"))
-    others = own[[*keys, *figures]].rename(columns={name: f"own_{name}" for name in figures})
-    return every.merge(others, on=keys, how="left", sort=False)
 
 
 def _verdicts(table: pd.DataFrame, metric: str) -> Markup:
@@ -173,16 +167,9 @@ def _verdicts(table: pd.DataFrame, metric: str) -> Markup:
     return words("{}: {}.", metric_ref(metric), join(verdicts, "; "))
 
 
-def _tau(row: dict[Any, Any], prefix: str) -> Cell:
-    tau, low, high = (row[f"{prefix}{name}"] for name in ("tau", "low", "high"))
-    if isnan(tau):
-        return Cell("n/a")
+def _tau(row: dict[Any, Any]) -> Cell:
+    tau, low, high = (row[name] for name in ("tau", "low", "high"))
     return Cell(f"{number(tau, 2)} [{number(low, 2)}, {number(high, 2)}]", tau)
-
-
-def _both(row: dict[Any, Any]) -> str:
-    same = row["own_verdict"] == row["verdict"]
-    return row["verdict"] if same else f"{row['verdict']}; without controls: {row['own_verdict']}"
 
 
 def _leakage(part: DataAnalysis) -> list[Block]:

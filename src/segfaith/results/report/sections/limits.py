@@ -74,7 +74,7 @@ def _ties(part: DataAnalysis) -> Markup:
     called, ties = labels(part), []
     for metric in part.leading(*COMPARED):
         known = part.pairs[(part.pairs["metric"] == metric) & (part.pairs["why"] == "")]
-        same = known[~known["significant"].astype(bool)]
+        same = known[~known["apart"].astype(bool)]
         if len(same):
             names = zip(same["first"], same["second"], strict=True)
             pairs = [f"{called[first]} and {called[second]}" for first, second in names]

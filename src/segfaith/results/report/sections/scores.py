@@ -25,6 +25,7 @@ from segfaith.results.report.blocks import (
     metric_column,
     missing,
     name_cell,
+    number,
     ref,
     rows_by,
     spread,
@@ -36,9 +37,12 @@ from segfaith.results.report.sections.topic import (
     NO_SAMPLE,
     N,
     base_methods,
+    beside,
     by_data,
     labels,
     pair_cell,
+    pooled_column,
+    pooled_metrics,
     target_remark,
 )
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
@@ -124,7 +128,7 @@ def _means(part: DataAnalysis) -> Table:
     for method in part.methods:
         lines = rows_by(part.summary[part.summary["method"] == method], "metric")
         most = max(lines[metric]["n"] for metric in table)
-        cells = [name_cell(called[method])]
+        cells = [name_cell(called[method]), *(_pooled(lines[metric]) for metric in pooled_metrics(part))]
         for metric in shown:
             line = lines[metric]
             wanted = most - (skipped[method] if metric == "stability" else 0)
@@ -133,6 +137,7 @@ def _means(part: DataAnalysis) -> Table:
                     spread(line["mean"], line["std"]),
                     None if isnan(line["mean"]) else float(line["mean"]),
                     note=f"({int(line['n'])})" if line["n"] < wanted else "",
+                    under=beside(line),
                     best=metric in part.best and part.best[metric].method == method,
                 )
             )
@@ -140,6 +145,7 @@ def _means(part: DataAnalysis) -> Table:
         rows.append((*cells, whole(most), whole(undefined), whole(lines[table[0]]["not_ok"])))
     columns = (
         METHOD,
+        *map(pooled_column, pooled_metrics(part)),
         *map(metric_column, shown),
         N,
         Column("Undef.", "undefined", "descending", diagnostic=True),
@@ -148,6 +154,12 @@ def _means(part: DataAnalysis) -> Table:
     several = "mean ± std over runs" if (part.summary["runs"] > 1).any() else "means of a single run"
     caption = words("{}: {}", part.label, several)
     return Table(f"means-{slug(part.label)}", caption, columns, tuple(rows), tail=len(part.controls))
+
+
+def _pooled(line: dict[str, Any]) -> Cell:
+    """The pooled drop with its interval, as "0.431 [0.400, 0.462]"."""
+    interval = "" if isnan(line["low"]) else f" [{number(line['low'])}, {number(line['high'])}]"
+    return Cell(f"{number(line['value'])}{interval}", None if isnan(line["value"]) else float(line["value"]))
 
 
 def _paper(part: DataAnalysis) -> Table:
@@ -177,7 +189,7 @@ def _robust(part: DataAnalysis) -> Table:
         (
             name_cell(called[row["method"]]),
             Cell(METRICS[row["metric"]].label, METRICS[row["metric"]].label),
-            *(figure(row[name]) for name in ("mean", "median", "trimmed")),
+            *(figure(row[name]) for name in ("mean", "median", "trimmed", "iqm")),
             whole(row["n"]),
             *([whole(row["small_s"])] if part.of_probability else []),
         )
@@ -189,6 +201,7 @@ def _robust(part: DataAnalysis) -> Table:
         Column("Mean", "mean", "descending"),
         Column("Median", "median", "descending"),
         Column("Trimmed", "trimmed", "descending"),
+        Column("IQM", "iqm", "descending"),
         N,
         *([Column("s < .05", "small_s", "descending")] if part.of_probability else []),
     )

@@ -22,6 +22,7 @@ from segfaith.results.report.blocks import (
     count,
     figure,
     listed,
+    metric_ref,
     missing,
     number,
     p_value,
@@ -49,8 +50,8 @@ def section(analysis: Analysis) -> Section:
     """By metric, in a fold: the pairs with effect, interval and corrected p, and mean ranks."""
     introduction = words(
         "Two methods are compared on the same {}, each averaged over its runs first. A difference is {} if p stays "
-        "below .05 after Holm’s correction for all pairs of a data set and metric. {} and its 95 % interval say how "
-        "large it is. “Not told apart” is no proof of equality.",
+        "below .05 after Holm’s correction for all tests that this page shows of a data set: all pairs by all metrics. "
+        "{} and its 95 % interval say how large it is. “Not told apart” is no proof of equality.",
         ref("images", "images"),
         ref("p", "significant"),
         ref("difference", "The difference"),
@@ -85,11 +86,23 @@ def _tests(part: DataAnalysis) -> list[Block]:
     if untested(pairs):
         return [missing(SINGLE, ADVICE), *target_remark(part), *_folds(part)]
     names = [called[name] for name in dict.fromkeys([*pairs["first"], *pairs["second"]])]
-    compared = words("Compared here: {}.", listed(names))
+    compared = words("Compared here: {}.{}", listed(names), _counted(pairs))
     if part.options.methods is None and CHANCE in set(pairs["second"]):
         compared += " Random cells are chance at the maps’ own coarseness; they do not enter Friedman’s test."
     diagram = Figure(DRAWINGS["critical-differences"](part))
     return [Prose(compared), *target_remark(part), *_folds(part), _how_to_read(), diagram]
+
+
+def _counted(pairs: pd.DataFrame) -> Markup:
+    """Over how many tests p is corrected, and which metric only repeats tests."""
+    tested = pairs[_known(pairs)]
+    again = tested[tested["repeats"] != ""]
+    sentence = words(" Holm’s correction is over {}.", count(len(tested) - len(again), "test"))
+    for (metric, first), rows in again.groupby(["metric", "repeats"], sort=False):
+        names = (metric_ref(str(metric)), metric_ref(str(first)))
+        tests = words("{} repeats {} of {}", names[0], count(len(rows), "test"), names[1])
+        sentence += words(" {}, for it subtracts one control from both methods: these are not counted twice.", tests)
+    return sentence
 
 
 def _folds(part: DataAnalysis) -> list[Block]:
@@ -116,13 +129,13 @@ def _how_to_read() -> Fold:
 def _test(part: DataAnalysis, metric: str, pairs: pd.DataFrame) -> Fold:
     """The fold of a metric; columns without any value are left out."""
     known = pairs[_known(pairs)]
-    apart = int(known["significant"].sum())
+    apart = int(known["apart"].sum())
     result = words("{} of {} told apart", apart, count(len(known), "pair")) if len(known) else Markup("not testable")
     parts: list[Block] = []
     if metric in part.ranked:
         parts.append(Prose(_ranks(part, part.ranked[metric])))
     if 0 < len(known) < len(pairs):
-        corrected = words("Holm’s correction is over the {} of {} pairs that are testable.", len(known), len(pairs))
+        corrected = words("{} of {} pairs are testable.", len(known), len(pairs))
         parts.append(Prose(corrected))
     name = f"pairs-{metric}-{slug(part.label)}"
     of = quantity(metric)
@@ -179,7 +192,7 @@ def _ranks(part: DataAnalysis, test: Friedman) -> Markup:
 def _pair(row: dict[Any, Any], metric: str, called: Mapping[str, str]) -> tuple[Cell, ...]:
     """A pair; in place of a verdict, why it is not testable."""
     better = "better" if METRICS[metric].better else "larger"
-    result = f"{called[winner(row, metric)]} is {better}" if row["significant"] else "not told apart"
+    result = f"{called[winner(row, metric)]} is {better}" if row["apart"] else "not told apart"
     if row["why"]:
         result = "not testable: one run" if ONE_RUN in row["why"] else row["why"]
     interval = "n/a" if isnan(row["low"]) else f"{number(row['low'])} to {number(row['high'])}"
@@ -189,7 +202,7 @@ def _pair(row: dict[Any, Any], metric: str, called: Mapping[str, str]) -> tuple[
         *(figure(row[name]) for name in ("value_first", "value_second", "difference")),
         Cell(interval, None if isnan(row["low"]) else row["low"]),
         figure(row["effect"], 2),
-        *(Cell(p_value(row[name]), None if isnan(row[name]) else row[name]) for name in ("p", "p_holm")),
+        *(Cell(p_value(row[name]), None if isnan(row[name]) else row[name]) for name in ("p", "p_page")),
         whole(row["images"]),
         whole(row["runs"]),
     )

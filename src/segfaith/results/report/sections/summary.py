@@ -94,14 +94,15 @@ def _came_out(part: DataAnalysis) -> list[Markup]:
 
 
 def _chance(part: DataAnalysis) -> Markup:
-    """What the test says of each method against random cells, and which methods delete less in some run."""
+    """What the test of the cards says of each method against random cells, and which delete less in some run."""
     called, (deleted, gain) = labels(part), part.leading("tdd", "tdd_gain")
     pairs = part.pairs[(part.pairs["metric"] == deleted) & (part.pairs["second"] == CHANCE)]
     gains = part.values[part.values["metric"] == gain].dropna(subset="value")
     own = base_methods(part, [name for name in part.methods if not is_control(name)])
     means, lowest = (getattr(gains.groupby("method")["value"], name)() for name in ("mean", "min"))
     mixed = [called[name] for name in own if name in means and lowest[name] <= 0 < means[name]]
-    sentences = against_chance(pairs[pairs["why"] == ""], called)
+    tested = part.chance[part.chance["first"].isin(pairs.loc[pairs["why"] == "", "first"]) & (part.chance["why"] == "")]
+    sentences = against_chance(tested, called)
     if mixed:
         sentences.append(words("Better in the mean, but not in every run: {}.", listed(mixed)))
     return join(sentences, " ")
@@ -111,7 +112,7 @@ def against_chance(pairs: pd.DataFrame, called: Mapping[str, str]) -> list[Marku
     """By the test over images: which methods delete better than random cells, which worse, and which neither.
 
     Args:
-        pairs: rows of `paired.compare` by TDD whose second method is `random_cells`, those that could be tested.
+        pairs: rows of `paired.against` by TDD whose second method is `random_cells`, those that could be tested.
     """
     groups: dict[str, list[str]] = {}
     for row in pairs.to_dict("records"):
@@ -159,8 +160,8 @@ def _evidence(part: DataAnalysis) -> Markup:
     kind = kind if len(kinds) > 1 else next(iter(kinds))
     groups: dict[str, list[Markup]] = {}
     table = part.evidence_agreements
-    for row in table[(table["kind"] == kind) & (table["among"] == "all")].to_dict("records"):
-        verdict = "not testable" if row["verdict"].startswith("not testable") else row["verdict"]
+    for row in table[table["kind"] == kind].to_dict("records"):
+        verdict = row["verdict"].partition(":")[0]
         groups.setdefault(verdict, []).append(metric_ref(row["metric"]))
     verdicts: Iterable[Markup] = (words("{}: {}", verdict, listed(names)) for verdict, names in groups.items())
     return words(

@@ -1,10 +1,14 @@
 """What all topics share: a section from one part for each data set, and the names of methods."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import isnan
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
+from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.identity import slug
 from segfaith.results.records.select import method_labels
 from segfaith.results.report.blocks import (
@@ -16,15 +20,21 @@ from segfaith.results.report.blocks import (
     Table,
     count,
     figure,
+    metric_column,
     missing,
     name_cell,
+    number,
     rows_by,
     whole,
     words,
 )
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
+from segfaith.results.statistics.intervals import POOLED, quantity
 from segfaith.results.statistics.targets import target_note
 
+POOL = "pooled"
+"""The glossary's key of pooled drops."""
+PREDICTED = "IoU\N{NO-BREAK SPACE}≥\N{NO-BREAK SPACE}.5:"
 METHOD = Column("Method", "method", numeric=False)
 N = Column("n", "n", "descending", diagnostic=True)
 NO_SAMPLE = "no sample was measured"
@@ -76,6 +86,36 @@ def labels(part: DataAnalysis) -> dict[str, str]:
 def base_methods(part: DataAnalysis, methods: Iterable[str]) -> list[str]:
     """The methods without variants ("dea@alpha=0.5") of a method that the data set has too."""
     return [name for name in methods if "@" not in name or name.partition("@")[0] not in part.methods]
+
+
+def pooled_metrics(part: DataAnalysis) -> list[str]:
+    """The metrics whose pooled drops lead the tables: of scores that are not the probability none is divided by s."""
+    return [name for name in part.leading("tdd", "odd_abs") if quantity(name) == POOLED and name in part.metrics]
+
+
+def pooled_column(metric: str) -> Column:
+    """The column of a metric's pooled drop."""
+    own = metric_column(metric)
+    return replace(own, label=own.label.replace(METRICS[metric].label, f"{METRICS[metric].label}, pooled"), define=POOL)
+
+
+def beside(line: Mapping[Any, Any]) -> str:
+    """What stands below a mean: median and interquartile mean over samples, and the mean where the IoU is >= .5."""
+    figures = {"median": line["median"], "IQM": line["iqm"]}
+    if line["metric"] != "runtime_s":
+        figures[PREDICTED] = line["predicted_mean"]
+    return "; ".join(f"{name} {number(value)}" for name, value in figures.items() if not isnan(value))
+
+
+def moves_most(part: DataAnalysis, metrics: Sequence[str]) -> dict[str, dict[Any, Any]]:
+    """By metric the row of `influence.influence` with the largest change of the mean of a method that explains."""
+    table = part.influence[~part.influence["method"].isin(part.controls)].dropna(subset="change")
+    found = {}
+    for metric in metrics:
+        own = table[table["metric"] == metric]
+        if len(own):
+            found[metric] = own.iloc[int(own["change"].abs().argmax())].to_dict()
+    return found
 
 
 def wide(part: DataAnalysis, table: pd.DataFrame, columns: Mapping[str, Column], name: str, caption: str) -> Table:

@@ -287,8 +287,8 @@ def _tested(part: DataAnalysis, best: Best) -> Markup:
     if pair is None or pair["why"]:
         return Markup("")
     favoured = winner(pair, best.metric)
-    verdict = f"{labels(part)[favoured]} is significantly better" if pair["significant"] else "not told apart"
-    sentence = words("; over images {} ({})", verdict, ref("p", p_words(pair["p_holm"])))
+    verdict = f"{labels(part)[favoured]} is significantly better" if pair["apart"] else "not told apart"
+    sentence = words("; over images {} ({})", verdict, ref("p", p_words(pair["p_page"])))
     if pair["effect"] and favoured != best.method:
         sentence += words("; typical images say the opposite of these means, which a few outliers set")
     return sentence

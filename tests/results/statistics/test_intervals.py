@@ -113,7 +113,8 @@ def test_what_is_divided_by_s_is_pooled_and_what_is_divided_by_a_drop_is_trimmed
     """Every metric by its formula; absolute values and differences go with what they are made of."""
     for name in METRICS:
         formula = METRICS[name].formula
-        divided = "(|s| + ε)" in formula or name in ("tdd_gain", "odd_abs", "odd_fair_abs", "odd_beyond_abs")
+        derived = ("tdd_gain", "odd_abs", "odd_fair_abs", "odd_beyond_abs", "tdd_gain_own")
+        divided = "(|s| + ε)" in formula or name in derived
         assert quantity(name) == (TRIMMED if "(|tdd| + ε)" in formula else POOLED if divided else MEAN), name
     with pytest.raises(SettingsError, match="unknown metric 'tdds'"):
         quantity("tdds")

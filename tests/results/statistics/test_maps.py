@@ -21,6 +21,7 @@ def test_map_properties_are_means_beside_the_share_of_the_target() -> None:
         "energy_inside": 0.2,
         "pointing": 0.5,
         "gini": 0.5,
+        "own_half": pytest.approx(nan, nan_ok=True),
         "target_area": pytest.approx(0.2),
         "n": 2,
     }

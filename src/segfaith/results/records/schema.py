@@ -68,6 +68,10 @@ LATER: Mapping[str, Any] = {
     "target": "",
     "score": "probability",
     **dict.fromkeys(("tdd_drop", "tdd_drop_gain", "odd_drop", "odd_drop_abs", "own_half"), nan),
+    **dict.fromkeys((name for name in score_columns() if name.startswith(("s_whole_", "s_shifted_"))), nan),
+    **dict.fromkeys(("fidelity", "fidelity_inside", "fidelity_outside", "stability_rank", "stability_top"), nan),
+    **dict.fromkeys(("deletion_area", "deletion_auc", "insertion_area", "insertion_auc"), nan),
+    **dict.fromkeys(("tdd_own", "tdd_gain_own"), nan),
 }
 """Columns that older files lack, and the value of their rows."""
 

@@ -127,10 +127,7 @@ class DataAnalysis:
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """`summary.summarise`, with the paper's numbers: a row per method and metric.
-
-        Beside them stand `resampled.quantities` (of, value, low, high, backbones, images), and `summary.predicted`.
-        """
+        """`summary.summarise`, the paper's numbers, `resampled.quantities` and `summary.predicted`, side by side."""
         table = summary.with_paper(summary.summarise(self.runs))
         numbers = resampled.backbones(self.runs)
         own = pd.concat([resampled.quantities(self.paired(metric), numbers) for metric in self.metrics])

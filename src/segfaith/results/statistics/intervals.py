@@ -35,7 +35,6 @@ LEAST_IMAGES = 20
 """With fewer images there is no interval: a tail of which they hold no example widens none."""
 LEVEL = 0.95
 POOLED, TRIMMED, MEAN = "pooled drop", "trimmed mean", "mean"
-_DROPS = ("tdd", "tdd_gain", "insertion_gain_rel")
 FEW, EQUAL = f"no interval below {LEAST_IMAGES} images", "no interval: all differences are equal"
 EQUAL_WITHIN = "no interval: all but the trimmed tenths are equal"
 
@@ -56,7 +55,7 @@ def quantity(metric: str) -> str:
     lookup("metric", metric, METRICS)
     if metric.startswith("leak_"):
         return TRIMMED
-    return POOLED if metric in _DROPS or (metric.startswith("odd") and is_relative(metric)) else MEAN
+    return POOLED if is_relative(metric) else MEAN
 
 
 def estimate(values: NDArray[np.float64], weights: NDArray[np.float64], of: str) -> Estimate:

@@ -493,7 +493,7 @@ def test_run_quickstart_ends_with_the_table_and_the_pictures(scenes_run: tuple[P
         f"pictures: {directory / 'pictures.png'}, and one for each sample in {directory / 'pictures'}",
         f"Next: segfaith report {directory}",
     ]
-    assert "scenes val, 64 px: mean / median" in output
+    assert "scenes val, 64 px, score conditional, versus twin: mean / median" in " ".join(output.split())
     pictures = sorted(path.name for path in (directory / "pictures").iterdir())
     assert pictures == ["val-0002.png", "val-0004.png"]
     for sample_id in ("val-0002", "val-0004"):

@@ -99,8 +99,8 @@ def randomise(
 def cascade(model: SegmentationModel, seed: int, size: int = 224) -> Iterator[Iterator[tuple[int, str]]]:
     """Gives an iterator over the stages: (0, "") is the trained model, and each later stage redraws one more part.
 
-    A part that changes no logit of a noise image of `size` x `size` (of two, where they are wired), such as an
-    auxiliary head, is no stage. The weights are put back at the end of the block.
+    A part that changes no logit of a noise image of `size` x `size`, such as an auxiliary head, is no stage. Where
+    photographs are wired, two such images lie side by side. The weights are put back at the end of the block.
 
     Raises:
         SettingsError: the model has no weights.

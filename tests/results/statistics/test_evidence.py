@@ -98,6 +98,14 @@ def test_wrongly_predicted_regions_are_left_out_and_counted_over_all_runs() -> N
     assert "- Left out: predicted wrong: 4 region(s)" in page_of(runs)
 
 
+def test_wired_photographs_need_neither_a_proof_nor_a_right_prediction() -> None:
+    """Which half decides does not depend on what the model predicts."""
+    rows, left_out = usable([planted_run(rows_of(RISING, kind="wired crossed", majority_class=0), proven=None)])
+    assert len(rows) == 8 * 4
+    assert left_out == {}
+    assert kinds_of(rows) == ["wired crossed"]
+
+
 def test_a_scene_of_several_runs_is_one_scene() -> None:
     """Copies of a run tell nothing new: the interval stays as wide as it was."""
     one = planted_run(rows_of({name: 0.3 + 0.01 * i for i, name in enumerate(FOUR)}, scenes=6, noise=0.1))

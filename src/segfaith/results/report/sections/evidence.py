@@ -50,9 +50,8 @@ def section(analysis: Analysis) -> Section:
     """Who finds the planted evidence, which metrics agree with it, and what it makes of leakage."""
     introduction = words(
         "On these images it is known by construction which pixels decide each object’s class. Of scenes the model was "
-        "shown to decide by them; of wired photographs one half gives the target’s logits. So the metrics can be "
-        "judged: a good metric ranks methods as the {} does. Of scenes only regions that the model predicts right "
-        "entered.",
+        "shown to decide by them, and only regions that it predicts right entered; of wired photographs one half gives "
+        "the target’s logits. So the metrics can be judged: a good metric ranks methods as the {} does.",
         ref("evidence", "planted evidence"),
     )
     return by_data(analysis, "evidence", "How far to trust these metrics", introduction, _evidence)

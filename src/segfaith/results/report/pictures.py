@@ -120,7 +120,7 @@ def _mask(path: Path, image: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def _uri(picture: Image.Image, quality: int) -> str:
     buffer = BytesIO()
-    picture.save(buffer, format="WEBP", quality=quality, method=2)  # half the time of 4, for 3 % more bytes
+    picture.save(buffer, format="WEBP", quality=quality, method=0)  # a quarter of the time of 4, for a fifth more bytes
     return f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode('ascii')}"
 
 

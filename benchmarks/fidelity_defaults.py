@@ -35,7 +35,6 @@ from segfaith.benchmark.worker import to_device
 from segfaith.errors import SampleError
 from segfaith.evaluation.correlation import spearman
 from segfaith.evaluation.fidelity import Sets
-from segfaith.evaluation.ranking import levels
 from segfaith.evaluation.subject import Subject
 from segfaith.incremental.scoring import scorer_for
 from segfaith.occlusion import occluder
@@ -50,9 +49,9 @@ CHOICES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "384 sets": {"fidelity": MANY},
     **{f"{size} cells a set": {"fidelity_size": size} for size in (2, 4, 16, 32)},
-    **{f"grid of {grid}": {"fidelity_grid": grid} for grid in (5, 11, 13)},
+    **{f"grid of {grid}": {"fidelity_grid": grid} for grid in (11, 13)},
     "superpixels": {"fidelity_parts": "superpixels"},
-    **{f"fill: {name}": {"fidelity_occlusion": name} for name in ("zero", "blur", "noise", "road")},
+    **{f"fill: {name}": {"fidelity_occlusion": name} for name in ("zero", "blur", "road")},
     "sums over sets": {"fidelity_per": "set"},
 }
 AREAS = ("anywhere", "inside", "outside", "all")
@@ -115,7 +114,7 @@ def rows(case: Case, choice: str, changes: dict[str, Any]) -> list[dict[str, Any
     """Correlations over all sets of an area, and over its even and odd ones, of each map."""
     settings = EvaluationSettings(**changes)
     sets = fidelity_sets(case.subject, ~case.subject.target.region, settings)
-    lost = levels(drops(case.subject, sets, settings.fidelity_occlusion or "mean")).double() / sets.pixels.cpu()
+    lost = sets.losses(drops(case.subject, sets, settings.fidelity_occlusion or "mean")).cpu()
     made = []
     for method, heatmap in case.maps.items():
         totals = sets.totals(heatmap).cpu()

@@ -99,7 +99,7 @@ def slowly(heatmap: torch.Tensor, sets: Sets, drops: Sequence[float], area: str,
             total += round(float(heatmap[y, x]) * 1e6)
             count += 1
         totals.append(total / count if per == "pixel" else total)
-        chosen.append(round(drops[number] * 1e6) / (count if per == "pixel" else 1))
+        chosen.append(max(0, round(drops[number] * 1e6)) / (count if per == "pixel" else 1))
     return float(spearmanr(totals, chosen).statistic)
 
 
@@ -107,7 +107,7 @@ def slowly(heatmap: torch.Tensor, sets: Sets, drops: Sequence[float], area: str,
 def test_fidelity_is_the_rank_correlation_of_means_and_drops(per: Per) -> None:
     sets = drawn(per=per)
     heatmap = (torch.rand(SIZE, generator=torch.Generator().manual_seed(1)) * 4).round() / 4
-    drops = torch.rand(len(sets), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    drops = torch.rand(len(sets), dtype=torch.float64, generator=torch.Generator().manual_seed(2)) - 0.3
     for function, area in ((fidelity, "anywhere"), (fidelity_inside, "inside"), (fidelity_outside, "outside")):
         expected = slowly(heatmap, sets, drops.tolist(), area, per)
         assert function(heatmap, sets, drops) == pytest.approx(expected, abs=1e-12)

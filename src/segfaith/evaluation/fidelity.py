@@ -4,11 +4,13 @@ A partition of the image that no method used is cut along the target's border. P
 of them anywhere in the image, a quarter inside the target M and a quarter outside. Each is occluded once, and all maps
 of the sample are held against the same drops:
 
-    d_j = (s - s(O(x, S_j))) / |S_j|,    a_j = mean of A over S_j,    fidelity = Spearman correlation of a and d
+    d_j = max(s - s(O(x, S_j)), 0) / |S_j|,    a_j = mean of A over S_j,    fidelity = Spearman correlation of a, d
 
 over the sets that lie anywhere; `fidelity_inside` and `fidelity_outside` are those over the sets of their region. Both
 are numbers per pixel: parts that the border cuts have different areas, and by sums a map of random values would predict
-much of the drops inside the target, since larger sets cost more. `per = "set"` takes the sums.
+much of the drops inside the target, since larger sets cost more. `per = "set"` takes the sums. A map says what supports
+s, so a set whose removal raises s counts as one that costs nothing: else `gamed`, which gives regions that lower s less
+than regions that do nothing, would be right about the wrong question.
 
 Related measures: faithfulness correlation (Bhatt et al., IJCAI 2020) and sensitivity-n (Ancona et al., ICLR 2018) take
 Pearson's correlation over random sets of single pixels or features; MuFidelity (Fel et al., NeurIPS 2021) takes
@@ -79,6 +81,11 @@ class Sets:
         each.index_add_(0, self.parts.flatten(), levels(heatmap).flatten())
         return (self.members.long() * each).sum(1).double() / self.pixels
 
+    def losses(self, drops: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
+        """d_j of each set from s - s(O(x, S_j)), in steps of 1e-6, so that rounding in the model ranks nothing."""
+        lost: Tensor = levels(drops.to(self.parts.device).clamp(min=0)).double() / self.pixels
+        return lost
+
 
 def draw_sets(
     cells: Int[Tensor, "H W"],
@@ -139,7 +146,7 @@ def fidelity(heatmap: Map, sets: Sets, drops: Float[Tensor, "P"]) -> float:
     NaN where a or d is the same for all of these sets, or where there are fewer than `LEAST_SETS`.
 
     Args:
-        drops: s - s(O(x, S_j)) of each set, in steps of 1e-6, so that rounding in the model ranks nothing.
+        drops: s - s(O(x, S_j)) of each set.
     """
     return _over("anywhere", heatmap, sets, drops)
 
@@ -158,5 +165,4 @@ def _over(area: Area, heatmap: Map, sets: Sets, drops: Float[Tensor, "P"]) -> fl
     chosen = torch.tensor([number for number, where in enumerate(sets.areas) if where == area], dtype=torch.long)
     if len(chosen) < LEAST_SETS:
         return nan
-    lost = levels(drops.cpu()).double() / sets.pixels.cpu()
-    return spearman(sets.totals(heatmap).cpu()[chosen], lost[chosen])
+    return spearman(sets.totals(heatmap).cpu()[chosen], sets.losses(drops).cpu()[chosen])

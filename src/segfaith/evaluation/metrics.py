@@ -249,7 +249,7 @@ for _metric in (
            "mean over five x′ and over R = M and all pixels of (IoU − c) / (1 − c), IoU of the tops n(k, R), "
            "c = q / (2 − q), q = n(k, R) / |R|", "higher", ("top_agreement",), float, high=1),
     Metric("fidelity", "Fidelity", "rank correlation of a map's means over sets of regions with the drops without them",
-           "Spearman over sets S_j of an unused partition, of the mean of A over S_j and (s − s(O(x, S_j))) / |S_j|",
+           "Spearman over sets S_j of an unused partition, of mean A over S_j and max(s − s(O(x, S_j)), 0) / |S_j|",
            "higher", ("heatmap", "sets", "set_drops"), _from("fidelity", "fidelity"), low=-1, high=1, undefined=_FEW),
     Metric("fidelity_inside", "Fid. inside", "fidelity over sets of regions inside the target",
            "the same over sets inside M", "higher", ("heatmap", "sets", "set_drops"),

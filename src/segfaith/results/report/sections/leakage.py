@@ -14,7 +14,7 @@ def section(analysis: Analysis) -> Section:
     introduction = words(
         "{} deletes the share k of all pixels outside the target. Where the target is small, these are more pixels "
         "than TDD deletes. {} deletes as many as TDD. ODD near, middle and far are absolute drops by the deleted "
-        "pixels of one band of distance from the target.",
+        "pixels of one band of distance from the target; they stand here where <code>leakage = \"detailed\"</code>.",
         ref("odd_abs", "OT abs"),
         ref("odd_fair_abs", "OT fair"),
     )
@@ -28,10 +28,14 @@ def _leakage(part: DataAnalysis) -> list[Block]:
     table = part.leakage
     if table.empty:
         return [lacking(part, "leakage by area and distance was not measured", COMMAND)]
-    bands = {f"{name}_abs": Column(f"|{METRICS[name].label}|", name, "ascending") for name in BANDS}
-    columns = {name: bands.get(name) or metric_column(name) for name in LEAKAGE}
+    bands = {
+        f"{name}_abs": Column(f"|{METRICS[name].label}|", name, "ascending")
+        for name in BANDS
+        if table[f"{name}_abs"].notna().any()
+    }
+    columns = {name: bands.get(name) or metric_column(name) for name in LEAKAGE if name in bands or name in METRICS}
     blocks: list[Block] = [wide(part, table, columns, "leakage", "leakage by area and distance")]
-    if "random_cells" in set(table["method"]):
+    if bands and "random_cells" in set(table["method"]):
         remark = words(
             "The bands of {} are absolute values of the mean over its draws, and so smaller.",
             ref("control", "random_cells"),

@@ -161,7 +161,7 @@ def evaluate(
     """
     image, resolved = _prepared(model, image, target, batch_size)
     if isinstance(methods, Mapping):
-        instances = [_given(name, heatmap) for name, heatmap in methods.items()]
+        instances = [given_map(name, heatmap) for name, heatmap in methods.items()]
         if "random_cells" in methods:
             raise SettingsError("a map cannot be called 'random_cells', the control that tdd_gain is measured against")
         instances.append(resolve_method("random_cells", {}))
@@ -253,7 +253,12 @@ def _named(methods: Any) -> Sequence[str | Method]:
     return methods
 
 
-def _given(name: str, heatmap: Any) -> MethodInstance:
+def given_map(name: str, heatmap: Any) -> MethodInstance:
+    """A finished map (H, W) as a method, so that it is measured like any other.
+
+    Raises:
+        SettingsError: it is no array of numbers.
+    """
     try:
         values = heatmap if isinstance(heatmap, torch.Tensor) else torch.as_tensor(np.asarray(heatmap))
         values = values.detach().double()

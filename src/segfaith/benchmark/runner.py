@@ -254,17 +254,7 @@ def _run_target(
     plan = prepared.plan
     settings = plan.settings
     try:
-        image, target = to_device(prepared.model, sample.image, target)
-        subject = Subject(
-            prepared.model,
-            sample_id,
-            image,
-            target,
-            settings.seed,
-            batch,
-            labels=None if sample.masks else sample.labels.to(image.device),  # masks know no ignored pixels
-            planted=planted_of(sample, target),
-        )
+        subject = subject_of(prepared, sample_id, sample, target, batch)
         stability = sample_id in plan.stability_ids
         result = evaluate_sample(subject, plan.methods, settings.evaluation, stability=stability)
     except (Exception, SystemExit) as error:
@@ -273,6 +263,21 @@ def _run_target(
         check_own(directory, prepared.identity)
         _keep_maps(directory, prepared.plan, replace(sample, id=sample_id), target, result)
     return SampleResult(result.records, result.curves)
+
+
+def subject_of(prepared: Prepared, sample_id: str, sample: Sample, target: Target, batch: BatchSize) -> Subject:
+    """A target of a sample as what is explained and measured, on the model's device."""
+    image, target = to_device(prepared.model, sample.image, target)
+    return Subject(
+        prepared.model,
+        sample_id,
+        image,
+        target,
+        prepared.plan.settings.seed,
+        batch,
+        labels=None if sample.masks else sample.labels.to(image.device),  # masks know no ignored pixels
+        planted=planted_of(sample, target),
+    )
 
 
 def _keep_maps(directory: Path, plan: Plan, sample: Sample, target: Target, result: SampleResult) -> None:

@@ -2,12 +2,12 @@
 
 import sys
 
-from segfaith.cli import running, explaining, suites, reporting, checking  # isort: skip  # the order of --help
+from segfaith.cli import running, explaining, suites, reporting, checking, judging  # isort: skip  # the order of --help
 from segfaith.cli.screen import app, err
 from segfaith.errors import SegfaithError
 from segfaith.process import keep_memory
 
-__all__ = ["app", "checking", "explaining", "main", "reporting", "running", "suites"]
+__all__ = ["app", "checking", "explaining", "judging", "main", "reporting", "running", "suites"]
 
 
 def main() -> None:

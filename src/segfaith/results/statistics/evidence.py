@@ -46,8 +46,9 @@ _SPARES = {
     "whole": "the evidence is the target, which it leaves as it is",
 }
 BLIND: dict[str, dict[str, str]] = {
-    **dict.fromkeys(("tdd", "tdd_drop", "insertion_gain"), _DELETES),
-    **dict.fromkeys(("odd_abs", "odd_drop_abs", "odd_beyond_abs"), _SPARES),
+    **dict.fromkeys(("tdd", "tdd_drop", "tdd_gain", "tdd_drop_gain", "tdd_gain_own"), _DELETES),
+    **dict.fromkeys(("insertion_gain", "insertion_gain_rel", "fidelity_inside"), _DELETES),
+    **dict.fromkeys(("odd_abs", "odd_drop_abs", "odd_beyond_abs", "odd_fair_abs", "fidelity_outside"), _SPARES),
     "leak_abs": {"whole": "the evidence is the target, of which neither TDD nor OT abs sees a part"},
     "stability": dict.fromkeys(
         ("inside", "outside", "whole", "half"), "it compares maps with each other, wherever they point"

@@ -14,7 +14,7 @@ def section(analysis: Analysis) -> Section:
     introduction = words(
         "{} deletes the share k of all pixels outside the target. Where the target is small, these are more pixels "
         "than TDD deletes. {} deletes as many as TDD. ODD near, middle and far are absolute drops by the deleted "
-        "pixels of one band of distance from the target; they stand here where <code>leakage = \"detailed\"</code>.",
+        'pixels of one band of distance from the target; they stand here where <code>leakage = "detailed"</code>.',
         ref("odd_abs", "OT abs"),
         ref("odd_fair_abs", "OT fair"),
     )

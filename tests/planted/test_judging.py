@@ -44,9 +44,10 @@ def test_monotone_styles_keep_the_order() -> None:
     heatmap = torch.rand(SIZE)
     for name in ("square", "root"):
         assert torch.equal(STYLES[name](heatmap).flatten().argsort(), heatmap.flatten().argsort())
-    blurred = STYLES["blur"](heatmap)
-    assert blurred.shape == heatmap.shape
-    assert float(blurred.std()) < float(heatmap.std())
+    large = torch.rand(112, 120)
+    blurred = STYLES["blur"](large)
+    assert blurred.shape == large.shape
+    assert float(blurred.std()) < 0.9 * float(large.std())
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def test_where_lower_is_better_the_sign_is_turned() -> None:
 
 def test_noise_is_undecided_and_a_weak_trend_is_called_weak() -> None:
     assert verdict(made(lambda dose, rng: rng.random(), SPREAD, samples=40), "truth")["verdict"] == "undecided"
-    weak = verdict(made(lambda dose, rng: 0.35 * dose + rng.random(), SPREAD, samples=60), "truth")
+    weak = verdict(made(lambda dose, rng: 0.15 * dose + rng.random(), SPREAD, samples=60), "truth")
     assert 0 < weak["low"] < 0.3
     assert weak["verdict"] == "weakly"
 

@@ -304,7 +304,7 @@ def test_the_best_are_sought_in_the_runs_that_have_all_methods(two_runs: list[Ru
 
 
 @pytest.mark.parametrize(
-    ("gpa", "words_"), [(0.18405, "the best two are a draw"), (0.2, "ega (OT abs 0.184), then gpa")]
+    ("gpa", "words_"), [(0.18405, "the best two are a draw"), (0.2, "ega (mean OT abs 0.184), then gpa")]
 )
 def test_the_verdict_calls_means_that_hardly_differ_a_draw(gpa: float, words_: str) -> None:
     rows = [

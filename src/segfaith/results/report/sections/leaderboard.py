@@ -124,7 +124,7 @@ def _remarks(part: DataAnalysis) -> list[Block]:
         sentences.append(words("Bold is decided over the runs that have all methods; the means are over all runs."))
     fewer = [name for name in _means(part) if _fewer(part, name)]
     if fewer:
-        sentences.append(words("A number in brackets says how many samples entered where not all did."))
+        sentences.append(words("A number in round brackets says how many samples entered where not all did."))
     if part.summary["predicted_value"].notna().any() and pooled_metrics(part):
         sentences.append(words("{}: over the targets alone that the model predicts.", ref("predicted", IOU)))
     called, moved = labels(part), moves_most(part, _means(part))

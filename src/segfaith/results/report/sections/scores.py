@@ -111,9 +111,10 @@ def _remark(part: DataAnalysis) -> Markup:
     remark = words(
         "Bold: the best of the methods that explain. {} are never bold, nor are leakages, which each method has on "
         "other samples, nor the best two where they are a {}. A number in brackets is how many samples entered where "
-        "fewer did.",
+        "fewer did. Below each mean stand the median and the {} (IQM) over samples.",
         ref("control", "Controls"),
         ref("claim", "draw"),
+        ref("iqm", "interquartile mean"),
     )
     fewer = stability_words(part)
     return remark + (words(" The settings ask for {}.", fewer) if fewer else "")

@@ -147,10 +147,7 @@ class DataAnalysis:
     @cached_property
     def wins(self) -> pd.DataFrame:
         """`summary.wins` by every metric of the table."""
-        return pd.concat(
-            [summary.wins(self.values, self.paired(metric)) for metric in self.table],
-            ignore_index=True,
-        )
+        return pd.concat([summary.wins(self.values, self.paired(metric)) for metric in self.table], ignore_index=True)
 
     @cached_property
     def claims(self) -> pd.DataFrame:

@@ -185,6 +185,30 @@ def test_the_table_names_every_setting() -> None:
     assert places - {f"methods.{name}" for name in methods} <= set(SETTINGS)
 
 
+def test_other_fidelity_is_other_data_and_none_at_all_is_not() -> None:
+    """Its settings change what its columns hold; those that only add columns make no run of its own."""
+
+    def label(**evaluation: Any) -> str:
+        about = {"name": "voc2012", "split": "val"}
+        return data_label({"data": about, "settings": {"evaluation": evaluation}})
+
+    assert label(fidelity=96, fidelity_grid=17, fidelity_occlusion=None) == label() == "voc2012 val"
+    found = label(
+        fidelity=24,
+        fidelity_parts="superpixels",
+        fidelity_grid=9,
+        fidelity_size=4,
+        fidelity_per="set",
+        fidelity_occlusion="blur",
+    )
+    assert found == (
+        "voc2012 val, fidelity by 24 sets, fidelity by superpixels, fidelity grid 9, fidelity sets of 4, "
+        "fidelity per set, fidelity by blur occlusion"
+    )
+    assert label(fidelity=0, fidelity_grid=9, fidelity_occlusion="blur") == "voc2012 val", "nothing rests on them"
+    assert label(whole=False, own_null=True) == "voc2012 val"
+
+
 def test_a_setting_that_a_label_names_makes_runs_of_their_own() -> None:
     assert {place for place, row in SETTINGS.items() if row.label and not row.run} == set()
 

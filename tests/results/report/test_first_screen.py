@@ -1,14 +1,18 @@
 """The sections that answer first: verdict cards, the leaderboard, and the influence of one image."""
 
+from dataclasses import replace
+from math import nan
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from made_runs import edit_description, make_run
 from segfaith.results.records.runs import load_run
-from segfaith.results.report.blocks import Cards, Points, Table
+from segfaith.results.report.blocks import Cards, Points, Prose, Table, number, rows_by, spread
 from segfaith.results.report.sections import influence, leaderboard, verdict
 from segfaith.results.statistics.analysis import Analysis, Options, analyse
+from segfaith.results.statistics.summary import TABLE_METRICS
 
 METHODS = ("gpa", "ega", "ria", "dea", "random_cells", "mask")
 
@@ -70,7 +74,9 @@ def test_controls_come_last_and_a_control_that_wins_is_named(folder: Path) -> No
         for column, cell in zip(table.columns, row, strict=True)
         if cell.best
     }
-    assert bold == {(best.method, name) for name, best in part.best.items() if best.method}
+    shown = {column.define for column in table.columns}
+    assert bold == {(best.method, name) for name, best in part.best.items() if best.method and name in shown}
+    assert {"stability", "runtime_s"} <= {name for _, name in bold}
     assert part.best["odd_abs"].control
     points = [block for block in verdict.section(analysis).parts if isinstance(block, Points)]
     text = " ".join(item.striptags() for block in points for item in block.items)
@@ -80,11 +86,52 @@ def test_controls_come_last_and_a_control_that_wins_is_named(folder: Path) -> No
 def test_the_papers_figures_stand_apart_from_ours(folder: Path) -> None:
     (part,) = analysis_of(folder, "run0", "run1").parts
     table = leaderboard.leaderboard(part)
-    place = [column.define for column in table.columns].index("tdd")
+    place = [column.label for column in table.columns].index("TDD, pooled ↑")
     cells = {str(row[0].text): row[place] for row in table.rows}
-    assert "0.522" in cells["ria"].paper
+    (line,) = part.summary.query("method == 'ria' and metric == 'tdd'").to_dict("records")
+    assert cells["ria"].paper == f"{spread(0.522, 0.05)}<br>our mean: {spread(line['mean'], line['std'])}"
     assert "0.522" not in cells["ria"].text
     assert cells["mask"].paper == ""
+
+
+def test_the_leaderboard_is_short(folder: Path) -> None:
+    """Pooled drops with their intervals, predicted targets in one line below these alone, and a few means."""
+    (part,) = analysis_of(folder, "run0", "run1").parts
+    table = leaderboard.leaderboard(part)
+    heads = [column.label for column in table.columns]
+    assert heads == ["Method", "TDD, pooled ↑", "OT abs, pooled ↓", "Stab. ↑", "Time s ↓", "n"]
+    by_cell = rows_by(part.summary, "method", "metric")
+    for method, row in zip(part.methods, table.rows, strict=True):
+        for place, metric in ((1, "tdd"), (2, "odd_abs")):
+            line = by_cell[method, metric]
+            low, high = (number(line[end]) for end in ("low", "high"))
+            assert row[place].text == f"{number(line['value'])} [{low}, {high}]"
+            assert row[place].under == f"IoU\N{NO-BREAK SPACE}≥\N{NO-BREAK SPACE}.5: {number(line['predicted_value'])}"
+        assert [cell.under for cell in row[3:]] == ["", "", ""]
+    (remark, *_) = [block for block in leaderboard.section(analyse(part.runs)).parts if isinstance(block, Prose)]
+    assert "Of pooled drops none is bold: compare their intervals." in remark.text.striptags()
+    assert "over the targets alone that the model predicts" in remark.text.striptags()
+
+
+def test_fidelity_leads_where_it_was_measured(folder: Path) -> None:
+    """Means over samples, in the leaderboard and in the table of means; no column where no row has a value."""
+    run = load_run(folder / "run0")
+    records = run.records.assign(fidelity=run.records["tdd"] / 2, fidelity_outside=-run.records["tdd"] / 4)
+    (part,) = analyse([replace(run, records=records)]).parts
+    assert part.table == list(TABLE_METRICS)
+    table = leaderboard.leaderboard(part)
+    heads = [column.label for column in table.columns]
+    assert heads[3:5] == ["Fidelity ↑", "Fid. outside ↑"]
+    for method, row in zip(part.methods, table.rows, strict=True):
+        own = [line["tdd"] for line in records.to_dict("records") if line["method"] == method]
+        mean = np.nanmean(np.array(own, float))
+        assert row[3].value == pytest.approx(mean / 2)
+        assert row[4].value == pytest.approx(-mean / 4)
+    alone = replace(run, records=records.assign(fidelity_outside=nan))
+    assert set(TABLE_METRICS) - set(analyse([alone]).parts[0].table) == {"fidelity_outside"}
+    (without,) = analyse([run]).parts
+    assert set(TABLE_METRICS) - set(without.metrics) == {"fidelity", "fidelity_outside"}
+    assert not {"fidelity", "fidelity_outside"} & {*without.wins["metric"], *without.values["metric"]}
 
 
 def test_labels_of_the_settings_stand_in_every_block(folder: Path, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_the_controls_have_a_body_of_their_own(text: str) -> None:
 
 def test_the_papers_numbers_stand_behind_a_switch(text: str, analysis: Analysis, tmp_path: Path) -> None:
     assert text.count('<input type="checkbox"') == 1
-    assert '<small class="under paper"><span class="aside">the paper: </span>0.522' in text
+    assert '<small class="under paper">paper: 0.522' in text
     other = analyse([load_run(make_run(tmp_path / "other", data="scenes", samples=IDS, maps=0, curves=False))])
     plain = html.write_page(other, made_sections(other), tmp_path / "page.html").read_text(encoding="utf-8")
     assert "checkbox" not in plain, "the paper says nothing of these data"

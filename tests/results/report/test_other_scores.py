@@ -66,7 +66,7 @@ def test_leaderboard_terminal_and_cards_show_drops_in_the_unit_of_the_score(marg
     (part,), built = margins.parts, topics(margins)
     (board,) = tables(built["leaderboard"])
     heads = [column.label for column in board.columns]
-    assert heads == ["Method", "TDD drop gain ↑", "TDD drop ↑", "OT drop ↓", "Ins. ↑", "Stab. ↑", "Time s ↓", "n"]
+    assert heads == ["Method", "TDD drop ↑", "OT drop ↓", "Stab. ↑", "Time s ↓", "n"]
     assert "The score is 'margin', which has no natural zero" in words(built["leaderboard"].blocks())
     stream = StringIO()
     Console(file=stream, width=90, markup=False).print(*table(part), sep="\n")

@@ -103,9 +103,10 @@ def test_the_first_screen_holds_every_verdict(desk: Opened) -> None:
 
 
 def planted(run: Run) -> Run:
-    """The run as if evidence had been planted."""
+    """The run as if evidence had been planted and fidelity measured: all columns that there can be."""
     records = run.records.assign(kind="marker", evidence_mass=0.5, evidence_top=0.5, odd_beyond_abs=0.5)
     records["evidence_ap"] = records["tdd"].abs()
+    records["fidelity"], records["fidelity_outside"] = records["tdd"] / 2, -records["tdd"] / 2
     model = run.description["model"] | {"proven_kinds": "marker"}
     return replace(run, records=records, description=run.description | {"model": model})
 
@@ -195,7 +196,7 @@ def test_a_table_sorts_by_click_and_by_key(desk: Opened) -> None:
     page.locator(f"{BOARD} thead th").nth(0).locator("button").focus()
     page.keyboard.press("Space")
     assert header.get_attribute("aria-sort") is None, "one column at a time"
-    assert page.locator(f"{BOARD} thead th").nth(3).locator("button").get_attribute("data-first") == "ascending"
+    assert page.locator(f"{BOARD} thead th").nth(2).locator("button").get_attribute("data-first") == "ascending"
 
 
 def test_what_has_no_value_comes_last_either_way(desk: Opened) -> None:
@@ -386,12 +387,13 @@ def test_a_sample_opens_by_mouse_and_by_key(desk: Opened) -> None:
 def test_a_head_opens_its_definition(desk: Opened) -> None:
     page = desk.page
     link = page.locator(f"{BOARD} thead a.what").nth(3)
+    assert "Stab." in page.locator(f"{BOARD} thead th").nth(3).text_content()
     link.focus()
     page.keyboard.press("Enter")
     dialog = page.locator("#definition")
     assert dialog.is_visible()
-    assert page.locator("#definition-title").text_content().startswith("OT abs")
-    assert "|odd|" in dialog.text_content()
+    assert page.locator("#definition-title").text_content().startswith("Stab.")
+    assert "Pearson" in dialog.text_content()
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
     link.click()

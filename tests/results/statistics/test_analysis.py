@@ -111,7 +111,7 @@ def test_tables_are_those_of_the_functions(made: list[Run]) -> None:
     (part,) = analyse(made, Options(min_s=0.05)).parts
     runs = [enough(run, 0.05) for run in made]
     values = summary.run_values(runs)
-    images = {metric: paired.paired(runs, metric) for metric in (*summary.TABLE_METRICS,)}
+    images = {metric: paired.paired(runs, metric) for metric in part.table}
     rows, points = samples.samples(runs), curves.points(runs)
     whole = summary.with_paper(summary.summarise(runs))
     same(part.summary[list(whole)], whole)
@@ -121,7 +121,7 @@ def test_tables_are_those_of_the_functions(made: list[Run]) -> None:
     assert 0 < best["predicted_n"].max() < whole["n"].max()
     same(part.summary[list(best)], best)
     same(part.values, values)
-    same(part.wins, pd.concat([summary.wins(values, images[metric]) for metric in summary.TABLE_METRICS]))
+    same(part.wins, pd.concat([summary.wins(values, images[metric]) for metric in part.table]))
     same(part.claims, claims.check_claims(values, images))
     tests = pd.concat([paired.compare(images[metric]) for metric in paired.TESTED], ignore_index=True)
     same(part.pairs, paired.over_page(tests))

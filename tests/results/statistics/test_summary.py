@@ -18,6 +18,7 @@ from segfaith.results.records.select import enough
 from segfaith.results.statistics.analysis import Options, analyse
 from segfaith.results.statistics.paired import paired
 from segfaith.results.statistics.summary import (
+    ASKED_METRICS,
     TABLE_METRICS,
     notes,
     predicted,
@@ -85,6 +86,8 @@ def test_summary_has_a_row_per_data_method_and_metric() -> None:
         "odd_abs",
         "leak_abs",
         "insertion_gain",
+        "fidelity",
+        "fidelity_outside",
         "stability",
         "runtime_s",
     ]
@@ -255,7 +258,8 @@ def test_run_values_are_means_of_what_is_defined() -> None:
     second = one_metric({"ega": [0.9]}, seed=1)
     table = run_values([first, second])
     assert list(table.columns) == ["data", "run", "model", "seed", "method", "metric", "value", "n"]
-    assert len(table) == 3 * len(TABLE_METRICS)
+    assert set(table["metric"]) == set(TABLE_METRICS) - set(ASKED_METRICS), "fidelity has no value in any row"
+    assert len(table) == 3 * (len(TABLE_METRICS) - 2)
     tdd = table[table["metric"] == "tdd"]
     assert tdd["value"].tolist() == pytest.approx([0.2, 0.6, 0.9])
     assert tdd["n"].tolist() == [2, 3, 1]
@@ -274,7 +278,7 @@ def test_run_values_leave_out_what_is_not_ok_and_below_the_filter() -> None:
 def test_run_values_hold_every_metric_that_was_measured(tmp_path: Path) -> None:
     (one,) = made(tmp_path)
     metrics = set(run_values([one])["metric"])
-    assert {"odd_fair_abs", "gini", "odd", *TABLE_METRICS} <= metrics
+    assert {"odd_fair_abs", "gini", "odd", *TABLE_METRICS} - set(ASKED_METRICS) <= metrics
     assert "evidence_ap" not in metrics, "nothing was planted"
     old = one.records.drop(columns=["odd_fair_abs", "gini", "tdd_gain"])
     assert metrics - set(run_values([replace(one, records=old)])["metric"]) == {"odd_fair_abs", "gini", "tdd_gain"}

@@ -32,7 +32,6 @@ from segfaith.results.statistics.curves import CURVE_KINDS
 from segfaith.results.statistics.friedman import Friedman, friedman
 from segfaith.results.statistics.intervals import LEAST_IMAGES
 from segfaith.results.statistics.paper import PAPER_METRICS
-from segfaith.results.statistics.summary import TABLE_METRICS
 
 Draw = Callable[[DataAnalysis], Drawing]
 VARIANTS = "Variants of a method (names with @) are left out where the method itself was run."
@@ -98,7 +97,7 @@ def _tradeoff(part: DataAnalysis) -> Drawing:
 
 
 def _runs(part: DataAnalysis) -> Drawing:
-    values, metrics = _of(part.values, shown_methods(part)), part.leading(*TABLE_METRICS)
+    values, metrics = _of(part.values, shown_methods(part)), part.table
     paper = {
         (row["method"], row["metric"]): float(row["paper_mean"])
         for row in part.summary.dropna(subset="paper_mean").to_dict("records")

@@ -105,6 +105,14 @@ SETTINGS: dict[str, Matters] = {
     "evaluation.curves": Matters(),
     "evaluation.leakage": Matters(),
     "evaluation.stability": Matters(),
+    "evaluation.whole": Matters(),
+    "evaluation.own_null": Matters(),
+    "evaluation.fidelity": Matters(run=True, label="fidelity by {} sets", protocol=96),
+    "evaluation.fidelity_parts": Matters(run=True, label="fidelity by {}", protocol="grid"),
+    "evaluation.fidelity_grid": Matters(run=True, label="fidelity grid {}", protocol=17),
+    "evaluation.fidelity_size": Matters(run=True, label="fidelity sets of {}", protocol=8),
+    "evaluation.fidelity_per": Matters(run=True, label="fidelity per {}", protocol="pixel"),
+    "evaluation.fidelity_occlusion": Matters(run=True, label="fidelity by {} occlusion"),
     "output.maps": Matters(),
     "execution.device": DIRECTORY,
     "execution.shard_size": DIRECTORY,
@@ -138,12 +146,14 @@ def data_label(description: Mapping[str, Any]) -> str:
     """A run's data set, as tables name it: "voc2012 val"; a folder's with its name, "folder cells val".
 
     Settings other than the protocol's follow after commas (see `SETTINGS`), also those that `run.json` leaves out.
+    Those of fidelity do not where it is 0: such a run has no fidelity, and the other numbers do not rest on them.
     """
     data, settings = description["data"], description.get("settings", {})
     root = folder(description)
     parts = [" ".join(part for part in (data["name"], root.name if root else "", data["split"]) if part)]
+    unused = "evaluation.fidelity" if settings.get("evaluation", {}).get("fidelity") == 0 else None
     for place, row in SETTINGS.items():
-        if row.label not in ("", START):
+        if row.label not in ("", START) and not (unused and place.startswith(unused)):
             table, _, key = place.partition(".")
             value = settings.get(table, {}).get(key, row.protocol)
             if isinstance(value, list):

@@ -70,9 +70,11 @@ TERMS: dict[str, tuple[str, str]] = {
     "pooled": (
         "Pooled drop",
         "Sum of the drops of s over images, divided by the sum of s: what is lost of all the score, so that no small s "
-        "can make it explode. An image counts as the mean over its targets and over the runs that have it. The paper's "
-        "own figure, the mean of the relative drops, stands beside it. Its 95 % interval is by a bootstrap on two "
-        "levels: backbones and images are both drawn with replacement. Of one backbone it is over images alone.",
+        "can make it explode. TDD, pooled: what is lost when the map's top pixels inside the target are deleted. OT "
+        "abs, pooled: what is lost or gained, as an absolute value, when those outside are. An image counts as the "
+        "mean over its targets and over the runs that have it. The paper's own figure, the mean of the relative drops, "
+        "stands in the table of means. The 95 % interval in brackets is by a bootstrap on two levels: backbones and "
+        "images are both drawn with replacement. Of one backbone it is over images alone.",
     ),
     "predicted": (
         "IoU ≥ .5",

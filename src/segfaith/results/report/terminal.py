@@ -33,7 +33,6 @@ from segfaith.results.report.sections.provenance import unfinished_notes
 from segfaith.results.report.sections.scores import NOT_ASKED, stability_words
 from segfaith.results.report.sections.topic import NO_SAMPLE, images_words, labels, moves_most, pooled_metrics
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
-from segfaith.results.statistics.summary import TABLE_METRICS
 from segfaith.results.statistics.targets import counted
 
 WIDTH, LEAST_ROOM = 80, 10
@@ -138,7 +137,7 @@ def _undefined(part: DataAnalysis) -> str:
     for run in part.runs:
         rows = run.records[run.records["status"] == "ok"]
         planned = ~rows["reason"].fillna("").str.contains(NOT_ASKED, regex=False)
-        for metric in part.leading(*TABLE_METRICS):
+        for metric in part.table:
             undefined = rows[metric].isna() & (planned if metric == "stability" else True)
             counts[metric] = counts.get(metric, 0) + int(undefined.sum())
     return ", ".join(f"{METRICS[metric].label} {number_}" for metric, number_ in counts.items() if number_)

@@ -32,7 +32,6 @@ from segfaith.results.statistics.friedman import Friedman
 from segfaith.results.statistics.influence import Best
 from segfaith.results.statistics.paired import Paired
 from segfaith.results.statistics.rankings import Over
-from segfaith.results.statistics.summary import TABLE_METRICS
 from segfaith.results.statistics.verdicts import Verdict
 
 T = TypeVar("T")
@@ -121,6 +120,11 @@ class DataAnalysis:
         return targets.several(self.read)
 
     @cached_property
+    def table(self) -> list[str]:
+        """`summary.table_of`: the metrics of the table, but for those of planted evidence."""
+        return summary.table_of(self.runs)
+
+    @cached_property
     def metrics(self) -> list[str]:
         """The metrics of the summary in their order."""
         return summary.metrics_of(self.runs)
@@ -143,10 +147,7 @@ class DataAnalysis:
     @cached_property
     def wins(self) -> pd.DataFrame:
         """`summary.wins` by every metric of the table."""
-        return pd.concat(
-            [summary.wins(self.values, self.paired(metric)) for metric in self.leading(*TABLE_METRICS)],
-            ignore_index=True,
-        )
+        return pd.concat([summary.wins(self.values, self.paired(metric)) for metric in self.table], ignore_index=True)
 
     @cached_property
     def claims(self) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from segfaith.results.statistics.samples import (
     table,
     with_value,
 )
-from segfaith.results.statistics.summary import SMALL_SCORE, TABLE_METRICS
+from segfaith.results.statistics.summary import ASKED_METRICS, SMALL_SCORE, TABLE_METRICS
 from segfaith.results.statistics.targets import IMAGE, over_targets
 
 EDGES: dict[str, tuple[float, ...]] = {
@@ -55,8 +55,10 @@ def robust(rows: pd.DataFrame, score: str = PROBABILITY) -> pd.DataFrame:
         probability).
     """
     lines = []
+    unmeasured = [name for name in ASKED_METRICS if name not in rows or not rows[name].notna().any()]
+    metrics = [name for name in leading(ROBUST_METRICS, score) if name not in unmeasured]
     for data, method, part in by_method(rows.assign(small=rows["s"] < SMALL_SCORE)):
-        for metric in leading(ROBUST_METRICS, score):
+        for metric in metrics:
             if metric in part:
                 own = over_targets(with_value(part, metric), [metric, "small"])
                 small = int((own["small"] > 0).sum()) if has_zero(score) else nan

@@ -18,7 +18,12 @@ from segfaith.results.statistics.resampled import backbones, quantities
 from segfaith.results.statistics.samples import interquartile_mean
 from segfaith.results.statistics.targets import IMAGE, counted, over_targets, several
 
-TABLE_METRICS = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability", "runtime_s")
+TABLE_METRICS = (
+    *("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain"),
+    *("fidelity", "fidelity_outside", "stability", "runtime_s"),
+)
+ASKED_METRICS = ("fidelity", "fidelity_outside")
+"""Those of the table that no table shows where no row has a value: the settings, or an older version, left them out."""
 PLANTED_METRICS = ("evidence_ap", "evidence_mass", "evidence_top", "odd_beyond_abs")
 """Summarised too where evidence was planted; the printed table shows the first."""
 SMALL_SCORE = 0.05
@@ -44,9 +49,19 @@ def has_evidence(runs: Sequence[Run]) -> bool:
     return any("kind" in run.records and bool(run.records["kind"].notna().any()) for run in runs)
 
 
+def table_of(runs: Sequence[Run]) -> list[str]:
+    """The metrics of the table of one data set's runs: those that their score defines, and that were measured."""
+    lacking = {
+        name
+        for name in ASKED_METRICS
+        if not any(name in run.measured and run.measured[name].notna().any() for run in runs)
+    }
+    return [name for name in leading(TABLE_METRICS, runs[0].score) if name not in lacking]
+
+
 def metrics_of(runs: Sequence[Run]) -> list[str]:
-    """The metrics of the summary of one data set's runs: those of the table that their score defines."""
-    return leading((*TABLE_METRICS, *(PLANTED_METRICS if has_evidence(runs) else ())), runs[0].score)
+    """The metrics of the summary of one data set's runs: those of the table, and where evidence was planted its own."""
+    return [*table_of(runs), *(leading(PLANTED_METRICS, runs[0].score) if has_evidence(runs) else ())]
 
 
 def summarise(runs: Sequence[Run]) -> pd.DataFrame:
@@ -156,7 +171,7 @@ def run_values(runs: Sequence[Run], names: Sequence[str] | None = None) -> pd.Da
     """
     rows = []
     for name, run in zip(run_labels(runs) if names is None else names, runs, strict=True):
-        records, entered, table = run.records, run.measured, leading(TABLE_METRICS, run.score)
+        records, entered, table = run.records, run.measured, table_of([run])
         metrics = [
             metric for metric in METRICS if metric in records and (metric in table or entered[metric].notna().any())
         ]

@@ -25,7 +25,6 @@ from segfaith.results.report.blocks import (
     metric_column,
     missing,
     name_cell,
-    number,
     ref,
     rows_by,
     spread,
@@ -41,13 +40,13 @@ from segfaith.results.report.sections.topic import (
     by_data,
     labels,
     pair_cell,
+    pooled_cell,
     pooled_column,
     pooled_metrics,
     target_remark,
 )
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.paper import PAPER_METRICS
-from segfaith.results.statistics.summary import TABLE_METRICS
 from segfaith.results.statistics.targets import IMAGE
 
 NOT_ASKED = "stability: not measured on this sample"
@@ -112,9 +111,10 @@ def _remark(part: DataAnalysis) -> Markup:
     remark = words(
         "Bold: the best of the methods that explain. {} are never bold, nor are leakages, which each method has on "
         "other samples, nor the best two where they are a {}. A number in brackets is how many samples entered where "
-        "fewer did.",
+        "fewer did. Below each mean stand the median and the {} (IQM) over samples.",
         ref("control", "Controls"),
         ref("claim", "draw"),
+        ref("iqm", "interquartile mean"),
     )
     fewer = stability_words(part)
     return remark + (words(" The settings ask for {}.", fewer) if fewer else "")
@@ -122,13 +122,13 @@ def _remark(part: DataAnalysis) -> Markup:
 
 def _means(part: DataAnalysis) -> Table:
     shown = [metric for metric in part.metrics if metric in set(part.summary["metric"])]
-    skipped, called, table = not_asked(part), labels(part), part.leading(*TABLE_METRICS)
+    skipped, called, table = not_asked(part), labels(part), part.table
     unasked = not_asked(part, [*IMAGE, "target"])
     rows = []
     for method in part.methods:
         lines = rows_by(part.summary[part.summary["method"] == method], "metric")
         most = max(lines[metric]["n"] for metric in table)
-        cells = [name_cell(called[method]), *(_pooled(lines[metric]) for metric in pooled_metrics(part))]
+        cells = [name_cell(called[method]), *(pooled_cell(lines[metric]) for metric in pooled_metrics(part))]
         for metric in shown:
             line = lines[metric]
             wanted = most - (skipped[method] if metric == "stability" else 0)
@@ -154,12 +154,6 @@ def _means(part: DataAnalysis) -> Table:
     several = "mean ± std over runs" if (part.summary["runs"] > 1).any() else "means of a single run"
     caption = words("{}: {}", part.label, several)
     return Table(f"means-{slug(part.label)}", caption, columns, tuple(rows), tail=len(part.controls))
-
-
-def _pooled(line: dict[str, Any]) -> Cell:
-    """The pooled drop with its interval, as "0.431 [0.400, 0.462]"."""
-    interval = "" if isnan(line["low"]) else f" [{number(line['low'])}, {number(line['high'])}]"
-    return Cell(f"{number(line['value'])}{interval}", None if isnan(line["value"]) else float(line["value"]))
 
 
 def _paper(part: DataAnalysis) -> Table:
@@ -246,11 +240,11 @@ def _wins(part: DataAnalysis) -> tuple[Block, ...]:
     rows = [
         (
             pair_cell(called[first], called[second], " against "),
-            *(_won(by.get(metric)) for metric in part.leading(*TABLE_METRICS)),
+            *(_won(by.get(metric)) for metric in part.table),
         )
         for (first, second), by in pairs.items()
     ]
-    columns = (Column("Pair", "wins", numeric=False), *map(metric_column, part.leading(*TABLE_METRICS)))
+    columns = (Column("Pair", "wins", numeric=False), *map(metric_column, part.table))
     title = words("{}: in how many runs" if len(part.runs) > 1 else "{}: in the only run", part.label)
     return Prose(about), Table(f"wins-{slug(part.label)}", title, columns, tuple(rows))
 

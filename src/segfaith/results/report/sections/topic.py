@@ -34,7 +34,8 @@ from segfaith.results.statistics.targets import target_note
 
 POOL = "pooled"
 """The glossary's key of pooled drops."""
-PREDICTED = "IoU\N{NO-BREAK SPACE}≥\N{NO-BREAK SPACE}.5:"
+IOU = "IoU\N{NO-BREAK SPACE}≥\N{NO-BREAK SPACE}.5"
+PREDICTED = f"{IOU}:"
 METHOD = Column("Method", "method", numeric=False)
 N = Column("n", "n", "descending", diagnostic=True)
 NO_SAMPLE = "no sample was measured"
@@ -99,12 +100,18 @@ def pooled_column(metric: str) -> Column:
     return replace(own, label=own.label.replace(METRICS[metric].label, f"{METRICS[metric].label}, pooled"), define=POOL)
 
 
+def pooled_cell(line: Mapping[Any, Any]) -> Cell:
+    """The pooled drop with its interval, as "0.431 [0.400, 0.462]"."""
+    interval = "" if isnan(line["low"]) else f" [{number(line['low'])}, {number(line['high'])}]"
+    return Cell(f"{number(line['value'])}{interval}", None if isnan(line["value"]) else float(line["value"]))
+
+
 def beside(line: Mapping[Any, Any]) -> str:
     """What stands below a mean: median and interquartile mean over samples, and the mean where the IoU is >= .5."""
     figures = {"median": line["median"], "IQM": line["iqm"]}
     if line["metric"] != "runtime_s":
         figures[PREDICTED] = line["predicted_mean"]
-    return "; ".join(f"{name} {number(value)}" for name, value in figures.items() if not isnan(value))
+    return "; ".join(f"{name}\N{NO-BREAK SPACE}{number(value)}" for name, value in figures.items() if not isnan(value))
 
 
 def moves_most(part: DataAnalysis, metrics: Sequence[str]) -> dict[str, dict[Any, Any]]:

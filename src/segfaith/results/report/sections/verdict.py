@@ -251,7 +251,7 @@ def _leader(part: DataAnalysis, best: Best) -> Markup:
     """Which method is best by a metric, whether the test agrees, and whether a control or one image says otherwise."""
     (telling,) = (words for name, words in TOLD.items() if best.metric in part.leading(name))
     metric, called = words("{}: ", telling), labels(part)
-    value = words("{} {}", metric_ref(best.metric), number(best.mean))
+    value = words("mean {} {}", metric_ref(best.metric), number(best.mean))
     if not best.method:
         sentence = words("{}the best two are a {} ({}).", metric, ref("claim", "draw"), value)
     else:

@@ -67,6 +67,7 @@ LOOKS = {
     "random": Look("0.65", "x", (0, (1, 1))),
     "random_cells": Look("0.45", "+", (0, (1, 1.5))),
     "mask": Look("0.0", "*", (0, (1, 2.5))),
+    "gamed": Look("0.25", "1", (0, (2, 2, 1, 2))),
 }
 OTHERS = tuple(
     Look(colour, marker, line)

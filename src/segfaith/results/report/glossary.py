@@ -53,7 +53,8 @@ TERMS: dict[str, tuple[str, str]] = {
     "control": (
         "Controls",
         "Maps that explain nothing, for comparison: random (a value per pixel), random_cells (a value per cell of "
-        "RIA's grid, mean of three draws), mask (the target itself as the map).",
+        "RIA's grid, mean of three draws), mask (the target itself as the map), gamed (the mask with hidden "
+        "orders that win TDD, insertion, OT abs and stability).",
     ),
     "mean": (
         "Mean ± std",

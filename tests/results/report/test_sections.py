@@ -378,7 +378,7 @@ def test_the_winner_is_by_the_ranks_of_the_test(two_runs: list[Run], metric: str
     assert verdict.text == f"{by_ranks} is better"
     assert "the pooled drop says the opposite of typical images; a few outliers set it" in verdict.under
     if metric == "odd_abs":  # of the metrics whose best method is named
-        (line,) = [line for line in leaders(changed) if f"{by_means} ({METRICS[metric].label}" in line]
+        (line,) = [line for line in leaders(changed) if f"{by_means} (mean {METRICS[metric].label}" in line]
         assert f"over images {by_ranks} is significantly better (p" in line
         assert "typical images say the opposite of these means, which a few outliers set" in line
 

@@ -55,7 +55,8 @@ def test_gradient_evidence_that_cannot_be_had_stops_only_the_methods_that_need_i
     model = plain(NaNFeatures(), layer="layer")
     scores = segfaith.evaluate(model, photograph(), box(), ["gpa", "dea@grid=4", "ria@grid=4", "mask"], stability=True)
     assert scores["status"].to_dict() == {
-        "gpa": "failed", "dea@grid=4": "failed", "ria@grid=4": "ok", "mask": "ok", "random_cells": "ok"
+        "gpa": "failed", "dea@grid=4": "failed", "ria@grid=4": "ok", "mask": "ok", "random_cells": "ok",
+        "gamed@grid=4": "ok",
     }  # fmt: skip
     assert "activations or gradients at layer 'layer' are NaN" in scores.loc["gpa", "reason"]
     assert scores.loc["mask", "stability"] == 1

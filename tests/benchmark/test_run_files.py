@@ -511,7 +511,7 @@ def test_a_report_that_cannot_be_written_is_printed_all_the_same(
     assert command(monkeypatch, "report", directory, "-o", place) == 2
     said = capsys.readouterr()
     assert re.search(r"error: cannot write into .*place \(.*\); choose another place with -o DIR", said.err)
-    assert "voc2012 val: mean" in said.out
+    assert "voc2012 val: TDD and OT abs pooled / mean" in said.out
 
 
 def test_no_member_of_a_suite_that_is_a_link_is_written_through(

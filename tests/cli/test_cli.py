@@ -182,7 +182,9 @@ def test_run_writes_a_run_and_names_the_next_command(
         f"Next: segfaith report {tmp_path / 'run'}",
     ]
     assert "pictures" not in output, "no maps were kept"
-    assert "folder data val, 32 px: mean / median, 3 samples of 1 run" in output
+    assert "folder data val, 32 px: TDD and OT abs pooled / mean, else mean / median, 3 samples of 1 run" in " ".join(
+        output.split()
+    )
     assert "0 skipped, 0 failed" not in output, "that sentence is for the report"
     assert "3/3" in errors, "the progress bar counts samples"
     assert len(load_run(tmp_path / "run").records) == 3 * 8
@@ -228,7 +230,7 @@ def test_dry_run_says_what_it_would_cost_and_writes_nothing(
     assert model.startswith("tiny.py:build, weights tiny.pth, ")
     assert re.findall(r"layer +(.*)", output) == ["backbone.1, as [model] layer says"]
     assert len(re.findall("softmax over", output)) == 1, "told once"
-    assert f"{3 * (6 * 18 + (3 + 13) * 8 + 96 + 3)} through the model, 1 shards" in output
+    assert f"{3 * (6 * 18 + (3 + 13) * 8 + 96 + 3):,} through the model, 1 shards" in output
     assert re.search(r"time +about \d+ s: .*\(timed on s0\)", output)
     assert list(tmp_path.iterdir()) == []
     assert sorted(project.rglob("*")) == before
@@ -332,13 +334,19 @@ def test_report_prints_the_table_and_writes_it(
         cells = line.replace(" / ", "/").split()
         for place, metric in ((1, "tdd"), (2, "odd_abs"), (3, "insertion_gain")):
             numbers = rows[metric].mean(), rows[metric].median()
+            if metric != "insertion_gain":  # sum of drops / sum of s, then the mean of ratios
+                drop = rows["tdd_drop"] if metric == "tdd" else rows["odd_drop_abs"]
+                numbers = drop.sum() / rows["s"].sum(), numbers[0]
             assert cells[place] == "/".join(shortened(value) for value in numbers), (method, metric)
         assert cells[4] == "n/a/n/a", "stability was not measured"
     heads = next(line for line in output.splitlines() if line.startswith("Method"))
     assert heads.split() == ["Method", "TDD", "↑", "OT", "abs", "↓", "Ins.", "↑", "Stab.", "↑", "Time", "s", "↓"]
-    assert "folder data val, 32 px: mean / median, 3 samples of 1 run, stability on none of 3 samples" in output
+    extent = "else mean / median, 3 samples of 1 run, stability on none of 3 samples"
+    assert f"folder data val, 32 px: TDD and OT abs pooled / mean, {extent}" in " ".join(output.split())
     undefined = records["leak_abs"].isna().sum()
-    assert f"Undefined values: Leak abs {undefined}." in output, "stability was not to be measured on the samples"
+    assert f"Undefined values: Leak abs {undefined}, Fid. outside" in output, (
+        "stability was not to be measured on the samples"
+    )
     assert "tiny.py:build, weights tiny.pth" in output
     assert "3 of 3 samples measured, 0 skipped, 0 failed" in output
     assert f"written into {tmp_path / 'tables'}:" in output
@@ -349,7 +357,7 @@ def test_report_prints_the_table_and_writes_it(
     assert float(tdd["mean"]) == pytest.approx(records[records["method"] == "dea"]["tdd"].mean())
     assert (tdd["n"], tdd["undefined"], tdd["not_ok"]) == ("3", "0", "0")
     text = (tmp_path / "tables" / "table.md").read_text(encoding="utf-8")
-    assert text.count("| dea | ") == 1 + 6 + 1, "means, six medians, and the run"
+    assert text.count("| dea | ") == 1 + 8 + 1, "means, eight medians, and the run"
 
 
 def test_report_writes_into_the_run_where_no_output_is_named(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,7 +380,7 @@ def test_report_over_several_runs_counts_each_run_once(
     mean, spread = sum(means) / 2, abs(means[0] - means[1]) / 2**0.5
     assert f"{mean:.3f} ± {spread:.3f}" in (tmp_path / "table.md").read_text(encoding="utf-8")
     (line,) = [line for line in output.splitlines() if line.split()[:1] == ["ria"]]
-    assert line.split()[1] == shortened(mean)
+    assert line.split()[3] == shortened(mean), "after the pooled drop"
     assert output.count("weights tiny.pth") == 2
 
 
@@ -451,7 +459,7 @@ def test_unknown_packaged_settings_name_those_that_there_are(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     errors = fails(monkeypatch, capsys, "run", name)
-    assert f"no settings file {name!r}; give a TOML file or one of the packaged settings: quickstart" in errors
+    assert f"no settings file {name!r}; give a TOML file or one of the packaged settings: judge, quickstart" in errors
 
 
 def test_a_folder_is_no_settings_file(
@@ -493,7 +501,7 @@ def test_run_quickstart_ends_with_the_table_and_the_pictures(scenes_run: tuple[P
         f"pictures: {directory / 'pictures.png'}, and one for each sample in {directory / 'pictures'}",
         f"Next: segfaith report {directory}",
     ]
-    assert "scenes val, 64 px, score conditional, versus twin: mean / median" in " ".join(output.split())
+    assert "scenes val, 64 px, score conditional, versus twin: TDD and OT abs pooled / mean" in " ".join(output.split())
     pictures = sorted(path.name for path in (directory / "pictures").iterdir())
     assert pictures == ["val-0002.png", "val-0004.png"]
     for sample_id in ("val-0002", "val-0004"):

@@ -26,4 +26,4 @@ def test_records_without_the_detailed_columns_say_how_to_measure_them() -> None:
     table = leakage(samples([with_samples({})]))
     assert len(table) == 0
     assert "no run has values of odd_fair_abs" in table.attrs["why"]
-    assert 'leakage = "detailed"' in table.attrs["why"]
+    assert "version 8" in table.attrs["why"]

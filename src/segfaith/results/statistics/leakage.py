@@ -30,5 +30,5 @@ def leakage(rows: pd.DataFrame) -> pd.DataFrame:
     for data, method, part in by_method(with_value(rows, "odd_fair_abs")):
         images = over_targets(part, LEAKAGE)
         lines.append([data, method, *means(images, LEAKAGE), len(images)])
-    why = lacking("odd_fair_abs", rows, "; run version 8 of the results measures it by default")
+    why = lacking("odd_fair_abs", rows, "; measure them again, results of version 8 have it")
     return table(lines, LEAKAGE_COLUMNS, why)

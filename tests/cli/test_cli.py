@@ -469,14 +469,15 @@ def test_a_folder_is_no_settings_file(
 
 
 def test_every_packaged_settings_file_can_be_planned() -> None:
-    """The quickstart promises at least 16 scenes, the four methods, three controls, and stability on 4 of them."""
+    """The quickstart promises at least 16 scenes, the four methods, four controls, and stability on 4 of them."""
     names = sorted(path.stem for path in PACKAGED.glob("*.toml"))
-    assert names == ["quickstart"]
+    assert names == ["judge", "quickstart"]
+    assert len(make_plan(read_settings(find_settings("judge"))).ids) == 64
     plan = make_plan(read_settings(find_settings("quickstart")))
     assert (len(plan.ids), len(plan.stability_ids)) == (16, 4)
     assert [method.name for method in plan.methods] == [*DEFAULT_METHODS]
     defaults = Settings.model_validate({"data": {"name": "scenes"}, "model": {"name": "scenes"}})
-    assert plan.settings.evaluation == defaults.evaluation.model_copy(update={"stability": 4})
+    assert plan.settings.evaluation == defaults.evaluation.model_copy(update={"stability": 4, "whole": False})
     assert (plan.settings.seed, plan.settings.data.size) == (defaults.seed, defaults.data.size)
 
 

@@ -4,10 +4,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from segfaith.evaluation.fidelity import Per
+from segfaith.evaluation.fidelity import LEAST_SETS, Per
 from segfaith.evaluation.ranking import Ties
 from segfaith.lookup import lookup
 from segfaith.occlusion import OPERATORS
+
+LEAST_FIDELITY = 4 * LEAST_SETS
+"""With fewer sets, those inside and outside the target would be too few for a correlation."""
 
 
 class Section(BaseModel):
@@ -73,6 +76,11 @@ class EvaluationSettings(Section):
                 raise ValueError(f"k must be above 0 and at most 1, got {k}")
         for name in [*self.occlusion, *([self.fidelity_occlusion] if self.fidelity_occlusion else [])]:
             lookup("occlusion operator", name, OPERATORS)
+        if 0 < self.fidelity < LEAST_FIDELITY:
+            raise ValueError(
+                f"fidelity must be 0 or at least {LEAST_FIDELITY}, a quarter of which lies inside the target and a "
+                f"quarter outside, got {self.fidelity}"
+            )
         if self.stability is not True and self.stability < 0:
             raise ValueError(f"stability must be true, false or a number of samples, got {self.stability}")
         return self

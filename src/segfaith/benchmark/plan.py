@@ -214,6 +214,7 @@ def check_bands(model: SegmentationModel, plan: Plan) -> None:
     """
     regions = [method.intervention_key for method in plan.methods]
     operators = {*plan.settings.evaluation.occlusion, *(asked.occlusion for asked in regions if asked)}
+    operators.add(plan.settings.evaluation.fidelity_occlusion or plan.settings.evaluation.occlusion[0])
     if "dataset_mean" in operators and model.input_channels != len(IMAGENET_MEAN):
         raise SettingsError(NO_DATASET_MEAN.format(bands=model.input_channels))
 

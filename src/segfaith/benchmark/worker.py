@@ -159,7 +159,7 @@ def _explained(
     if isnan(ranks):
         reasons.append("stability_rank: the map is constant inside the target and outside")
     if isnan(tops):
-        reasons.append("stability_top: at k = 1 all pixels are at the top")
+        reasons.append("stability_top: all pixels of the target and of the image are at the top")
     return Explained(draws, correlations, ranks, tops, runtime, reasons)
 
 

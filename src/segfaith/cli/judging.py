@@ -29,17 +29,22 @@ def judge_metrics_command(
     """Judge the metrics: do they rise with the truth, can they be gamed, do they mind a map's style?"""
     from segfaith.benchmark.runner import prepare
     from segfaith.benchmark.settings import find_settings, read_settings
+    from segfaith.errors import SettingsError
     from segfaith.planted.judging import measure
     from segfaith.results.statistics.judgement import judge, leaders
 
     chosen = read_settings(find_settings(config), [f"data.n={n}"] * (n is not None) + (settings or []))
-    methods = chosen.methods.model_copy(update={"names": ["gpa", "ega", "ria", "dea", "mask"]})
+    methods = chosen.methods.model_copy(update={"names": ["gpa", "ega", "ria", "dea", "mask"], "labels": {}})
     prepared = prepare(chosen.model_copy(update={"methods": methods}))
     with Progress(*COLUMNS, console=err, transient=True) as bars:
         task = bars.add_task("judging", total=len(prepared.plan.ids))
         values = measure(prepared, lambda sample_id: bars.advance(task))
     for sample_id, why in values.attrs["left_out"].items():
         say(f"left out: {sample_id}: {why}")
+    if not len(values):
+        raise SettingsError("no sample has a target that can be measured, so nothing is judged; see the lines above")
+    if not (values["role"] == "dose").any():
+        say("truth: no sample has planted evidence, so only gaming and style are judged; scenes and wired data have it")
     table = judge(values, chosen.target.score)
     output.mkdir(parents=True, exist_ok=True)
     values.to_csv(output / "values.csv", index=False)

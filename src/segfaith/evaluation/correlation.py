@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
-from statistics import fmean
 
 import numpy as np
 import torch
@@ -87,7 +86,7 @@ def top_stability(clean: Order, perturbed: Order) -> float:
         (IoU - c) / (1 - c),    c = q / (2 - q),    q = n(k, R) / |R|
 
     IoU is the intersection of the two sets of n(k, R) pixels over their union, and c the IoU at the overlap that two
-    random sets have on average. It is 0 at chance. NaN at k = 1, where all sets are equal.
+    random sets have on average. It is 0 at chance. A region that is all top, as at k = 1, is left out; NaN if both are.
     """
     values = []
     for first, second, size in zip(clean.tops, perturbed.tops, clean.sizes, strict=True):
@@ -95,4 +94,4 @@ def top_stability(clean: Order, perturbed: Order) -> float:
         q = len(first) / size
         chance = q / (2 - q)
         values.append((both / (2 * len(first) - both) - chance) / (1 - chance) if q < 1 else nan)
-    return fmean(values)
+    return mean_defined(values)

@@ -59,8 +59,8 @@ def measure(prepared: Prepared, on_sample: Callable[[str], None] = lambda sample
     for sample_id in prepared.plan.ids:
         try:
             frames.append(_measured(prepared, sample_id))
-        except SampleError as error:
-            left_out[sample_id] = str(error)
+        except Exception as error:  # one sample's failure leaves the others
+            left_out[sample_id] = str(error) if isinstance(error, SampleError) else f"{type(error).__name__}: {error}"
         on_sample(sample_id)
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     frame.attrs["left_out"] = left_out

@@ -33,6 +33,8 @@ BLUR_SIGMA = 10 / 224
 NO_DATASET_MEAN = (
     "occlusion 'dataset_mean' is ImageNet's mean colour, which has three channels; the images have {bands}: use 'mean'"
 )
+REMOVAL = "removal"
+"""The true removal: a pixel shows what the scene shows without the evidence. Only judging metrics knows such images."""
 ROAD_NOISE = 0.01
 """Standard deviation of the noise that `road` adds to imputed pixels (the value of Rong et al.'s code)."""
 
@@ -99,12 +101,13 @@ def occluder(name: str, image: Image, rng: np.random.Generator, *, wired: bool =
     return occlude
 
 
-def _fill_occluder(name: str) -> Callable[[Image, np.random.Generator], Occluder]:
-    def make(image: Image, rng: np.random.Generator) -> Occluder:
-        fill = FILLS[name](image, rng)
-        return lambda masks: torch.where(masks[:, None], fill, image)
+def fill_occluder(image: Image, fill: Image) -> Occluder:
+    """The operator that shows the pixels of another image, `fill`, in S."""
+    return lambda masks: torch.where(masks[:, None], fill, image)
 
-    return make
+
+def _named_fill(name: str) -> Callable[[Image, np.random.Generator], Occluder]:
+    return lambda image, rng: fill_occluder(image, FILLS[name](image, rng))
 
 
 def _road_occluder(image: Image, rng: np.random.Generator) -> Occluder:
@@ -113,7 +116,7 @@ def _road_occluder(image: Image, rng: np.random.Generator) -> Occluder:
 
 
 OPERATORS: dict[str, Callable[[Image, np.random.Generator], Occluder]] = {
-    **{name: _fill_occluder(name) for name in FILLS},
+    **{name: _named_fill(name) for name in FILLS},
     "road": _road_occluder,
 }
 

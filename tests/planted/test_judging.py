@@ -10,7 +10,11 @@ import torch
 from typer.testing import CliRunner
 
 from segfaith.cli import app
-from segfaith.planted.judging import DOSES, STYLES, dosed, smooth_noise
+from segfaith.data.scenes import scene_of
+from segfaith.data.scenes.edits import without_evidence
+from segfaith.data.scenes.rendering import paint, render
+from segfaith.planted.judging import VARIANTS
+from segfaith.planted.known_maps import DOSES, FORMS, STYLES, dosed, halftone, smooth_noise, thresholded
 
 SIZE = (24, 30)
 
@@ -52,10 +56,10 @@ def test_monotone_styles_keep_the_order() -> None:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The command on two scenes at 96 px: one whose evidence lies inside the target, one outside."""
+    """The command on two scenes at 112 px: one whose evidence lies inside the target, one outside."""
     folder = tmp_path_factory.mktemp("judged")
     ids = json.dumps(["val-0002", "val-0004"])
-    sets = [f"data.ids={ids}", "data.size=96", "evaluation.fidelity=48"]
+    sets = [f"data.ids={ids}", "data.size=112", "evaluation.fidelity=48"]
     done = CliRunner().invoke(
         app, ["judge-metrics", "quickstart", "-o", str(folder), *(f"--set={one}" for one in sets)]
     )
@@ -65,13 +69,27 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_the_command_measures_every_dose_method_and_style(written: tuple[Path, str]) -> None:
     values = pd.read_csv(written[0] / "values.csv")
-    assert len(values) == 2 * (len(DOSES) + 2 * len(STYLES) + len(["gpa", "ega", "ria", "dea", "mask"]) + 2)
-    assert set(values["role"]) == {"dose", "style", "method"}
+    assert set(values["measured"]) == {"as asked", "blur", "removal", "seed"}
+    again = values[values["measured"] != "as asked"]
+    assert len(again) == 2 * 3 * len(["gpa", "ega", "ria", "dea", *VARIANTS])
+    values = values[values["measured"] == "as asked"]
+    methods = ["gpa", "ega", "ria", "dea", "mask", *VARIANTS, "random_cells", "gamed"]
+    assert len(values) == 2 * (len(DOSES) + 2 * len(STYLES) + len(FORMS) + len(methods))
+    assert set(values["role"]) == {"dose", "style", "form", "method"}
     assert set(values.loc[values["role"] == "style", "of"]) == {"ega", "ria"}
     assert {"gamed", "random_cells"} <= set(values.loc[values["role"] == "method", "method"])
     doses = values[values["role"] == "dose"]
     assert (doses.loc[doses["dose"] == 1, "evidence_ap"] == 1).all()
     assert (doses["status"] == "ok").all()
+
+
+def test_the_same_map_has_other_values_under_another_operator_and_seed(written: tuple[Path, str]) -> None:
+    values = pd.read_csv(written[0] / "values.csv")
+    ria = values[(values["method"] == "ria")].pivot(index="sample_id", columns="measured", values="fidelity")
+    assert ria.notna().all(axis=None)
+    assert (ria.nunique(axis=1) == 4).all()
+    tdd = values[values["method"] == "ria"].pivot(index="sample_id", columns="measured", values="tdd")
+    assert tdd.loc["val-0004", "removal"] == 0, "the cue lies outside the target, in which removal changes nothing"
 
 
 def test_fidelity_rises_with_the_truth_and_what_is_blind_is_named(written: tuple[Path, str]) -> None:
@@ -82,3 +100,37 @@ def test_fidelity_rises_with_the_truth_and_what_is_blind_is_named(written: tuple
     assert table.loc[("truth", "odd_abs", "marker"), "verdict"] == "blind"
     assert "gamed equals RIA on every sample" in written[1]
     assert "may lead a conclusion: none" in written[1], "two scenes give no verdict"
+
+
+@pytest.mark.parametrize("number", range(0, 10))
+def test_the_scene_without_the_evidence_differs_there_alone(number: int) -> None:
+    scene = scene_of(f"val-{number:04d}")
+    before, _ = paint(scene, 96)
+    _, labels = render(scene, 96)
+    for index, body in enumerate(scene.bodies):
+        if scene.label(body) in (8, 10):  # counterparts
+            continue
+        after, _ = paint(without_evidence(scene, index), 96)
+        changed = (before != after).any(0)
+        assert changed.any()
+        if body.family == "plain":
+            assert changed[labels == scene.label(body)].float().mean() > 0.5
+        else:
+            points = changed.nonzero().double().add(0.5).div(96).numpy()
+            plates = [plate for alternative in scene.evidence(body) for plate in alternative]
+            assert all(any(plate.covers(point[None])[0] for plate in plates) for point in points)
+
+
+def test_forms_of_a_map() -> None:
+    heatmap = torch.rand(40, 50)
+    top = thresholded(heatmap)
+    assert set(top.unique().tolist()) == {0, 1}
+    assert float(top.mean()) == pytest.approx(0.2, abs=0.01)
+    assert float(heatmap[top == 1].min()) >= float(heatmap[top == 0].max())
+    assert not thresholded(torch.zeros(4, 4)).any()
+    hidden = halftone(heatmap)
+    board = (torch.arange(40)[:, None] + torch.arange(50)) % 2 == 1
+    assert float(hidden[board].min()) > float(hidden[~board].max())
+    cells = torch.nn.functional.avg_pool2d
+    means, own = (cells(one[None], 10)[0] for one in (hidden, heatmap))
+    torch.testing.assert_close(means, 0.45 + 0.1 * own)

@@ -25,7 +25,7 @@ from segfaith.evaluation.ranking import draw_shifts, rank, tie_ranks
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.gradient import ForwardPass, clock
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.occlusion import Occluder, occluder
+from segfaith.occlusion import REMOVAL, Occluder, fill_occluder, occluder
 from segfaith.perturbation import PERTURBATIONS, clean_variant, perturbed_variants
 from segfaith.scores import prediction
 from segfaith.targets import Prediction, majority_class, overlap
@@ -211,6 +211,8 @@ def _score(
     sets = fidelity_sets(subject, outside, settings)
 
     def occlude(name: str) -> Occluder:
+        if name == REMOVAL and subject.without is not None:
+            return fill_occluder(subject.image, subject.without)
         return occluder(name, subject.image, subject.rng(f"occlusion|{name}"), wired=subject.model.wired)
 
     scores = score_interventions(

@@ -11,7 +11,14 @@ from segfaith.cli.screen import COLUMNS, app, err, say
 PROPERTIES = {
     "truth": "rises with the truth (Kendall's tau with the dose of planted evidence)",
     "gaming": "an honest map beats the gamed one (share of samples)",
+    "forms": "no form of RIA's map that says no more beats the map (share of samples)",
     "style": "minds the truth more than the style (change by style / spread of methods)",
+    "fills": "ranks maps alike under all occlusion operators (Kendall's W beyond chance)",
+    "removal": "ranks maps as under the true removal of the evidence (Kendall's W beyond chance)",
+    "seeds": "ranks maps alike with another seed (Kendall's W beyond chance)",
+    "images": "ranks methods alike on two halves of the samples (Spearman)",
+    "ranking": "ranks methods as their average precision on the evidence does (Kendall's tau)",
+    "power": "images that tell two methods apart (median over pairs of methods)",
 }
 
 
@@ -26,15 +33,15 @@ def judge_metrics_command(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.size=320.")
     ] = None,
 ) -> None:
-    """Judge the metrics: do they rise with the truth, can they be gamed, do they mind a map's style?"""
+    """Judge the metrics: do they rise with the truth, can they be gamed, do they agree with themselves?"""
     from segfaith.benchmark.runner import prepare
     from segfaith.benchmark.settings import find_settings, read_settings
     from segfaith.errors import SettingsError
-    from segfaith.planted.judging import measure
+    from segfaith.planted.judging import BASIC, VARIANTS, measure
     from segfaith.results.statistics.judgement import judge, leaders
 
     chosen = read_settings(find_settings(config), [f"data.n={n}"] * (n is not None) + (settings or []))
-    methods = chosen.methods.model_copy(update={"names": ["gpa", "ega", "ria", "dea", "mask"], "labels": {}})
+    methods = chosen.methods.model_copy(update={"names": [*BASIC, *VARIANTS], "labels": {}})
     prepared = prepare(chosen.model_copy(update={"methods": methods}))
     with Progress(*COLUMNS, console=err, transient=True) as bars:
         task = bars.add_task("judging", total=len(prepared.plan.ids))
@@ -52,7 +59,7 @@ def judge_metrics_command(
     for what, words in PROPERTIES.items():
         say(f"\n{what}: {words}")
         for row in table[table["property"] == what].to_dict("records"):
-            number = f"{row['value']:6.2f} [{row['low']:5.2f}, {row['high']:5.2f}]" if row["n"] else ""
-            say(f"  {row['metric']:18} {row['kind']:12} {number:24} n {row['n']:3}  {row['verdict']:11} {row['why']}")
+            number = " ".join(f"{row[name]:6.2f}" for name in ("value", "low", "high")) if row["n"] else ""
+            say(f"  {row['metric']:18} {row['kind']:12} {number:20} n {row['n']:3}  {row['verdict']:11} {row['why']}")
     say(f"\nmay lead a conclusion: {', '.join(leaders(table)) or 'none'}")
     say(f"written: {output / 'judgement.csv'}, {output / 'values.csv'}")

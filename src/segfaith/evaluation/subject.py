@@ -25,6 +25,7 @@ class Subject:
         id: names the sample in the records, and is part of every seed.
         labels: the ground truth; read only for `ignore = "exclude"`.
         planted: the target's planted evidence, where it is known.
+        without: the scene drawn without that evidence, for the occlusion operator `REMOVAL`.
     """
 
     model: SegmentationModel
@@ -35,6 +36,7 @@ class Subject:
     batch: BatchSize
     labels: Labels | None = None
     planted: Planted | None = None
+    without: Image | None = None
 
     @property
     def size(self) -> tuple[int, int]:

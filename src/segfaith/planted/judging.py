@@ -1,57 +1,63 @@
-r"""Maps whose worth is known, measured by every metric: the data on which metrics are judged.
+"""Every metric of maps whose worth is known (`known_maps`): the data on which metrics are judged.
 
-For the planted evidence E of a target, smooth seeded noise N and a dose d:
-
-    A_d = minmax((1 - |d|) N + |d| E)  for d >= 0,    A_d = minmax((1 - |d|) N + |d| (1 - E))  for d < 0
-
-A metric that sees the evidence rises with d. `gamed` is a map whose order outside the target is the opposite of what
-was measured: an honest map should beat it. A monotone change of values, or a slight blur, leaves what a map says.
+Each sample is measured as it is asked for, with doses of evidence, styles and forms beside the methods and `VARIANTS`
+of them. Then the methods' maps alone are measured again: with other occlusion operators, with another seed, and in
+scenes with the true removal, where an occluded pixel shows the scene that was drawn without the evidence.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from math import nan
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from segfaith.api import given_map
-from segfaith.attribution.explain import gather, heatmaps
-from segfaith.attribution.heatmap import minmax
+from segfaith.attribution.methods import MethodInstance
+from segfaith.benchmark.evaluation_settings import EvaluationSettings
+from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.runner import Prepared, subject_of
 from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import evaluate_sample
+from segfaith.constants import WIRED_CROSSED, WIRED_STRAIGHT
+from segfaith.data.scenes import scene_of
+from segfaith.data.scenes.edits import without_evidence
+from segfaith.data.scenes.rendering import paint
 from segfaith.errors import SampleError
 from segfaith.evaluation.subject import Subject
-from segfaith.occlusion import gaussian_blur
-from segfaith.perturbation import clean_variant
+from segfaith.occlusion import REMOVAL
+from segfaith.planted.known_maps import FORMS, STYLES, doses
+from segfaith.results.records.select import is_control
 from segfaith.scores import BatchSize
-from segfaith.types import Map, Mask
+from segfaith.types import Map
 
-DOSES = (-1.0, -2 / 3, -1 / 3, *(step / 7 for step in range(8)))
-"""The doses of evidence: three of its opposite, and eight from none to all."""
-NOISE_SIGMA = 8 / 224
-"""Sigma of the noise's blur as a fraction of the image's height: about the smoothness of gradient maps."""
+BASIC = ("gpa", "ega", "ria", "dea", "mask")
+VARIANTS = (
+    *("gpa@objective=prob", "ega@window=4", "ria@grid=7", "ria@grid=10"),
+    *("dea@alpha=0.35", "dea@alpha=0.8", "dea@beta=0"),
+)
+"""Cheap variants: metrics and truth rank them together with the methods, since four are too few for a ranking."""
 STYLED = ("ega", "ria")
-STYLES: dict[str, Callable[[Map], Map]] = {
-    "square": lambda heatmap: heatmap**2,
-    "root": lambda heatmap: heatmap.sqrt(),
-    "blur": lambda heatmap: gaussian_blur(heatmap[None], heatmap.shape[0] / 224)[0],
-}
-"""Changes that leave what a map says: two monotone ones, and a Gaussian blur of 1 px at height 224."""
+FORMED = "ria"
+FILLS = ("mean", "blur")
+"""Occlusion operators with which the maps are measured again, but for that of the first measurement."""
+ASKED, SEED = "as asked", "seed"
+"""Values of `measured`: the first measurement, and that with the next seed. The others are operators."""
 
 
 def measure(prepared: Prepared, on_sample: Callable[[str], None] = lambda sample_id: None) -> pd.DataFrame:
     """Every metric of every map whose worth is known, over the samples of a run, each with its first target.
 
     Args:
-        prepared: a run whose methods hold `ega` and `ria`.
+        prepared: a run of the methods `BASIC` and `VARIANTS`.
         on_sample: told each sample's id when it is done.
 
     Returns:
-        A row for each sample and map: the columns of the records, and `role` (method, dose or style), `of` (the method
-        that was styled) and `dose` (NaN but for doses). Samples without a target are left out; `attrs["left_out"]`
+        A row for each sample, map and measurement: the columns of the records, and `measured` (`ASKED`, `SEED`, or an
+        operator), `role` (method, dose, style or form), `of` (the method whose style or form it is), `dose` (NaN but
+        for doses) and `usable` (whether the planted evidence is known to decide: the model predicts the target right
+        and was proven to decide by evidence of its kind). Samples without a target are left out; `attrs["left_out"]`
         says why, by id.
     """
     left_out: dict[str, str] = {}
@@ -69,54 +75,68 @@ def measure(prepared: Prepared, on_sample: Callable[[str], None] = lambda sample
 
 def _measured(prepared: Prepared, sample_id: str) -> pd.DataFrame:
     """The rows of one sample."""
-    batch = BatchSize(prepared.plan.settings.execution.batch_size)
-    sample = load_sample(prepared.plan, prepared.model, sample_id)
+    plan = prepared.plan
+    sample = load_sample(plan, prepared.model, sample_id)
+    batch = BatchSize(plan.settings.execution.batch_size)
     subject = subject_of(prepared, sample_id, sample, prepared.targets(sample)[0], batch)
-    roles: dict[str, dict[str, Any]] = {}
-    maps: dict[str, Map] = {}
-    for name, heatmap, role in (*doses(subject), *_styles(prepared, subject)):
-        maps[name], roles[name] = heatmap, role
-    given = [given_map(name, heatmap) for name, heatmap in maps.items()]
-    settings = prepared.plan.settings.evaluation
-    result = evaluate_sample(subject, [*prepared.plan.methods, *given], settings, stability=False)
-    plain = {"role": "method", "of": "", "dose": float("nan")}
-    return pd.DataFrame([row | roles.get(row["method"], plain) for row in result.records])
+    settings = plan.settings.evaluation
+    first = evaluate_sample(subject, plan.methods, settings, stability=False)
+    maps = {name: torch.from_numpy(values).to(subject.image.device) for name, values in first.maps.items()}
+    control = [method for method in plan.methods if method.name == GAIN_CONTROL]
+    rows = [_row(row, ASKED, "method") for row in first.records]
+    known = list(_known(subject, maps))
+    given = [given_map(name, heatmap) for name, heatmap, *_ in known]
+    for row in _records(subject, [*control, *given], settings):
+        rows += [_row(row, ASKED, *about) for name, _, *about in known if name == row["method"]]
+    ranked = [*control, *(given_map(name, maps[name]) for name in maps if not is_control(name))]
+    rows += [_row(row, SEED, "method") for row in _records(replace(subject, seed=subject.seed + 1), ranked, settings)]
+    for fill in (name for name in FILLS if name != settings.occlusion[0]):
+        rows += [_row(row, fill, "method") for row in _records(subject, ranked, _filled(settings, fill))]
+    if (removed := _removed(prepared, subject)) is not None:
+        rows += [_row(row, REMOVAL, "method") for row in _records(removed, ranked, _filled(settings, REMOVAL))]
+    return pd.DataFrame(rows).assign(usable=[_usable(prepared, row) for row in rows])
 
 
-def doses(subject: Subject) -> Iterator[tuple[str, Map, dict[str, Any]]]:
-    """The map of each dose of a subject's evidence, by name; none where no evidence lies anywhere."""
-    evidence = subject.evidence
-    if evidence is None:
-        return
-    noise = smooth_noise(subject.size, subject.rng("judgement")).to(subject.image.device)
-    for dose in DOSES:
-        yield f"dose {dose:+.2f}", dosed(noise, evidence, dose), {"role": "dose", "of": "", "dose": dose}
+def _row(record: dict[str, Any], measured: str, role: str, of: str = "", dose: float = nan) -> dict[str, Any]:
+    return record | {"measured": measured, "role": role, "of": of, "dose": dose}
 
 
-def smooth_noise(size: tuple[int, int], rng: np.random.Generator) -> Map:
-    """Blurred uniform noise in [0, 1]."""
-    noise = torch.from_numpy(rng.random((1, *size), dtype=np.float32))
-    return minmax(gaussian_blur(noise, NOISE_SIGMA * size[0]))[0]
+def _records(subject: Subject, methods: Sequence[MethodInstance], settings: EvaluationSettings) -> list[dict[str, Any]]:
+    """The rows of the maps, without those of the control that `tdd_gain` needs."""
+    rows = evaluate_sample(subject, methods, settings, stability=False).records
+    return [row for row in rows if row["method"] != GAIN_CONTROL]
 
 
-def dosed(noise: Map, evidence: Mask, dose: float) -> Map:
-    """A_d, see the module."""
-    marked = (evidence if dose >= 0 else ~evidence).to(noise)
-    return minmax(((1 - abs(dose)) * noise + abs(dose) * marked)[None])[0]
+def _filled(settings: EvaluationSettings, fill: str) -> EvaluationSettings:
+    """The settings with another operator for everything."""
+    return settings.model_copy(update={"occlusion": [fill], "fidelity_occlusion": fill})
 
 
-def _styles(prepared: Prepared, subject: Subject) -> Iterator[tuple[str, Map, dict[str, Any]]]:
-    """Each of `STYLES` of the maps of each of `STYLED`."""
-    methods = [method for method in prepared.plan.methods if method.name in STYLED]
-    clean = gather(
-        subject.model,
-        clean_variant(subject.image, subject.target.region),
-        subject.target,
-        methods,
-        replace(subject.batch),
-        subject.rng,
-    )
-    for method in methods:
-        heatmap = heatmaps(subject.model, clean, method, subject.rng, subject.id)[0]
+def _known(subject: Subject, maps: dict[str, Map]) -> Iterator[tuple[Any, ...]]:
+    """Doses of a subject's evidence, and the styles and forms of the methods' maps: name, map, role, of, dose."""
+    for dose, heatmap in doses(subject):
+        yield f"dose {dose:+.2f}", heatmap, "dose", "", dose
+    for method in (name for name in STYLED if name in maps):
         for style, change in STYLES.items():
-            yield f"{method.name} {style}", change(heatmap), {"role": "style", "of": method.name, "dose": float("nan")}
+            yield f"{method} {style}", change(maps[method]), "style", method
+    if FORMED in maps:
+        for form, build in FORMS.items():
+            yield form, build(maps[FORMED], subject.target.region), "form", FORMED
+
+
+def _removed(prepared: Prepared, subject: Subject) -> Subject | None:
+    """The subject with the scene that was drawn without its evidence, at hand for the operator `REMOVAL`."""
+    if prepared.plan.dataset.name != "scenes" or subject.model.wired or subject.evidence is None:
+        return None
+    scene = scene_of(subject.id)
+    (index,) = [i for i, body in enumerate(scene.bodies) if scene.label(body) == subject.target.class_index]
+    image, _ = paint(without_evidence(scene, index), subject.size[0])
+    return replace(subject, without=image.to(subject.image.device))
+
+
+def _usable(prepared: Prepared, row: dict[str, Any]) -> bool:
+    """See `results.statistics.evidence.usable`, which says the same of runs."""
+    if row.get("kind") in (WIRED_STRAIGHT, WIRED_CROSSED):
+        return True
+    proven = prepared.model.provenance.get("proven_kinds", "").split(",")
+    return row.get("kind") in proven and row.get("majority_class") == row.get("class_index")

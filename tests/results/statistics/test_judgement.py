@@ -26,7 +26,7 @@ def made(
     rows = []
     for number in range(samples):
         rng = np.random.default_rng(number)
-        base = {"sample_id": f"s{number}", "kind": kind}
+        base = {"sample_id": f"s{number}", "kind": kind, "measured": "as asked", "usable": True}
         rows += [
             base | {"role": "dose", "dose": dose, "of": "", "method": f"d{dose}", metric: by_dose(dose, rng)}
             for dose in DOSES
@@ -96,6 +96,35 @@ def test_style_is_measured_by_the_spread_of_methods() -> None:
     assert little["value"] == pytest.approx(0.05 / spread)
     assert much["value"] == pytest.approx(0.6 / spread)
     assert (little["verdict"], much["verdict"]) == ("yes", "no")
+
+
+def with_forms(gains: dict[str, float]) -> pd.DataFrame:
+    """RIA's value is .7; a form's is lower by its gain."""
+    rows = made(lambda dose, rng: dose, SPREAD)
+    methods = rows[(rows["role"] == "method") & (rows["method"] == "ria")]
+    forms = [methods.assign(role="form", method=form, of="ria", tdd=0.7 - gain) for form, gain in gains.items()]
+    return pd.concat([rows, *forms])
+
+
+def test_no_form_of_a_map_should_beat_the_map() -> None:
+    spread = float(np.std([0.1, 0.3, 0.7, 0.5], ddof=1))
+    rows = with_forms({"masked": 0.3, "rescaled": -0.09 * spread, "thresholded": -0.11 * spread})
+    table = judge(rows, "probability")
+    forms = table[table["property"] == "forms"].set_index("kind")
+    assert forms["value"].to_dict() == {"masked": 1, "rescaled": 0.5, "thresholded": 0}
+    assert forms["verdict"].to_dict() == {"masked": "yes", "rescaled": "yes", "thresholded": "no"}
+    assert leaders(table) == []
+    assert leaders(judge(with_forms({"masked": 0.3, "rescaled": 0.0}), "probability")) == ["tdd"]
+
+
+def test_evidence_that_is_not_known_to_decide_has_no_truth() -> None:
+    rows = made(lambda dose, rng: dose, SPREAD).assign(usable=False)
+    assert "truth" not in set(judge(rows, "probability")["property"])
+    mixed = pd.concat([made(lambda dose, rng: dose, SPREAD), made(lambda dose, rng: -dose, SPREAD, samples=30)])
+    mixed["usable"] = [True] * (len(mixed) - 30 * 22) + [False] * (30 * 22)
+    mixed.loc[~mixed["usable"], "sample_id"] += "w"
+    row = verdict(mixed, "truth")
+    assert (row["value"], row["n"]) == (1, 12)
 
 
 def test_few_samples_give_no_verdict() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from segfaith.data.scenes.drawing import free_plate, harmless, inside_plate
 from segfaith.data.scenes.symbols import BARS, BLANK, CUES, PARTS, SHAPES, Body, Plate, Scene, Shape
+from segfaith.errors import SampleError
 
 
 def decisive_edits(scene: Scene, index: int) -> dict[str, Scene]:
@@ -39,6 +40,26 @@ def decisive_edits(scene: Scene, index: int) -> dict[str, Scene]:
     for name, at in zip(missing, others, strict=False):
         edits[f"with {name}"] = _with_part(scene, index, at, replace(body.parts[at], pattern=name))
     return edits
+
+
+def without_evidence(scene: Scene, index: int) -> Scene:
+    """The scene without what decides the class of body `index`: without its parts, the cue, or the whole plain body.
+
+    A deciding part's plate is blank, as in `decisive_edits`. Where the cue was, the background shows.
+
+    Raises:
+        SampleError: nothing in the scene is the evidence (counterparts).
+    """
+    body = scene.bodies[index]
+    if body.family == "plain":
+        return replace(scene, bodies=(*scene.bodies[:index], *scene.bodies[index + 1 :]))
+    evidence = {part for plates in scene.evidence(body) for part in plates}
+    if not evidence:
+        raise SampleError(f"body {index} of scene {scene.key} is decided by what is not there; nothing can be removed")
+    if body.family == "context":
+        return replace(scene, cue=None)
+    parts = tuple(replace(part, pattern=BLANK) if part in evidence else part for part in body.parts)
+    return _with_body(scene, index, replace(body, parts=parts))
 
 
 def distractor_edits(scene: Scene, rng: np.random.Generator) -> dict[str, Scene]:

@@ -235,11 +235,11 @@ def agreement(rows: pd.DataFrame, kind: str, metric: str, *, seed: int = 0) -> A
         return replace(known, why=f"{methods} methods, at least {LEAST_METHODS} needed")
     left = truth.to_numpy(float)
     right = value.to_numpy(float) * (1 if METRICS[metric].better == "higher" else -1)
-    (tau,) = _taus(left.mean(0, keepdims=True), right.mean(0, keepdims=True))
+    (tau,) = taus(left.mean(0, keepdims=True), right.mean(0, keepdims=True))
     if isnan(tau):
         return replace(known, why="all methods are tied")
     draws = np.random.default_rng(seed).integers(0, scenes, (RESAMPLES, scenes))
-    low, high = np.nanpercentile(_taus(left[draws].mean(1), right[draws].mean(1)), [2.5, 97.5])
+    low, high = np.nanpercentile(taus(left[draws].mean(1), right[draws].mean(1)), [2.5, 97.5])
     return replace(known, tau=float(tau), low=float(low), high=float(high))
 
 
@@ -247,7 +247,7 @@ def _of_kind(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
     return rows[rows["kind"].isin(GROUPS.get(kind, (kind,)))]
 
 
-def _taus(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+def taus(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
     """Kendall's tau-b of each row of two tables; values equal to 1e-6 are tied, and NaN where a whole row is."""
     i, j = np.triu_indices(left.shape[1], 1)
     a, b = (np.sign(rounded[:, i] - rounded[:, j]) for rounded in (left.round(6), right.round(6)))

@@ -113,6 +113,17 @@ def test_fidelity_is_the_rank_correlation_of_means_and_drops(per: Per) -> None:
         assert function(heatmap, sets, drops) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("unit", [1.0, 40.0])
+def test_drops_of_the_size_of_rounding_errors_rank_nothing(unit: float) -> None:
+    """Inside M the parts differ in area: divided by it, equal noise would rank sets by their size."""
+    sets = drawn()
+    small = torch.full((len(sets),), 0.9e-5 * unit, dtype=torch.float64)
+    assert torch.equal(sets.losses(torch.cat([small[1:], torch.tensor([unit])])).bool().sum(), torch.tensor(1))
+    heatmap = torch.rand(SIZE)
+    assert isnan(fidelity_inside(heatmap, sets, torch.full_like(small, 0.9e-5)))
+    assert not isnan(fidelity_inside(heatmap, sets, torch.full_like(small, 1.2e-5)))
+
+
 @pytest.mark.parametrize("per", ["pixel", "set"])
 def test_a_map_that_is_the_additive_truth_has_fidelity_one_and_its_opposite_minus_one(per: Per) -> None:
     sets, truth = drawn(per=per), torch.rand(SIZE)

@@ -10,7 +10,8 @@ over the sets that lie anywhere; `fidelity_inside` and `fidelity_outside` are th
 are numbers per pixel: parts that the border cuts have different areas, and by sums a map of random values would predict
 much of the drops inside the target, since larger sets cost more. `per = "set"` takes the sums. A map says what supports
 s, so a set whose removal raises s counts as one that costs nothing: else `gamed`, which gives regions that lower s less
-than regions that do nothing, would be right about the wrong question.
+than regions that do nothing, would be right about the wrong question. So does a drop of the size of rounding errors,
+below 1e-5 max(1, the largest drop).
 
 Related measures: faithfulness correlation (Bhatt et al., IJCAI 2020) and sensitivity-n (Ancona et al., ICLR 2018) take
 Pearson's correlation over random sets of single pixels or features; MuFidelity (Fel et al., NeurIPS 2021) takes
@@ -36,6 +37,9 @@ Area = Literal["anywhere", "inside", "outside"]
 Per = Literal["pixel", "set"]
 SHARES: dict[Area, float] = {"anywhere": 0.5, "inside": 0.25, "outside": 0.25}
 """Which share of the sets is drawn where."""
+ROUNDING = 1e-5
+"""Smaller drops, and smaller parts of the largest drop where this is above 1, are noise: divided by the number of pixels
+they would rank sets by their size."""
 LEAST_SETS = 8
 """A correlation over fewer different sets is undefined."""
 LEAST_PARTS = 4
@@ -82,8 +86,10 @@ class Sets:
         return (self.members.long() * each).sum(1).double() / self.pixels
 
     def losses(self, drops: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
-        """d_j of each set from s - s(O(x, S_j)), in steps of 1e-6, so that rounding in the model ranks nothing."""
-        lost: Tensor = levels(drops.to(self.parts.device).clamp(min=0)).double() / self.pixels
+        """d_j of each set from s - s(O(x, S_j)), in steps of 1e-6; drops of the size of rounding errors are none."""
+        drops = drops.to(self.parts.device).clamp(min=0)
+        none = drops < ROUNDING * max(1.0, float(drops.max()))
+        lost: Tensor = levels(drops.masked_fill(none, 0)).double() / self.pixels
         return lost
 
 

@@ -38,8 +38,8 @@ Per = Literal["pixel", "set"]
 SHARES: dict[Area, float] = {"anywhere": 0.5, "inside": 0.25, "outside": 0.25}
 """Which share of the sets is drawn where."""
 ROUNDING = 1e-5
-"""Smaller drops, and smaller parts of the largest drop where this is above 1, are noise: divided by the number of pixels
-they would rank sets by their size."""
+"""Smaller drops (above 1: smaller parts of the largest drop) are noise: divided by the number of pixels they would rank
+sets by their size."""
 LEAST_SETS = 8
 """A correlation over fewer different sets is undefined."""
 LEAST_PARTS = 4

@@ -30,13 +30,16 @@ is, so that a metric of coarse and fine maps need not follow it.
 """
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from math import nan
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
+from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import DROPS, METRICS, has_zero, leading
 from segfaith.results.records.select import is_control
 from segfaith.results.statistics import judgement_rankings as rankings
@@ -60,11 +63,36 @@ NOT_JUDGED = (
 )
 """Metrics that are no measure of faithfulness, or the truth itself; stability compares maps with each other."""
 COLUMNS = ["metric", "property", "kind", "value", "low", "high", "n", "verdict", "why"]
+NUMBERS = ("value", "low", "high")
+PACKAGED = Path(__file__).parent / "judgement.csv"
 AGAINST = ("no", "reversed")
 INFORMATION = "ranking"
 """The property that has no part in what may lead."""
 ASKED, SEED, REMOVAL = "as asked", "seed", "removal"
 """Measurements, as `planted.judging` calls them; the others are occlusion operators."""
+
+
+@cache
+def packaged() -> pd.DataFrame:
+    """The table of `judge` that the package holds: of `segfaith judge-metrics` as it is, on scenes."""
+    return read(PACKAGED)
+
+
+def read(file: Path) -> pd.DataFrame:
+    """A table of `judge` that was written as CSV.
+
+    Raises:
+        SettingsError: a file that cannot be read, or that is no such table.
+    """
+    try:
+        table = pd.read_csv(file, keep_default_na=False, na_values={name: ["", "nan"] for name in NUMBERS})
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file} cannot be read as a judgement of metrics: {error}") from error
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise SettingsError(
+            f"{file} has no column {', '.join(missing)}; expected judgement.csv as `segfaith judge-metrics` writes it"
+        )
+    return table
 
 
 def judged(score: str) -> list[str]:

@@ -35,6 +35,10 @@ def report(
         bool,
         typer.Option("--single-run", help="Also test differences within one run; the result holds for this run alone."),
     ] = False,
+    judgement: Annotated[
+        Path | None,
+        typer.Option(help="judgement.csv of judge-metrics, which says what may lead; default: the package's own."),
+    ] = None,
     diagnostics: Annotated[
         bool, typer.Option("--diagnostics", help="Also columns such as n and undefined values in table.tex.")
     ] = False,
@@ -50,12 +54,13 @@ def report(
     from segfaith.results.report import terminal
     from segfaith.results.report.write import write
     from segfaith.results.statistics.analysis import Options
+    from segfaith.results.statistics.judgement import packaged, read
 
     data = load_runs(runs)
     absent = [sentence for directory in runs for sentence in absent_runs(directory)]
     between = r"\s*,\s*(?![^,@]*=)"  # the comma within dea@alpha=0.8,grid=7 parts no methods
     methods = tuple(re.split(between, compare.strip())) if compare else None
-    options = Options(min_s, min_iou, methods, single_run)
+    options = Options(min_s, min_iou, methods, single_run, packaged() if judgement is None else read(judgement))
     written = write(  # all files first: a reader of the words may go away
         data,
         output or runs[0],

@@ -204,7 +204,13 @@ TERMS: dict[str, tuple[str, str]] = {
     "tau": (
         "Kendall's tau-b",
         "Agreement of two rankings of the methods, by a metric and by the average precision against planted evidence, "
-        "in [−1, 1]. Controls are left out. A verdict needs eight different methods.",
+        "in [−1, 1]. Controls are left out.",
+    ),
+    "judgement": (
+        "Judgement of metrics",
+        "What segfaith judge-metrics says of each metric, by rules that were stated before its numbers were "
+        "seen (docs/judgement.md). yes: the metric has the property. no, reversed: it has not. weakly: a little. "
+        "undecided: the interval allows both. blind: by construction it cannot see where the evidence lies.",
     ),
     "disagreement": (
         "Disagreement of maps",

@@ -38,7 +38,7 @@ from segfaith.results.statistics.targets import counted
 WIDTH, LEAST_ROOM = 80, 10
 """Characters of a line, and of a method's name at least; metrics that do not fit beside it are left out."""
 SIGNS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?"}
-SHOWN = ("tdd", "odd_abs", "insertion_gain", "stability")
+SHOWN = ("fidelity", "tdd", "odd_abs", "stability")
 """Metrics of the table. Where evidence was planted, the average precision comes first, and no insertion gain."""
 MORE = ("runs", "claims", "evidence")
 """The sections that are shown on request, by name."""
@@ -74,8 +74,9 @@ def table(part: DataAnalysis, width: int = WIDTH) -> Iterator[RenderableType]:
     if part.summary.empty or not part.summary["n"].any():
         yield f"{part.label}: {NO_SAMPLE}"
         return
-    shown = ("evidence_ap", "tdd", "odd_abs", "stability") if part.has_evidence else SHOWN
+    shown = ("evidence_ap", *SHOWN[:-1]) if part.has_evidence else SHOWN
     called, metrics = labels(part), part.leading(*shown)
+    metrics = [name for name in metrics if name in part.metrics]
     columns = [_column(part, metric) for metric in (*metrics, "runtime_s")]
     while _room(columns, width) < LEAST_ROOM and len(columns) > 2:
         del columns[-2]  # seconds stay
@@ -171,10 +172,10 @@ def _section(section: Section) -> Iterator[RenderableType]:
     """A section's blocks; tables of many words as lines, and of the runs what is said of them alone."""
     yield f"\n{section.title}\n{'=' * len(section.title)}"
     for block in section.blocks():
-        if not isinstance(block, Table) or section.name == "evidence":
-            yield from _block(block)
-        elif section.name == "claims":
+        if isinstance(block, Table) and (section.name == "claims" or block.name == "judgement"):
             yield from (_line(row) for row in block.rows)
+        elif not isinstance(block, Table) or section.name == "evidence":
+            yield from _block(block)
 
 
 def _line(row: Sequence[Cell]) -> str:

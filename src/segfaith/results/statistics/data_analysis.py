@@ -17,6 +17,7 @@ from segfaith.results.statistics import (
     evidence,
     friedman,
     influence,
+    judgement,
     leakage,
     maps,
     paired,
@@ -144,13 +145,18 @@ class DataAnalysis:
         """`paired.paired`: the metric's values by image, from which wins, claims, pairs and ranks are computed."""
         return self._once(("paired", metric), lambda: paired.paired(self.runs, metric))
 
+    @property
+    def tested(self) -> list[str]:
+        """The metrics of `paired.TESTED` that the runs measured."""
+        return [name for name in self.leading(*paired.TESTED) if name in self.metrics]
+
     @cached_property
     def pairs(self) -> pd.DataFrame:
         """`paired.compare` by every metric of `paired.TESTED`, corrected over the page: a row per metric and pair.
 
         The pairs are those of all data sets; a pair whose method no run of this one holds is not testable.
         """
-        single, metrics = self.options.single_run, self.leading(*paired.TESTED)
+        single, metrics = self.options.single_run, self.tested
         tables = [paired.compare(self.paired(metric), self.compared, single_run=single) for metric in metrics]
         return paired.over_page(pd.concat(tables, ignore_index=True))
 
@@ -161,7 +167,7 @@ class DataAnalysis:
         held = self._held(asked)
         return {
             metric: friedman.friedman(self.paired(metric), held, single_run=self.options.single_run)
-            for metric in self.leading(*paired.TESTED)
+            for metric in self.tested
             if METRICS[metric].better and len(held) > 1
         }
 
@@ -221,9 +227,15 @@ class DataAnalysis:
         return evidence.usable(self.runs)
 
     @cached_property
+    def lead(self) -> str:
+        """The metric that leads the conclusions: the first that may (`judgement.leaders`) and was measured, or TDD."""
+        may_lead = judgement.leaders(self.options.judgement)
+        return next((name for name in may_lead if name in self.metrics), *self.leading("tdd"))
+
+    @cached_property
     def chance(self) -> pd.DataFrame:
-        """Each method under test against random cells by TDD (or TDD drop): `paired.against`, one run tested too."""
-        return paired.against(self.paired(*self.leading("tdd")), self._held(self.own))
+        """Each method under test against random cells by `lead`: `paired.against`, one run tested too."""
+        return paired.against(self.paired(self.lead), self._held(self.own))
 
     @cached_property
     def truth(self) -> pd.DataFrame:
@@ -250,7 +262,7 @@ class DataAnalysis:
             *(self._held(self.own), self.chance, self.truth, kept, self.summary),
             unfinished=started and not len(kept),
             planted=self.has_evidence,
-            crossed=self.crossed,
+            crossed=self.crossed and self.lead in self.leading("tdd"),
         )
 
     @cached_property

@@ -135,6 +135,18 @@ def leaders(table: pd.DataFrame) -> list[str]:
     return chosen
 
 
+def by_metric(table: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """The verdicts of each metric by property, in words: "yes (marker); blind (context)"."""
+    words: dict[str, dict[str, str]] = {}
+    for (metric, what), part in table.groupby(["metric", "property"], sort=False):
+        kinds: dict[str, list[str]] = {}
+        for line in part[part["verdict"] != ""].to_dict("records"):
+            kinds.setdefault(line["verdict"], []).append(line["kind"])
+        told = [f"{verdict} ({', '.join(names)})" if names != [""] else verdict for verdict, names in kinds.items()]
+        words.setdefault(str(metric), {})[str(what)] = "; ".join(told)
+    return words
+
+
 def _kinds(rows: pd.DataFrame) -> list[str]:
     """The kinds of evidence that are known to decide."""
     return list(dict.fromkeys(rows.loc[(rows["role"] == "dose") & rows["usable"], "kind"])) if len(rows) else []

@@ -32,7 +32,7 @@ from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import methods_of, under_test
 from segfaith.results.statistics.intervals import by_image, estimate, numerators, quantity
 
-TESTED = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability")
+TESTED = ("fidelity", "fidelity_outside", "tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability")
 """Metrics of the page; `tdd_gain` subtracts one control from both, so that its pairs differ as those of `tdd` do."""
 REPEATS = {"tdd_gain": "tdd", "tdd_drop_gain": "tdd_drop"}
 """Metrics that subtract one control from both methods of a pair, and the metric whose differences are then the same."""

@@ -1,6 +1,7 @@
 """Whether a method can be trusted on the data and models of these runs: five questions, each with a rule.
 
-    chance      TDD is significantly above that of random cells, image by image (Wilcoxon, Holm, p < .05)
+    chance      the metric that leads the conclusions (`DataAnalysis.lead`) is significantly better than that of random
+                cells, image by image (Wilcoxon, Holm, p < .05)
     model       the map changes when every weight is drawn anew (Spearman with the trained model's map, Adebayo 2018)
     stability   the map stays alike under five small perturbations of the image (Pearson)
     evidence    where evidence was planted: its average precision is significantly above that of random cells
@@ -35,8 +36,8 @@ CROSSED = "photographs are crossed, so nothing in the target decides and TDD is 
 OPPOSITE = "typical images say the opposite of these values, which a few outliers set"
 RULES: dict[str, str] = {
     "chance": (
-        "Pass: TDD is significantly above that of random cells, image by image (Wilcoxon, p < .05 after Holm's "
-        f"correction over the methods). Fail: it is significantly below, or no difference was shown on {ENOUGH} images "
+        "Pass: {metric} is significantly better than that of random cells, image by image (Wilcoxon, p < .05 after "
+        f"Holm's correction over the methods). Fail: it is worse, or no difference was shown on {ENOUGH} images "
         "or more. Warn: no difference was shown on fewer images, or the values say the opposite of the test."
     ),
     "model": (
@@ -119,13 +120,13 @@ def verdicts(
 
     Args:
         methods: under test.
-        chance: of `paired.against`, each method against random cells by TDD.
+        chance: of `paired.against`, each method against random cells by the metric that leads.
         truth: the same by `evidence_ap`, over the rows with usable planted evidence; empty where there are none.
         kept: of `randomisation.kept`.
         summary: as `summary.summarise` gives it.
         unfinished: whether randomisation checks were begun and none was finished.
         planted: whether evidence was planted.
-        crossed: whether photographs are crossed: then TDD tells no map from chance.
+        crossed: whether TDD leads and photographs are crossed: then TDD tells no map from chance.
     """
     order: dict[Mark, int] = {"pass": 0, "warn": 1, "unknown": 2, "fail": 3}
     model = "the check was stopped before its last part" if unfinished else NOT_MEASURED

@@ -1,8 +1,8 @@
 """How far to trust the metrics: do they rank methods as the planted evidence does?"""
 
+from dataclasses import replace
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
 from segfaith.constants import WIRED_CROSSED
@@ -19,7 +19,6 @@ from segfaith.results.report.blocks import (
     Section,
     Table,
     figure,
-    join,
     listed,
     metric_column,
     metric_ref,
@@ -32,8 +31,20 @@ from segfaith.results.report.blocks import (
 )
 from segfaith.results.report.sections.topic import METHOD, by_data, labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
-from segfaith.results.statistics.evidence import JUDGED, KINDS, LEAST_SCENES, SCORES, VERDICT_METHODS
+from segfaith.results.statistics.evidence import KINDS, SCORES
+from segfaith.results.statistics.judgement import by_metric, leaders
 
+PROPERTIES = {
+    "truth": "Truth",
+    "gaming": "Gaming",
+    "forms": "Forms",
+    "style": "Style",
+    "fills": "Fills",
+    "removal": "Removal",
+    "seeds": "Seeds",
+    "images": "Images",
+}
+"""The columns of the judgement, by the properties of `statistics.judgement`."""
 KIND = Column("Kind", "evidence", numeric=False)
 COMMAND = "segfaith run quickstart"
 ALSO_THE_KIND = Markup(
@@ -49,12 +60,50 @@ OUTSIDE = {"context": "the context", WIRED_CROSSED: "the other half"}
 def section(analysis: Analysis) -> Section:
     """Who finds the planted evidence, which metrics agree with it, and what it makes of leakage."""
     introduction = words(
-        "On these images it is known by construction which pixels decide each object’s class. Of scenes the model was "
+        "Of some images it is known by construction which pixels decide each object’s class. Of scenes the model was "
         "shown to decide by them, and only regions that it predicts right entered; of wired photographs one half gives "
-        "the target’s logits. So the metrics can be judged: a good metric ranks methods as the {} does.",
+        "the target’s logits. There it can be seen who finds the {}.",
         ref("evidence", "planted evidence"),
     )
-    return by_data(analysis, "evidence", "How far to trust these metrics", introduction, _evidence)
+    own = by_data(analysis, "evidence", "How far to trust these metrics", introduction, _evidence)
+    return replace(own, parts=(*_worth(analysis), *own.parts))
+
+
+def _worth(analysis: Analysis) -> list[Block]:
+    """What each metric that was measured is worth, by the judgement, and which may lead."""
+    judged = analysis.options.judgement
+    measured = {name for part in analysis.parts for name in part.metrics}
+    table = by_metric(judged[judged["metric"].isin(measured)])
+    may_lead = leaders(judged)
+    about = words(
+        "Each metric was measured on maps whose worth is known. Truth: it rises with the truth, by kind of evidence. "
+        "Gaming: an honest map beats one that was made to win. Forms: no form of a map that says less beats the map. "
+        "Style: a change of style moves it less than methods differ. Fills, Removal, Seeds, Images: it ranks maps "
+        "alike under other occlusions, under the true removal of the evidence, with another seed and on other images. A "
+        "metric may lead a conclusion if it rises with the truth for some kind, cannot be gamed, and nothing speaks "
+        "against it. <code>segfaith judge-metrics</code> makes this table, and <code>segfaith report --judgement "
+        "FILE</code> takes one of your own."
+    )
+    columns = (
+        Column("Metric", "method", numeric=False),
+        Column("May lead", "judgement", numeric=False),
+        *(Column(label, "judgement", numeric=False) for label in PROPERTIES.values()),
+    )
+    rows = tuple(
+        (
+            name_cell(METRICS[metric].label),
+            name_cell("yes" if metric in may_lead else "no"),
+            *(name_cell(told.get(what, "–")) for what in PROPERTIES),
+        )
+        for metric, told in table.items()
+    )
+    chosen = [metric_ref(name) for name in may_lead if name in measured]
+    return [
+        Prose(Markup("What each metric is worth"), "heading"),
+        Prose(about),
+        Prose(words("May lead a conclusion: {}.", listed(chosen) if chosen else "no metric that was measured here")),
+        Table("judgement", Markup("What each metric is worth, on maps whose worth is known"), columns, rows),
+    ]
 
 
 def _evidence(part: DataAnalysis) -> list[Block]:
@@ -107,63 +156,38 @@ def _scores(part: DataAnalysis) -> list[Block]:
 
 def _agreements(part: DataAnalysis) -> list[Block]:
     about = words(
-        "Where the evidence lies decides first which metrics can see it: one that cannot is blind by construction, and "
-        "a group of kinds is taken without those of which the metric is blind. For the others stands {} between the "
-        "ranking of the methods under test by the metric and by the average precision (1: the same, −1: reversed), "
-        "with a 95 % interval over scenes. Methods are ranked by means over the scenes on which all of them have a "
-        "value; {} has values only where TDD is above 0.05. The interval speaks of other scenes with these methods, "
-        "not of other methods: a metric that knows nothing of the evidence orders four methods with a tau above 0 in 9 "
-        "of 24 cases. So with fewer than {} different methods there is no verdict. With as many, a metric agrees where "
-        "the interval lies above 0, disagrees where it lies below, and is undecided where it holds 0.",
+        "{} between the ranking of the methods under test by the metric and by the average precision (1: the same, "
+        "−1: reversed), with a 95 % interval over scenes. Methods are ranked by means over the scenes on which all of "
+        "them have a value; {} has values only where TDD is above 0.05. A metric that is blind for a kind by construction "
+        "is taken without it. The table holds for these methods alone: a metric that knows nothing of the evidence "
+        "orders four methods with a tau above 0 in 9 of 24 cases. What a metric is worth is decided above.",
         ref("tau", "Kendall’s tau-b"),
         metric_ref("leak_abs"),
-        VERDICT_METHODS,
     )
     table = part.evidence_agreements
-    blocks: list[Block] = [
-        Prose(Markup("Do the metrics rank methods as the evidence does?"), "heading"),
-        Prose(about),
-        Points(tuple(_verdicts(table[table["metric"] == metric], metric) for metric in part.leading(*JUDGED))),
-    ]
     known = table[table["tau"].notna()]
-    if len(known):
-        rows = tuple(
-            (
-                name_cell(METRICS[row["metric"]].label),
-                name_cell(row["kind"] if row["kind"] == row["kinds"] else f"{row['kind']}: {row['kinds']}"),
-                _tau(row),
-                whole(row["distinct"]),
-                whole(row["scenes"]),
-                name_cell(row["verdict"]),
-            )
-            for row in known.to_dict("records")
+    if not len(known):
+        return []
+    rows = tuple(
+        (
+            name_cell(METRICS[row["metric"]].label),
+            name_cell(row["kind"] if row["kind"] == row["kinds"] else f"{row['kind']}: {row['kinds']}"),
+            _tau(row),
+            whole(row["distinct"]),
+            whole(row["scenes"]),
         )
-        columns = (
-            Column("Metric", "method", numeric=False),
-            KIND,
-            Column("tau", "tau", "descending"),
-            Column("Methods", "tau", "descending"),
-            Column("Scenes", "images", "descending"),
-            Column("Verdict", "tau", numeric=False),
-        )
-        caption = words("{}: agreement of each metric with the evidence", part.label)
-        blocks.append(Table(f"agreement-{slug(part.label)}", caption, columns, rows))
-    return blocks
-
-
-def _verdicts(table: pd.DataFrame, metric: str) -> Markup:
-    """A line in words: "TDD: agrees (marker, context); too few scenes to tell (plain 6), of 20 needed"."""
-    kinds: dict[str, list[str]] = {}
-    few = []
-    for row in table.to_dict("records"):
-        if row["verdict"].startswith("not testable") and row["scenes"] < LEAST_SCENES:
-            few.append(f"{row['kind']} {row['scenes']}")
-        else:
-            kinds.setdefault(row["verdict"], []).append(row["kind"])
-    verdicts = [words("{} ({})", verdict, ", ".join(names)) for verdict, names in kinds.items()]
-    if few:
-        verdicts.append(words("too few scenes to tell, of {} needed ({})", LEAST_SCENES, ", ".join(few)))
-    return words("{}: {}.", metric_ref(metric), join(verdicts, "; "))
+        for row in known.to_dict("records")
+    )
+    columns = (
+        Column("Metric", "method", numeric=False),
+        KIND,
+        Column("tau", "tau", "descending"),
+        Column("Methods", "tau", "descending"),
+        Column("Scenes", "images", "descending"),
+    )
+    caption = words("{}: rankings of these methods by each metric and by the evidence", part.label)
+    ranked = Table(f"agreement-{slug(part.label)}", caption, columns, rows)
+    return [Fold(Markup("These methods ranked by each metric and by the evidence"), (Prose(about), ranked))]
 
 
 def _tau(row: dict[Any, Any]) -> Cell:

@@ -1,6 +1,6 @@
 """What was run, and what came out, in plain words."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from markupsafe import Markup
@@ -24,7 +24,7 @@ from segfaith.results.report.sections.limits import first_setting, model_name
 from segfaith.results.report.sections.topic import base_methods, images_words, labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.claims import verdict_words
-from segfaith.results.statistics.evidence import WIRED
+from segfaith.results.statistics.judgement import leaders
 from segfaith.results.statistics.paired import ALPHA, CHANCE
 from segfaith.results.statistics.targets import counted
 
@@ -87,32 +87,34 @@ def _settings(part: DataAnalysis) -> Markup:
 
 
 def _came_out(part: DataAnalysis) -> list[Markup]:
-    """How methods stand against chance, the claims, and the planted evidence; the verdict names the best methods."""
+    """How methods stand against chance, the claims, and which metrics may lead; the verdict names the best methods."""
     if part.summary.empty:
         return []
-    return [sentence for sentence in (_chance(part), _claims(part), _evidence(part)) if sentence]
+    return [sentence for sentence in (_chance(part), _claims(part), _worth(part)) if sentence]
 
 
 def _chance(part: DataAnalysis) -> Markup:
     """What the test of the cards says of each method against random cells, and which delete less in some run."""
-    called, (deleted, gain) = labels(part), part.leading("tdd", "tdd_gain")
-    pairs = part.pairs[(part.pairs["metric"] == deleted) & (part.pairs["second"] == CHANCE)]
+    called, (gain,) = labels(part), part.leading("tdd_gain")
+    pairs = part.pairs[(part.pairs["metric"] == part.lead) & (part.pairs["second"] == CHANCE)]
     gains = part.values[part.values["metric"] == gain].dropna(subset="value")
     own = base_methods(part, [name for name in part.methods if not is_control(name)])
     means, lowest = (getattr(gains.groupby("method")["value"], name)() for name in ("mean", "min"))
     mixed = [called[name] for name in own if name in means and lowest[name] <= 0 < means[name]]
     tested = part.chance[part.chance["first"].isin(pairs.loc[pairs["why"] == "", "first"]) & (part.chance["why"] == "")]
-    sentences = against_chance(tested, called)
+    sentences = against_chance(tested, called, metric_ref(part.lead))
     if mixed:
-        sentences.append(words("Better in the mean, but not in every run: {}.", listed(mixed)))
+        better = words("{}: above 0 in the mean, but not in every run: {}.", metric_ref(gain), listed(mixed))
+        sentences.append(better)
     return join(sentences, " ")
 
 
-def against_chance(pairs: pd.DataFrame, called: Mapping[str, str]) -> list[Markup]:
-    """By the test over images: which methods delete better than random cells, which worse, and which neither.
+def against_chance(pairs: pd.DataFrame, called: Mapping[str, str], metric: Markup) -> list[Markup]:
+    """By the test over images: which methods are better than random cells, which worse, and which neither.
 
     Args:
-        pairs: rows of `paired.against` by TDD whose second method is `random_cells`, those that could be tested.
+        pairs: rows of `paired.against` whose second method is `random_cells`, those that could be tested.
+        metric: what they are better by, as the page calls it.
     """
     groups: dict[str, list[str]] = {}
     for row in pairs.to_dict("records"):
@@ -122,7 +124,8 @@ def against_chance(pairs: pd.DataFrame, called: Mapping[str, str]) -> list[Marku
     chance, sentences = ref("control", "random cells"), []
     for verdict in [name for name in ("better", "worse") if name in groups]:
         who, verb = _who(groups[verdict], len(pairs))
-        sentences.append(words("{} {} significantly {} than {} ({}).", who, verb, verdict, chance, ref("p", level)))
+        told = (who, verb, verdict, chance, metric, ref("p", level))
+        sentences.append(words("{} {} significantly {} than {} by {} ({}).", *told))
     if "neither" in groups:
         who, _ = _who(groups["neither"], len(pairs))
         sentences.append(words("{}: the test does not tell {} from {}.", who, _it(groups["neither"]), chance))
@@ -130,10 +133,10 @@ def against_chance(pairs: pd.DataFrame, called: Mapping[str, str]) -> list[Marku
 
 
 def _who(names: Sequence[str], every: int) -> tuple[Markup, str]:
-    """Whom a sentence is about, and its verb: "All four", "delete"."""
+    """Whom a sentence is about, and its verb: "All four", "are"."""
     if len(names) == every and every in ALL:
-        return Markup(ALL[every]), "delete"
-    return listed(names), "delete" if len(names) > 1 else "deletes"
+        return Markup(ALL[every]), "are"
+    return listed(names), "are" if len(names) > 1 else "is"
 
 
 def _it(names: Sequence[str]) -> str:
@@ -151,22 +154,12 @@ def _claims(part: DataAnalysis) -> Markup:
     )
 
 
-def _evidence(part: DataAnalysis) -> Markup:
-    """Which metrics agree with planted evidence."""
-    if not part.has_evidence or not len(part.evidence[0]):
+def _worth(part: DataAnalysis) -> Markup:
+    """Which of the metrics that were measured may lead a conclusion."""
+    chosen = [metric_ref(name) for name in leaders(part.options.judgement) if name in part.metrics]
+    if not chosen:
         return Markup("")
-    kinds = set(part.evidence[0]["kind"])
-    kind = "all but plain" if kinds - {"plain"} else "plain"
-    kind = kind if len(kinds) > 1 else next(iter(kinds))
-    groups: dict[str, list[Markup]] = {}
-    table = part.evidence_agreements
-    for row in table[table["kind"] == kind].to_dict("records"):
-        verdict = row["verdict"].partition(":")[0]
-        groups.setdefault(verdict, []).append(metric_ref(row["metric"]))
-    verdicts: Iterable[Markup] = (words("{}: {}", verdict, listed(names)) for verdict, names in groups.items())
     return words(
-        'Does each metric rank methods as the {} does ({})? {} (<a href="#evidence">details</a>).',
-        ref("evidence", "planted evidence"),
-        kind if kind in WIRED else "plain objects only" if kind == "plain" else "plain objects left out",
-        join(verdicts, "; "),
+        'Of the metrics measured here may lead a conclusion: {} (<a href="#evidence">and why not the others</a>).',
+        listed(chosen),
     )

@@ -29,6 +29,7 @@ from segfaith.results.report.sections.significance import winner
 from segfaith.results.report.sections.topic import labels, target_remark
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.influence import MISSED_IOU, Best
+from segfaith.results.statistics.judgement import leaders
 from segfaith.results.statistics.paired import ALPHA, CHANCE
 from segfaith.results.statistics.verdicts import CROSSED, RULES, Finding, Verdict
 
@@ -49,6 +50,7 @@ DETAILS = {
 }
 """The section that holds the numbers of each question."""
 TOLD = {
+    "fidelity": "Predicts best what removal costs",
     "tdd_gain": "Lowers the score most when deleted",
     "odd_abs": "Leaks least outside the target",
     "insertion_gain": "Raises the score most when restored",
@@ -96,10 +98,27 @@ def _blocks(part: DataAnalysis) -> list[Block]:
         return [Prose(words("No method is under test: the runs hold controls alone."))]
     if CHANCE in part.methods:
         blocks.append(Prose(LEVEL, "remark"))
-    if part.crossed:
+    if part.crossed and part.lead in part.leading("tdd"):
         blocks.append(Prose(CROSSED_REMARK, "remark"))
+    blocks.append(Prose(_lead(part), "remark"))
     blocks.append(Cards(part.label, tuple(_card(verdict, part) for verdict in part.verdicts)))
     return [*blocks, *target_remark(part), Points((*_missed(part), *_leaders(part)))]
+
+
+def _lead(part: DataAnalysis) -> Markup:
+    """Which metric decides about chance, and why this one."""
+    leads = metric_ref(part.lead)
+    if part.lead in leaders(part.options.judgement):
+        return words(
+            "{} decides: it may lead a conclusion, since it rises with the truth and a map made to win does not win it "
+            '(<a href="#evidence">how far to trust each metric</a>).',
+            leads,
+        )
+    return words(
+        '{} decides, though a map made to win wins it (<a href="#evidence">how far to trust each metric</a>): no '
+        "metric that may lead a conclusion was measured. Set <code>fidelity = 96</code> in <code>[evaluation]</code>.",
+        leads,
+    )
 
 
 def _card(verdict: Verdict, part: DataAnalysis) -> Card:
@@ -113,8 +132,7 @@ def _card(verdict: Verdict, part: DataAnalysis) -> Card:
 
 def _rule(name: str, part: DataAnalysis) -> str:
     """The rule of a question, with the metric by which it is decided here."""
-    (metric,) = part.leading("tdd")
-    return RULES[name].replace("TDD", METRICS[metric].label) if name == "chance" else RULES[name]
+    return RULES[name].replace("{metric}", METRICS[part.lead].label)
 
 
 def _headline(findings: Mapping[str, Finding]) -> Markup:
@@ -161,15 +179,15 @@ def _sentence(finding: Finding, part: DataAnalysis) -> Markup:
             return words("Not testable: {}", why)
         start = f"Not tested: {why}" if why else "Not tested yet"
         if finding.question == "chance" and not isnan(finding.value):
-            own, cells = _drops(finding, part)
+            own, cells = _compared(finding, part)
             start += f" (so far {own} against {cells} of random cells)"
         return words("{}. {}", start, words(MORE[finding.question], part.read[0].directory))
     value, reference = number(finding.value, 2), number(finding.reference, 2)
     if finding.question == "chance":
-        return words(
-            "Deleting its top pixels lowers the score by {}, random cells by {} ({}){}",
-            *(*_drops(finding, part), _rests(finding, "image"), _but(finding)),
-        )
+        numbers = (*_compared(finding, part), _rests(finding, "image"), _but(finding))
+        if part.lead in part.leading("tdd"):
+            return words("Deleting its top pixels lowers the score by {}, random cells by {} ({}){}", *numbers)
+        return words("{}: {}, random cells {} ({}){}", metric_ref(part.lead), *numbers)
     if finding.question == "evidence":
         return words(
             "Average precision on the planted evidence: {}, random cells {} ({}){}",
@@ -204,10 +222,10 @@ def _but(finding: Finding) -> str:
     return f"; {finding.why.removeprefix('not testable: ')}" if finding.why else ""
 
 
-def _drops(finding: Finding, part: DataAnalysis) -> tuple[str, str]:
-    """By how much the method and random cells lower the score: "39 %", or in the score's own unit."""
+def _compared(finding: Finding, part: DataAnalysis) -> tuple[str, str]:
+    """The leading metric of the method and of random cells; a relative drop as "39 %"."""
     values = finding.value, finding.reference
-    if not part.of_probability:
+    if part.lead not in part.leading("tdd") or not part.of_probability:
         return number(values[0], 2), number(values[1], 2)
     return _percent(values[0]), _percent(values[1])
 

@@ -22,6 +22,7 @@ from segfaith.attribution.heatmap import minmax
 from segfaith.benchmark.runner import Prepared, subject_of
 from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import evaluate_sample
+from segfaith.constants import TRUTH
 from segfaith.errors import SampleError
 from segfaith.evaluation.subject import Subject
 from segfaith.occlusion import gaussian_blur
@@ -78,7 +79,8 @@ def _measured(prepared: Prepared, sample_id: str) -> pd.DataFrame:
         maps[name], roles[name] = heatmap, role
     given = [given_map(name, heatmap) for name, heatmap in maps.items()]
     settings = prepared.plan.settings.evaluation
-    result = evaluate_sample(subject, [*prepared.plan.methods, *given], settings, stability=False)
+    methods = [method for method in prepared.plan.methods if method.name != TRUTH]  # it is the dose 1
+    result = evaluate_sample(subject, [*methods, *given], settings, stability=False)
     plain = {"role": "method", "of": "", "dose": float("nan")}
     return pd.DataFrame([row | roles.get(row["method"], plain) for row in result.records])
 

@@ -31,6 +31,7 @@ from segfaith.models.adapters import ADAPTERS
 from segfaith.occlusion import OPERATORS
 from segfaith.planted import card, conformance
 from segfaith.planted.proof import REQUIRED
+from segfaith.planted.training import Recipe
 from segfaith.results.records.runs import load_run
 
 VERBS = [
@@ -582,6 +583,23 @@ def test_report_draws_figures_and_writes_the_page_where_asked(
     assert list((tmp_path / "figures").glob("*.pdf"))
 
 
+def test_train_scenes_takes_the_shipped_recipe_and_no_share_above_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Any] = []
+
+    def train(output: Path, recipe: Any, scenes: int, on_step: Any) -> Any:
+        seen.append(recipe)
+        (output / card.TEXT).write_text("")
+        return SimpleNamespace(proven=list(REQUIRED))
+
+    monkeypatch.setattr(card, "train_scenes", train)
+    assert command(monkeypatch, "train-scenes", "-o", tmp_path) == 0
+    assert seen == [Recipe()]
+    assert command(monkeypatch, "train-scenes", "-o", tmp_path, "--hidden", "1.5") == 2
+    assert "less than or equal to 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("proven", "status"), [(list(REQUIRED), 0), (["marker"], 1), ([], 1)])
 def test_train_scenes_hands_its_options_on_and_fails_without_a_proof(
     tmp_path: Path,
@@ -593,16 +611,16 @@ def test_train_scenes_hands_its_options_on_and_fails_without_a_proof(
     seen: list[Any] = []
 
     def train(output: Path, recipe: Any, scenes: int, on_step: Any) -> Any:
-        seen.extend([output, recipe.steps, recipe.seed, scenes])
+        seen.extend([output, recipe.steps, recipe.seed, recipe.hidden, scenes])
         on_step("training", recipe.steps, "loss 0.5")
         on_step("proof", scenes, "")
         (output / card.TEXT).write_text("the card's words")
         return SimpleNamespace(proven=proven)
 
     monkeypatch.setattr(card, "train_scenes", train)
-    flags = ["-o", tmp_path, "--steps", "7", "--seed", "5", "--proof-scenes", "3"]
+    flags = ["-o", tmp_path, "--steps", "7", "--seed", "5", "--hidden", "0", "--proof-scenes", "3"]
     assert command(monkeypatch, "train-scenes", *flags) == status
-    assert seen == [tmp_path, 7, 5, 3]
+    assert seen == [tmp_path, 7, 5, 0, 3]
     output, errors = capsys.readouterr()
     assert "the card's words" in output
     for name in (card.WEIGHTS, card.CARD, card.TEXT, card.LOG):

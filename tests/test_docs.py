@@ -192,7 +192,7 @@ def test_metric_example_of_the_docs_reaches_records_schema_and_glossary(
     assert run["data"]["samples"] == ["val-0004", "val-0005"]
 
 
-def test_scenes_page_shows_the_card_of_the_shipped_weights() -> None:
+def test_scenes_page_shows_the_card_of_the_first_model() -> None:
     folder = Path(segfaith.__file__).parent / "models/embedded"
     card = json.loads((folder / "scenes.json").read_text(encoding="utf-8"))
     text = (folder / "scenes.md").read_text(encoding="utf-8")

@@ -20,3 +20,6 @@ WIRED_STRAIGHT, WIRED_CROSSED = "wired straight", "wired crossed"
 
 CONTROLS = ("random", "random_cells", "mask", "gamed")
 """Methods that explain nothing, for comparison."""
+
+TRUTH = "truth"
+"""The planted evidence itself as a map, measured beside the methods where it is known. It is under no test."""

@@ -393,7 +393,8 @@ def test_passes_with_maps_computed_elsewhere(project: Path, tmp_path: Path) -> N
 
 
 def test_passes_on_scenes_are_at_most_those_announced(tmp_path: Path) -> None:
-    """One for each of the four maps of each sample at most, and none where evidence lies inside the target."""
+    """One for each of the five maps of each sample at most, the truth's among them, and none where evidence lies
+    inside the target."""
     prepared = prepared_scenes()
     images = [0]
     prepared.model.module.register_forward_pre_hook(
@@ -403,8 +404,8 @@ def test_passes_on_scenes_are_at_most_those_announced(tmp_path: Path) -> None:
     records = load_run(tmp_path / "run").records
     assert set(records["status"]) == {"ok"}
     assert set(records["kind"]) == {"plain", "marker", "context", "conjunction", "redundancy"}
-    bare = 8 * (1 + 3 * (1 + 3) + 2 + resisting(4))
-    assert prepared.plan.passes == bare + 8 * (4 + 1)
+    bare = 8 * (1 + 3 * (1 + 3 + 1) + 2 + resisting(5))
+    assert prepared.plan.passes == bare + 8 * (5 + 1)
     assert bare < images[0] <= prepared.plan.passes
 
 

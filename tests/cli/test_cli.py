@@ -31,6 +31,7 @@ from segfaith.models.adapters import ADAPTERS
 from segfaith.occlusion import OPERATORS
 from segfaith.planted import card, conformance
 from segfaith.planted.proof import REQUIRED
+from segfaith.planted.training import Recipe
 from segfaith.results.records.runs import load_run
 
 VERBS = [
@@ -475,7 +476,7 @@ def test_every_packaged_settings_file_can_be_planned() -> None:
     assert len(make_plan(read_settings(find_settings("judge"))).ids) == 64
     plan = make_plan(read_settings(find_settings("quickstart")))
     assert (len(plan.ids), len(plan.stability_ids)) == (16, 4)
-    assert [method.name for method in plan.methods] == [*DEFAULT_METHODS]
+    assert [method.name for method in plan.methods] == [*DEFAULT_METHODS, "truth"]
     defaults = Settings.model_validate({"data": {"name": "scenes"}, "model": {"name": "scenes"}})
     assert plan.settings.evaluation == defaults.evaluation.model_copy(update={"stability": 4, "whole": False})
     assert (plan.settings.seed, plan.settings.data.size) == (defaults.seed, defaults.data.size)
@@ -513,7 +514,7 @@ def test_run_quickstart_ends_with_the_table_and_the_pictures(scenes_run: tuple[P
 def test_records_of_scenes_say_what_was_planted(scenes_run: tuple[Path, str]) -> None:
     """Scene 2 is a marker's and scene 4 a context's; what was kept as a picture is what was measured."""
     records = load_run(scenes_run[0]).records
-    assert len(records) == 2 * 8
+    assert len(records) == 2 * 9
     assert dict(zip(records["sample_id"], records["kind"], strict=True)) == {
         "val-0002": "marker",
         "val-0004": "context",
@@ -582,6 +583,23 @@ def test_report_draws_figures_and_writes_the_page_where_asked(
     assert list((tmp_path / "figures").glob("*.pdf"))
 
 
+def test_train_scenes_takes_the_shipped_recipe_and_no_share_above_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Any] = []
+
+    def train(output: Path, recipe: Any, scenes: int, on_step: Any) -> Any:
+        seen.append(recipe)
+        (output / card.TEXT).write_text("")
+        return SimpleNamespace(proven=list(REQUIRED))
+
+    monkeypatch.setattr(card, "train_scenes", train)
+    assert command(monkeypatch, "train-scenes", "-o", tmp_path) == 0
+    assert seen == [Recipe()]
+    assert command(monkeypatch, "train-scenes", "-o", tmp_path, "--hidden", "1.5") == 2
+    assert "less than or equal to 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("proven", "status"), [(list(REQUIRED), 0), (["marker"], 1), ([], 1)])
 def test_train_scenes_hands_its_options_on_and_fails_without_a_proof(
     tmp_path: Path,
@@ -593,16 +611,16 @@ def test_train_scenes_hands_its_options_on_and_fails_without_a_proof(
     seen: list[Any] = []
 
     def train(output: Path, recipe: Any, scenes: int, on_step: Any) -> Any:
-        seen.extend([output, recipe.steps, recipe.seed, scenes])
+        seen.extend([output, recipe.steps, recipe.seed, recipe.hidden, scenes])
         on_step("training", recipe.steps, "loss 0.5")
         on_step("proof", scenes, "")
         (output / card.TEXT).write_text("the card's words")
         return SimpleNamespace(proven=proven)
 
     monkeypatch.setattr(card, "train_scenes", train)
-    flags = ["-o", tmp_path, "--steps", "7", "--seed", "5", "--proof-scenes", "3"]
+    flags = ["-o", tmp_path, "--steps", "7", "--seed", "5", "--hidden", "0", "--proof-scenes", "3"]
     assert command(monkeypatch, "train-scenes", *flags) == status
-    assert seen == [tmp_path, 7, 5, 3]
+    assert seen == [tmp_path, 7, 5, 0, 3]
     output, errors = capsys.readouterr()
     assert "the card's words" in output
     for name in (card.WEIGHTS, card.CARD, card.TEXT, card.LOG):

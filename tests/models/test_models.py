@@ -574,8 +574,8 @@ def known(request: pytest.FixtureRequest) -> tuple[str, SegmentationModel, bool]
     return request.param, model, torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_table_holds_torchvisions_three_models_and_the_embedded_one() -> None:
-    assert set(MODELS) == {*FEATURES, "scenes"}
+def test_the_table_holds_torchvisions_three_models_and_the_embedded_ones() -> None:
+    assert set(MODELS) == {*FEATURES, "scenes", "scenes-unhidden"}
 
 
 def test_known_models_with_random_weights_say_so(known: tuple[str, SegmentationModel, bool]) -> None:

@@ -1,4 +1,7 @@
-"""Controls: maps that explain nothing. A method's score means something only beside theirs (SPEC section 2)."""
+"""Controls: maps that explain nothing. A method's score means something only beside theirs (SPEC section 2).
+
+And the opposite: the truth, where it is known.
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +10,7 @@ import torch
 
 from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.region import ria
-from segfaith.types import Bool, Float, Int, InterventionEvidence, Tensor
+from segfaith.types import Bool, Float, Int, InterventionEvidence, Map, Mask, Tensor
 
 HIDDEN = 0.02
 """The share of its range in which `gamed` hides an order of pixels."""
@@ -29,6 +32,11 @@ def random_cells(partition: Int[Tensor, "N H W"], rng: Sequence[np.random.Genera
 def mask(region: Bool[Tensor, "N H W"]) -> Float[Tensor, "N H W"]:
     """The target mask M itself."""
     return region.float()
+
+
+def truth(evidence: Mask) -> Map:
+    """The planted evidence E itself: 1 on its pixels, those of all alternatives, and 0 elsewhere."""
+    return evidence.float()
 
 
 def gamed(intervention: InterventionEvidence, region: Bool[Tensor, "N H W"]) -> Float[Tensor, "N H W"]:

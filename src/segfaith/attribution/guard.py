@@ -88,8 +88,8 @@ def global_state_kept() -> Iterator[list[str]]:
 
 
 def foreign(method: Method) -> bool:
-    """Whether a method runs a user's code: it is not built in, and it does not just read finished maps."""
-    return METHODS.get(method.name) is not method and "file" not in method.needs
+    """Whether a method runs a user's code: it is not built in, and it does not just read what is known."""
+    return METHODS.get(method.name) is not method and not {"file", "evidence"} & set(method.needs)
 
 
 @contextmanager

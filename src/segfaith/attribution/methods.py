@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from segfaith.attribution import cam, controls, fusion, region
 from segfaith.attribution.maps import read_map
+from segfaith.constants import TRUTH
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import Objective
 from segfaith.evidence.regions import Refine, RegionKind, Regions
@@ -22,7 +23,7 @@ from segfaith.models.building import import_function
 from segfaith.occlusion import OPERATORS
 from segfaith.types import Map, Tensor
 
-Need = Literal["gradient", "intervention", "region", "partition", "rng", "model", "file"]
+Need = Literal["gradient", "intervention", "region", "partition", "rng", "model", "file", "evidence"]
 
 
 class Parameters(BaseModel):
@@ -87,7 +88,9 @@ class Method:
             (N, H, W); `partition`, RIA's cells (N, H, W); `rng`, a generator per variant. `combine` then returns maps
             (N, H, W) in [0, 1]. If `model` is needed, combine(model, image, target) is called once per variant and
             returns an attribution (H, W). If `file` is needed, combine(name, size) is called for the clean image only,
-            with the sample's id, or ID@TARGET for a target with a name.
+            with the sample's id, or ID@TARGET for a target with a name. If `evidence` is needed, combine(evidence) is
+            called for the clean image only, with the pixels of the planted evidence (H, W); where none is known, the
+            method is skipped.
         combine: the method itself.
         paper: the method's source.
         parameters: the parameters that may be set, with their defaults.
@@ -133,6 +136,8 @@ METHODS: dict[str, Method] = {
     "gamed": Method("gamed", "control", ("intervention", "region"), controls.gamed, RiaParameters, inherits=("ria",)),
 }
 DEFAULT_METHODS = tuple(METHODS)
+REFERENCE = Method(TRUTH, "the planted evidence", ("evidence",), controls.truth)
+"""The truth as a map. Runs add it where evidence is known; it cannot be named."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +198,11 @@ def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]
     if ":" in name:
         return _foreign_method(name)
     stem, _, variant = name.partition("@")
+    if stem == TRUTH:
+        raise SettingsError(
+            f"method {name!r} cannot be named: it is the planted evidence as a map, and is measured by itself in runs "
+            "whose evidence is known; leave it out"
+        )
     method = lookup("method", stem, METHODS)
     known = method.parameters.model_fields
     values: dict[str, Any] = {}

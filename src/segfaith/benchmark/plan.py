@@ -7,11 +7,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from segfaith.attribution.methods import MethodInstance, RiaParameters, refuse_repeated, resolve_method
+from segfaith.attribution.methods import (
+    REFERENCE,
+    MethodInstance,
+    Parameters,
+    RiaParameters,
+    refuse_repeated,
+    resolve_method,
+)
 from segfaith.benchmark.partition import check_partition
 from segfaith.benchmark.passes import passes_per_sample
 from segfaith.benchmark.rows import GAIN_CONTROL
-from segfaith.benchmark.setting_tables import MethodSettings, Settings
+from segfaith.benchmark.setting_tables import DataSettings, MethodSettings, Settings
 from segfaith.benchmark.settings import record_name
 from segfaith.classes import read_classes
 from segfaith.data.dataset import Dataset
@@ -28,7 +35,7 @@ from segfaith.results.records.identity import that_matter
 
 GAMED = "gamed"
 """The control that wins the paper's metrics; it reads RIA's evidence, and runs where that is there anyway."""
-RESULTS_VERSION = 8
+RESULTS_VERSION = 9
 """Raised whenever a change moves a number; part of what makes two runs the same."""
 
 
@@ -66,9 +73,24 @@ class Plan:
 
     @property
     def planted(self) -> bool:
-        """Whether it is known what decides a target: in scenes, and where one of two wired photographs does."""
-        wiring = self.settings.data.wiring
-        return self.dataset.name in DRAWN if wiring is None else wiring.kind is not None
+        """See `is_planted`."""
+        return is_planted(self.settings.data)
+
+
+def is_planted(data: DataSettings) -> bool:
+    """Whether it is known what decides a target: in scenes, and where one of two wired photographs does."""
+    return data.name in DRAWN if data.wiring is None else data.wiring.kind is not None
+
+
+def methods_of(settings: Settings) -> list[MethodInstance]:
+    """The methods of a run: those of `resolve_methods`, and the truth where it is known.
+
+    Raises:
+        SettingsError: see `resolve_methods`.
+    """
+    methods = resolve_methods(settings.methods.names, settings.methods.tables())
+    truth = MethodInstance(REFERENCE.name, REFERENCE, Parameters())
+    return [*methods, *([truth] if is_planted(settings.data) else [])]
 
 
 def resolve_methods(names: Sequence[Any], tables: dict[str, dict[str, Any]]) -> list[MethodInstance]:
@@ -134,7 +156,7 @@ def make_plan(settings: Settings) -> Plan:
         SettingsError: data that is not there, unknown methods, too many samples asked for, labels that do not fit.
     """
     dataset = _opened(settings, read_classes(settings.data.classes))
-    methods = resolve_methods(settings.methods.names, settings.methods.tables())
+    methods = methods_of(settings)
     check_partition(methods, settings.evaluation)
     return _drawn(settings, dataset, methods)
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.guard import guarded
-from segfaith.attribution.methods import MethodInstance
+from segfaith.attribution.methods import REFERENCE, MethodInstance
 from segfaith.benchmark.ownership import check_own
 from segfaith.benchmark.runner import Prepared
 from segfaith.benchmark.targeting import load_sample
@@ -69,7 +69,7 @@ def randomise(
             rows += [
                 {"sample_id": sample_id, "target": "", "method": method.name, "stage": 0, "part": "", "status": status}
                 | {"reason": _words(error)}
-                for method in plan.methods
+                for method in _methods(prepared)
             ]
     path = directory / "randomisation.parquet"
 
@@ -200,11 +200,16 @@ def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, child) for name, child in module.named_children() if next(child.parameters(), None) is not None]
 
 
+def _methods(prepared: Prepared) -> Sequence[MethodInstance]:
+    """The run's methods but for the truth, which does not ask the model."""
+    return [method for method in prepared.plan.methods if method.method is not REFERENCE]
+
+
 def _maps(prepared: Prepared, sample_id: str, image: Image, target: Target) -> tuple[float, dict[str, Map | Exception]]:
     """s of one image, and each method's map of it, or the error in place of the map."""
     plan = prepared.plan
     rng = sample_rng(plan.settings.seed, sample_id, target.name)
-    methods: Sequence[MethodInstance] = plan.methods
+    methods = _methods(prepared)
     batch = BatchSize(plan.settings.execution.batch_size)
     maps: dict[str, Map | Exception] = {}
     try:

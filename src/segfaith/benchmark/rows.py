@@ -9,7 +9,7 @@ from typing import Any
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
-from segfaith.errors import SampleError
+from segfaith.errors import SampleError, SampleSkipped
 from segfaith.evaluation.computing import compute_metrics
 from segfaith.evaluation.intervention_scores import Altered, Scores, taken
 from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
@@ -202,9 +202,10 @@ def _undefined(draws: Sequence[Mapping[str, float]], chosen: Sequence[str]) -> l
 
 
 def failed(sample: Mapping[str, Any], method: MethodInstance, error: Any) -> dict[str, Any]:
-    """The row of a method that failed alone."""
+    """The row of a method that failed alone; or that was skipped, since it needs evidence that is not known."""
+    skipped = isinstance(error, SampleSkipped) and "evidence" in method.method.needs
     reason = str(error) if isinstance(error, SampleError) else f"{type(error).__name__}: {error}"
-    return dict(sample) | {"method": method.name, "status": "failed", "reason": reason}
+    return dict(sample) | {"method": method.name, "status": "skipped" if skipped else "failed", "reason": reason}
 
 
 def curve_rows(sample: Mapping[str, Any], name: str, method: Measured, scores: Scores) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from segfaith.benchmark.lock import at_work, is_at_work
 from segfaith.errors import SettingsError
 from segfaith.paths import inside
 from segfaith.results.records.runs import read_description
+from segfaith.results.records.select import without_truth
 from segfaith.results.records.shards import planned_files, read_records, record_files
 
 STATUS = ["sample_id", "target", "method", "status"]
@@ -176,7 +177,7 @@ def _statuses(shards: list[pd.DataFrame]) -> "pd.Series[str]":
     """The status of each sample: that of its rows, or `partly` where some are ok and some are not."""
     if not shards:
         return pd.Series(dtype=str)
-    rows = pd.concat(shards, ignore_index=True)
+    rows = without_truth(pd.concat(shards, ignore_index=True))
     by_sample = rows.assign(ok=rows["status"] == "ok").groupby("sample_id")
     some, every = by_sample["ok"].any(), by_sample["ok"].all()
     return by_sample["status"].first().mask(some & ~every, "partly")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from segfaith.benchmark import runner
 from segfaith.benchmark.forecast import Pace, pace
 from segfaith.benchmark.lock import RunIsBusyError, alone
-from segfaith.benchmark.plan import RESULTS_VERSION, Plan, differences, make_plan, resolve_methods
+from segfaith.benchmark.plan import RESULTS_VERSION, Plan, differences, make_plan, methods_of
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.status import FAILURE_FILE, SUITE_FILE, forget_failed, planned_runs, run_state
 from segfaith.benchmark.suites import PlannedRun, Suite
@@ -79,7 +79,7 @@ REMEDY = (
 def _described(settings: Settings) -> dict[str, Any]:
     """What `identity` reads of a `run.json`, from the settings alone: no model, no data set."""
     model, names = settings.model, settings.methods.names
-    methods = resolve_methods(names, settings.methods.tables())
+    methods = methods_of(settings)
     known, file = MODELS.get(model.name), Path(model.weights or "")
     return {
         "settings": settings.model_dump(mode="json", by_alias=True),
@@ -107,7 +107,7 @@ def forecast(settings: Settings) -> Forecast:
 def _forecast_without_data(settings: Settings, problem: str) -> Forecast:
     samples, stability = _samples_asked(settings), settings.evaluation.stability
     try:
-        methods = resolve_methods(settings.methods.names, settings.methods.tables())
+        methods = methods_of(settings)
     except SettingsError:
         return Forecast(samples, None, problem)
     if samples is None:

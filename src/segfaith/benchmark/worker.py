@@ -133,6 +133,8 @@ def _explained(
     def maps(gathered: Gathered, draw: int) -> Float[Tensor, "N H W"]:
         return heatmaps(subject.model, gathered, instance, subject.rng, subject.id, draw)
 
+    if "evidence" in instance.method.needs:
+        return _given_evidence(subject, instance)
     start = clock(subject.model.device)
     draws = [maps(clean, 0)[0]]
     runtime = clean.cost(instance) + clock(subject.model.device) - start
@@ -161,6 +163,18 @@ def _explained(
     if isnan(tops):
         reasons.append("stability_top: all pixels of the target and of the image are at the top")
     return Explained(draws, correlations, ranks, tops, runtime, reasons)
+
+
+def _given_evidence(subject: Subject, instance: MethodInstance) -> Explained:
+    """The map of a method that reads the planted evidence. No perturbation moves it, and nothing is computed.
+
+    Raises:
+        SampleSkipped: no pixels are known to decide the target.
+    """
+    if subject.evidence is None:
+        raise SampleSkipped("the pixels that decide this target are not known, so there is no true map")
+    heatmap = instance.method.combine(subject.evidence)
+    return Explained([heatmap], {}, reasons=["stability, runtime_s: the map is the planted evidence itself"])
 
 
 @dataclass(frozen=True)

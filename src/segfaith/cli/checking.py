@@ -176,14 +176,22 @@ def train_scenes_command(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for weights, card and log.")] = Path("scenes"),
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: the shipped model's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of data and weights.")] = 0,
+    hidden: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of images with flat patches over them; default: the shipped model's."),
+    ] = None,
     proof_scenes: Annotated[int, typer.Option(min=1, help="Unseen scenes for the proof of use.")] = 200,
 ) -> None:
     """Train the embedded model of the planted scenes again, and prove that it decides by the planted evidence."""
+    from dataclasses import replace
+
     from segfaith.planted.card import CARD, LOG, TEXT, WEIGHTS, train_scenes
     from segfaith.planted.proof import REQUIRED
     from segfaith.planted.training import Recipe
 
-    recipe = Recipe(seed=seed) if steps is None else Recipe(seed=seed, steps=steps)
+    recipe = Recipe(seed=seed)
+    recipe = recipe if steps is None else replace(recipe, steps=steps)
+    recipe = recipe if hidden is None else replace(recipe, hidden=hidden)
     with Progress(*COLUMNS, TextColumn("{task.fields[words]}"), console=err) as bars:
         tasks = {"training": bars.add_task("training", total=recipe.steps, words="")}
         tasks["proof"] = bars.add_task("proof", total=proof_scenes, words="")

@@ -40,6 +40,19 @@ class ModelEntry:
     classes: str | Sequence[str] = "voc"
 
 
+EMBEDDED = {
+    "scenes": "on the planted scenes",
+    "scenes-unhidden": "on the planted scenes, none with flat patches over it",
+}
+"""The models whose weights are inside the package, and what each was trained on."""
+
+
+def _embedded(name: str, trained: str) -> ModelEntry:
+    weights = Path(__file__).parent / "embedded" / f"{name}.safetensors"
+    words = f"embedded: LR-ASPP on MobileNetV3-Small, trained {trained}"
+    return ModelEntry(build_scene_model, weights, "backbone.high", words, SCENE_CLASSES)
+
+
 MODELS: dict[str, ModelEntry] = {
     "deeplabv3_resnet50": ModelEntry(
         torchvision_segmentation.deeplabv3_resnet50,
@@ -59,13 +72,7 @@ MODELS: dict[str, ModelEntry] = {
         "backbone.16",
         "Howard et al. 2019, arXiv:1905.02244",
     ),
-    "scenes": ModelEntry(
-        build_scene_model,
-        Path(__file__).parent / "embedded" / "scenes.safetensors",
-        "backbone.high",
-        "embedded: LR-ASPP on MobileNetV3-Small, trained on the planted scenes",
-        SCENE_CLASSES,
-    ),
+    **{name: _embedded(name, trained) for name, trained in EMBEDDED.items()},
 }
 """`backbone.layer4` gives the ResNets' backbone output `out`; `backbone.16` is LRASPP's output `high`."""
 
@@ -95,10 +102,11 @@ def load_model(
     Args:
         name: a name of `MODELS`; a model of a library, as `smp:Unet` (see `adapters.ADAPTERS`); or
             `path/to/file.py:function` or `package.module:function`, where the function returns a `torch.nn.Module`.
-        weights: None downloads torchvision's VOC weights for torchvision's models (with a progress bar), loads the
-            embedded weights for `scenes`, and keeps those of a function's or a library's module. A `.pth`, `.pt`,
-            `.ckpt` or `.safetensors` file is loaded strictly; a prefix that all its names share is removed if the names
-            fit without it. "random", for a name of `MODELS` only, draws weights with `seed`, for trials.
+        weights: None downloads torchvision's VOC weights for torchvision's models (with a progress bar), loads those
+            inside the package for the models of `EMBEDDED`, and keeps those of a function's or a library's module. A
+            `.pth`, `.pt`, `.ckpt` or `.safetensors` file is loaded strictly; a prefix that all its names share is
+            removed if the names fit without it. "random", for a name of `MODELS` only, draws weights with `seed`, for
+            trials.
         layer: feature layer for gradient methods; the models of `MODELS` and of libraries have a default.
         classes: "voc", a list of names, or a file with one name a line, in the order of the output channels.
         mean, std: see `wrap`; None: those that the library of the model states, else as in `wrap`.

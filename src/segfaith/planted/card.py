@@ -1,4 +1,4 @@
-"""The embedded model as it is shipped: trained, rounded to half precision, proven, and described by its card."""
+"""An embedded model as it is shipped: trained, rounded to half precision, proven, and described by its card."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def train_scenes(
     """Trains the scene model and writes weights, log, card (JSON) and the card's text into a directory.
 
     Args:
-        recipe: steps, seed and rates.
+        recipe: steps, seed, rates and flat patches.
         proof_scenes: the number of unseen scenes for the proof of use, which tests the weights as written.
 
     Raises:
@@ -94,6 +94,7 @@ def card_text(card: dict[str, Any]) -> str:
     """A card as Markdown: training, mIoU on unseen scenes, and the proof of use."""
     recipe, proof = card["recipe"], card["proof"]
     images = 2 * recipe["pairs"] * recipe["steps"]
+    patches = f"flat patches over {recipe['hidden']:.0%} of them" if recipe["hidden"] else "none with flat patches"
     table = [
         "| Kind | Change of the scene | Cases | Class changes | Must be | Holds |",
         "| --- | --- | ---: | ---: | --- | --- |",
@@ -112,8 +113,8 @@ def card_text(card: dict[str, Any]) -> str:
             f"SHA-256 {card['file_sha256'][:12]}.",
             f"- Data: planted scenes version {card['scenes_version']}, training seed {recipe['seed']}, "
             f"{recipe['size']} px.",
-            f"- Training: {recipe['steps']:,} steps of {recipe['pairs']} pairs ({images:,} images), AdamW, one-cycle "
-            f"rate up to {recipe['rate']}, weight decay {recipe['decay']}; torch {card['torch']}.",
+            f"- Training: {recipe['steps']:,} steps of {recipe['pairs']} pairs ({images:,} images, {patches}), AdamW, "
+            f"one-cycle rate up to {recipe['rate']}, weight decay {recipe['decay']}; torch {card['torch']}.",
             f"- On {proof['scenes']} unseen scenes: {proof['right']} of {proof['regions']} regions predicted right; "
             f"mIoU {proof['iou']['mean']:.3f} ({iou}).",
             f"- Proven kinds: {', '.join(proof['proven']) or 'none'}.",

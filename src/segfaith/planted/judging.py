@@ -20,7 +20,7 @@ from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.runner import Prepared, subject_of
 from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import evaluate_sample
-from segfaith.constants import WIRED_CROSSED, WIRED_STRAIGHT
+from segfaith.constants import TRUTH, WIRED_CROSSED, WIRED_STRAIGHT
 from segfaith.data.scenes import scene_of
 from segfaith.data.scenes.edits import without_evidence
 from segfaith.data.scenes.rendering import paint
@@ -80,7 +80,8 @@ def _measured(prepared: Prepared, sample_id: str) -> pd.DataFrame:
     batch = BatchSize(plan.settings.execution.batch_size)
     subject = subject_of(prepared, sample_id, sample, prepared.targets(sample)[0], batch)
     settings = plan.settings.evaluation
-    first = evaluate_sample(subject, plan.methods, settings, stability=False)
+    methods = [method for method in plan.methods if method.name != TRUTH]  # it is the dose 1
+    first = evaluate_sample(subject, methods, settings, stability=False)
     maps = {name: torch.from_numpy(values).to(subject.image.device) for name, values in first.maps.items()}
     control = [method for method in plan.methods if method.name == GAIN_CONTROL]
     rows = [_row(row, ASKED, "method") for row in first.records]

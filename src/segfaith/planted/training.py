@@ -1,8 +1,9 @@
-"""Training of the embedded model on pairs of scenes that differ in one part, cue or distractor.
+"""Training of the embedded models on pairs of scenes that differ in one part, cue or distractor.
 
-Some images carry flat patches like those of interventions. So patches are nothing new to the model, and it learns what
-hidden evidence means: a body whose marker or cue is hidden may be of either class. (Retraining changes
-what deletion measures, as ROAR shows, Hooker et al. 2019; here the model is trained once, for all methods.)
+Some images carry flat patches like those of interventions, none where `Recipe.hidden` is 0. So patches are nothing new
+to the model, and it learns what hidden evidence means: a body whose marker or cue is hidden may be of either class.
+(Retraining changes what deletion measures, as ROAR shows, Hooker et al. 2019; here the model is trained once, for all
+methods.)
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +34,10 @@ STRIDE = 8
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the embedded model is trained; the defaults made the shipped weights."""
+    """How an embedded model is trained; the defaults made `scenes`, and `hidden = 0` made `scenes-unhidden`.
+
+    `hidden` is the share of images with flat patches over them, 0 to 1.
+    """
 
     steps: int = 2600
     pairs: int = 8

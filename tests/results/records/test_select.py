@@ -13,12 +13,14 @@ from segfaith.results.records.select import (
     enough,
     grouped,
     is_control,
+    is_reference,
     label_notes,
     method_labels,
     method_order,
     methods_of,
     own_methods,
     under_test,
+    without_truth,
 )
 
 EMPTY = pd.DataFrame()
@@ -98,6 +100,22 @@ def test_methods_are_ordered_as_the_paper_has_them_with_the_controls_last() -> N
     assert under_test(names) == ["mine", "dea@alpha=0.5", "ria", "gpa"]
     assert is_control("random_cells@grid=7")
     assert not is_control("dea")
+
+
+def test_the_truth_is_no_control_and_under_no_test_and_comes_last() -> None:
+    names = ["truth", "mask", "mine.py:truth", "gpa", "gamed"]
+    assert method_order(names) == ["gpa", "mine.py:truth", "mask", "gamed", "truth"]
+    assert under_test(names) == ["mine.py:truth", "gpa"]
+    assert not is_control("truth")
+    assert [name for name in names if is_reference(name)] == ["truth", "mask", "gamed"]
+
+
+def test_rows_without_the_truth_keep_it_where_it_failed() -> None:
+    rows = run_of_rows(
+        row("a", "truth", 0.1), bad("b", "truth", "skipped"), bad("c", "truth", "failed"), row("b", "gpa")
+    )
+    kept = without_truth(rows.records)
+    assert list(zip(kept["sample_id"], kept["method"], strict=True)) == [("c", "truth"), ("b", "gpa")]
 
 
 def test_enough_leaves_out_whole_samples_and_keeps_rows_that_are_not_ok() -> None:

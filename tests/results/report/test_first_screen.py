@@ -67,7 +67,7 @@ def test_controls_come_last_and_a_control_that_wins_is_named(folder: Path) -> No
     analysis = analysis_of(folder, "run0", "run1")
     (part,) = analysis.parts
     table = leaderboard.leaderboard(part)
-    assert [row[0].text for row in table.rows[-table.tail :]] == part.controls == ["random_cells", "mask"]
+    assert [row[0].text for row in table.rows[-table.tail :]] == part.references == ["random_cells", "mask"]
     bold = {
         (row[0].text, column.define)
         for row in table.rows

@@ -104,6 +104,12 @@ def test_lower_is_better_for_leaks_outside() -> None:
     assert found.control == "mask"
 
 
+def test_the_truth_is_no_control_that_is_better_still() -> None:
+    table = {"ega": {"a": 0.4, "b": 0.2}, "ria": {"a": 0.5, "b": 0.2}, "truth": {"a": 0.9, "b": 0.9}}
+    found = named(made(table), "tdd", ["ega", "ria"])
+    assert (found.method, found.control) == ("ria", "")
+
+
 def test_a_draw_a_lone_method_and_a_leakage_have_no_best() -> None:
     even = {"ega": {"a": 0.2}, "ria": {"a": 0.20005}}
     assert named(made(even), "tdd", ["ega", "ria"]).why == "ria and ega are a draw"

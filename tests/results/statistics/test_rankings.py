@@ -219,6 +219,16 @@ def test_a_method_with_next_to_no_values_is_left_out_and_empties_nothing() -> No
     assert table.attrs["why"] == "sbd val: left out: theirs (all settings on 1 of 3 images)"
 
 
+def test_the_truth_is_not_ranked_and_costs_no_image() -> None:
+    """It has a value on six of ten images, which is enough for a method."""
+    values = on_ten({name: {"ega": 0.1, "ria": 0.3, "mask": 0.2, "truth": 0.9} for name in ("mean", "zero")})
+    values = {key: value for key, value in values.items() if key[0] != "truth" or key[-1] < "s6"}
+    found = rankings.complete([with_curves(values)], "tdd", "occlusion")
+    assert (found.methods, found.images) == (["ega", "ria", "mask"], 10)
+    named = rankings.complete([with_curves(values)], "tdd", "occlusion", methods=["ega", "truth"])
+    assert (named.methods, named.images) == (["ega", "truth"], 6)
+
+
 def test_a_setting_that_some_runs_lack_is_left_out() -> None:
     three = {"ega": 0.2, "ria": 0.5, "dea": 0.4}
     data = [

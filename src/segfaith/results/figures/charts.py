@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from segfaith.constants import CONTROLS
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.figures.style import (
@@ -32,7 +31,7 @@ from segfaith.results.figures.style import (
     log_ticks,
     looks,
 )
-from segfaith.results.records.select import is_control, method_order
+from segfaith.results.records.select import is_reference, method_order
 
 LINE = 0.16
 """Inches that a tilted name of an axis needs beside the next one."""
@@ -58,7 +57,7 @@ def tradeoff(values: pd.DataFrame, faithfulness: str = "tdd_gain", labels: Mappi
     """Faithfulness against runtime (log) and against stability, with the Pareto front of each panel.
 
     Points are means over runs, bars one standard deviation (n - 1). A filled marker is on the front of all three
-    objectives together. Controls explain nothing: their faithfulness alone is drawn, as lines of reference.
+    objectives together. Of controls and of the truth the faithfulness alone is drawn, as lines of reference.
 
     Args:
         values: run-level means as `summary.run_values` gives them, of one data set.
@@ -73,7 +72,7 @@ def tradeoff(values: pd.DataFrame, faithfulness: str = "tdd_gain", labels: Mappi
     grouped = table.groupby(["method", "metric"], sort=False)["value"]
     averages = grouped.mean().unstack().reindex(columns=list(metrics))
     ordered = method_order(table["method"])
-    own = [name for name in ordered if name.partition("@")[0] not in CONTROLS]
+    own = [name for name in ordered if not is_reference(name)]
     levels = averages[faithfulness].dropna()
     controls = {name: float(levels[name]) for name in ordered if name not in own and name in levels}
     means = averages.reindex(own).dropna()
@@ -115,7 +114,7 @@ def curves(means: pd.DataFrame, labels: Mapping[str, str] = NAMES, titles: Mappi
     """Deletion and insertion over k, a panel per kind: see `curves.curve_means`.
 
     The 95 % intervals of methods under test are upright bars, moved a little sideways so that they stand beside each
-    other; controls have none. Bars are cut where they leave the range of the means by more than a third.
+    other; controls and the truth have none. Bars are cut where they leave the range of the means by more than a third.
 
     Args:
         means: as `curves.curve_means` gives them, of one data set.
@@ -134,7 +133,7 @@ def curves(means: pd.DataFrame, labels: Mapping[str, str] = NAMES, titles: Mappi
     look = looks(method_order(means["method"]))
     figure = canvas(FULL_WIDTH, 2.3)
     for panel, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        own = [name for name in look if not is_control(name)]
+        own = [name for name in look if not is_reference(name)]
         for name, mark in look.items():
             part = means[(means["kind"] == kind) & (means["method"] == name)].sort_values("k")
             if name in own:
@@ -220,7 +219,7 @@ def _heights(part: pd.DataFrame) -> tuple[float, float]:
     """What a panel of curves shows: all means and 0, and their intervals as far as these do not dwarf them."""
     low, high = min(float(part["value"].min()), 0.0), max(float(part["value"].max()), 0.0)
     air = 0.35 * (high - low) or 0.1
-    own = part[[not is_control(name) for name in part["method"]]]
+    own = part[[not is_reference(name) for name in part["method"]]]
     least = max(min(low, float(own["low"].min())), low - air) if own["low"].notna().any() else low
     most = min(max(high, float(own["high"].max())), high + air) if own["high"].notna().any() else high
     return least - 0.04 * (high - low or 1), most + 0.04 * (high - low or 1)

@@ -18,6 +18,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from segfaith.constants import TRUTH
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.figures import cases as galleries
@@ -86,10 +87,13 @@ def _mechanism(part: DataAnalysis) -> Drawing:
 def _tradeoff(part: DataAnalysis) -> Drawing:
     (gain,) = part.leading("tdd_gain")
     label = METRICS[gain].label
+    explained = "The controls explain nothing:"
+    if TRUTH in part.methods:
+        explained = "The controls explain nothing, and the truth is no method:"
     caption = (
         f"Faithfulness ({label}) against runtime and against stability: means over run-level means; bars are one "
         "standard deviation. Grey steps are the Pareto front of each panel; filled markers are on the front of all "
-        f"three together. The controls explain nothing: only their {label} is drawn, as lines of reference."
+        f"three together. {explained} only their {label} is drawn, as lines of reference."
     )
     labels = method_labels(part.runs)
     remarks = _unmeasured(part.values, (gain, "stability", "runtime_s"), labels)

@@ -68,6 +68,7 @@ LOOKS = {
     "random_cells": Look("0.45", "+", (0, (1, 1.5))),
     "mask": Look("0.0", "*", (0, (1, 2.5))),
     "gamed": Look("0.25", "1", (0, (2, 2, 1, 2))),
+    "truth": Look("0.0", "H", "-"),
 }
 OTHERS = tuple(
     Look(colour, marker, line)

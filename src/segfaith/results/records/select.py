@@ -6,7 +6,7 @@ from math import nan
 
 import pandas as pd
 
-from segfaith.constants import CONTROLS
+from segfaith.constants import CONTROLS, TRUTH
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import TARGET
 
@@ -42,11 +42,26 @@ def is_control(method: str) -> bool:
     return base(method) in CONTROLS
 
 
+def is_reference(method: str) -> bool:
+    """Whether a method is under no test but there for comparison: a control, or the truth."""
+    return is_control(method) or method == TRUTH
+
+
+def without_truth(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows but for those of the truth, unless it failed.
+
+    Where nothing is planted it is skipped, and it never has a stability: neither is a fault of its sample.
+    """
+    return rows[(rows["method"] != TRUTH) | (rows["status"] == "failed")]
+
+
 def method_order(methods: Iterable[str]) -> list[str]:
-    """The distinct methods in the paper's order: gpa, ega, ria, dea, then others as they come, controls last."""
+    """The distinct methods in the paper's order: gpa, ega, ria, dea, then others as they come, controls, the truth."""
     names = list(dict.fromkeys(str(name) for name in methods))
 
     def place(name: str) -> int:
+        if name == TRUTH:
+            return len(PAPER_ORDER) + 1 + len(CONTROLS)
         if is_control(name):
             return len(PAPER_ORDER) + 1 + CONTROLS.index(base(name))
         return PAPER_ORDER.index(base(name)) if base(name) in PAPER_ORDER else len(PAPER_ORDER)
@@ -55,9 +70,9 @@ def method_order(methods: Iterable[str]) -> list[str]:
 
 
 def under_test(methods: Iterable[str]) -> list[str]:
-    """The methods that are neither controls nor variants with other parameters of a method that is there too."""
+    """The methods that are no references, nor variants with other parameters of a method that is there too."""
     names = list(dict.fromkeys(methods))
-    return [name for name in names if not is_control(name) and (name == base(name) or base(name) not in names)]
+    return [name for name in names if not is_reference(name) and (name == base(name) or base(name) not in names)]
 
 
 def method_labels(runs: Sequence[Run]) -> dict[str, str]:

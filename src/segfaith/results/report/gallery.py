@@ -27,7 +27,7 @@ from segfaith.evaluation.metrics import leading
 from segfaith.paths import map_folder, map_name
 from segfaith.results.records.runs import Run, class_name
 from segfaith.results.records.schema import TARGET
-from segfaith.results.records.select import base, is_control, method_order
+from segfaith.results.records.select import base, is_reference, method_order, without_truth
 from segfaith.results.report.blocks import count, ref, words
 from segfaith.results.statistics.analysis import DataAnalysis
 from segfaith.results.statistics.summary import PLANTED_METRICS, TABLE_METRICS
@@ -80,7 +80,7 @@ class Sample:
     @property
     def status(self) -> str:
         """`failed` if any method failed, `skipped`, or `ok`."""
-        found = set(self.rows["status"])
+        found = set(without_truth(self.rows)["status"])
         return next((one for one in ("failed", "skipped") if one in found), "ok")
 
     @property
@@ -113,15 +113,14 @@ class Sample:
     def reasons(self) -> list[tuple[str, str]]:
         """Methods and why their row is not ok or has undefined values; methods with the same reason together."""
         found: dict[str, list[str]] = {}
-        for method, status, reason in zip(self.rows["method"], self.rows["status"], self.rows["reason"], strict=True):
+        rows = without_truth(self.rows)
+        for method, status, reason in zip(rows["method"], rows["status"], rows["reason"], strict=True):
             said = str(reason) if isinstance(reason, str) else ""
             if status != "ok":
                 said = f"{status}: {said or 'no reason given'}"
             if said:
                 found.setdefault(said[:REASON] + ("…" if len(said) > REASON else ""), []).append(str(method))
-        return [
-            ("all methods" if len(names) == len(self.rows) else ", ".join(names), why) for why, names in found.items()
-        ]
+        return [("all methods" if len(names) == len(rows) else ", ".join(names), why) for why, names in found.items()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,7 +280,7 @@ def _rule(samples: Sequence[Sample], chosen: Sequence[Sample], most: int, measur
 
 
 def _compared(method: str) -> bool:
-    return not is_control(method) and base(method) == method
+    return not is_reference(method) and base(method) == method
 
 
 def _plain(value: Any) -> float | None:

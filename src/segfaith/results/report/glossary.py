@@ -56,6 +56,12 @@ TERMS: dict[str, tuple[str, str]] = {
         "RIA's grid, mean of three draws), mask (the target itself as the map), gamed (the mask with hidden "
         "orders that win TDD, insertion, OT abs and stability).",
     ),
+    "truth": (
+        "Truth",
+        "The planted evidence itself as a map: 1 on the pixels that are known to decide, 0 elsewhere. It says what a "
+        "metric gives a true map. It is no method under test and no control, and a target whose deciding pixels are "
+        "not known has none.",
+    ),
     "mean": (
         "Mean ± std",
         "Mean over run-level means, each run counting once, and their standard deviation (n − 1). A single run has no "

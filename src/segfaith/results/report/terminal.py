@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.records.select import is_control
+from segfaith.results.records.select import is_reference, without_truth
 from segfaith.results.report.blocks import (
     ARROWS,
     Block,
@@ -87,7 +87,7 @@ def table(part: DataAnalysis, width: int = WIDTH) -> Iterator[RenderableType]:
     for head, *_ in columns:
         grid.add_column(head, justify="right", no_wrap=True)
     for place, method in enumerate(part.methods):
-        if place and is_control(method) and not is_control(part.methods[place - 1]):
+        if place and is_reference(method) and not is_reference(part.methods[place - 1]):
             grid.add_section()
         grid.add_row(_cut(called[method], room), *(column[place + 1] for column in columns))
     yield f"{part.label}: {_figures(part)}, {_extent(part)}"
@@ -136,7 +136,7 @@ def _undefined(part: DataAnalysis) -> str:
     """How many values of which metric are undefined on measured samples, but for what was not to be measured."""
     counts: dict[str, int] = {}
     for run in part.runs:
-        rows = run.records[run.records["status"] == "ok"]
+        rows = without_truth(run.measured)
         planned = ~rows["reason"].fillna("").str.contains(NOT_ASKED, regex=False)
         for metric in part.table:
             undefined = rows[metric].isna() & (planned if metric == "stability" else True)

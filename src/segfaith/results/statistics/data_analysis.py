@@ -9,7 +9,7 @@ import pandas as pd
 
 from segfaith.evaluation.metrics import METRICS, PROBABILITY, has_zero, leading
 from segfaith.results.records.runs import Run
-from segfaith.results.records.select import is_control, method_order, methods_of
+from segfaith.results.records.select import is_reference, method_order, methods_of
 from segfaith.results.statistics import (
     claims,
     curves,
@@ -67,13 +67,13 @@ class DataAnalysis:
 
     @cached_property
     def methods(self) -> list[str]:
-        """All methods in the paper's order: gpa, ega, ria, dea, others, controls."""
+        """All methods in the paper's order: gpa, ega, ria, dea, others, controls, the truth."""
         return method_order(methods_of(self.runs))
 
     @cached_property
-    def controls(self) -> list[str]:
-        """The methods that explain nothing and are there for comparison."""
-        return [name for name in self.methods if is_control(name)]
+    def references(self) -> list[str]:
+        """The methods that are there for comparison: the controls, and the truth."""
+        return [name for name in self.methods if is_reference(name)]
 
     @property
     def score(self) -> str:
@@ -186,7 +186,7 @@ class DataAnalysis:
         return self._once(("ranking", metric, over), lambda: rankings.by_setting(self._complete(metric, over, "own")))
 
     def concordance(self, metric: str, over: Over, among: Literal["all", "own"] = "own") -> pd.DataFrame:
-        """`rankings.concordance`, among all methods or those under test."""
+        """`rankings.concordance`, among all methods but the truth, or those under test."""
         key = ("concordance", metric, over, among)
         return self._once(key, lambda: rankings.concordance(self._complete(metric, over, among)))
 

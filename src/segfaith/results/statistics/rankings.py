@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from segfaith.constants import TRUTH
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.runs import Run
@@ -110,7 +111,8 @@ def complete(
         runs: of one data set.
         metric: `tdd`, `odd_abs` or `insertion_gain`; of scores other than the probability `tdd_drop`, `odd_drop_abs`
             or `insertion_gain`.
-        methods: only these are ranked; all by default.
+        methods: only these are ranked; by default all but the truth, which is no answer to rank and which not every
+            image has.
 
     Raises:
         SettingsError: an unknown metric or `over`.
@@ -132,7 +134,7 @@ def complete(
     held = [set(rows["setting"].unique()) for rows in frames]
     shared = [name for name in known if all(name in settings for settings in held)]
     settings = [name for name in shared if over != "k" or name != ALL]
-    names = [name for name in everything["method"].unique() if methods is None or name in methods]
+    names = [name for name in everything["method"].unique() if (name != TRUTH if methods is None else name in methods)]
     chosen = everything[everything["setting"].isin(settings) & everything["method"].isin(names)]
     wide = chosen.pivot_table(
         index=["run", *TARGET], columns=["setting", "method"], values="value", sort=False, dropna=True

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from segfaith.constants import WIRED_CROSSED
 from segfaith.evaluation.metrics import METRICS, PROBABILITY
 from segfaith.results.records.identity import slug
-from segfaith.results.records.select import is_control
+from segfaith.results.records.select import is_reference
 from segfaith.results.report.blocks import (
     Block,
     Cell,
@@ -209,7 +209,7 @@ def _leakage(part: DataAnalysis) -> list[Block]:
     called, leakage = labels(part), part.evidence_leakage
     blocks: list[Block] = [Prose(Markup("What leakage says of a true map"), "heading"), Prose(about)]
     for kind, where in OUTSIDE.items():
-        own = leakage[(leakage["kind"] == kind) & ~leakage["method"].map(is_control).astype(bool)]
+        own = leakage[(leakage["kind"] == kind) & ~leakage["method"].map(is_reference).astype(bool)]
         if not len(own):
             continue
         mean = own[["odd_abs", "odd_beyond_abs"]].mean(skipna=False)

@@ -60,7 +60,7 @@ def _table(part: DataAnalysis) -> Table:
     called = labels(part)
     rows = []
     for row in part.influence.to_dict("records"):
-        if row["method"] in part.controls:
+        if row["method"] in part.references:
             continue
         label = METRICS[row["metric"]].label
         rows.append(

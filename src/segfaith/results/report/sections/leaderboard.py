@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from segfaith.constants import TRUTH
 from segfaith.results.records.identity import slug
 from segfaith.results.report.blocks import (
     Block,
@@ -52,7 +53,7 @@ def section(analysis: Analysis) -> Section:
 
 def leaderboard(part: DataAnalysis) -> Table:
     """Pooled drops with intervals, and means over runs with standard deviations; the methods first, then the
-    controls."""
+    references."""
     shown, pooled = _shown(part), pooled_metrics(part)
     by_cell, called = rows_by(part.summary, "method", "metric"), labels(part)
     rows = []
@@ -72,7 +73,7 @@ def leaderboard(part: DataAnalysis) -> Table:
     several = "means ± standard deviations over runs" if len(part.runs) > 1 else "means of one run"
     first = "pooled drops with 95 % intervals; of the other metrics " if pooled else ""
     caption = words("{}: {}{}", part.label, first, several)
-    return Table(f"leaderboard-{slug(part.label)}", caption, columns, tuple(rows), tail=len(part.controls))
+    return Table(f"leaderboard-{slug(part.label)}", caption, columns, tuple(rows), tail=len(part.references))
 
 
 def _pooled(line: Mapping[Any, Any]) -> Cell:
@@ -120,6 +121,8 @@ def _remarks(part: DataAnalysis) -> list[Block]:
             _no_zero(part),
         )
     ]
+    if TRUTH in part.methods:
+        sentences.append(words("{} is the planted evidence itself as a map, and no method.", ref("truth", "Truth")))
     if any(best.runs < best.every for name in _means(part) if (best := part.best[name]).second):
         sentences.append(words("Bold is decided over the runs that have all methods; the means are over all runs."))
     fewer = [name for name in _means(part) if _fewer(part, name)]

@@ -9,7 +9,7 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import TARGET
-from segfaith.results.records.select import base, is_control
+from segfaith.results.records.select import base, is_reference, without_truth
 from segfaith.results.report.blocks import (
     Block,
     Points,
@@ -89,7 +89,8 @@ def _ties(part: DataAnalysis) -> Markup:
 
 def _left_out(part: DataAnalysis) -> Markup:
     """Samples skipped or failed among those that could enter, and those that no run has reached yet."""
-    bad = sum(run.records.loc[run.records["status"] != "ok", "sample_id"].nunique() for run in part.runs)
+    told = [without_truth(run.records) for run in part.runs]
+    bad = sum(rows.loc[rows["status"] != "ok", "sample_id"].nunique() for rows in told)
     planned = [(len(run.description["data"]["samples"]), run.records["sample_id"].nunique()) for run in part.read]
     left = sum(max(0, most - done) for most, done in planned)
     sentences = []
@@ -128,7 +129,7 @@ def _small(part: DataAnalysis) -> Markup:
 def _stability(part: DataAnalysis) -> Markup:
     """That stability was not measured; where it was measured on few samples, the scores say so."""
     rows = pd.concat([run.records[run.records["status"] == "ok"] for run in part.runs])
-    rows = rows[~rows["method"].map(is_control).astype(bool)]
+    rows = rows[~rows["method"].map(is_reference).astype(bool)]
     if not rows["stability"].notna().any():
         command = "segfaith run FILE --set evaluation.stability=16"
         return words("{} was not measured. Measure it: <code>{}</code>", metric_ref("stability"), command)

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from segfaith.constants import TRUTH
 from segfaith.evaluation.metrics import METRICS
 from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.records.identity import slug
-from segfaith.results.records.select import is_control
+from segfaith.results.records.select import is_reference
 from segfaith.results.report.blocks import (
     Block,
     Cell,
@@ -96,7 +97,7 @@ def not_asked(part: DataAnalysis, keys: Sequence[str] = IMAGE) -> dict[str, int]
 def stability_words(part: DataAnalysis) -> str:
     """ "stability on 4 of 16 samples" where the settings ask for it on fewer samples than the rest, or ""."""
     skipped = not_asked(part)
-    own = [name for name in part.methods if not is_control(name)] or part.methods
+    own = [name for name in part.methods if not is_reference(name)] or part.methods
     measured = {
         name: sum(run.measured.loc[run.measured["method"] == name, "sample_id"].nunique() for run in part.runs)
         for name in own
@@ -112,7 +113,7 @@ def _remark(part: DataAnalysis) -> Markup:
         "Bold: the best of the methods that explain. {} are never bold, nor are leakages, which each method has on "
         "other samples, nor the best two where they are a {}. A number in brackets is how many samples entered where "
         "fewer did. Below each mean stand the median and the {} (IQM) over samples.",
-        ref("control", "Controls"),
+        ref("control", "Controls") + (" and the truth" if TRUTH in part.methods else ""),
         ref("claim", "draw"),
         ref("iqm", "interquartile mean"),
     )
@@ -153,7 +154,7 @@ def _means(part: DataAnalysis) -> Table:
     )
     several = "mean ± std over runs" if (part.summary["runs"] > 1).any() else "means of a single run"
     caption = words("{}: {}", part.label, several)
-    return Table(f"means-{slug(part.label)}", caption, columns, tuple(rows), tail=len(part.controls))
+    return Table(f"means-{slug(part.label)}", caption, columns, tuple(rows), tail=len(part.references))
 
 
 def _paper(part: DataAnalysis) -> Table:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from markupsafe import Markup
 
+from segfaith.constants import TRUTH
 from segfaith.results.records.identity import own_numbers
-from segfaith.results.records.select import is_control
+from segfaith.results.records.select import is_control, is_reference
 from segfaith.results.report.blocks import (
     Block,
     Points,
@@ -57,10 +58,10 @@ def _ran(part: DataAnalysis) -> Markup:
             states["ok" if "ok" in seen else "failed" if "failed" in seen else "skipped"] += 1
     samples, own_runs = sum(states.values()), len(set(own_numbers([run.description for run in part.read])))
     methods = dict.fromkeys(name for run in part.read for name in run.records["method"])
-    own = [called.get(name, name) for name in methods if not is_control(name)]
+    own = [called.get(name, name) for name in methods if not is_reference(name)]
     controls = [called.get(name, name) for name in methods if is_control(name)]
     return words(
-        "<strong>{}</strong>: {}{} of {} ({}) with {} {}, on {}. {} of {} were measured{}. Methods: {}{}. {}",
+        "<strong>{}</strong>: {}{} of {} ({}) with {} {}, on {}. {} of {} were measured{}. Methods: {}{}{}. {}",
         part.label,
         ref("run", count(len(part.read), "run")),
         f" ({own_runs} of their own, the rest ablations)" if own_runs < len(part.read) else "",
@@ -74,6 +75,7 @@ def _ran(part: DataAnalysis) -> Markup:
         f" ({states['skipped']} skipped, {states['failed']} failed)" if samples > states["ok"] else "",
         join(own),
         words("; {}: {}", ref("control", "controls"), join(controls)) if controls else "",
+        words("; {}", ref("truth", "the truth as a map")) if TRUTH in methods else "",
         _settings(part),
     )
 
@@ -98,7 +100,7 @@ def _chance(part: DataAnalysis) -> Markup:
     called, (gain,) = labels(part), part.leading("tdd_gain")
     pairs = part.pairs[(part.pairs["metric"] == part.lead) & (part.pairs["second"] == CHANCE)]
     gains = part.values[part.values["metric"] == gain].dropna(subset="value")
-    own = base_methods(part, [name for name in part.methods if not is_control(name)])
+    own = base_methods(part, [name for name in part.methods if not is_reference(name)])
     means, lowest = (getattr(gains.groupby("method")["value"], name)() for name in ("mean", "min"))
     mixed = [called[name] for name in own if name in means and lowest[name] <= 0 < means[name]]
     tested = part.chance[part.chance["first"].isin(pairs.loc[pairs["why"] == "", "first"]) & (part.chance["why"] == "")]

@@ -116,7 +116,7 @@ def beside(line: Mapping[Any, Any]) -> str:
 
 def moves_most(part: DataAnalysis, metrics: Sequence[str]) -> dict[str, dict[Any, Any]]:
     """By metric the row of `influence.influence` with the largest change of the mean of a method that explains."""
-    table = part.influence[~part.influence["method"].isin(part.controls)].dropna(subset="change")
+    table = part.influence[~part.influence["method"].isin(part.references)].dropna(subset="change")
     found = {}
     for metric in metrics:
         own = table[table["metric"] == metric]

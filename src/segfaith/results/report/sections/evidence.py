@@ -79,8 +79,8 @@ def _worth(analysis: Analysis) -> list[Block]:
         "Each metric was measured on maps whose worth is known. Truth: it rises with the truth, by kind of evidence. "
         "Gaming: an honest map beats one that was made to win. Forms: no form of a map that says less beats the map. "
         "Style: a change of style moves it less than methods differ. Fills, Removal, Seeds, Images: it ranks maps "
-        "alike under other occlusions, under the true removal of the evidence, with another seed and on other images. A "
-        "metric may lead a conclusion if it rises with the truth for some kind, cannot be gamed, and nothing speaks "
+        "alike under other occlusions, under the true removal of the evidence, with another seed and on other images. "
+        "A metric may lead a conclusion if it rises with the truth for some kind, cannot be gamed, and nothing speaks "
         "against it. <code>segfaith judge-metrics</code> makes this table, and <code>segfaith report --judgement "
         "FILE</code> takes one of your own."
     )
@@ -158,8 +158,8 @@ def _agreements(part: DataAnalysis) -> list[Block]:
     about = words(
         "{} between the ranking of the methods under test by the metric and by the average precision (1: the same, "
         "−1: reversed), with a 95 % interval over scenes. Methods are ranked by means over the scenes on which all of "
-        "them have a value; {} has values only where TDD is above 0.05. A metric that is blind for a kind by construction "
-        "is taken without it. The table holds for these methods alone: a metric that knows nothing of the evidence "
+        "them have a value; {} has values only where TDD is above 0.05. A metric that is blind for a kind by "
+        "construction is taken without it. The table holds for these methods alone: a metric that knows nothing of the evidence "
         "orders four methods with a tau above 0 in 9 of 24 cases. What a metric is worth is decided above.",
         ref("tau", "Kendall’s tau-b"),
         metric_ref("leak_abs"),

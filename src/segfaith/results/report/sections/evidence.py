@@ -159,8 +159,8 @@ def _agreements(part: DataAnalysis) -> list[Block]:
         "{} between the ranking of the methods under test by the metric and by the average precision (1: the same, "
         "−1: reversed), with a 95 % interval over scenes. Methods are ranked by means over the scenes on which all of "
         "them have a value; {} has values only where TDD is above 0.05. A metric that is blind for a kind by "
-        "construction is taken without it. The table holds for these methods alone: a metric that knows nothing of the evidence "
-        "orders four methods with a tau above 0 in 9 of 24 cases. What a metric is worth is decided above.",
+        "construction is taken without it. The table holds for these methods alone: a metric that knows nothing of "
+        "the evidence orders four methods with a tau above 0 in 9 of 24 cases. What a metric is worth is decided above.",
         ref("tau", "Kendall’s tau-b"),
         metric_ref("leak_abs"),
     )

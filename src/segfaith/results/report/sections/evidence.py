@@ -160,7 +160,7 @@ def _agreements(part: DataAnalysis) -> list[Block]:
         "−1: reversed), with a 95 % interval over scenes. Methods are ranked by means over the scenes on which all of "
         "them have a value; {} has values only where TDD is above 0.05. A metric that is blind for a kind by "
         "construction is taken without it. The table holds for these methods alone: a metric that knows nothing of "
-        "the evidence orders four methods with a tau above 0 in 9 of 24 cases. What a metric is worth is decided above.",
+        "the evidence orders four methods with a tau above 0 in 9 of 24 cases.",
         ref("tau", "Kendall’s tau-b"),
         metric_ref("leak_abs"),
     )

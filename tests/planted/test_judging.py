@@ -61,7 +61,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     ids = json.dumps(["val-0002", "val-0004"])
     sets = [f"data.ids={ids}", "data.size=112", "evaluation.fidelity=48"]
     done = CliRunner().invoke(
-        app, ["judge-metrics", "quickstart", "-o", str(folder), *(f"--set={one}" for one in sets)]
+        app, ["judge-metrics", "quickstart", "--verbose", "-o", str(folder), *(f"--set={one}" for one in sets)]
     )
     assert done.exit_code == 0, done.output
     return folder, done.output

@@ -1,12 +1,15 @@
 """The verb that judges the metrics themselves."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress
 
 from segfaith.cli.screen import COLUMNS, app, err, say
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROPERTIES = {
     "truth": "rises with the truth (Kendall's tau with the dose of planted evidence)",
@@ -32,6 +35,7 @@ def judge_metrics_command(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.size=320.")
     ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print the numbers too, with their intervals.")] = False,
 ) -> None:
     """Judge the metrics: do they rise with the truth, can they be gamed, do they agree with themselves?"""
     from segfaith.benchmark.runner import prepare
@@ -55,11 +59,30 @@ def judge_metrics_command(
     table = judge(values, chosen.target.score)
     output.mkdir(parents=True, exist_ok=True)
     values.to_csv(output / "values.csv", index=False)
-    table.to_csv(output / "judgement.csv", index=False)
+    table.to_csv(output / "judgement.csv", index=False, float_format="%.6g")
+    if verbose:
+        _numbers(table)
+    else:
+        _verdicts(table)
+    say(f"\nmay lead a conclusion: {', '.join(leaders(table)) or 'none'}")
+    say(f"written: {output / 'judgement.csv'}, {output / 'values.csv'}")
+
+
+def _verdicts(table: "pd.DataFrame") -> None:
+    """A paragraph a metric: its verdicts by property."""
+    from segfaith.results.statistics.judgement import by_metric
+
+    for metric, told in by_metric(table).items():
+        say(f"{metric}: {'; '.join(f'{what}: {verdict}' for what, verdict in told.items() if verdict)}")
+    say("")
+    for what, words in PROPERTIES.items():
+        say(f"{what}: {words}")
+
+
+def _numbers(table: "pd.DataFrame") -> None:
+    """A block a property: every number with its interval."""
     for what, words in PROPERTIES.items():
         say(f"\n{what}: {words}")
         for row in table[table["property"] == what].to_dict("records"):
             number = " ".join(f"{row[name]:6.2f}" for name in ("value", "low", "high")) if row["n"] else ""
             say(f"  {row['metric']:18} {row['kind']:12} {number:20} n {row['n']:3}  {row['verdict']:11} {row['why']}")
-    say(f"\nmay lead a conclusion: {', '.join(leaders(table)) or 'none'}")
-    say(f"written: {output / 'judgement.csv'}, {output / 'values.csv'}")

@@ -5,13 +5,15 @@ from math import nan
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from made_runs import edit_description, make_run
-from segfaith.results.records.runs import load_run
+from segfaith.results.records.runs import Run, load_run
 from segfaith.results.report.blocks import Cards, Points, Prose, Table, number, rows_by, spread
 from segfaith.results.report.sections import influence, leaderboard, verdict
 from segfaith.results.statistics.analysis import Analysis, Options, analyse
+from segfaith.results.statistics.judgement import COLUMNS
 from segfaith.results.statistics.summary import TABLE_METRICS
 
 METHODS = ("gpa", "ega", "ria", "dea", "random_cells", "mask")
@@ -52,6 +54,53 @@ def test_a_card_says_the_mark_the_reason_and_the_numbers(folder: Path) -> None:
     assert f"correlates {last['spearman'].max():.2f} with the original" in model.sentence.striptags()
     assert "Better than random cells" in found["ria"].headline
     assert all(check.rule for card in found.values() for check in card.checks)
+
+
+def with_fidelity(run: Run, **values: float) -> Run:
+    """The run with a fidelity of each method, and seeded noise."""
+    noise = np.random.default_rng(int(run.description["settings"]["seed"])).normal(0, 0.02, len(run.records))
+    means = run.records["method"].map(lambda name: values.get(name, 0.0)).astype(float)
+    return replace(run, records=run.records.assign(fidelity=means + noise, fidelity_outside=means + noise))
+
+
+def judgement(**gaming: str) -> pd.DataFrame:
+    """A table by which each metric rises with the truth and has this verdict on gaming."""
+    rows = [[metric, "truth", "marker", 1.0, 1.0, 1.0, 20, "yes", ""] for metric in gaming]
+    rows += [[metric, "gaming", "", 1.0, 1.0, 1.0, 20, verdict, ""] for metric, verdict in gaming.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def test_the_first_metric_that_may_lead_decides_and_the_page_says_why(folder: Path) -> None:
+    runs = [with_fidelity(load_run(folder / f"run{seed}"), gpa=0.6, ria=-0.3, ega=0.0) for seed in range(2)]
+    options = Options(judgement=judgement(odd_abs="no", fidelity="yes", tdd="yes"))
+    analysis = analyse(runs, options)
+    (part,) = analysis.parts
+    assert part.lead == "fidelity"
+    found = {card.method: card for card in cards(analysis).cards}
+    checks = {name: next(check for check in card.checks if check.name == "Chance") for name, card in found.items()}
+    assert {name: check.mark for name, check in checks.items()} == {
+        "gpa": "pass",
+        "ria": "fail",
+        "ega": "fail",
+        "dea": "fail",
+    }
+    said = checks["gpa"].sentence.striptags()
+    row = part.chance.set_index("first").loc["gpa"]
+    assert said.startswith(
+        f"Fidelity: {number(row['value_first'], 2)}, random cells {number(row['value_second'], 2)} ("
+    )
+    assert "Fidelity is significantly better" in checks["gpa"].rule
+    words = " ".join(block.text.striptags() for block in verdict.section(analysis).parts if isinstance(block, Prose))
+    assert "Fidelity decides: it may lead a conclusion" in words
+    assert next(card.method for card in cards(analysis).cards) == "gpa"
+
+
+def test_where_nothing_that_may_lead_was_measured_tdd_decides_and_the_page_says_so(folder: Path) -> None:
+    analysis = analysis_of(folder, "run0", "run1", options=Options(judgement=judgement(fidelity="yes", tdd="no")))
+    assert [part.lead for part in analysis.parts] == ["tdd"]
+    words = " ".join(block.text.striptags() for block in verdict.section(analysis).parts if isinstance(block, Prose))
+    assert "TDD decides, though a map made to win wins it" in words
+    assert "fidelity = 96" in words
 
 
 def test_what_was_not_measured_names_the_command(folder: Path) -> None:
@@ -121,12 +170,12 @@ def test_fidelity_leads_where_it_was_measured(folder: Path) -> None:
     assert part.table == list(TABLE_METRICS)
     table = leaderboard.leaderboard(part)
     heads = [column.label for column in table.columns]
-    assert heads[3:5] == ["Fidelity ↑", "Fid. outside ↑"]
+    assert heads[1:3] == ["Fidelity ↑", "Fid. outside ↑"]
     for method, row in zip(part.methods, table.rows, strict=True):
         own = [line["tdd"] for line in records.to_dict("records") if line["method"] == method]
         mean = np.nanmean(np.array(own, float))
-        assert row[3].value == pytest.approx(mean / 2)
-        assert row[4].value == pytest.approx(-mean / 4)
+        assert row[1].value == pytest.approx(mean / 2)
+        assert row[2].value == pytest.approx(-mean / 4)
     alone = replace(run, records=records.assign(fidelity_outside=nan))
     assert set(TABLE_METRICS) - set(analyse([alone]).parts[0].table) == {"fidelity_outside"}
     (without,) = analyse([run]).parts

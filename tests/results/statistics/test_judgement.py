@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from math import isnan, nan
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from segfaith.results.statistics.judgement import judge, judged, leaders
+from segfaith.errors import SettingsError
+from segfaith.results.statistics.judgement import by_metric, judge, judged, leaders, packaged, read
 
 DOSES = np.linspace(-1, 1, 11)
 METHODS = ("gpa", "ega", "ria", "dea", "gamed")
@@ -149,3 +151,41 @@ def test_drops_are_judged_where_their_relative_forms_are_undefined() -> None:
     assert "tdd_drop" in judged("logit")
     assert "tdd" not in judged("logit")
     assert not {"runtime_s", "evidence_ap", "stability"} & {*judged("probability")}
+
+
+def test_the_packaged_judgement_is_of_todays_metrics_and_rules() -> None:
+    table = packaged()
+    assert set(table["metric"]) <= set(judged("probability"))
+    assert {"truth", "gaming", "forms", "style", "fills", "removal", "seeds", "images", "ranking", "power"} == set(
+        table["property"]
+    )
+    assert leaders(table)[0] == "fidelity"
+    assert "odd_abs" not in leaders(table)
+    assert "tdd" not in leaders(table)
+
+
+def test_a_written_judgement_is_read_as_it_was(tmp_path: Path) -> None:
+    table = judge(made(lambda dose, rng: dose, SPREAD, kind="context", metric="odd_abs"), "probability")
+    table.to_csv(tmp_path / "judgement.csv", index=False)
+    pd.testing.assert_frame_equal(read(tmp_path / "judgement.csv"), table, check_dtype=False)
+
+
+@pytest.mark.parametrize("content", [None, "a,b\n1,2\n"])
+def test_a_file_that_is_no_judgement_is_refused_in_words(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "judgement.csv"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SettingsError, match="judgement of metrics" if content is None else "judge-metrics"):
+        read(file)
+
+
+def test_verdicts_in_words() -> None:
+    both = pd.concat(
+        [
+            made(lambda dose, rng: dose, SPREAD),
+            made(lambda dose, rng: dose, SPREAD, kind="context").assign(sample_id=lambda rows: rows["sample_id"] + "c"),
+        ]
+    )
+    told = by_metric(judge(both, "probability"))["tdd"]
+    assert told["truth"] == "yes (marker); blind (context)"
+    assert told["gaming"] == "yes"

@@ -168,7 +168,7 @@ def evaluate(
     else:
         instances = resolve_methods(_named(methods), {})
     settings = _evaluation(k, occlusion, thorough=thorough)
-    check_partition(instances, settings)
+    check_partition(instances, settings, in_python=True)
     subject = Subject(model, "image", image, resolved, seed, BatchSize(batch_size))
     result = evaluate_sample(subject, instances, settings, stability=stability)
     frame = pd.DataFrame(result.records).reindex(columns=list(RECORD_COLUMNS)).set_index("method")

@@ -408,6 +408,30 @@ def test_the_control_of_tdd_gain_is_always_among_the_methods() -> None:
     assert [one.name for one in resolve_methods(["random_cells", "gpa"], {})] == ["random_cells", "gpa"]
 
 
+@pytest.mark.parametrize(
+    ("names", "tables", "expected", "grid"),
+    [
+        (["dea"], {"dea": {"grid": 7}}, "gamed", 7),
+        (["dea"], {"ria": {"grid": 7}}, "gamed", 7),
+        (["ega", "dea", "ria"], {"dea": {"grid": 7}}, "gamed", 7),
+        (["ria", "dea"], {"dea": {"grid": 7}}, "gamed", 14),
+        (["dea@alpha=0.8,grid=5"], {"dea": {"occlusion": "zero"}}, "gamed@grid=5", 5),
+        (["ria"], {"gamed": {"grid": 7}}, "", 0),
+        (["ria", "ria@grid=7"], {"gamed": {"grid": 7}}, "gamed@grid=7", 7),
+        (["ega"], {}, "", 0),
+    ],
+)
+def test_gamed_follows_the_interventions_that_are_there(
+    names: list[str], tables: dict[str, Any], expected: str, grid: int
+) -> None:
+    methods = resolve_methods(names, tables)
+    gamed = [one for one in methods if one.method.name == "gamed"]
+    assert [one.name for one in gamed] == ([expected] if expected else [])
+    for one in gamed:
+        assert one.regions.grid == grid
+        assert one.intervention_key in [other.intervention_key for other in methods if other is not one]
+
+
 def test_settings_cannot_be_changed_after_they_are_checked() -> None:
     settings = make_settings(MODEL)
     with pytest.raises(ValueError, match="frozen"):

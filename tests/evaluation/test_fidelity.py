@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from math import isnan, nan
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+import segfaith
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.partition import check_partition, fidelity_sets
@@ -200,11 +202,21 @@ def test_without_fidelity_its_columns_are_undefined_and_nothing_is_occluded() ->
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
-        ("ria@grid=17", {}, "a grid of 17 cells a side fits the regions of 'ria@grid=17'"),
+        ("ria@grid=17", {}, "the regions of 'ria@grid=17', on a grid of 17 cells a side, share borders with those of"),
+        (
+            "ria@grid=6",
+            {"fidelity_grid": 15},
+            "on a grid of 6 cells a side, share borders with those of fidelity, 15 a",
+        ),
         ("dea@grid=34", {}, "shares no divisor with 34"),
         ("ria", {"fidelity_grid": 7}, "shares no divisor with 14"),
-        ("ria@regions=adaptive,grid=33,passes=400", {}, "shares no divisor with 17"),
-        ("ria@regions=superpixels", {"fidelity_parts": "superpixels"}, "superpixels are the regions"),
+        ("ria@regions=adaptive,grid=33,passes=400", {}, "shares no divisor with 68"),
+        ("ria@regions=adaptive", {"fidelity_grid": 9 * 4}, "on a grid of 28 cells a side"),
+        (
+            "ria@regions=superpixels",
+            {"fidelity_parts": "superpixels"},
+            "superpixels are the regions .* evaluation.fidelity_parts = 'grid'",
+        ),
     ],
 )
 def test_a_partition_that_a_method_used_is_refused(name: str, changes: dict[str, object], words: str) -> None:
@@ -216,6 +228,23 @@ def test_a_partition_that_a_method_used_is_refused(name: str, changes: dict[str,
 @pytest.mark.parametrize("name", ["ria", "ega", "ria@regions=superpixels", "ria@regions=adaptive", "ria@grid=7"])
 def test_partitions_of_other_periods_are_fine(name: str) -> None:
     check_partition([resolve_method(name, {})], EvaluationSettings())
+
+
+def test_a_grid_of_borders_of_its_own_is_fine_and_no_two_grids_that_pass_share_a_border() -> None:
+    for own, grid in ((14, 17), (6, 35), (1, 2)):
+        check_partition([resolve_method(f"ria@grid={own}", {})], EvaluationSettings(fidelity_grid=grid))
+        lines = [{Fraction(i, cells) for i in range(1, cells)} for cells in (own, grid)]
+        assert not lines[0] & lines[1]
+
+
+def test_python_names_its_own_argument() -> None:
+    model = plain(SmallCNN(), layer="backbone.4")
+    image, target = torch.rand(3, *SIZE), Target(1, torch.ones(SIZE, dtype=torch.bool))
+    with pytest.raises(SettingsError, match="no divisor with 17, or evaluate with thorough=False") as error:
+        segfaith.evaluate(model, image, target, ["ria@grid=34"])
+    assert "evaluation." not in str(error.value)
+    rows = segfaith.evaluate(model, image, target, ["ria@grid=34"], thorough=False)
+    assert rows.loc["ria@grid=34", "status"] == "ok"
 
 
 def test_superpixels_serve_as_parts() -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import segfaith
 import zoo
+from folder_runs import prepared_scenes
 from rederived import cells, minmax, score
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.methods import resolve_method
@@ -283,6 +284,15 @@ def test_superpixel_drops_are_those_of_single_passes() -> None:
             assert float(got.drop[0, label]) == pytest.approx(expected, abs=2e-6)
 
 
+def test_superpixels_as_parts_of_fidelity_are_tried_in_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without scikit-image every sample of the run would fail."""
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
+    chosen = {"fidelity_parts": "superpixels", "stability": False}
+    with pytest.raises(SettingsError, match="superpixels, as regions or fidelity_parts, need scikit-image"):
+        prepared_scenes(1, evaluation=chosen)
+    prepared_scenes(1, evaluation=chosen | {"fidelity": 0})
+
+
 def test_superpixels_need_scikit_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skimage.segmentation", None)
     image, region = planted()
@@ -295,7 +305,7 @@ def test_superpixels_need_scikit_image(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     row = rows.loc["ria@regions=superpixels"]
     assert row["status"] == "failed"
-    assert "needs scikit-image" in row["reason"]
+    assert "as regions or fidelity_parts, need scikit-image" in row["reason"]
     assert rows.loc["random_cells", "status"] == "ok"
 
 

@@ -1,6 +1,7 @@
 """The partition whose parts fidelity occludes: one that no method of the run used."""
 
 from collections.abc import Sequence
+from math import gcd
 
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
@@ -11,12 +12,18 @@ from segfaith.evidence.regions import grid_cells, superpixels
 from segfaith.types import Mask
 
 
-def check_partition(methods: Sequence[MethodInstance], evaluation: EvaluationSettings) -> None:
-    """Lets the partition of fidelity pass where no method's regions are its own: that would favour the method.
+def check_partition(
+    methods: Sequence[MethodInstance], evaluation: EvaluationSettings, *, in_python: bool = False
+) -> None:
+    """Lets the partition of fidelity pass where no method's regions share borders with it: that favours the method.
+
+    Two grids have a border in common where their numbers of cells a side share a divisor above 1.
+
+    Args:
+        in_python: whether the reader of the message calls `segfaith.evaluate`, and has no settings.
 
     Raises:
-        SettingsError: a method's grid is the grid of fidelity, or one of them is cut into the other; or both are made
-            of superpixels.
+        SettingsError: a method's grid and that of fidelity have borders in common; or both are made of superpixels.
     """
     if not evaluation.fidelity:
         return
@@ -24,13 +31,22 @@ def check_partition(methods: Sequence[MethodInstance], evaluation: EvaluationSet
         regions = method.intervention_key
         if regions is None or (regions.kind == "superpixels") != (evaluation.fidelity_parts == "superpixels"):
             continue
-        grid, own = evaluation.fidelity_grid, regions.first_grid
-        if regions.kind == "superpixels" or (own > 1 and (own % grid == 0 or grid % own == 0)):
-            words = "superpixels are" if regions.kind == "superpixels" else f"a grid of {own} cells a side fits"
+        if regions.kind == "superpixels":
             raise SettingsError(
-                f"{words} the regions of {method.name!r} and those of fidelity, which would favour this method; set "
-                f"evaluation.fidelity_grid to a number of cells that shares no divisor with {own}, or "
-                "evaluation.fidelity_parts to the other kind, or evaluation.fidelity = 0"
+                f"superpixels are the regions of {method.name!r} and those of fidelity, which would favour this "
+                "method; set evaluation.fidelity_parts = 'grid', or evaluation.fidelity = 0"
+            )
+        grid, own = evaluation.fidelity_grid, regions.finest_grid
+        if gcd(own, grid) > 1:
+            remedy = (
+                f"give it a grid that shares no divisor with {grid}, or evaluate with thorough=False"
+                if in_python
+                else f"set evaluation.fidelity_grid to a number that shares no divisor with {own}, "
+                "evaluation.fidelity_parts = 'superpixels', or evaluation.fidelity = 0"
+            )
+            raise SettingsError(
+                f"the regions of {method.name!r}, on a grid of {own} cells a side, share borders with those of "
+                f"fidelity, {grid} a side, which would favour this method; {remedy}"
             )
 
 

@@ -110,13 +110,18 @@ def resolve_methods(names: Sequence[Any], tables: dict[str, dict[str, Any]]) -> 
 
 
 def _gamed(methods: Sequence[MethodInstance], tables: dict[str, dict[str, Any]]) -> list[MethodInstance]:
-    """The control `gamed` on RIA's first evidence; none where there is no such evidence, or the run names it."""
+    """The control `gamed` on the first interventions that a method needs; none where the run names it.
+
+    Nor is there one where its own table asks for interventions that no method needs.
+    """
     if any(method.method.name == GAMED for method in methods):
         return []
     for method in methods:
         variant = method.name.partition("@")[2].split(",")
-        shared = [pair for pair in variant if pair.partition("=")[0] in RiaParameters.model_fields]
-        gamed = resolve_method("@".join([GAMED, *([",".join(shared)] if shared else [])]), tables)
+        shared = ",".join(pair for pair in variant if pair.partition("=")[0] in RiaParameters.model_fields)
+        chosen = {key: value for key, value in method.parameters if key in RiaParameters.model_fields}
+        name = f"{GAMED}@{shared}" if shared else GAMED
+        gamed = resolve_method(name, {GAMED: chosen | tables.get(GAMED, {})})
         if "intervention" in method.method.needs and gamed.intervention_key == method.intervention_key:
             return [gamed]
     return []

@@ -95,6 +95,9 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
         gradients, interventions = evidence_keys(plan.methods)
         for layer, objective in gradients:
             gradient_evidence(model, variant.images, variant.regions, scalar, batch, layer=layer, objective=objective)
+        evaluation = settings.evaluation
+        if evaluation.fidelity and evaluation.fidelity_parts == "superpixels":
+            superpixels(image, evaluation.fidelity_grid**2, mirrored=False, wired=model.wired)
         for asked in interventions:
             if asked.kind == "superpixels":
                 superpixels(image, asked.count, mirrored=False, wired=model.wired)

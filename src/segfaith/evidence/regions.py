@@ -34,6 +34,10 @@ Refine = Literal["drop", "boundary", "gradient"]
 
 Cell = tuple[int, int, int, int]
 """Top, left, bottom and right of a rectangle, half-open."""
+Drops = Callable[[Bool[Tensor, "R H W"], Boxes], Float[Tensor, "R"]]
+"""Measures the drops of pixel sets, each inside its box."""
+Adapted = tuple[Int[Tensor, "H W"], Float[Tensor, "R"], Float[Tensor, "R"]]
+"""Adaptive regions: the partition, each cell's drop, and each cell's value v per pixel (see the module)."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,9 @@ class Regions:
         return max(self.passes, _coarse(self.grid) ** 2) if self.kind == "adaptive" else self.grid**2
 
     @property
-    def first_grid(self) -> int:
-        """Cells a side of the grid, or of the grid that adaptive regions start from."""
-        return _coarse(self.grid) if self.kind == "adaptive" else self.grid
+    def finest_grid(self) -> int:
+        """Cells a side of the grid on whose lines all borders lie: of adaptive regions those of the second cut."""
+        return 4 * _coarse(self.grid) if self.kind == "adaptive" else self.grid
 
 
 def grid_cells(size: tuple[int, int], grid: int, *, mirrored: bool, wired: bool = False) -> Int[Tensor, "H W"]:
@@ -97,7 +101,8 @@ def superpixels(image: Image, count: int, *, mirrored: bool, wired: bool = False
         from skimage.segmentation import slic
     except ImportError as error:
         raise SettingsError(
-            "regions = 'superpixels' needs scikit-image; install it with pip install 'segfaith[superpixels]'"
+            "superpixels, as regions or fidelity_parts, need scikit-image; install it with pip install "
+            "'segfaith[superpixels]'"
         ) from error
     if wired:
         left, right = (superpixels(half, count, mirrored=mirrored) for half in halves(image))
@@ -109,17 +114,11 @@ def superpixels(image: Image, count: int, *, mirrored: bool, wired: bool = False
 
 
 def adaptive_cells(
-    drops: Callable[[Bool[Tensor, "R H W"], Boxes], Float[Tensor, "R"]],
-    regions: Regions,
-    region: Mask,
-    guide: Float[Tensor, "H W"] | None,
-    *,
-    mirrored: bool,
-) -> tuple[Int[Tensor, "H W"], Float[Tensor, "R"], Float[Tensor, "R"]]:
-    """Adaptive regions: the partition, each cell's drop, and each cell's value v per pixel (see the module).
+    drops: Drops, regions: Regions, region: Mask, guide: Float[Tensor, "H W"] | None, *, mirrored: bool
+) -> Adapted:
+    """The adaptive regions of one image.
 
     Args:
-        drops: measures the drops of pixel sets, each inside its box.
         region: the target mask M of this image.
         guide: gradient evidence (H, W), at least 0, for `refine = "gradient"`.
         mirrored: whether the image is mirrored; its cells are then mirrored too.
@@ -187,13 +186,8 @@ def adaptive_cells(
 
 
 def adaptive_halves(
-    drops: Callable[[Bool[Tensor, "R H W"], Boxes], Float[Tensor, "R"]],
-    regions: Regions,
-    region: Mask,
-    guide: Float[Tensor, "H W"] | None,
-    *,
-    mirrored: bool,
-) -> tuple[Int[Tensor, "H W"], Float[Tensor, "R"], Float[Tensor, "R"]]:
+    drops: Drops, regions: Regions, region: Mask, guide: Float[Tensor, "H W"] | None, *, mirrored: bool
+) -> Adapted:
     """`adaptive_cells` of wired photographs: each half has its own cells and its own `passes`, as if it were alone."""
     width = region.shape[1] // 2
     parts = []

@@ -37,6 +37,7 @@ from segfaith.results.report.sections import (
 from segfaith.results.statistics import evidence as trust
 from segfaith.results.statistics.analysis import Analysis, Options, analyse
 from segfaith.results.statistics.paired import compare
+from segfaith.results.statistics.power import images_needed
 from segfaith.results.statistics.summary import TABLE_METRICS
 
 
@@ -487,7 +488,7 @@ def test_the_tests_are_those_of_the_pairs(two_runs: list[Run], analysis: Analysi
     assert line[:4] == ["ria is better", *numbers]
     page = analysis.parts[0].pairs.set_index(["metric", "first", "second"]).loc[("tdd", "ega", "ria"), "p_page"]
     assert page > row["p_holm"], "over the pairs by all metrics"
-    assert line[5:] == ["< .001", f"{page:.3f}".removeprefix("0"), str(row["images"]), "2"]
+    assert line[5:-1] == ["< .001", f"{page:.3f}".removeprefix("0"), str(row["images"]), "2"]
     counted = re.search(r"Holm’s correction is over (\d+) tests. TDD gain repeats (\d+) tests of TDD", texts(section))
     assert counted
     pairs = analysis.parts[0].pairs
@@ -502,6 +503,26 @@ def test_the_tests_are_those_of_the_pairs(two_runs: list[Run], analysis: Analysi
     assert re.match(r"Mean ranks over 1\d images \(1 is best\): ria 1\.\d\d, dea ", ranks)
     assert "Friedman’s test: chi-square " in ranks
     assert plain(folds(section)[-1].title) == "How to read these tables"
+
+
+def test_the_section_says_how_many_images_would_tell_the_best_two_apart(two_runs: list[Run]) -> None:
+    """ria is ahead of dea by .1 on ten images of fifteen, and as far behind on five."""
+    changed = []
+    for run in two_runs:
+        behind = run.records["sample_id"].str.removeprefix("img").astype(int) % 3 == 0
+        lead = pd.Series(np.where(behind, -0.1, 0.1), run.records.index)
+        values = run.records["method"].map({"ria": 0.5, "dea": 0.5}).fillna(0.1)
+        values -= lead.where(run.records["method"] == "dea", 0)
+        changed.append(replace(run, records=run.records.assign(fidelity=values)))
+    section = significance.section(analyse(changed))
+    said = [line for line in points(section) if " by Fidelity; " in line]
+    assert images_needed([-1] * 5 + [1] * 10) == 95
+    assert said == ["About 95 images would tell ria from dea by Fidelity; these runs have 15."]
+    pairs = tables(section)["pairs-tdd-voc2012-val"]
+    assert pairs.columns[-1].label == "Images needed"
+    assert cells(pairs)["ria − dea"][-1] == "11"
+    flat = [replace(run, records=run.records.assign(fidelity=0.1)) for run in two_runs]
+    assert not [line for line in points(significance.section(analyse(flat))) if "Fidelity" in line], "a draw"
 
 
 def test_what_cannot_be_tested_says_why(two_runs: list[Run]) -> None:

@@ -596,6 +596,62 @@ def test_areas_and_ranks_are_the_tables_own(analysis: Analysis) -> None:
         assert cells(ranks)[row["method"]][place] == f"{row['rank']:g}"
 
 
+def test_the_cross_fitted_ranking_stands_beside_the_others(analysis: Analysis) -> None:
+    """ria loses its lead under blur, and with it its place."""
+    section = rankings.section(analysis)
+    table = tables(section)["crossfit-tdd-voc2012-val"]
+    own = analysis.parts[0].cross_fitted("tdd").set_index("method")
+    assert {name: row[0] for name, row in cells(table).items()} == {
+        **{"gpa": "none", "ega": "none"},
+        **{"ria": "mean", "dea": "mean"},
+    }
+    for name, row in cells(table).items():
+        assert row[1:] == [
+            *(f"{own.loc[name, 'mean_building']:.3f}", f"{own.loc[name, 'rank_building']:g}"),
+            *(f"{own.loc[name, 'mean_crossfitted']:.3f}", f"{own.loc[name, 'rank_crossfitted']:g}"),
+        ]
+    assert [column.label for column in table.columns][2:5:2] == [
+        "Building operator (mean)",
+        "Cross-fitted (zero, blur)",
+    ]
+    assert f"Cross-fitted, over {own['images'].iloc[0]} images: ria and dea change places." in texts(section)
+    assert {"crossfit-odd_abs", "crossfit-insertion_gain"} <= {
+        name.replace("-voc2012-val", "").replace("odd-", "odd_").replace("insertion-", "insertion_")
+        for name in tables(section)
+    }
+
+
+def of_one_operator(run: Run, **evaluation: Any) -> Run:
+    """The run as if it had been scored under its first operator alone."""
+    settings = run.description["settings"]
+    asked = settings["evaluation"] | {"occlusion": ["mean"]} | evaluation
+    about = run.description | {"settings": settings | {"evaluation": asked}}
+    return replace(run, description=about, curves=run.curves[run.curves["occlusion"] == "mean"])
+
+
+def test_with_one_operator_the_section_says_how_to_measure_another(two_runs: list[Run]) -> None:
+    """With several k there are rankings all the same; with one there are none."""
+    command = 'segfaith run FILE --set \'evaluation.occlusion=["mean","blur","zero"]\''
+    section = rankings.section(analyse([of_one_operator(run) for run in two_runs]))
+    said = texts(section)
+    assert "Cross-fitted: no other operator was measured than mean, which a method here was built with." in said
+    assert f"Measure it: {command}" in said.replace("`", "")
+    bare = [of_one_operator(run, k=0.2) for run in two_runs]
+    nothing = rankings.section(analyse([replace(run, curves=run.curves.iloc[:0]) for run in bare]))
+    assert not nothing.measured
+    assert "by which ria and dea made their maps, so that their ranks may rest on it. Measure it: " in texts(nothing)
+
+
+def test_fidelity_by_the_building_operator_is_called_circular(two_runs: list[Run]) -> None:
+    with_fidelity = [replace(run, records=run.records.assign(fidelity=0.3)) for run in two_runs]
+    said = texts(rankings.section(analyse(with_fidelity)))
+    assert "Fidelity occluded its sets by mean, the operator behind the maps of ria and dea: for them it is" in said
+    assert "--set evaluation.fidelity_occlusion=blur" in said
+    mended = [of_one_operator(run, fidelity_occlusion="blur") for run in with_fidelity]
+    assert "circular" not in texts(rankings.section(analyse(mended)))
+    assert "Fidelity occluded" not in texts(rankings.section(analyse(two_runs))), "it was not measured"
+
+
 # Planted evidence
 
 

@@ -174,6 +174,11 @@ TERMS: dict[str, tuple[str, str]] = {
         "is chance, 1 the same ranking everywhere, and below 0 they agree less than random ones. p: the share of "
         "random rankings that agree at least as much. Not given below ten images.",
     ),
+    "crossfit": (
+        "Cross-fitted",
+        "Scored by operators that no method was built with: the mean over them, the same for all methods. Beside it "
+        "stands the mean over the operators that some method was built with, which favour that method.",
+    ),
     "setting": ("Rank (mean)", "Rank of the method under the setting (1 = best), and its mean over images."),
     "curve": (
         "Curves",

@@ -12,6 +12,7 @@ from segfaith.results.records.runs import Run
 from segfaith.results.records.select import is_control, method_order, methods_of
 from segfaith.results.statistics import (
     claims,
+    crossfit,
     curves,
     distributions,
     evidence,
@@ -30,6 +31,7 @@ from segfaith.results.statistics import (
 )
 from segfaith.results.statistics.friedman import Friedman
 from segfaith.results.statistics.influence import Best
+from segfaith.results.statistics.options import Options
 from segfaith.results.statistics.paired import Paired
 from segfaith.results.statistics.rankings import Over
 from segfaith.results.statistics.verdicts import Verdict
@@ -40,23 +42,6 @@ OVERS: tuple[Over, ...] = ("occlusion", "k")
 BYS: tuple[By, ...] = ("s", "target_area", "class_index")
 STRATIFIED = ("tdd", "odd_abs", "leak_abs", "insertion_gain", "stability")
 """Metrics that are given within strata of samples."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a reader asks of the runs.
-
-    Attributes:
-        min_s: leaves out measured targets with a lower s.
-        min_iou: leaves out measured targets that the model predicts with a lower intersection over union.
-        methods: whose pairs are tested; by default those under test and `random_cells`.
-        single_run: also tests differences within one run alone, see `paired.compare`.
-    """
-
-    min_s: float | None = None
-    min_iou: float | None = None
-    methods: tuple[str, ...] | None = None
-    single_run: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +184,16 @@ class DataAnalysis:
         """`rankings.concordance`, among all methods or those under test."""
         key = ("concordance", metric, over, among)
         return self._once(key, lambda: rankings.concordance(self._complete(metric, over, among)))
+
+    def cross_fitted(self, metric: str) -> pd.DataFrame:
+        """`crossfit.cross_fitted` of the methods under test."""
+        values = self._complete(metric, "occlusion", "own")
+        return self._once(("cross_fitted", metric), lambda: crossfit.cross_fitted(values, self.built))
+
+    @cached_property
+    def built(self) -> dict[str, list[str]]:
+        """`crossfit.building_operators` of the methods under test."""
+        return crossfit.building_operators(self.runs, self._held(self.own))
 
     @cached_property
     def robust(self) -> pd.DataFrame:

@@ -129,7 +129,9 @@ def main() -> None:
     every = table(samples)
     pd.set_option("display.width", 250)
     print(f"{len(samples)} samples\n{every.round(3).to_string()}")
-    (_, alone, shared) = np.median([ratios(sample) for sample in samples], axis=0)
+    each = np.array([ratios(sample)[1:] for sample in samples])
+    print(f"ratio of one shift by sample: {', '.join(f'{ratio:.2f}' for ratio in sorted(each[:, 0]))}")
+    alone, shared = np.median(each, axis=0)
     needed = [int(np.ceil((ratio / RULE) ** 2)) for ratio in (alone, shared)]
     print(f"shifts needed by the rule: {needed[0]}; with shared shifts: {needed[1]}")
 

@@ -30,13 +30,14 @@ from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import methods_of, under_test
+from segfaith.results.statistics import power
 from segfaith.results.statistics.intervals import by_image, estimate, numerators, quantity
-from segfaith.results.statistics.power import ALPHA, images_needed
 
 TESTED = ("tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability")
 """Metrics of the page; `tdd_gain` subtracts one control from both, so that its pairs differ as those of `tdd` do."""
 REPEATS = {"tdd_gain": "tdd", "tdd_drop_gain": "tdd_drop"}
 """Metrics that subtract one control from both methods of a pair, and the metric whose differences are then the same."""
+ALPHA = power.ALPHA
 LEAST_DIFFERENCES = 6
 """Wilcoxon: with fewer differences that are not zero, no outcome has a two-sided p below .05 (2 / 2^5 = .0625)."""
 EXACT, PERMUTED = 50, 25
@@ -260,7 +261,7 @@ def image_differences(images: Paired, first: str, second: str) -> NDArray[np.flo
 
 def needed(differences: NDArray[np.float64]) -> float:
     """`power.images_needed`; NaN where fewer than six differences are not zero, of which nothing can be said."""
-    return images_needed(differences) if np.count_nonzero(differences) >= LEAST_DIFFERENCES else nan
+    return power.images_needed(differences) if np.count_nonzero(differences) >= LEAST_DIFFERENCES else nan
 
 
 def _corrected(images: Paired, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

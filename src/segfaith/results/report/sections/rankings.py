@@ -135,7 +135,7 @@ def _cross_fitted(part: DataAnalysis, metric: str) -> list[Block]:
         return [Prose(words("Cross-fitted: {}.{}", table.attrs["why"], advice), "remark")]
     changed = [words("{} and {}", called[a], called[b]) for a, b in changed_places(table)]
     places = words("{} change places", join(changed, "; ")) if changed else Markup("no two methods change places")
-    built, not_known = dict(zip(table["method"], table["built_with"], strict=True)), unknown(table["method"])
+    built, not_known = dict(zip(table["method"], table["built_with"], strict=True)), unknown(list(table["method"]))
     built = {
         name: "not known" if name in not_known else own.replace(" ", ", ") or "none" for name, own in built.items()
     }

@@ -242,11 +242,16 @@ def description(
         },
         "model": {"name": model, "weights": f"{model}.pth", "layer": "backbone", "classes": list(CLASSES)},
         "data": {"name": data, "split": "val", "samples": samples, "digest": "0" * 64},
-        "methods": {name: {"paper": f"paper of {name}", "parameters": {}} for name in methods},
+        "methods": {name: {"paper": f"paper of {name}", "parameters": _parameters(name)} for name in methods},
         "versions": {"python": "3.11", "segfaith": "0.1.0", "torch": "2.14.1"},
         "machine": {"system": "Linux", "device": "a processor", "threads": 2},
         "created": "2026-01-01T00:00:00+00:00",
     }
+
+
+def _parameters(method: str) -> dict[str, Any]:
+    """That RIA, and what is made of it, occludes with the mean."""
+    return {"occlusion": "mean"} if method.partition("@")[0] in ("ria", "dea", "random_cells") else {}
 
 
 def run_of(description: dict[str, Any], records: pd.DataFrame, curves: pd.DataFrame | None = None) -> Run:

@@ -419,7 +419,7 @@ def test_every_image_more_is_counted() -> None:
     assert passes() == plain_passes + 96 + 4 * 12
     bare: dict[str, object] = {"fidelity": 0, "whole": False}
     assert passes(**bare) == plain_passes
-    assert passes(**bare, own_null=True) == plain_passes + 4 * 8
+    assert passes(**bare, own_null=True) == plain_passes + 4 * 16
     assert passes(**bare, leakage="detailed") == plain_passes + 4 * 3
     several = {"k": [0.2, 0.5, 1.0], "occlusion": ["zero", "mean"]} | bare
     assert passes(**several) == 1 + 1 + 2 * 2 + 4 * 3 * 4 + 3 * 2 + 4, "at k = 1 all maps delete the same"

@@ -59,7 +59,7 @@ def test_one_row_per_sample_and_method_with_everything_measured(full_records: pd
     assert measured[planted].isna().all(axis=None), "nothing was planted in photographs"
     assert full_records["kind"].isna().all()
     detailed = [f"s_{name}_deleted" for name in ("near", "middle", "far")] + ["odd_near", "odd_middle", "odd_far"]
-    detailed += [f"s_shifted_deleted_{number}" for number in range(1, 9)] + ["tdd_own", "tdd_gain_own", "own_half"]
+    detailed += [f"s_shifted_deleted_{number}" for number in range(1, 17)] + ["tdd_own", "tdd_gain_own", "own_half"]
     assert measured[detailed].isna().all(axis=None), "neither detailed leakage nor shifted copies were asked for"
     flat = ["fidelity_inside", "fidelity_outside"]
     assert measured.loc[full_records["method"] == "mask", flat].isna().all(axis=None), "the mask is constant there"

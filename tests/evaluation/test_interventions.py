@@ -48,7 +48,7 @@ WHOLE = [
         (["detailed"], ["off_near", "off_middle", "off_far"]),
         (["planted"], ["off_evidence"]),
         (["whole"], WHOLE),
-        (["own_null"], [f"shifted_deletion_{number}" for number in range(1, 9)]),
+        (["own_null"], [f"shifted_deletion_{number}" for number in range(1, 17)]),
         (["planted", "detailed"], ["off_near", "off_middle", "off_far", "off_evidence"]),
     ],
 )

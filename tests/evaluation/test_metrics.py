@@ -154,10 +154,10 @@ def test_areas_over_the_whole_image_by_hand() -> None:
 
 
 def test_the_gain_over_shifted_copies_by_hand() -> None:
-    shifted = {f"s_shifted_deleted_{number}": 0.8 - 0.05 * number for number in range(1, 9)}
+    shifted = {f"s_shifted_deleted_{number}": 0.8 - 0.025 * number for number in range(1, 17)}
     got = metrics_of(0.8, 0.2, 0.6, 0.1, 0.5, **shifted)
-    assert got["tdd_own"] == pytest.approx(0.05 * 4.5 / 0.800001)
-    assert got["tdd_gain_own"] == pytest.approx(0.6 / 0.800001 - 0.05 * 4.5 / 0.800001)
+    assert got["tdd_own"] == pytest.approx(0.025 * 8.5 / 0.800001)
+    assert got["tdd_gain_own"] == pytest.approx(0.6 / 0.800001 - 0.025 * 8.5 / 0.800001)
 
 
 @pytest.mark.parametrize(

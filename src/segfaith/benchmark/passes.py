@@ -24,7 +24,7 @@ def passes_per_sample(
 
     Of each map for each pair of operator and k three, the interventions with a curve; at k = 1 three for all maps
     together, where they alter the same pixels. Of each map at the first operator the others that are asked for: one
-    for `odd_fair`, twelve for the curves over the whole image, three with `leakage = "detailed"`, eight with
+    for `odd_fair`, twelve for the curves over the whole image, three with `leakage = "detailed"`, sixteen with
     `own_null`, and with planted evidence one more, which maps that mark none of it outside M do without. Of all maps
     together one for each set of `fidelity`, of which small targets have fewer.
 

@@ -37,6 +37,7 @@ from segfaith.results.report.sections import (
 from segfaith.results.statistics import evidence as trust
 from segfaith.results.statistics.analysis import Analysis, Options, analyse
 from segfaith.results.statistics.paired import compare
+from segfaith.results.statistics.power import images_needed
 from segfaith.results.statistics.summary import TABLE_METRICS
 
 
@@ -487,7 +488,7 @@ def test_the_tests_are_those_of_the_pairs(two_runs: list[Run], analysis: Analysi
     assert line[:4] == ["ria is better", *numbers]
     page = analysis.parts[0].pairs.set_index(["metric", "first", "second"]).loc[("tdd", "ega", "ria"), "p_page"]
     assert page > row["p_holm"], "over the pairs by all metrics"
-    assert line[5:] == ["< .001", f"{page:.3f}".removeprefix("0"), str(row["images"]), "2"]
+    assert line[5:-1] == ["< .001", f"{page:.3f}".removeprefix("0"), str(row["images"]), "2"]
     counted = re.search(r"Holm’s correction is over (\d+) tests. TDD gain repeats (\d+) tests of TDD", texts(section))
     assert counted
     pairs = analysis.parts[0].pairs
@@ -502,6 +503,26 @@ def test_the_tests_are_those_of_the_pairs(two_runs: list[Run], analysis: Analysi
     assert re.match(r"Mean ranks over 1\d images \(1 is best\): ria 1\.\d\d, dea ", ranks)
     assert "Friedman’s test: chi-square " in ranks
     assert plain(folds(section)[-1].title) == "How to read these tables"
+
+
+def test_the_section_says_how_many_images_would_tell_the_best_two_apart(two_runs: list[Run]) -> None:
+    """ria is ahead of dea by .1 on ten images of fifteen, and as far behind on five."""
+    changed = []
+    for run in two_runs:
+        behind = run.records["sample_id"].str.removeprefix("img").astype(int) % 3 == 0
+        lead = pd.Series(np.where(behind, -0.1, 0.1), run.records.index)
+        values = run.records["method"].map({"ria": 0.5, "dea": 0.5}).fillna(0.1)
+        values -= lead.where(run.records["method"] == "dea", 0)
+        changed.append(replace(run, records=run.records.assign(fidelity=values)))
+    section = significance.section(analyse(changed))
+    said = [line for line in points(section) if " by Fidelity; " in line]
+    assert images_needed([-1] * 5 + [1] * 10) == 95
+    assert said == ["About 95 images would tell ria from dea by Fidelity; these runs have 15."]
+    pairs = tables(section)["pairs-tdd-voc2012-val"]
+    assert pairs.columns[-1].label == "Images needed"
+    assert cells(pairs)["ria − dea"][-1] == "11"
+    flat = [replace(run, records=run.records.assign(fidelity=0.1)) for run in two_runs]
+    assert not [line for line in points(significance.section(analyse(flat))) if "Fidelity" in line], "a draw"
 
 
 def test_what_cannot_be_tested_says_why(two_runs: list[Run]) -> None:
@@ -573,6 +594,62 @@ def test_areas_and_ranks_are_the_tables_own(analysis: Analysis) -> None:
     for row in table.to_dict("records"):
         place = [column.label for column in ranks.columns].index(row["setting"]) - 1
         assert cells(ranks)[row["method"]][place] == f"{row['rank']:g}"
+
+
+def test_the_cross_fitted_ranking_stands_beside_the_others(analysis: Analysis) -> None:
+    """ria loses its lead under blur, and with it its place."""
+    section = rankings.section(analysis)
+    table = tables(section)["crossfit-tdd-voc2012-val"]
+    own = analysis.parts[0].cross_fitted("tdd").set_index("method")
+    assert {name: row[0] for name, row in cells(table).items()} == {
+        **{"gpa": "none", "ega": "none"},
+        **{"ria": "mean", "dea": "mean"},
+    }
+    for name, row in cells(table).items():
+        assert row[1:] == [
+            *(f"{own.loc[name, 'mean_building']:.3f}", f"{own.loc[name, 'rank_building']:g}"),
+            *(f"{own.loc[name, 'mean_crossfitted']:.3f}", f"{own.loc[name, 'rank_crossfitted']:g}"),
+        ]
+    assert [column.label for column in table.columns][2:5:2] == [
+        "Building operator (mean)",
+        "Cross-fitted (zero, blur)",
+    ]
+    assert f"Cross-fitted, over {own['images'].iloc[0]} images: ria and dea change places." in texts(section)
+    assert {"crossfit-odd_abs", "crossfit-insertion_gain"} <= {
+        name.replace("-voc2012-val", "").replace("odd-", "odd_").replace("insertion-", "insertion_")
+        for name in tables(section)
+    }
+
+
+def of_one_operator(run: Run, **evaluation: Any) -> Run:
+    """The run as if it had been scored under its first operator alone."""
+    settings = run.description["settings"]
+    asked = settings["evaluation"] | {"occlusion": ["mean"]} | evaluation
+    about = run.description | {"settings": settings | {"evaluation": asked}}
+    return replace(run, description=about, curves=run.curves[run.curves["occlusion"] == "mean"])
+
+
+def test_with_one_operator_the_section_says_how_to_measure_another(two_runs: list[Run]) -> None:
+    """With several k there are rankings all the same; with one there are none."""
+    command = 'segfaith run FILE --set \'evaluation.occlusion=["mean","blur","zero"]\''
+    section = rankings.section(analyse([of_one_operator(run) for run in two_runs]))
+    said = texts(section)
+    assert "Cross-fitted: no other operator was measured than mean, which a method here was built with." in said
+    assert f"Measure it: {command}" in said.replace("`", "")
+    bare = [of_one_operator(run, k=0.2) for run in two_runs]
+    nothing = rankings.section(analyse([replace(run, curves=run.curves.iloc[:0]) for run in bare]))
+    assert not nothing.measured
+    assert "by which ria and dea made their maps, so that their ranks may rest on it. Measure it: " in texts(nothing)
+
+
+def test_fidelity_by_the_building_operator_is_called_circular(two_runs: list[Run]) -> None:
+    with_fidelity = [replace(run, records=run.records.assign(fidelity=0.3)) for run in two_runs]
+    said = texts(rankings.section(analyse(with_fidelity)))
+    assert "Fidelity occluded its sets by mean, the operator behind the maps of ria and dea: for them it is" in said
+    assert "--set evaluation.fidelity_occlusion=blur" in said
+    mended = [of_one_operator(run, fidelity_occlusion="blur") for run in with_fidelity]
+    assert "circular" not in texts(rankings.section(analyse(mended)))
+    assert "Fidelity occluded" not in texts(rankings.section(analyse(two_runs))), "it was not measured"
 
 
 # Planted evidence

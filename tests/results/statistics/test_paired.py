@@ -20,6 +20,7 @@ from segfaith.results.records.select import enough, grouped, methods_of
 from segfaith.results.statistics import paired as significance
 from segfaith.results.statistics.friedman import Friedman, friedman
 from segfaith.results.statistics.paired import compare, family, holm, over_page, paired, rank_biserial
+from segfaith.results.statistics.power import images_needed
 
 WORDS = "not testable: "
 
@@ -291,6 +292,18 @@ def test_a_single_run_is_refused_unless_asked_for() -> None:
     assert one.ranks == allowed.ranks
     assert allowed.p < 1e-4
     assert allowed.note.startswith("one run:")
+
+
+def test_each_pair_says_how_many_images_would_tell_it_apart() -> None:
+    """Of a single run too, which plans the next one; of fewer than six differences nothing can be said."""
+    values = drawn(20, a=0.5, b=0.43)
+    (row,) = compared(twice(values), "tdd").to_dict("records")
+    expected = images_needed(np.subtract(values["a"], values["b"]))
+    assert 11 < expected < 10_000
+    assert row["images_needed"] == expected
+    assert only(compared([by_image(values)], "tdd"))["images_needed"] == expected
+    few = only(compared(twice({"a": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "b": [0.0] * 5 + [0.6]}), "tdd"))
+    assert np.isnan(few["images_needed"])
 
 
 def test_a_pair_that_one_of_several_runs_holds_is_a_single_run() -> None:

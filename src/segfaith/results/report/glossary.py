@@ -155,6 +155,13 @@ TERMS: dict[str, tuple[str, str]] = {
         "not counted. In the checks against random cells it is over the methods. Significant below .05. Not testable: "
         "the reason stands in its place.",
     ),
+    "images_needed": (
+        "Images needed",
+        "How many images Wilcoxon's test needs to find the difference of two methods significant in 8 of 10 cases, at "
+        "p < .05 (Noether 1987): 7.85 / (3 (p' − 1/2)²), p' the share of pairs of images whose differences have a sum "
+        "above zero. It takes the observed difference as the true one and leaves out Holm's correction, so it is an "
+        "order of magnitude.",
+    ),
     "friedman": (
         "Friedman's test",
         "Whether any method ranks differently from the others, over images on which all have a value; controls are "
@@ -172,6 +179,11 @@ TERMS: dict[str, tuple[str, str]] = {
         "over the number of settings, not 0. Beyond chance: how far W lies above that, as a share of what it could; 0 "
         "is chance, 1 the same ranking everywhere, and below 0 they agree less than random ones. p: the share of "
         "random rankings that agree at least as much. Not given below ten images.",
+    ),
+    "crossfit": (
+        "Cross-fitted",
+        "Scored by operators that no method was built with: the mean over them, the same for all methods. Beside it "
+        "stands the mean over the operators that some method was built with, which favour that method.",
     ),
     "setting": ("Rank (mean)", "Rank of the method under the setting (1 = best), and its mean over images."),
     "curve": (

@@ -159,6 +159,13 @@ def _rankings(analysis: Analysis) -> pd.DataFrame:
     )
 
 
+def _crossfit(analysis: Analysis) -> pd.DataFrame:
+    tables = [
+        part.cross_fitted(shown) for metric in CURVE_KINDS for part in analysis.parts for shown in part.leading(metric)
+    ]
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+
+
 def _concordance(analysis: Analysis) -> pd.DataFrame:
     return pd.concat(
         [
@@ -194,6 +201,7 @@ FILES: dict[str, Callable[[Analysis], pd.DataFrame]] = {
     "claims.csv": lambda analysis: analysis.table("claims"),
     "significance.csv": lambda analysis: _by_metric(analysis.table("pairs"), TESTED),
     "rankings.csv": _rankings,
+    "crossfit.csv": _crossfit,
     "concordance.csv": _concordance,
     "areas.csv": lambda analysis: analysis.table("areas"),
     "curves.csv": lambda analysis: analysis.table("curve_means"),

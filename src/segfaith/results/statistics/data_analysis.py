@@ -12,6 +12,7 @@ from segfaith.results.records.runs import Run
 from segfaith.results.records.select import is_reference, method_order, methods_of
 from segfaith.results.statistics import (
     claims,
+    crossfit,
     curves,
     distributions,
     evidence,
@@ -189,6 +190,16 @@ class DataAnalysis:
         """`rankings.concordance`, among all methods but the truth, or those under test."""
         key = ("concordance", metric, over, among)
         return self._once(key, lambda: rankings.concordance(self._complete(metric, over, among)))
+
+    def cross_fitted(self, metric: str) -> pd.DataFrame:
+        """`crossfit.cross_fitted` of the methods under test."""
+        values = self._complete(metric, "occlusion", "own")
+        return self._once(("cross_fitted", metric), lambda: crossfit.cross_fitted(values, self.built))
+
+    @cached_property
+    def built(self) -> dict[str, list[str]]:
+        """`crossfit.building_operators` of the methods under test."""
+        return crossfit.building_operators(self.runs, self._held(self.own))
 
     @cached_property
     def robust(self) -> pd.DataFrame:

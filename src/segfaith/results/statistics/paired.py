@@ -30,13 +30,14 @@ from segfaith.results.records.identity import own_numbers
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import methods_of, under_test
+from segfaith.results.statistics import power
 from segfaith.results.statistics.intervals import by_image, estimate, numerators, quantity
 
 TESTED = ("fidelity", "fidelity_outside", "tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability")
 """Metrics of the page; `tdd_gain` subtracts one control from both, so that its pairs differ as those of `tdd` do."""
 REPEATS = {"tdd_gain": "tdd", "tdd_drop_gain": "tdd_drop"}
 """Metrics that subtract one control from both methods of a pair, and the metric whose differences are then the same."""
-ALPHA = 0.05
+ALPHA = power.ALPHA
 LEAST_DIFFERENCES = 6
 """Wilcoxon: with fewer differences that are not zero, no outcome has a two-sided p below .05 (2 / 2^5 = .0625)."""
 EXACT, PERMUTED = 50, 25
@@ -52,7 +53,7 @@ DECIMALS = 12
 """Differences are rounded to this, so that what floats add in rounding is neither a difference nor breaks a tie."""
 COLUMNS = (
     *("data", "metric", "first", "second", "images", "runs", "of", "value_first", "value_second", "difference", "low"),
-    *("high", "effect", "statistic", "p", "p_holm", "significant", "p_method", "note", "why"),
+    *("high", "effect", "statistic", "p", "p_holm", "significant", "p_method", "images_needed", "note", "why"),
 )
 PAGE_COLUMNS = ("p_page", "apart", "repeats")
 """What `over_page` adds."""
@@ -120,9 +121,9 @@ def compare(
         quantity), value_first, value_second, difference (the quantity of first - second image by image; of trimmed
         means not the difference of the two values), low, high (NaN below 20 images), effect (see `rank_biserial`;
         positive: first has the larger values), statistic (the smaller sum of ranks), p, p_holm, significant (p_holm <
-        .05), p_method (exact, permutation or asymptotic), note, and why:
-        empty, or "not testable: ...". In that case the counts, the two values and the difference are all that is
-        given, the others are NaN and significant is False.
+        .05), p_method (exact, permutation or asymptotic), images_needed (see `needed`), note, and why: empty, or "not
+        testable: ...". In that case the counts, the two values, the difference and images_needed are all that is given,
+        the others are NaN and significant is False.
     """
     rows = [
         _pair(images, first, second, single_run=single_run, seed=seed)
@@ -252,6 +253,17 @@ def difference(images: Paired, first: str, second: str) -> dict[str, Any]:
     }
 
 
+def image_differences(images: Paired, first: str, second: str) -> NDArray[np.float64]:
+    """first - second of each image that has both, (n,), rounded so that no difference is one of rounding alone."""
+    averages = by_image(images.values.reindex(columns=[first, second]).dropna())
+    return (averages[first] - averages[second]).to_numpy(float).round(DECIMALS)
+
+
+def needed(differences: NDArray[np.float64]) -> float:
+    """`power.images_needed`; NaN where fewer than six differences are not zero, of which nothing can be said."""
+    return power.images_needed(differences) if np.count_nonzero(differences) >= LEAST_DIFFERENCES else nan
+
+
 def _corrected(images: Paired, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows with data and metric, and with Holm's correction over those that were tested."""
     tested = [row for row in rows if not row["why"]]
@@ -264,13 +276,13 @@ def _corrected(images: Paired, rows: Sequence[dict[str, Any]]) -> list[dict[str,
 def _pair(images: Paired, first: str, second: str, *, single_run: bool, seed: int) -> dict[str, Any]:
     """The row of one pair, without p_holm."""
     values = images.values.reindex(columns=[first, second])
-    averages = by_image(values.dropna())
-    differences = (averages[first] - averages[second]).to_numpy(float).round(DECIMALS)
+    differences = image_differences(images, first, second)
     estimated = difference(images, first, second)
     no_interval = estimated.pop("no_interval")
     row: dict[str, Any] = {
         **{"first": first, "second": second, **estimated},
         **{"effect": nan, "statistic": nan, "p": nan, "p_holm": nan, "significant": False, "p_method": ""},
+        "images_needed": needed(differences),
     }
     missing = [name for name in (first, second) if name not in images.methods]
     empty = [name for name in (first, second) if values[name].isna().all()]

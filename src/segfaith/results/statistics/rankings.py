@@ -167,11 +167,16 @@ def by_setting(values: Complete) -> pd.DataFrame:
         return explained(pd.DataFrame(columns=SETTING_COLUMNS), [f"{values.data}: {values.why}"])
     rows, means = [], values.means
     for setting in values.settings:
-        ranks = _ranks(means[setting].reindex(values.methods), values.metric)
+        ranks = ranked(means[setting].reindex(values.methods), values.metric)
         for method in values.methods:
             rows.append([values.data, setting, method, means[setting][method], ranks[method], len(values.values)])
     reasons = [f"{values.data}: left out: {values.left_out}"] if values.left_out else []
     return explained(pd.DataFrame(rows, columns=SETTING_COLUMNS), reasons)
+
+
+def ranked(means: pd.Series, metric: str) -> pd.Series:
+    """The ranks of means by method: 1 is best by the metric's direction, means equal to 1e-6 share a rank."""
+    return means.round(ROUND).rank(ascending=METRICS[metric].better == "lower", method="average")
 
 
 def concordance(values: Complete) -> pd.DataFrame:
@@ -195,7 +200,7 @@ def concordance(values: Complete) -> pd.DataFrame:
         why = f"{values.images} images, at least {LEAST_IMAGES} needed"
     if not why:
         means = values.means
-        ranks = [_ranks(means[setting].reindex(values.methods), values.metric).to_list() for setting in values.settings]
+        ranks = [ranked(means[setting].reindex(values.methods), values.metric).to_list() for setting in values.settings]
         w = kendall_w(ranks)
         beyond = beyond_chance(w, len(ranks))
         p = permutation_p(ranks)
@@ -301,7 +306,3 @@ def _order(rows: pd.DataFrame, over: str) -> list[str]:
 
 def _word(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _ranks(means: pd.Series, metric: str) -> pd.Series:
-    return means.round(ROUND).rank(ascending=METRICS[metric].better == "lower", method="average")

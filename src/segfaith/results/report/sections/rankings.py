@@ -1,6 +1,6 @@
 """How the ranking of methods changes with the occlusion operator and with k."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import isnan
 from typing import Any
 
@@ -20,6 +20,10 @@ from segfaith.results.report.blocks import (
     Section,
     Table,
     count,
+    figure,
+    join,
+    listed,
+    metric_ref,
     name_cell,
     number,
     p_words,
@@ -29,9 +33,11 @@ from segfaith.results.report.blocks import (
 )
 from segfaith.results.report.sections.topic import METHOD, by_data, labels, lacking
 from segfaith.results.statistics.analysis import OVERS, Analysis, DataAnalysis, Over
-from segfaith.results.statistics.curves import CURVE_KINDS
+from segfaith.results.statistics.crossfit import changed_places, fidelity_operators, union, unknown
+from segfaith.results.statistics.curves import CURVE_KINDS, first_setting
 
-COMMAND = 'segfaith run FILE --set \'evaluation.occlusion=["mean","zero","blur"]\''
+FREE = ("blur", "zero", "noise", "road")
+"""Operators that a run may be scored by, the first of which no method was built with is named to the reader."""
 WHAT = {"occlusion": "operator", "k": "k"}
 
 
@@ -41,9 +47,11 @@ def section(analysis: Analysis) -> Section:
         "RIA and DEA are built by {}, and scored by it. If a ranking rests on that, it changes with the operator. Here "
         "the same maps are ranked under every operator, and under every k but 1, where all maps delete the same. {} "
         "is 1 where all rankings are the same; random rankings under m settings give 1 / m. Beyond chance, 0 is no "
-        "more agreement than that. p is the share of random rankings that agree as much.",
+        "more agreement than that. p is the share of random rankings that agree as much. The {} ranking leaves out the "
+        "operators that any method was built with.",
         ref("occlusion", "occlusion"),
         ref("concordance", "Kendall’s W"),
+        ref("crossfit", "cross-fitted"),
     )
     return by_data(analysis, "rankings", "Rankings under other settings", introduction, _rankings)
 
@@ -64,13 +72,100 @@ def _rankings(part: DataAnalysis) -> list[Block]:
     metrics = part.leading(*CURVE_KINDS)
     known = [(metric, over) for metric in metrics for over in OVERS if not _agreed(part, metric, over)["why"]]
     ranked = [(metric, over) for metric in metrics for over in OVERS if _several(part.ranking(metric, over))]
+    fidelity = _circular_fidelity(part)
     if not known and not ranked:
-        return [lacking(part, "these runs were scored under one operator and one k", COMMAND)]
-    blocks: list[Block] = [Figure(DRAWINGS["rankings"](part))]
+        return [lacking(part, _one_setting(part), _command(part)), *fidelity]
+    blocks: list[Block] = [Figure(DRAWINGS["rankings"](part)), *fidelity]
     for metric in metrics:
-        inner = tuple(block for over in OVERS for block in _order(part, metric, over))
+        inner = (*_order(part, metric, "occlusion"), *_cross_fitted(part, metric), *_order(part, metric, "k"))
         blocks.append(Fold(words("<strong>{}</strong>", METRICS[metric].label), inner, metric == metrics[0]))
     return blocks
+
+
+def _one_setting(part: DataAnalysis) -> str:
+    """Why nothing is ranked, and which methods the only operator may favour."""
+    scored = {first_setting(run)[0] for run in part.runs}
+    favoured = _built_with(part, scored)
+    may = f", by which {favoured} made their maps, so that their ranks may rest on it" if favoured else ""
+    return f"these runs were scored under one operator and one k{may}"
+
+
+def _built_with(part: DataAnalysis, operators: Collection[str]) -> Markup:
+    """The methods that were built with any of the operators, "ria and dea"."""
+    called = labels(part)
+    return listed([called[name] for name, own in part.built.items() if set(own) & set(operators)])
+
+
+def _free(part: DataAnalysis) -> list[str]:
+    """Operators that no method was built with."""
+    return [name for name in FREE if name not in union(part.built)]
+
+
+def _command(part: DataAnalysis) -> str:
+    first = first_setting(part.runs[0])[0]
+    others = [name for name in _free(part) if name != first][:2]
+    named = ",".join(f'"{name}"' for name in (first, *others))
+    return f"segfaith run FILE --set 'evaluation.occlusion=[{named}]'"
+
+
+def _circular_fidelity(part: DataAnalysis) -> list[Block]:
+    """For which methods fidelity is measured by the operator that they were built with, and what mends it."""
+    used = fidelity_operators(part.runs)
+    favoured = _built_with(part, used)
+    if not favoured:
+        return []
+    sentence = words(
+        "{} occluded its sets by {}, the operator behind the maps of {}: for them it is circular. What mends it: "
+        "<code>--set evaluation.fidelity_occlusion={}</code>",
+        metric_ref("fidelity"),
+        listed(used),
+        favoured,
+        next((name for name in _free(part) if name not in used), "dataset_mean"),
+    )
+    return [Prose(sentence)]
+
+
+def _cross_fitted(part: DataAnalysis, metric: str) -> list[Block]:
+    """The methods ranked by operators that none was built with, beside the ranks by those that some were."""
+    table, called = part.cross_fitted(metric), labels(part)
+    if not len(table):
+        measured = set(part.ranking(metric, "occlusion")["setting"])
+        lacks = bool(union(part.built)) and measured <= set(union(part.built))
+        advice = words(" Measure it: <code>{}</code>", _command(part)) if lacks else ""
+        return [Prose(words("Cross-fitted: {}.{}", table.attrs["why"], advice), "remark")]
+    changed = [words("{} and {}", called[a], called[b]) for a, b in changed_places(table)]
+    places = words("{} change places", join(changed, "; ")) if changed else Markup("no two methods change places")
+    built, not_known = dict(zip(table["method"], table["built_with"], strict=True)), unknown(list(table["method"]))
+    built = {
+        name: "not known" if name in not_known else own.replace(" ", ", ") or "none" for name, own in built.items()
+    }
+    sentence = words(
+        "{}, over {}: {}.{}",
+        ref("crossfit", "Cross-fitted"),
+        count(int(table["images"].iloc[0]), "image"),
+        places,
+        words(" It is not known which operator built {}.", listed([called[a] for a in not_known])) if not_known else "",
+    )
+    building, others = (str(table[name].iloc[0]).replace(" ", ", ") for name in ("building", "others"))
+    columns = (
+        METHOD,
+        Column("Built with", "crossfit", numeric=False),
+        *(Column(f"Building operator ({building})", "crossfit", "descending"), Column("Rank", "crossfit")),
+        *(Column(f"Cross-fitted ({others})", "crossfit", "descending"), Column("Rank, cross-fitted", "crossfit")),
+    )
+    rows = tuple(
+        (
+            name_cell(called[row["method"]]),
+            name_cell(built[row["method"]]),
+            *(figure(row["mean_building"]), Cell(f"{row['rank_building']:g}", row["rank_building"])),
+            *(figure(row["mean_crossfitted"]), Cell(f"{row['rank_crossfitted']:g}", row["rank_crossfitted"])),
+        )
+        for row in table.to_dict("records")
+    )
+    caption = words(
+        "{}: {} by the operators that methods are built with, and by others", part.label, METRICS[metric].label
+    )
+    return [Prose(sentence), Table(f"crossfit-{metric.replace('_', '-')}-{slug(part.label)}", caption, columns, rows)]
 
 
 def _several(table: pd.DataFrame) -> bool:

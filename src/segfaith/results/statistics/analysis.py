@@ -17,8 +17,8 @@ from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import has_zero
 from segfaith.results.records.runs import Run
 from segfaith.results.records.select import enough, grouped, label_notes, methods_of, own_methods
-from segfaith.results.statistics.data_analysis import BYS, OVERS, STRATIFIED, By, DataAnalysis
-from segfaith.results.statistics.options import Options
+from segfaith.results.statistics.data_analysis import DataAnalysis
+from segfaith.results.statistics.options import BYS, OVERS, STRATIFIED, By, Options
 from segfaith.results.statistics.paired import family
 from segfaith.results.statistics.rankings import Over
 from segfaith.results.statistics.summary import notes, run_labels

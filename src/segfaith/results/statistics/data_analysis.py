@@ -32,17 +32,12 @@ from segfaith.results.statistics import (
 )
 from segfaith.results.statistics.friedman import Friedman
 from segfaith.results.statistics.influence import Best
-from segfaith.results.statistics.options import Options
+from segfaith.results.statistics.options import By, Options
 from segfaith.results.statistics.paired import Paired
 from segfaith.results.statistics.rankings import Over
 from segfaith.results.statistics.verdicts import Verdict
 
 T = TypeVar("T")
-By = Literal["s", "target_area", "class_index"]
-OVERS: tuple[Over, ...] = ("occlusion", "k")
-BYS: tuple[By, ...] = ("s", "target_area", "class_index")
-STRATIFIED = ("tdd", "odd_abs", "leak_abs", "insertion_gain", "stability")
-"""Metrics that are given within strata of samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +152,8 @@ class DataAnalysis:
 
         The pairs are those of all data sets; a pair whose method no run of this one holds is not testable.
         """
-        single, metrics = self.options.single_run, self.tested
-        tables = [paired.compare(self.paired(metric), self.compared, single_run=single) for metric in metrics]
+        single = self.options.single_run
+        tables = [paired.compare(self.paired(metric), self.compared, single_run=single) for metric in self.tested]
         return paired.over_page(pd.concat(tables, ignore_index=True))
 
     @cached_property
@@ -259,10 +254,8 @@ class DataAnalysis:
         kinds = set(rows["kind"]) - {"plain"} or {"plain"}
         if not len(rows):
             return pd.DataFrame(columns=list(paired.COLUMNS))
-        told = []
-        for run in self.runs:
-            usable, _ = evidence.usable([run])
-            told.append(replace(run, records=usable[usable["kind"].isin(kinds)]))
+        parts = ((run, evidence.usable([run])[0]) for run in self.runs)
+        told = [replace(run, records=usable[usable["kind"].isin(kinds)]) for run, usable in parts]
         return paired.against(paired.paired(told, "evidence_ap"), self._held(self.own))
 
     @cached_property

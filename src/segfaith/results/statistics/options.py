@@ -1,10 +1,18 @@
 """What a reader asks of the runs."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pandas as pd
 
 from segfaith.results.statistics.judgement import packaged
+from segfaith.results.statistics.rankings import Over
+
+By = Literal["s", "target_area", "class_index"]
+OVERS: tuple[Over, ...] = ("occlusion", "k")
+BYS: tuple[By, ...] = ("s", "target_area", "class_index")
+STRATIFIED = ("tdd", "odd_abs", "leak_abs", "insertion_gain", "stability")
+"""Metrics that are given within strata of samples."""
 
 
 @dataclass(frozen=True)

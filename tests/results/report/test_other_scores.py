@@ -78,7 +78,7 @@ def test_leaderboard_terminal_and_cards_show_drops_in_the_unit_of_the_score(marg
     (check,) = [one for one in cards[0].checks if one.name == "Chance"]
     assert "%" not in plain(check.sentence)
     assert f"lowers the score by {chance[cards[0].method].value:.2f}, random cells by" in plain(check.sentence)
-    assert "TDD drop is significantly above that of random cells" in plain(check.rule)
+    assert "TDD drop is significantly better than that of random cells" in plain(check.rule)
 
 
 def test_what_reads_s_as_a_probability_says_that_it_does_not_apply(margins: Analysis) -> None:

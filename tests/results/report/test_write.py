@@ -116,7 +116,7 @@ def test_old_records_say_what_is_missing_and_why(tmp_path: Path) -> None:
         "**Leakage**: Leakage by area and distance was not measured. Measure it: `segfaith run FILE --set '",
         "**What the maps look like**: What the maps look like was not measured: an older version made these records.",
         "**Randomised models**: Whether the maps depend on what the model has learnt was not measured. Mea",
-        "**How far to trust these metrics**: No evidence was planted here",
+        "**Who finds the planted evidence**: No evidence was planted here",
         "| RIA has the highest TDD | ? not testable | 0/0 | n/a | no run has a value of TDD for ria, gpa |",
     ):
         assert words in page, words

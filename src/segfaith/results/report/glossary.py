@@ -222,7 +222,7 @@ TERMS: dict[str, tuple[str, str]] = {
     "tau": (
         "Kendall's tau-b",
         "Agreement of two rankings of the methods, by a metric and by the average precision against planted evidence, "
-        "in [−1, 1]. Controls are left out.",
+        "in [−1, 1]. Controls are left out. A verdict needs eight different methods.",
     ),
     "judgement": (
         "Judgement of metrics",

@@ -40,7 +40,7 @@ WIDTH, LEAST_ROOM = 80, 10
 SIGNS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?"}
 SHOWN = ("fidelity", "tdd", "odd_abs", "stability")
 """Metrics of the table. Where evidence was planted, the average precision comes first, and no insertion gain."""
-MORE = ("runs", "claims", "evidence")
+MORE = ("runs", "claims", "worth", "evidence")
 """The sections that are shown on request, by name."""
 
 

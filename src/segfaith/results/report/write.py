@@ -110,10 +110,10 @@ def _write(
         tell("drawing figures")
         yield from save_figures(analysis, DRAWINGS, directory)
     texts = {"conclusions.md": markdown(report.sections, figures=figures)}
-    for name, section in PAGES.items():
-        if section != "evidence" or any(part.has_evidence for part in analysis.parts):
-            alone = [built[section], built["runs"]]
-            texts[name] = markdown(alone, built[section].title, figures=figures)
+    planted = any(part.has_evidence for part in analysis.parts)
+    for name, shown in PAGES.items():
+        alone = [built[section] for section in (*shown, "runs") if section != "evidence" or planted]
+        texts[name] = markdown(alone, alone[0].title, figures=figures)
     texts["table.tex"] = latex(built["scores"], analysis.notes, diagnostics=diagnostics)
     for name, text in texts.items():
         yield _file(directory / name, partial(Path.write_text, data=text, encoding="utf-8"))
@@ -124,8 +124,13 @@ def _file(path: Path, write_content: Callable[[Path], object]) -> Path:
     return path
 
 
-PAGES = {"table.md": "scores", "claims.md": "claims", "significance.md": "significance", "trust.md": "evidence"}
-"""Markdown files of a single section, each with the section on the runs; `trust.md` where evidence was planted."""
+PAGES = {
+    "table.md": ("scores",),
+    "claims.md": ("claims",),
+    "significance.md": ("significance",),
+    "trust.md": ("worth", "evidence"),
+}
+"""Markdown files of one topic, each with the section on the runs."""
 ALWAYS = ("table.csv", "significance.csv")
 """Files that are written though they have no rows."""
 PAPER = ["paper_mean", "paper_std"]

@@ -21,6 +21,7 @@ from segfaith.results.report.sections import (
     significance,
     summary,
     verdict,
+    worth,
 )
 from segfaith.results.statistics.analysis import Analysis
 
@@ -32,6 +33,7 @@ TOPICS: tuple[Topic, ...] = (
     summary.section,
     limits.section,
     scores.section,
+    worth.section,
     evidence.section,
     significance.section,
     claims.section,

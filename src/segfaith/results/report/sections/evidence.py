@@ -1,6 +1,5 @@
-"""How far to trust the metrics: do they rank methods as the planted evidence does?"""
+"""Where evidence was planted: who finds it, how metrics rank methods beside it, and what leakage makes of it."""
 
-from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
@@ -31,20 +30,8 @@ from segfaith.results.report.blocks import (
 )
 from segfaith.results.report.sections.topic import METHOD, by_data, labels
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
-from segfaith.results.statistics.evidence import KINDS, SCORES
-from segfaith.results.statistics.judgement import by_metric, leaders
+from segfaith.results.statistics.evidence import KINDS, SCORES, VERDICT_METHODS
 
-PROPERTIES = {
-    "truth": "Truth",
-    "gaming": "Gaming",
-    "forms": "Forms",
-    "style": "Style",
-    "fills": "Fills",
-    "removal": "Removal",
-    "seeds": "Seeds",
-    "images": "Images",
-}
-"""The columns of the judgement, by the properties of `statistics.judgement`."""
 KIND = Column("Kind", "evidence", numeric=False)
 COMMAND = "segfaith run quickstart"
 ALSO_THE_KIND = Markup(
@@ -58,59 +45,21 @@ OUTSIDE = {"context": "the context", WIRED_CROSSED: "the other half"}
 
 
 def section(analysis: Analysis) -> Section:
-    """Who finds the planted evidence, which metrics agree with it, and what it makes of leakage."""
+    """Who finds the planted evidence, how metrics rank these methods beside it, and what leakage makes of it."""
     introduction = words(
         "Of some images it is known by construction which pixels decide each object’s class. Of scenes the model was "
         "shown to decide by them, and only regions that it predicts right entered; of wired photographs one half gives "
         "the target’s logits. There it can be seen who finds the {}.",
         ref("evidence", "planted evidence"),
     )
-    own = by_data(analysis, "evidence", "How far to trust these metrics", introduction, _evidence)
-    return replace(own, parts=(*_worth(analysis), *own.parts))
-
-
-def _worth(analysis: Analysis) -> list[Block]:
-    """What each metric that was measured is worth, by the judgement, and which may lead."""
-    judged = analysis.options.judgement
-    measured = {name for part in analysis.parts for name in part.metrics}
-    table = by_metric(judged[judged["metric"].isin(measured)])
-    may_lead = leaders(judged)
-    about = words(
-        "Each metric was measured on maps whose worth is known. Truth: it rises with the truth, by kind of evidence. "
-        "Gaming: an honest map beats one that was made to win. Forms: no form of a map that says less beats the map. "
-        "Style: a change of style moves it less than methods differ. Fills, Removal, Seeds, Images: it ranks maps "
-        "alike under other occlusions, under the true removal of the evidence, with another seed and on other images. "
-        "A metric may lead a conclusion if it rises with the truth for some kind, cannot be gamed, and nothing speaks "
-        "against it. <code>segfaith judge-metrics</code> makes this table, and <code>segfaith report --judgement "
-        "FILE</code> takes one of your own."
-    )
-    columns = (
-        Column("Metric", "method", numeric=False),
-        Column("May lead", "judgement", numeric=False),
-        *(Column(label, "judgement", numeric=False) for label in PROPERTIES.values()),
-    )
-    rows = tuple(
-        (
-            name_cell(METRICS[metric].label),
-            name_cell("yes" if metric in may_lead else "no"),
-            *(name_cell(told.get(what, "–")) for what in PROPERTIES),
-        )
-        for metric, told in table.items()
-    )
-    chosen = [metric_ref(name) for name in may_lead if name in measured]
-    return [
-        Prose(Markup("What each metric is worth"), "heading"),
-        Prose(about),
-        Prose(words("May lead a conclusion: {}.", listed(chosen) if chosen else "no metric that was measured here")),
-        Table("judgement", Markup("What each metric is worth, on maps whose worth is known"), columns, rows),
-    ]
+    return by_data(analysis, "evidence", "Who finds the planted evidence", introduction, _evidence)
 
 
 def _evidence(part: DataAnalysis) -> list[Block]:
     if not part.has_evidence:
         why = (
-            "no evidence was planted here, so the metrics themselves are not checked: they say how the model answers "
-            "to occlusion, not whether a map is true"
+            "no evidence was planted here, so the metrics say how the model answers to occlusion, not whether a map is "
+            "true"
         )
         return [missing(why, COMMAND)]
     rows, left_out = part.evidence
@@ -160,9 +109,11 @@ def _agreements(part: DataAnalysis) -> list[Block]:
         "−1: reversed), with a 95 % interval over scenes. Methods are ranked by means over the scenes on which all of "
         "them have a value; {} has values only where TDD is above 0.05. A metric that is blind for a kind by "
         "construction is taken without it. The table holds for these methods alone: a metric that knows nothing of "
-        "the evidence orders four methods with a tau above 0 in 9 of 24 cases.",
+        "the evidence orders four methods with a tau above 0 in 9 of 24 cases. So with fewer than {} different methods "
+        "there is no verdict.",
         ref("tau", "Kendall’s tau-b"),
         metric_ref("leak_abs"),
+        VERDICT_METHODS,
     )
     table = part.evidence_agreements
     known = table[table["tau"].notna()]
@@ -175,6 +126,7 @@ def _agreements(part: DataAnalysis) -> list[Block]:
             _tau(row),
             whole(row["distinct"]),
             whole(row["scenes"]),
+            name_cell(row["verdict"]),
         )
         for row in known.to_dict("records")
     )
@@ -184,6 +136,7 @@ def _agreements(part: DataAnalysis) -> list[Block]:
         Column("tau", "tau", "descending"),
         Column("Methods", "tau", "descending"),
         Column("Scenes", "images", "descending"),
+        Column("Verdict", "tau", numeric=False),
     )
     caption = words("{}: rankings of these methods by each metric and by the evidence", part.label)
     ranked = Table(f"agreement-{slug(part.label)}", caption, columns, rows)

@@ -162,6 +162,6 @@ def _worth(part: DataAnalysis) -> Markup:
     if not chosen:
         return Markup("")
     return words(
-        'Of the metrics measured here may lead a conclusion: {} (<a href="#evidence">and why not the others</a>).',
+        'Of the metrics measured here may lead a conclusion: {} (<a href="#worth">and why not the others</a>).',
         listed(chosen),
     )

@@ -111,11 +111,11 @@ def _lead(part: DataAnalysis) -> Markup:
     if part.lead in leaders(part.options.judgement):
         return words(
             "{} decides: it may lead a conclusion, since it rises with the truth and a map made to win does not win it "
-            '(<a href="#evidence">how far to trust each metric</a>).',
+            '(<a href="#worth">how far to trust each metric</a>).',
             leads,
         )
     return words(
-        '{} decides, though a map made to win wins it (<a href="#evidence">how far to trust each metric</a>): no '
+        '{} decides, though a map made to win wins it (<a href="#worth">how far to trust each metric</a>): no '
         "metric that may lead a conclusion was measured. Set <code>fidelity = 96</code> in <code>[evaluation]</code>.",
         leads,
     )

@@ -107,7 +107,15 @@ def test_old_records_say_what_is_missing_and_why(tmp_path: Path) -> None:
         randomisation=pd.DataFrame(columns=[*RANDOMISATION_COLUMNS]),
     )
     names = {path.name for path in write([old], tmp_path / "out").paths}
-    absent = {"paper.csv", "rankings.csv", "areas.csv", "curves.csv", "leakage.csv", "map_properties.csv"}
+    absent = {
+        "paper.csv",
+        "rankings.csv",
+        "crossfit.csv",
+        "areas.csv",
+        "curves.csv",
+        "leakage.csv",
+        "map_properties.csv",
+    }
     assert set(FILES) - names == absent | {"randomisation.csv"}
     page = (tmp_path / "out" / "conclusions.md").read_text(encoding="utf-8")
     for words in (

@@ -641,7 +641,10 @@ def test_with_one_operator_the_section_says_how_to_measure_another(two_runs: lis
     bare = [of_one_operator(run, k=0.2) for run in two_runs]
     nothing = rankings.section(analyse([replace(run, curves=run.curves.iloc[:0]) for run in bare]))
     assert not nothing.measured
-    assert "by which ria and dea made their maps, so that their ranks may rest on it. Measure it: " in texts(nothing)
+    assert (
+        "the maps of ria and dea were made by that operator, so that their ranks may rest on it. Measure it: "
+        in texts(nothing)
+    )
 
 
 def test_fidelity_by_the_building_operator_is_called_circular(two_runs: list[Run]) -> None:

@@ -107,11 +107,19 @@ def test_old_records_say_what_is_missing_and_why(tmp_path: Path) -> None:
         randomisation=pd.DataFrame(columns=[*RANDOMISATION_COLUMNS]),
     )
     names = {path.name for path in write([old], tmp_path / "out").paths}
-    absent = {"paper.csv", "rankings.csv", "areas.csv", "curves.csv", "leakage.csv", "map_properties.csv"}
+    absent = {
+        "paper.csv",
+        "rankings.csv",
+        "crossfit.csv",
+        "areas.csv",
+        "curves.csv",
+        "leakage.csv",
+        "map_properties.csv",
+    }
     assert set(FILES) - names == absent | {"randomisation.csv"}
     page = (tmp_path / "out" / "conclusions.md").read_text(encoding="utf-8")
     for words in (
-        "**Rankings under other settings**: These runs were scored under one operator and one k. Measure it: `segfaith",
+        "**Rankings under other settings**: These runs were scored under one operator and one k; the maps of dea were",
         "**Curves**: These runs were scored at a single k, so there are no curves. Measure it: `segfaith run",
         "**Leakage**: Leakage by area and distance was not measured. Measure it: `segfaith run FILE --set '",
         "**What the maps look like**: What the maps look like was not measured: an older version made these records.",

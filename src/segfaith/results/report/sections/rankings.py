@@ -82,12 +82,12 @@ def _rankings(part: DataAnalysis) -> list[Block]:
     return blocks
 
 
-def _one_setting(part: DataAnalysis) -> str:
+def _one_setting(part: DataAnalysis) -> Markup:
     """Why nothing is ranked, and which methods the only operator may favour."""
     scored = {first_setting(run)[0] for run in part.runs}
     favoured = _built_with(part, scored)
-    may = f", by which {favoured} made their maps, so that their ranks may rest on it" if favoured else ""
-    return f"these runs were scored under one operator and one k{may}"
+    made = words("; the maps of {} were made by that operator, so that their ranks may rest on it", favoured)
+    return words("these runs were scored under one operator and one k{}", made if favoured else "")
 
 
 def _built_with(part: DataAnalysis, operators: Collection[str]) -> Markup:

@@ -1,6 +1,5 @@
 """Agreement of metrics with planted evidence, from hand-made records whose rankings are known."""
 
-import re
 from dataclasses import replace
 from math import nan
 from typing import Any
@@ -63,7 +62,6 @@ def test_a_metric_without_any_value_is_not_testable_and_the_page_stands() -> Non
     rows = rows_of(RISING, insertion_gain=nan)
     assert agreement(frame(rows), "marker", "insertion_gain").verdict == "not testable: 0 scenes, at least 5 needed"
     page = page_of([planted_run(rows)])
-    assert re.search(r"^- Ins\.: too few scenes to tell, .*\(marker 0\)\.$", page, re.MULTILINE)
     assert "| Ins. |" not in page
 
 

@@ -8,19 +8,20 @@ from segfaith.results.figures.drawing import Drawing
 from segfaith.results.figures.style import canvas
 from segfaith.results.report.arrange import gathered
 from segfaith.results.report.blocks import Column, Figure, Fold, Points, Prose, Section, Table, figure, name_cell, words
-from segfaith.results.report.sections import leaderboard, verdict
+from segfaith.results.report.sections import leaderboard, verdict, worth
 from segfaith.results.statistics.analysis import Analysis
 
 CAVEAT = "A few samples with a small s can move a mean."
 
 
 def made_sections(analysis: Analysis) -> list[Section]:
-    """A page's sections: verdict and leaderboard of the analysis, parts of every kind, an empty section, and runs; as
+    """A page's sections: those that answer first, parts of every kind, an empty section, and runs; as
     `arrange.gathered` gives them."""
     remark = Prose(words("{}", CAVEAT), "remark")
     built = [
         verdict.section(analysis),
         leaderboard.section(analysis),
+        worth.section(analysis),
         Section(
             "parts",
             "Parts",

@@ -49,6 +49,8 @@ DETAILS = {
     "time": "leaderboard",
 }
 """The section that holds the numbers of each question."""
+ASKS = {"fidelity": ", how well the map predicts what removal costs"}
+"""What a metric that may lead asks, in plain words."""
 TOLD = {
     "fidelity": "Predicts best what removal costs",
     "tdd_gain": "Lowers the score most when deleted",
@@ -187,7 +189,7 @@ def _sentence(finding: Finding, part: DataAnalysis) -> Markup:
         numbers = (*_compared(finding, part), _rests(finding, "image"), _but(finding))
         if part.lead in part.leading("tdd"):
             return words("Deleting its top pixels lowers the score by {}, random cells by {} ({}){}", *numbers)
-        return words("{}: {}, random cells {} ({}){}", metric_ref(part.lead), *numbers)
+        return words("{}{}: {}, random cells {} ({}){}", metric_ref(part.lead), ASKS.get(part.lead, ""), *numbers)
     if finding.question == "evidence":
         return words(
             "Average precision on the planted evidence: {}, random cells {} ({}){}",

@@ -86,9 +86,8 @@ def test_the_first_metric_that_may_lead_decides_and_the_page_says_why(folder: Pa
     }
     said = checks["gpa"].sentence.striptags()
     row = part.chance.set_index("first").loc["gpa"]
-    assert said.startswith(
-        f"Fidelity: {number(row['value_first'], 2)}, random cells {number(row['value_second'], 2)} ("
-    )
+    own, cells = (number(row[name], 2) for name in ("value_first", "value_second"))
+    assert said.startswith(f"Fidelity, how well the map predicts what removal costs: {own}, random cells {cells} (")
     assert "Fidelity is significantly better" in checks["gpa"].rule
     words = " ".join(block.text.striptags() for block in verdict.section(analysis).parts if isinstance(block, Prose))
     assert "Fidelity decides: it may lead a conclusion" in words

@@ -27,13 +27,13 @@ def section(analysis: Analysis) -> Section:
     table = by_metric(judged[judged["metric"].isin(measured)])
     may_lead = leaders(judged)
     about = words(
-        "Each metric was measured on maps whose worth is known, by default on 64 planted scenes. Truth: it rises with the "
-        "truth, by kind of evidence. Gaming: an honest map beats one that was made to win. Forms: no form of a map that "
-        "says less beats the map. Style: a change of style moves it less than methods differ. Fills, Removal, Seeds, "
-        "Images: it ranks maps alike under other occlusions, under the true removal of the evidence, with another seed "
-        "and on other images. A metric may lead a conclusion if it rises with the truth for some kind, cannot be gamed, "
-        "and nothing speaks against it. <code>segfaith judge-metrics</code> makes this table, and <code>segfaith report "
-        "--judgement FILE</code> takes one of your own."
+        "Each metric was measured on maps whose worth is known, by default on 64 planted scenes. Truth: it rises "
+        "with the truth, by kind of evidence. Gaming: an honest map beats one that was made to win. Forms: no form "
+        "of a map that says less beats the map. Style: a change of style moves it less than methods differ. Fills, "
+        "Removal, Seeds, Images: it ranks maps alike under other occlusions, under the true removal of the "
+        "evidence, with another seed and on other images. A metric may lead a conclusion if it rises with the truth "
+        "for some kind, cannot be gamed, and nothing speaks against it. <code>segfaith judge-metrics</code> makes "
+        "this table, and <code>segfaith report --judgement FILE</code> takes one of your own."
     )
     columns = (
         Column("Metric", "method", numeric=False),

@@ -172,15 +172,19 @@ def _section(section: Section) -> Iterator[RenderableType]:
     """A section's blocks; tables of many words as lines, and of the runs what is said of them alone."""
     yield f"\n{section.title}\n{'=' * len(section.title)}"
     for block in section.blocks():
-        if isinstance(block, Table) and (section.name == "claims" or block.name == "judgement"):
+        if isinstance(block, Table) and section.name == "worth":
+            yield from (_line(row, [column.label for column in block.columns]) for row in block.rows)
+        elif isinstance(block, Table) and section.name == "claims":
             yield from (_line(row) for row in block.rows)
         elif not isinstance(block, Table) or section.name == "evidence":
             yield from _block(block)
 
 
-def _line(row: Sequence[Cell]) -> str:
-    """A row as a line: its first cell, and the others in brackets."""
+def _line(row: Sequence[Cell], heads: Sequence[str] = ()) -> str:
+    """A row as a line: its first cell, and the others in brackets, with their heads where these are given."""
     first, *others = (_words(cell.text, cell.note, cell.under) for cell in row)
+    if heads:
+        others = [f"{head}: {other}" for head, other in zip(heads[1:], others, strict=True)]
     return f"{first} ({'; '.join(others)})"
 
 

@@ -116,7 +116,8 @@ def judge(rows: pd.DataFrame, score: str) -> pd.DataFrame:
         score: of the rows.
 
     Returns:
-        Columns metric, property, kind (of truth and ranking the kind of evidence, of gaming the honest map, of forms the form, else ""), value,
+        Columns metric, property, kind (of truth and ranking the kind of evidence, of gaming the honest map, of forms
+        the form, else ""), value,
         low, high, n (samples), verdict and why.
     """
     asked = rows[rows["measured"] == ASKED]

@@ -104,8 +104,8 @@ def _blocks(part: DataAnalysis) -> list[Block]:
         blocks.append(Prose(LEVEL, "remark"))
     if part.crossed and part.lead in part.leading("tdd"):
         blocks.append(Prose(CROSSED_REMARK, "remark"))
-    blocks.append(Prose(_lead(part), "remark"))
     blocks.append(Cards(part.label, tuple(_card(verdict, part) for verdict in part.verdicts)))
+    blocks.append(Prose(_lead(part), "remark"))
     return [*blocks, *target_remark(part), Points((*_missed(part), *_leaders(part)))]
 
 

@@ -32,6 +32,7 @@ from segfaith.benchmark.runner import Prepared, prepare
 from segfaith.benchmark.settings import find_settings, read_settings
 from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import to_device
+from segfaith.constants import TRUTH
 from segfaith.errors import SampleError
 from segfaith.evaluation.correlation import spearman
 from segfaith.evaluation.fidelity import Sets
@@ -91,6 +92,7 @@ def cases(prepared: Prepared) -> list[Case]:
             maps = {
                 method.name: heatmaps(prepared.model, clean, method, subject.rng, sample_id)[0]
                 for method in prepared.plan.methods
+                if method.name != TRUTH  # no method made it
             }
             made.append(Case(subject, maps, s))
     return made

@@ -10,11 +10,10 @@ from typing import Any
 from segfaith.attribution.methods import (
     REFERENCE,
     MethodInstance,
-    Parameters,
-    RiaParameters,
     refuse_repeated,
     resolve_method,
 )
+from segfaith.attribution.parameters import Parameters, RiaParameters
 from segfaith.benchmark.partition import check_partition
 from segfaith.benchmark.passes import passes_per_sample
 from segfaith.benchmark.rows import GAIN_CONTROL

@@ -45,6 +45,11 @@ def list_command(
     for name, entry in getattr(import_module(module), table).items():
         words = getattr(entry, "meaning", None) or getattr(entry, "paper", None) or ""
         say(f"{name:28}{words}")
+    if kind == "methods":
+        from segfaith.attribution.libraries import listed
+
+        for name, words in listed():
+            say(f"{name:28}{words}")
     if kind == "models":
         from segfaith.models.adapters import ADAPTERS
 

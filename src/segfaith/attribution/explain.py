@@ -174,7 +174,9 @@ def _of_model(
     cells = _partition(model, gathered, instance.regions) if "partition" in needs else None
     maps = []
     for n, (image, region) in enumerate(zip(variants.images, variants.regions, strict=True)):
-        more: dict[str, Any] = {"batch": gathered.batch} if "batch" in needs else {}
+        more = instance.options
+        if "batch" in needs:
+            more["batch"] = gathered.batch
         if "rng" in needs:
             more["rng"] = rng(f"{instance.name}|{variants.names[n]}|{draw}")
         if cells is not None:

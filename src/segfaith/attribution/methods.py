@@ -25,7 +25,9 @@ from segfaith.attribution.parameters import (
     GradientParameters,
     Parameters,
     RiaParameters,
+    RiseParameters,
 )
+from segfaith.attribution.rise import rise
 from segfaith.constants import TRUTH
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import Objective
@@ -95,8 +97,19 @@ METHODS: dict[str, Method] = {
     ),
     "mask": Method("mask", "control", ("region",), controls.mask),
     "gamed": Method("gamed", "control", ("intervention", "region"), controls.gamed, RiaParameters, inherits=("ria",)),
+    "rise": Method(
+        "rise",
+        "Petsiuk et al. 2018",
+        ("model", "batch", "rng"),
+        rise,
+        RiseParameters,
+        ("masks", "cells", "keep", "fill"),
+    ),
 }
-DEFAULT_METHODS = tuple(METHODS)
+DEFAULT_METHODS = tuple(name for name in METHODS if name != "rise")
+"""The methods of a run that names none: all but `rise`, which costs a thousand passes a map."""
+ALIASES = {"seg-grad-cam": "gpa", "seg-xres-cam": "ega", "seg-hires-grad-cam": "ega"}
+"""Names of papers for methods of `METHODS`. Records have the name that the user gave."""
 REFERENCE = Method(TRUTH, "the planted evidence", ("evidence",), controls.truth)
 """The truth as a map. Runs add it where evidence is known; it cannot be named."""
 
@@ -168,6 +181,7 @@ def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]
             f"method {name!r} cannot be named: it is the planted evidence as a map, and is measured by itself in runs "
             "whose evidence is known; leave it out"
         )
+    stem = ALIASES.get(stem, stem)
     method = lookup("method", stem, METHODS)
     known = method.parameters.model_fields
     values: dict[str, Any] = {}
@@ -231,7 +245,7 @@ def _library_method(name: str, entry: Entry) -> MethodInstance:
         question = Question(name, model, image, target, parameters, batch, rng, partition)
         return signed(explain(question), sign)
 
-    needs: tuple[Need, ...] = ("model", "batch", "rng", *(("partition",) if entry.cells else ()))  # type: ignore[assignment]
+    needs: tuple[Need, ...] = ("model", "batch", "rng", *(("partition",) if entry.cells else ()))
     return MethodInstance(name, Method(stem, entry.paper, needs, combine, entry.parameters), parameters)
 
 

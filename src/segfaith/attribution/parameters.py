@@ -8,7 +8,7 @@ from segfaith.evidence.gradient import Objective
 from segfaith.evidence.regions import Refine, RegionKind, Regions
 from segfaith.incremental.scorers import Precision
 from segfaith.lookup import lookup
-from segfaith.occlusion import OPERATORS
+from segfaith.occlusion import FILLS, OPERATORS
 
 
 class Parameters(BaseModel):
@@ -67,3 +67,18 @@ class DeaParameters(EgaParameters, RiaParameters):
 
     alpha: float = Field(default=0.65, ge=0, le=1)
     beta: float = Field(default=0.35, ge=0)
+
+
+class RiseParameters(Parameters):
+    """The random masks of `attribution.rise`: how many, their cells a side, the share that is kept, and the fill."""
+
+    masks: int = Field(default=1000, ge=1)
+    cells: int = Field(default=7, ge=1)
+    keep: float = Field(default=0.5, gt=0, lt=1)
+    fill: str = "mean"
+
+    @field_validator("fill")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        lookup("fill", value, FILLS)
+        return value

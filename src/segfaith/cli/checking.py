@@ -47,7 +47,10 @@ def list_command(
         say(f"{name:28}{words}")
     if kind == "methods":
         from segfaith.attribution.libraries import listed
+        from segfaith.attribution.methods import ALIASES
 
+        for name, method in ALIASES.items():
+            say(f"{name:28}another name of {method}")
         for name, words in listed():
             say(f"{name:28}{words}")
     if kind == "models":

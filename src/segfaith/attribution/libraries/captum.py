@@ -157,7 +157,8 @@ def _gradient_shap(question: Question) -> Float[Tensor, "H W"]:
         for _ in range(own.n_samples):  # one at a time: captum draws other points for other batches
             inputs = question.image[None].clone()
             total += pixels(explainer.attribute(inputs, baselines=several, n_samples=1, stdevs=own.stdev)).detach()
-        return total / own.n_samples
+        mean: Tensor = total / own.n_samples
+        return mean
 
     return halving(question, compute)
 

@@ -20,7 +20,7 @@ class LayerParameters(ScoreParameters):
     layer: str | None = None
 
 
-class _Relus(TorchDispatchMode):
+class _Relus(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the ReLUs that torch computes."""
 
     count = 0
@@ -46,7 +46,7 @@ def check_relus(question: Question) -> None:
     model = question.model
     handles = [part.register_forward_hook(count) for part in model.module.modules() if isinstance(part, nn.ReLU)]
     try:
-        with torch.no_grad(), _Relus() as relus:
+        with torch.no_grad(), _Relus() as relus:  # type: ignore[no-untyped-call]
             model.logits(question.image[None])
     finally:
         for handle in handles:

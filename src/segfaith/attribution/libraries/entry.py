@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -110,7 +111,7 @@ class Library:
 
     Attributes:
         module: the name that is imported.
-        extra: the extra of segfaith that installs it.
+        extra: the extra of segfaith that installs it, which is also the package's name.
         entries: its methods by name.
         has: whether the installed version has a method.
     """
@@ -124,6 +125,11 @@ class Library:
     def installed(self) -> bool:
         """Whether the library is there; it is not imported."""
         return find_spec(self.module) is not None
+
+    @property
+    def version(self) -> str:
+        """Package and version, as "captum 0.9.0"."""
+        return f"{self.extra} {version(self.extra)}"
 
     @property
     def remedy(self) -> str:

@@ -48,7 +48,7 @@ def _explain(name: str) -> Callable[[Question], Float[Tensor, "H W"]]:
 
         def compute(images: int) -> Tensor:
             score = Score(question.model, question.target, question.parameters.objective, total=name not in OF_MEAN)
-            inputs = padded_input(question)[None].requires_grad_()
+            inputs = torch.Tensor.requires_grad_(padded_input(question)[None])
             CHECKS.get(name, lambda *_: None)(question, score)
             if name == "FullGrad":
                 return _map(kind, score, [], None, inputs, images)[:height, :width]
@@ -116,7 +116,9 @@ def _refined(
         raise SampleError(
             f"{question.name} multiplies the maps of several layers of one form; name them: layer=first+second"
         )
-    explainer = kind(score, [layer for _, layer, _ in chosen], _reader(chosen[0][2], tuple(inputs.shape[2:])))
+    explainer = kind(
+        score, [layer for _, layer, _ in chosen], _reader(chosen[0][2], (inputs.shape[2], inputs.shape[3]))
+    )
     try:
         return _tensor(explainer(inputs, [_value]))
     finally:

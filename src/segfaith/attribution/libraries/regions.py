@@ -72,7 +72,7 @@ def _sets(question: Question, cells: Int[Tensor, "H W"]) -> Sets:
 
     def scores(there: Float[Tensor, "B R"]) -> Float[Tensor, "B"]:
         parts = []
-        for part in there.split(question.batch.images):
+        for part in torch.split(there, question.batch.images):
             masks = (part == 0)[:, cells]
             parts.append(score(occlude(masks), boxes_of(masks)))
         return torch.cat(parts)
@@ -87,7 +87,7 @@ def _over_cells(attribute: Callable[[Question, Any, Sets, dict[str, Any]], Tenso
         import captum.attr as attr
 
         assert question.cells is not None
-        numbers, cells = question.cells.unique(return_inverse=True)  # small images leave cells without pixels
+        numbers, cells = torch.unique(question.cells, return_inverse=True)  # small images leave cells without pixels
         with drawing(question), torch.inference_mode(False), torch.no_grad():
             ones = torch.ones(1, len(numbers), device=question.image.device)
             given = {"baselines": 0, "perturbations_per_eval": question.batch.images}

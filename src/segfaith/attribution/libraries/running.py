@@ -95,11 +95,11 @@ def kept(question: Question) -> Iterator[None]:
     with drawing(question), torch.inference_mode(False), torch.enable_grad(), model.evaluating(), model.frozen():
         try:
             for part in writing:
-                part.inplace = False
+                vars(part)["inplace"] = False
             yield
         finally:
             for part in writing:
-                part.inplace = True
+                vars(part)["inplace"] = True
 
 
 def _hint(error: Exception) -> str:

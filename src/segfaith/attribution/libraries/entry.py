@@ -137,7 +137,7 @@ class Library:
         return f"pip install 'segfaith[{self.extra}]'"
 
 
-def signed(attribution: Float[Tensor, "H W"], sign: Sign) -> Float[Tensor, "H W"]:
+def signed(attribution: Float[Tensor, "*N H W"], sign: Sign) -> Float[Tensor, "*N H W"]:
     """max(a, 0) or |a|."""
     return attribution.clamp(min=0) if sign == "positive" else attribution.abs()
 

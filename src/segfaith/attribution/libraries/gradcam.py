@@ -48,8 +48,10 @@ def _explain(name: str) -> Callable[[Question], Float[Tensor, "H W"]]:
 
         def compute(images: int) -> Tensor:
             score = Score(question.model, question.target, question.parameters.objective, total=name not in OF_MEAN)
-            inputs = torch.Tensor.requires_grad_(padded_input(question)[None])
-            CHECKS.get(name, lambda *_: None)(question, score)
+            inputs = padded_input(question)[None]
+            inputs.requires_grad = True
+            if name in CHECKS:
+                CHECKS[name](question, score)
             if name == "FullGrad":
                 return _map(kind, score, [], None, inputs, images)[:height, :width]
             chosen = layers(question)

@@ -1,9 +1,11 @@
 """captum's and grad-cam's methods by name: their own numbers, on the target's score, and nothing left behind."""
 
 import importlib.util
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import captum.attr as attr
@@ -13,11 +15,15 @@ import pytorch_grad_cam
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 import segfaith
 from segfaith import Target
-from segfaith.attribution.libraries import LIBRARIES
+from segfaith.attribution.libraries import LIBRARIES, listed
 from segfaith.attribution.methods import resolve_method
+from segfaith.benchmark.foreign import code_named
+from segfaith.benchmark.settings import make_settings
+from segfaith.cli.screen import app
 from segfaith.errors import SampleError, SettingsError
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import gaussian_blur
@@ -362,7 +368,7 @@ class Functional(nn.Module):
         ("captum:Deconvolution", "modules of the class torch.nn.ReLU"),
         ("captum:NoiseTunnel@method=GuidedBackprop", "are functions"),
         ("captum:GuidedGradCam", "are functions"),
-        ("captum:DeepLift", "non-linear steps that are no modules"),
+        ("captum:DeepLift", "non-linear steps that captum has no rule for: functional ReLUs"),
         ("captum:DeepLiftShap", "the contributions sum to"),
         ("gradcam:FullGrad", "Functional has none"),
     ],
@@ -458,3 +464,34 @@ def test_aliases_are_the_methods_that_they_name() -> None:
         ("seg-xres-cam@window=4", "ega@window=4"),
     ):
         np.testing.assert_array_equal(explained(model, alias), explained(model, name))
+
+
+def test_every_method_has_its_section_and_is_listed() -> None:
+    page = (Path(segfaith.__file__).parents[2] / "docs/methods.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### `(\S+)`$", page, re.M)
+    names = [f"{prefix}:{name}" for prefix, library in LIBRARIES.items() for name in library.entries]
+    assert sorted(headings) == sorted([*names, "rise"])
+    printed = CliRunner().invoke(app, ["list", "methods"]).output
+    for name in (*names, "rise", "seg-grad-cam"):
+        assert re.search(rf"^{re.escape(name)}\s+\S", printed, re.M), name
+    assert "980 fast passes" in printed
+    assert "not available" not in printed
+
+
+def test_the_list_says_why_a_method_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(pytorch_grad_cam, "SegEigenCAM")
+    words = dict(listed())
+    assert "not available: the installed pytorch_grad_cam has no SegEigenCAM" in words["gradcam:SegEigenCAM"]
+    assert "not available" not in words["gradcam:GradCAM"]
+
+
+def test_a_stored_run_with_library_methods_names_no_code_of_strangers() -> None:
+    settings = make_settings(
+        {
+            "model": {"name": "scenes"},
+            "data": {"name": "scenes"},
+            "methods": {"names": ["captum:Saliency", "gradcam:GradCAM@layer=a", "os:getcwd"]},
+        },
+        "here",
+    )
+    assert code_named(settings) == [("method", "os:getcwd")]

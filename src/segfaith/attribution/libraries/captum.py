@@ -167,6 +167,10 @@ def _one(parameters: Any) -> str:
     return "1 pass with its gradient"
 
 
+def _guided(parameters: Any) -> str:
+    return "2 passes, 1 with its gradient"
+
+
 def _steps(parameters: Any) -> str:
     return f"{parameters.n_steps} passes with gradients"
 
@@ -187,6 +191,7 @@ PAPERS = {
     "GuidedBackprop": "Springenberg et al. 2015",
     "Deconvolution": "Zeiler and Fergus 2014",
 }
+_COSTS = {"IntegratedGradients": _steps, "GuidedBackprop": _guided, "Deconvolution": _guided}
 _OF_RELUS = dict.fromkeys(("GuidedBackprop", "Deconvolution"), RELUS)
 _MODULES = "non-linear steps that are modules of torch.nn, each used once"
 ENTRIES: dict[str, Entry] = {
@@ -195,7 +200,7 @@ ENTRIES: dict[str, Entry] = {
             paper,
             _of_input(name),
             BASES[name].parameters,
-            _steps if name == "IntegratedGradients" else _one,
+            _COSTS.get(name, _one),
             asks=_OF_RELUS.get(name, ""),
         )
         for name, paper in PAPERS.items()

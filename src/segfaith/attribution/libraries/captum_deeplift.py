@@ -95,7 +95,7 @@ def _complete(
         remedy = "; use objective=logits" if squashed else ""
         raise SampleError(
             f"{question.name}: the contributions sum to {total:.4g}, not to the difference from the baseline, "
-            f"{expected:.4g}: the model has non-linear steps that are no modules of torch.nn, such as functional "
-            f"ReLUs, or modules that captum has no rule for{remedy}"
+            f"{expected:.4g}: the model has non-linear steps that captum has no rule for: functional ReLUs, products "
+            f"of activations, or modules such as Hardswish{remedy}"
         )
     return pixels(attribution)

@@ -173,7 +173,7 @@ CHECKS: dict[str, Callable[[Question, nn.Module], None]] = {
 """What must hold before a method runs, by its name."""
 
 _GRADIENT = "1 pass with its gradient for each layer"
-_CHANNELS = "a pass for each channel of the layer, and 2"
+_CHANNELS = "a pass for each channel of the layer"
 TABLE: dict[str, tuple[str, str, str]] = {
     "GradCAM": ("Selvaraju et al. 2017", _GRADIENT, "a layer"),
     "GradCAMPlusPlus": ("Chattopadhay et al. 2018", _GRADIENT, "a layer"),
@@ -184,8 +184,8 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "EigenCAM": ("Muhammad and Yeasin 2020", "1 pass for each layer", "a layer"),
     "EigenGradCAM": ("pytorch-grad-cam (Gildenblat et al. 2021)", _GRADIENT, "a layer"),
     "SegEigenCAM": ("Chung and Ying 2025", _GRADIENT, "a layer"),
-    "ScoreCAM": ("Wang et al. 2020", _CHANNELS, "a layer"),
-    "AblationCAM": ("Desai and Ramaswamy 2020", _CHANNELS, "a layer of feature maps, and a score above 0"),
+    "ScoreCAM": ("Wang et al. 2020", f"{_CHANNELS}, and 1", "a layer"),
+    "AblationCAM": ("Desai and Ramaswamy 2020", f"{_CHANNELS}, and 3", "a layer of feature maps, and a score above 0"),
     "FullGrad": (
         "Srinivas and Fleuret 2019",
         "2 passes, 1 with gradients",

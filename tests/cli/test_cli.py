@@ -138,6 +138,8 @@ def test_list_shows_every_name_once(kind: str, table: dict[str, Any]) -> None:
     names = [line.split()[0] for line in shown.output.splitlines()]
     assert names[: len(table)] == list(table)
     others = [*(adapter.usage for adapter in ADAPTERS.values()), "FILE.py:FUNCTION"] if kind == "models" else []
+    if kind == "methods":
+        others = [*ALIASES, *(name for name, _ in listed())]
     assert names[len(table) :] == others
 
 

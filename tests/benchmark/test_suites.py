@@ -437,7 +437,7 @@ def test_a_suite_runs_and_resumes(
     assert "else mean / median, 4 samples of 2 runs" in " ".join(output.split())
     means = [load_run(directory / name).records.query("method == 'ria'")["tdd"].mean() for name in NAMES[:2]]
     (line,) = [line for line in output.splitlines() if line.split()[:1] == ["ria"]]
-    assert float(line.split()[3].replace("−", "-")) == pytest.approx(sum(means) / 2, abs=0.0006), "over runs"
+    assert float(line.split()[6].replace("−", "-")) == pytest.approx(sum(means) / 2, abs=0.0006), "over runs"
     assert f"Next: segfaith report {directory} --html" in output
     assert [run.name for run in find_runs([directory])] == NAMES[:2]
     first = {file: file.stat().st_mtime_ns for file in directory.rglob("*.parquet")}

@@ -1,5 +1,7 @@
 """Runs over wired photographs: settings, targets, records, and what is refused."""
 
+from dataclasses import replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +126,10 @@ def test_a_run_says_how_photographs_are_wired(runs: dict[str, Path]) -> None:
 
 
 def test_reports_call_no_crossed_map_worse_than_chance(runs: dict[str, Path], tmp_path: Path) -> None:
-    """By TDD nothing can be told; the evidence is there all the same."""
+    """By TDD nothing can be told; the evidence is there all the same. Fidelity, where it was measured, can tell."""
     run = load_run(runs["crossed"])
+    assert [part.lead for part in analyse([run]).parts] == ["fidelity"]
+    run = replace(run, records=run.records.assign(fidelity=nan, fidelity_outside=nan))
     write([run], tmp_path, html=False)
     words = (tmp_path / "conclusions.md").read_text(encoding="utf-8")
     assert "Not testable: photographs are crossed" in words

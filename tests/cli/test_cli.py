@@ -336,15 +336,15 @@ def test_report_prints_the_table_and_writes_it(
     for method, rows in records.groupby("method"):
         (line,) = [line for line in output.splitlines() if line.split()[:1] == [method]][:1]
         cells = line.replace(" / ", "/").split()
-        for place, metric in ((1, "tdd"), (2, "odd_abs"), (3, "insertion_gain")):
+        for place, metric in ((1, "fidelity"), (2, "tdd"), (3, "odd_abs")):
             numbers = rows[metric].mean(), rows[metric].median()
-            if metric != "insertion_gain":  # sum of drops / sum of s, then the mean of ratios
+            if metric != "fidelity":  # sum of drops / sum of s, then the mean of ratios
                 drop = rows["tdd_drop"] if metric == "tdd" else rows["odd_drop_abs"]
                 numbers = drop.sum() / rows["s"].sum(), numbers[0]
             assert cells[place] == "/".join(shortened(value) for value in numbers), (method, metric)
         assert cells[4] == "n/a/n/a", "stability was not measured"
     heads = next(line for line in output.splitlines() if line.startswith("Method"))
-    assert heads.split() == ["Method", "TDD", "↑", "OT", "abs", "↓", "Ins.", "↑", "Stab.", "↑", "Time", "s", "↓"]
+    assert heads.split() == ["Method", "Fidelity", "↑", "TDD", "↑", "OT", "abs", "↓", "Stab.", "↑", "Time", "s", "↓"]
     extent = "else mean / median, 3 samples of 1 run, stability on none of 3 samples"
     assert f"folder data val, 32 px: TDD and OT abs pooled / mean, {extent}" in " ".join(output.split())
     undefined = records["leak_abs"].isna().sum()
@@ -384,7 +384,7 @@ def test_report_over_several_runs_counts_each_run_once(
     mean, spread = sum(means) / 2, abs(means[0] - means[1]) / 2**0.5
     assert f"{mean:.3f} ± {spread:.3f}" in (tmp_path / "table.md").read_text(encoding="utf-8")
     (line,) = [line for line in output.splitlines() if line.split()[:1] == ["ria"]]
-    assert line.split()[3] == shortened(mean), "after the pooled drop"
+    assert line.split()[6] == shortened(mean), "after fidelity and the pooled drop"
     assert output.count("weights tiny.pth") == 2
 
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 PROPERTIES = {
     "truth": "rises with the truth (Kendall's tau with the dose of planted evidence)",
-    "gaming": "an honest map beats the gamed one (share of samples)",
+    "gaming": "RIA, and the truth itself, beat the gamed map (share of samples)",
     "forms": "no form of RIA's map that says no more beats the map (share of samples)",
     "style": "minds the truth more than the style (change by style / spread of methods)",
-    "fills": "ranks maps alike under all occlusion operators (Kendall's W beyond chance)",
-    "removal": "ranks maps as under the true removal of the evidence (Kendall's W beyond chance)",
-    "seeds": "ranks maps alike with another seed (Kendall's W beyond chance)",
+    "fills": "ranks maps alike under another occlusion operator (Spearman)",
+    "removal": "ranks maps as under the true removal of the evidence (Spearman)",
+    "seeds": "ranks maps alike with another seed (Spearman)",
     "images": "ranks methods alike on two halves of the samples (Spearman)",
     "ranking": "ranks methods as their average precision on the evidence does (Kendall's tau)",
     "power": "images that tell two methods apart (median over pairs of methods)",
@@ -55,7 +55,7 @@ def judge_metrics_command(
     if not len(values):
         raise SettingsError("no sample has a target that can be measured, so nothing is judged; see the lines above")
     if not (values["role"] == "dose").any():
-        say("truth: no sample has planted evidence, so only gaming and style are judged; scenes and wired data have it")
+        say("no sample has planted evidence, as scenes and wired data have: truth and ranking are not judged")
     table = judge(values, chosen.target.score)
     output.mkdir(parents=True, exist_ok=True)
     values.to_csv(output / "values.csv", index=False)

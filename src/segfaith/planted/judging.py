@@ -40,8 +40,8 @@ VARIANTS = (
 """Cheap variants: metrics and truth rank them together with the methods, since four are too few for a ranking."""
 STYLED = ("ega", "ria")
 FORMED = "ria"
-FILLS = ("mean", "blur")
-"""Occlusion operators with which the maps are measured again, but for that of the first measurement."""
+FILLS = ("blur", "mean", "noise")
+"""Occlusion operators; the maps are measured again with the first that the settings do not name."""
 ASKED, SEED = "as asked", "seed"
 """Values of `measured`: the first measurement, and that with the next seed. The others are operators."""
 
@@ -91,8 +91,8 @@ def _measured(prepared: Prepared, sample_id: str) -> pd.DataFrame:
         rows += [_row(row, ASKED, *about) for name, _, *about in known if name == row["method"]]
     ranked = [*control, *(given_map(name, maps[name]) for name in maps if not is_control(name))]
     rows += [_row(row, SEED, "method") for row in _records(replace(subject, seed=subject.seed + 1), ranked, settings)]
-    for fill in (name for name in FILLS if name != settings.occlusion[0]):
-        rows += [_row(row, fill, "method") for row in _records(subject, ranked, _filled(settings, fill))]
+    fill = next(name for name in FILLS if name not in (settings.occlusion[0], settings.fidelity_occlusion))
+    rows += [_row(row, fill, "method") for row in _records(subject, ranked, _filled(settings, fill))]
     if (removed := _removed(prepared, subject)) is not None:
         rows += [_row(row, REMOVAL, "method") for row in _records(removed, ranked, _filled(settings, REMOVAL))]
     return pd.DataFrame(rows).assign(usable=[_usable(prepared, row) for row in rows])
@@ -126,8 +126,9 @@ def _known(subject: Subject, maps: dict[str, Map]) -> Iterator[tuple[Any, ...]]:
 
 
 def _removed(prepared: Prepared, subject: Subject) -> Subject | None:
-    """The subject with the scene that was drawn without its evidence, at hand for the operator `REMOVAL`."""
-    if prepared.plan.dataset.name != "scenes" or subject.model.wired or subject.evidence is None:
+    """The subject with the scene that was drawn without its evidence, for the operator `REMOVAL`; scenes are RGB."""
+    known = prepared.plan.dataset.name == "scenes" and not subject.model.wired and subject.evidence is not None
+    if not known or len(subject.image) != 3:
         return None
     scene = scene_of(subject.id)
     (index,) = [i for i, body in enumerate(scene.bodies) if scene.label(body) == subject.target.class_index]

@@ -33,12 +33,12 @@ TOP = 0.2
 LEVELS = 0.1
 """The share of its range in which the halftone hides a map."""
 FORMS: dict[str, Callable[[Map, Mask], Map]] = {
-    "rescaled": lambda heatmap, region: (0.2 + 0.6 * heatmap).clamp(0, 1),
     "thresholded": lambda heatmap, region: thresholded(heatmap),
     "masked": lambda heatmap, region: heatmap * region,
     "halftone": lambda heatmap, region: halftone(heatmap),
 }
-"""Forms of RIA's map by name. The first says the same; the others say less, and no metric should prefer them."""
+"""Forms of RIA's map by name. None says more than the map, so no metric should prefer it. A rescaled map would be the
+map itself: every map is scaled to [0, 1] before it is measured."""
 
 
 def doses(subject: Subject) -> Iterator[tuple[float, Map]]:

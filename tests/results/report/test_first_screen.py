@@ -67,12 +67,16 @@ def judgement(**gaming: str) -> pd.DataFrame:
     """A table by which each metric rises with the truth and has this verdict on gaming."""
     rows = [[metric, "truth", "marker", 1.0, 1.0, 1.0, 20, "yes", ""] for metric in gaming]
     rows += [[metric, "gaming", "", 1.0, 1.0, 1.0, 20, verdict, ""] for metric, verdict in gaming.items()]
+    rows += [[metric, "forms", "masked", 1.0, 1.0, 1.0, 20, "yes", ""] for metric in gaming]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def test_the_first_metric_that_may_lead_decides_and_the_page_says_why(folder: Path) -> None:
-    runs = [with_fidelity(load_run(folder / f"run{seed}"), gpa=0.6, ria=-0.3, ega=0.0) for seed in range(2)]
-    options = Options(judgement=judgement(odd_abs="no", fidelity="yes", tdd="yes"))
+    runs = [
+        with_fidelity(load_run(folder / f"run{seed}"), gpa=0.6, ria=-0.3, ega=0.0, dea=0.2, mask=0.2)
+        for seed in range(2)
+    ]
+    options = Options(judgement=judgement(odd_abs="yes", fidelity="yes", tdd="yes"))  # the first is better where lower
     analysis = analyse(runs, options)
     (part,) = analysis.parts
     assert part.lead == "fidelity"
@@ -82,7 +86,7 @@ def test_the_first_metric_that_may_lead_decides_and_the_page_says_why(folder: Pa
         "gpa": "pass",
         "ria": "fail",
         "ega": "fail",
-        "dea": "fail",
+        "dea": "warn",  # as good as the mask
     }
     said = checks["gpa"].sentence.striptags()
     row = part.chance.set_index("first").loc["gpa"]
@@ -91,6 +95,8 @@ def test_the_first_metric_that_may_lead_decides_and_the_page_says_why(folder: Pa
     assert "Fidelity is significantly better" in checks["gpa"].rule
     words = " ".join(block.text.striptags() for block in verdict.section(analysis).parts if isinstance(block, Prose))
     assert "Fidelity decides: it may lead a conclusion" in words
+    assert "no better than the target’s mask" in found["dea"].headline.lower()
+    assert "says where the target is and no more" in checks["dea"].sentence
     assert next(card.method for card in cards(analysis).cards) == "gpa"
 
 
@@ -98,7 +104,8 @@ def test_where_nothing_that_may_lead_was_measured_tdd_decides_and_the_page_says_
     analysis = analysis_of(folder, "run0", "run1", options=Options(judgement=judgement(fidelity="yes", tdd="no")))
     assert [part.lead for part in analysis.parts] == ["tdd"]
     words = " ".join(block.text.striptags() for block in verdict.section(analysis).parts if isinstance(block, Prose))
-    assert "TDD decides, though a map made to win wins it" in words
+    assert "TDD decides, though a map made to win is not beaten by it" in words
+    assert "no metric that may lead (Fidelity) has values here" in words
     assert "fidelity = 96" in words
 
 

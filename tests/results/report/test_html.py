@@ -121,13 +121,13 @@ def test_definitions_are_linked_in_heads_and_numbers_are_plain_text(page: Page) 
     for name, rows in page.links.items():
         assert any(address.startswith("#def-") for cell in rows[0] for address in cell), name
         for links, cells in zip(rows, page.rows[name], strict=True):
-            if cells[0].startswith("Method"):
+            if cells[0].startswith(("Method", "Metric")):
                 continue
             for addresses, cell in zip(links, cells, strict=True):
                 assert addresses == [], (name, cell)
                 checked += bool(re.match(r"−?\d+\.\d", cell))
     assert checked > 1000
-    assert set(page.links) == {"leaderboard-voc2012-val", "numbers", "gallery"}
+    assert set(page.links) == {"leaderboard-voc2012-val", "judgement", "numbers", "gallery"}
 
 
 def test_names_and_reasons_are_words_never_markup(text: str, page: Page) -> None:
@@ -142,7 +142,7 @@ def test_names_and_reasons_are_words_never_markup(text: str, page: Page) -> None
 
 def test_the_answer_comes_first_then_the_leaderboard_then_pictures(page: Page) -> None:
     sections = [own["id"] for tag, own in page.tags if tag == "section"]
-    assert sections == ["verdict", "leaderboard", "pictures", "parts", "gallery", "glossary", "runs"]
+    assert sections == ["verdict", "leaderboard", "pictures", "worth", "parts", "gallery", "glossary", "runs"]
     entries = [address[1:] for address in page.values("href", "a") if address[1:] in sections]
     assert list(dict.fromkeys(entries)) == sections, "the contents name them in this order"
 

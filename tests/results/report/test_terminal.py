@@ -155,7 +155,7 @@ def test_numbers_lose_the_zero_before_the_point(value: float, shown: str) -> Non
     row = {"sample_id": "x", "status": "ok", "s": 0.5, "reason": "", "method": "ega"}
     frame = pd.DataFrame([row | dict.fromkeys(TABLE_METRICS, 0.5) | {"tdd": value}])
     text = printed(terminal.table(analyse([run_of(description(0, ["x"], "folder", "net", ["ega"]), frame)]).parts[0]))
-    assert row_of(text, "ega")[1] == f"{shown}/{shown}"
+    assert row_of(text, "ega")[2] == f"{shown}/{shown}", "after fidelity"
 
 
 def test_images_and_targets_are_counted(tmp_path: Path) -> None:

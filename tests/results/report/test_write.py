@@ -26,7 +26,7 @@ from segfaith.results.statistics import paired
 from segfaith.results.statistics.analysis import Options
 from segfaith.results.statistics.claims import verdict_words
 
-TEXTS = ["conclusions.md", "table.md", "claims.md", "significance.md", "table.tex"]
+TEXTS = ["conclusions.md", "table.md", "claims.md", "significance.md", "trust.md", "table.tex"]
 
 
 def made(folder: Path, seeds: int = 1, **options: object) -> list[Run]:
@@ -221,7 +221,7 @@ def test_the_page_holds_every_section_and_draws_every_figure_once(two_runs: list
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert [own["id"] for tag, own in page.tags if tag == "section"] == [
-        *("verdict", "leaderboard", "influence", "summary", "limits", "scores", "significance", "claims"),
+        *("verdict", "leaderboard", "influence", "summary", "limits", "scores", "worth", "significance", "claims"),
         *("randomisation", "rankings", "curves", "leakage", "denominators", "properties", "unmeasured"),
         *("gallery", "glossary", "runs"),
     ]

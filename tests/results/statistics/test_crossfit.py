@@ -42,6 +42,21 @@ def fitted(*runs: Run, metric: str = "tdd") -> pd.DataFrame:
     return crossfit.cross_fitted(values, crossfit.building_operators(runs, values.methods))
 
 
+LEAST_IN_USE = crossfit.LEAST_IMAGES
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crossfit, "LEAST_IMAGES", 1)
+
+
+def test_few_images_rank_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crossfit, "LEAST_IMAGES", LEAST_IN_USE)
+    table = fitted(made(TWO_IMAGES, MEAN))
+    assert len(table) == 0
+    assert table.attrs["why"] == "2 images have all values, at least 10 are needed"
+
+
 def test_means_and_ranks_by_hand() -> None:
     """Under mean: gpa .2, ria .7, dea .5. Over zero and blur: gpa (.2 + .5) / 2, ria (.3 + .2) / 2, dea .4."""
     table = fitted(made(TWO_IMAGES, MEAN)).set_index("method")

@@ -38,6 +38,10 @@ def made(
             for name, value in by_method.items()
         ]
         rows += [
+            base | {"role": "form", "dose": nan, "of": "ria", "method": "masked", metric: by_method["ria"] - 1 * worse}
+            for worse in ([-1.0] if metric == "odd_abs" else [1.0])
+        ]
+        rows += [
             base | {"role": "style", "dose": nan, "of": of, "method": f"{of} {style}", metric: by_method[of] + styled}
             for of in ("ega", "ria")
             for style in ("square", "root", "blur")
@@ -50,7 +54,7 @@ SPREAD = {"gpa": 0.1, "ega": 0.3, "ria": 0.7, "dea": 0.5, "gamed": 0.2}
 
 def verdict(rows: pd.DataFrame, what: str, metric: str = "tdd") -> pd.Series:
     table = judge(rows, "probability").set_index(["metric", "property"])
-    (row,) = [table.loc[(metric, what)]]
+    row = table.loc[(metric, what)]
     return row if isinstance(row, pd.Series) else row.iloc[0]
 
 
@@ -110,20 +114,20 @@ def with_forms(gains: dict[str, float]) -> pd.DataFrame:
 
 def test_no_form_of_a_map_should_beat_the_map() -> None:
     spread = float(np.std([0.1, 0.3, 0.7, 0.5], ddof=1))
-    rows = with_forms({"masked": 0.3, "rescaled": -0.09 * spread, "thresholded": -0.11 * spread})
+    rows = with_forms({"halftone": -0.09 * spread, "thresholded": -0.11 * spread})
     table = judge(rows, "probability")
     forms = table[table["property"] == "forms"].set_index("kind")
-    assert forms["value"].to_dict() == {"masked": 1, "rescaled": 0.5, "thresholded": 0}
-    assert forms["verdict"].to_dict() == {"masked": "yes", "rescaled": "yes", "thresholded": "no"}
+    assert forms["value"].to_dict() == {"masked": 1, "halftone": 0.5, "thresholded": 0}
+    assert forms["verdict"].to_dict() == {"masked": "yes", "halftone": "yes", "thresholded": "no"}
     assert leaders(table) == []
-    assert leaders(judge(with_forms({"masked": 0.3, "rescaled": 0.0}), "probability")) == ["tdd"]
+    assert leaders(judge(with_forms({"halftone": 0.0}), "probability")) == ["tdd"]
 
 
 def test_evidence_that_is_not_known_to_decide_has_no_truth() -> None:
     rows = made(lambda dose, rng: dose, SPREAD).assign(usable=False)
     assert "truth" not in set(judge(rows, "probability")["property"])
     mixed = pd.concat([made(lambda dose, rng: dose, SPREAD), made(lambda dose, rng: -dose, SPREAD, samples=30)])
-    mixed["usable"] = [True] * (len(mixed) - 30 * 22) + [False] * (30 * 22)
+    mixed["usable"] = [True] * (len(mixed) - 30 * 23) + [False] * (30 * 23)
     mixed.loc[~mixed["usable"], "sample_id"] += "w"
     row = verdict(mixed, "truth")
     assert (row["value"], row["n"]) == (1, 12)
@@ -188,4 +192,4 @@ def test_verdicts_in_words() -> None:
     )
     told = by_metric(judge(both, "probability"))["tdd"]
     assert told["truth"] == "yes (marker); blind (context)"
-    assert told["gaming"] == "yes"
+    assert told["gaming"] == "yes (ria, truth)"

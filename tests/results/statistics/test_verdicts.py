@@ -40,12 +40,13 @@ def told(
     stability: float = 0.95,
     seconds: float = 1.0,
     samples: int = 9,
+    mask: dict[str, Any] | None = None,
     **options: bool,
 ) -> Verdict:
     """The verdict on ria."""
     rows = [("stability", stability), ("runtime_s", seconds)]
     summary = pd.DataFrame([{"method": "ria", "metric": name, "mean": value, "n": samples} for name, value in rows])
-    tables = [pd.DataFrame([one]) if one else NOTHING for one in (chance, truth)]
+    tables = [pd.DataFrame([one]) if one else NOTHING for one in (chance, mask, truth)]
     randomised = pd.DataFrame(again or [], columns=["method", "model", "kept", "n", "lost"])
     (verdict,) = verdicts(["ria"], *tables, randomised, summary, **options)
     return verdict
@@ -124,6 +125,17 @@ def test_time_has_its_borders(value: float, mark: str) -> None:
     assert told(seconds=value).findings["time"].mark == mark
 
 
+@pytest.mark.parametrize(
+    ("mask", "mark"),
+    [(None, "pass"), (pair(), "pass"), (pair(effect=-0.5), "warn"), (pair(p=0.2), "warn"), (pair(why="few"), "warn")],
+)
+def test_what_is_no_better_than_the_mask_does_not_pass(mask: dict[str, Any] | None, mark: str) -> None:
+    finding = told(chance=pair(), mask=mask).findings["chance"]
+    assert finding.mark == mark
+    assert ("mask" in finding.why) == (mark == "warn")
+    assert told(chance=pair(effect=-0.5), mask=mask).findings["chance"].mark == "fail", "worse than random cells"
+
+
 def test_the_whole_passes_only_where_chance_and_model_pass() -> None:
     good = [kept(0.1)]
     assert told(chance=pair(), again=good).mark == "pass"
@@ -139,7 +151,7 @@ def test_the_most_trustworthy_method_comes_first() -> None:
     chance = pd.DataFrame([pair(p=0.5, method="a"), pair(method="b"), pair(method="c") | {"value_first": 0.6}])
     again = pd.DataFrame([kept(0.1, method=name) for name in "abc"])
     summary = pd.DataFrame(columns=["method", "metric", "mean", "n"])
-    order = [verdict.method for verdict in verdicts(list("abc"), chance, NOTHING, again, summary)]
+    order = [verdict.method for verdict in verdicts(list("abc"), chance, NOTHING, NOTHING, again, summary)]
     assert order == ["c", "b", "a"]
 
 

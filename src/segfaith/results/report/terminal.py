@@ -38,8 +38,9 @@ from segfaith.results.statistics.targets import counted
 WIDTH, LEAST_ROOM = 80, 10
 """Characters of a line, and of a method's name at least; metrics that do not fit beside it are left out."""
 SIGNS = {"pass": "✓", "warn": "!", "fail": "✗", "unknown": "?"}
-SHOWN = ("fidelity", "tdd", "odd_abs", "stability")
-"""Metrics of the table. Where evidence was planted, the average precision comes first, and no insertion gain."""
+INSTEAD = ("evidence_ap", "fidelity")
+SHOWN = (*INSTEAD, "tdd", "odd_abs", "insertion_gain", "stability")
+"""Metrics of the table, as far as they were measured. Beside one of these there is no room for the insertion gain."""
 MORE = ("runs", "claims", "worth", "evidence")
 """The sections that are shown on request, by name."""
 
@@ -74,9 +75,9 @@ def table(part: DataAnalysis, width: int = WIDTH) -> Iterator[RenderableType]:
     if part.summary.empty or not part.summary["n"].any():
         yield f"{part.label}: {NO_SAMPLE}"
         return
-    shown = ("evidence_ap", *SHOWN[:-1]) if part.has_evidence else SHOWN
-    called, metrics = labels(part), part.leading(*shown)
-    metrics = [name for name in metrics if name in part.metrics]
+    called, metrics = labels(part), [name for name in part.leading(*SHOWN) if name in part.metrics]
+    if {*INSTEAD} & {*metrics}:
+        metrics = [name for name in metrics if not name.startswith("insertion")]
     columns = [_column(part, metric) for metric in (*metrics, "runtime_s")]
     while _room(columns, width) < LEAST_ROOM and len(columns) > 2:
         del columns[-2]  # seconds stay

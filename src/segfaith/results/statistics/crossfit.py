@@ -14,7 +14,7 @@ import pandas as pd
 
 from segfaith.results.records.runs import Run
 from segfaith.results.statistics.curves import explained, first_setting
-from segfaith.results.statistics.rankings import Complete, ranked
+from segfaith.results.statistics.rankings import LEAST_IMAGES, Complete, ranked
 
 CROSSFIT_COLUMNS = [
     *("data", "metric", "method", "built_with", "building", "mean_building", "rank_building"),
@@ -66,8 +66,9 @@ def cross_fitted(values: Complete, built: Built) -> pd.DataFrame:
     building = [name for name in values.settings if name in every]
     others = [name for name in values.settings if name not in every]
     nothing = pd.DataFrame(columns=CROSSFIT_COLUMNS)
-    if not len(values.values):
-        return explained(nothing, [values.why])
+    if values.images < LEAST_IMAGES:
+        why = values.why or f"{values.images} images have all values, at least {LEAST_IMAGES} are needed"
+        return explained(nothing, [why])
     if not every:
         return explained(
             nothing, ["no method here is known to be built by occlusion, so there is nothing to leave out"]
@@ -116,3 +117,9 @@ def fidelity_operators(runs: Sequence[Run]) -> list[str]:
             evaluation = run.description["settings"]["evaluation"]
             names.append(str(evaluation.get("fidelity_occlusion") or first_setting(run)[0]))
     return list(dict.fromkeys(names))
+
+
+def favoured(runs: Sequence[Run], built: Built) -> list[str]:
+    """The methods that were built with an operator that occluded the sets of fidelity: for them it is circular."""
+    used = set(fidelity_operators(runs))
+    return [name for name, operators in built.items() if used & set(operators)]

@@ -1,7 +1,7 @@
 """The runs of one data set and every table of theirs, each computed once, when it is first asked for."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
@@ -234,9 +234,9 @@ class DataAnalysis:
 
     @cached_property
     def lead(self) -> str:
-        """The metric that leads the conclusions: the first that may (`judgement.leaders`) and was measured, or TDD."""
-        may_lead = judgement.leaders(self.options.judgement)
-        return next((name for name in may_lead if name in self.metrics), *self.leading("tdd"))
+        """The metric that leads the conclusions: the first that may (`judgement.leaders`) and has values, or TDD."""
+        may_lead = [name for name in judgement.leaders(self.options.judgement) if METRICS[name].better == "higher"]
+        return next((name for name in may_lead if self.paired(name).beside_chance), *self.leading("tdd"))
 
     @cached_property
     def chance(self) -> pd.DataFrame:
@@ -244,26 +244,24 @@ class DataAnalysis:
         return paired.against(self.paired(self.lead), self._held(self.own))
 
     @cached_property
-    def truth(self) -> pd.DataFrame:
-        """The same by average precision, over the rows of `evidence`; empty where no evidence was planted.
+    def beside_mask(self) -> pd.DataFrame:
+        """The same against the target's mask, where TDD does not lead: inside the target the mask ranks nothing."""
+        own = [] if self.lead in self.leading("tdd") else self._held(self.own)
+        return paired.against(self.paired(self.lead), own, paired.MASK)
 
-        Where other kinds entered, plain objects do not: there the whole object is the evidence, and a likeness to the
-        mask scores.
-        """
-        rows, _ = self.evidence
-        kinds = set(rows["kind"]) - {"plain"} or {"plain"}
-        if not len(rows):
+    @cached_property
+    def truth(self) -> pd.DataFrame:
+        """The same by average precision (`evidence.found`); empty where no evidence was planted that can be used."""
+        if not len(self.evidence[0]):
             return pd.DataFrame(columns=list(paired.COLUMNS))
-        parts = ((run, evidence.usable([run])[0]) for run in self.runs)
-        told = [replace(run, records=usable[usable["kind"].isin(kinds)]) for run, usable in parts]
-        return paired.against(paired.paired(told, "evidence_ap"), self._held(self.own))
+        return paired.against(paired.paired(evidence.found(self.runs), "evidence_ap"), self._held(self.own))
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
         """`verdicts.verdicts`: whether each method can be trusted, the most trustworthy first."""
         kept, started = randomisation.kept(self.runs), any(len(run.randomisation) for run in self.runs)
         return verdicts.verdicts(
-            *(self._held(self.own), self.chance, self.truth, kept, self.summary),
+            *(self._held(self.own), self.chance, self.beside_mask, self.truth, kept, self.summary),
             unfinished=started and not len(kept),
             planted=self.has_evidence,
             crossed=self.crossed and self.lead in self.leading("tdd"),
@@ -272,8 +270,7 @@ class DataAnalysis:
     @cached_property
     def influence(self) -> pd.DataFrame:
         """`influence.influence`: for each mean the image that moves it most."""
-        metrics = [name for name in self.metrics if name != "runtime_s"]
-        return influence.influence({name: self.paired(name) for name in metrics})
+        return influence.influence({name: self.paired(name) for name in self.metrics if name != "runtime_s"})
 
     @cached_property
     def best(self) -> dict[str, Best]:

@@ -130,6 +130,17 @@ def usable(runs: Sequence[Run]) -> tuple[pd.DataFrame, dict[str, str]]:
     return rows, left_out
 
 
+def found(runs: Sequence[Run]) -> list[Run]:
+    """The runs with the rows of `usable` alone, by which it is tested whether a method finds the evidence.
+
+    Where other kinds entered, plain objects do not: there the whole object is the evidence, and a likeness to the mask
+    scores.
+    """
+    kinds = set(usable(runs)[0]["kind"]) - {"plain"} or {"plain"}
+    parts = ((run, usable([run])[0]) for run in runs)
+    return [replace(run, records=rows[rows["kind"].isin(kinds)]) for run, rows in parts]
+
+
 def kinds_of(rows: pd.DataFrame) -> list[str]:
     """The kinds among the rows of `usable`, and where there are several also those of `GROUPS`."""
     kinds = [kind for kind in KINDS if kind in set(rows["kind"])]

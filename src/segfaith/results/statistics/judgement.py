@@ -6,6 +6,7 @@ The rules were stated before the numbers were seen:
 |---|---|---|---|
 | truth | Kendall's tau-b of dose and (better) metric | above 0.3 | "weakly" above 0, "reversed" below 0 |
 | gaming | 1 if RIA is better than gamed, 0 if worse, 1/2 if equal | above 0.5 | "no" below 0.5, or if all are equal |
+| gaming (truth) | the same of the evidence itself, where it is known to decide | above 0.5 | likewise |
 | forms | the same of RIA and a form that says no more; a small difference is equal | 0.5 or more | "no" below 0.5 |
 | style | median change over styles / standard deviation over methods | below 1 | "no" above 1 |
 
@@ -13,7 +14,7 @@ and of rankings of maps by the metric, see `judgement_rankings`:
 
 | property | number | "yes" | otherwise |
 |---|---|---|---|
-| fills | of a sample: Kendall's W beyond chance, over all operators | above 0.5 | "weakly" above 0, "no" |
+| fills | of a sample: Spearman correlation of its rankings under two operators | above 0.5 | "weakly" above 0, "no" |
 | removal | the same of the operator that was asked for and the true removal | above 0.5 | "weakly", "no" |
 | seeds | the same of two seeds | above 0.5 | "weakly", "no" |
 | images | Spearman correlation of the mean values of two halves of the samples | above 0.5 | "weakly", "no" |
@@ -66,6 +67,8 @@ COLUMNS = ["metric", "property", "kind", "value", "low", "high", "n", "verdict",
 NUMBERS = ("value", "low", "high")
 PACKAGED = Path(__file__).parent / "judgement.csv"
 AGAINST = ("no", "reversed")
+HONEST, TRUTH = "ria", "truth"
+"""The kinds of the lines on gaming: who is held against gamed."""
 INFORMATION = "ranking"
 """The property that has no part in what may lead."""
 ASKED, SEED, REMOVAL = "as asked", "seed", "removal"
@@ -88,10 +91,13 @@ def read(file: Path) -> pd.DataFrame:
         table = pd.read_csv(file, keep_default_na=False, na_values={name: ["", "nan"] for name in NUMBERS})
     except (OSError, ValueError) as error:
         raise SettingsError(f"{file} cannot be read as a judgement of metrics: {error}") from error
-    if missing := [name for name in COLUMNS if name not in table]:
-        raise SettingsError(
-            f"{file} has no column {', '.join(missing)}; expected judgement.csv as `segfaith judge-metrics` writes it"
-        )
+    missing = [name for name in COLUMNS if name not in table]
+    unknown = [] if missing else sorted(set(table["metric"]) - set(METRICS))
+    if unknown:
+        raise SettingsError(f"{file} judges {', '.join(unknown)}, which are no metrics; they are {', '.join(METRICS)}")
+    if missing or not len(table):
+        lacks = f"column {', '.join(missing)}" if missing else "row"
+        raise SettingsError(f"{file} has no {lacks}; expected judgement.csv as `segfaith judge-metrics` writes it")
     return table
 
 
@@ -110,7 +116,8 @@ def judge(rows: pd.DataFrame, score: str) -> pd.DataFrame:
         score: of the rows.
 
     Returns:
-        Columns metric, property, kind (of truth and ranking the kind of evidence, of forms the form, else ""), value,
+        Columns metric, property, kind (of truth and ranking the kind of evidence, of gaming the honest map, of forms
+        the form, else ""), value,
         low, high, n (samples), verdict and why.
     """
     asked = rows[rows["measured"] == ASKED]
@@ -119,7 +126,8 @@ def judge(rows: pd.DataFrame, score: str) -> pd.DataFrame:
         sign = -1.0 if METRICS[metric].better == "lower" else 1.0
         better = asked.assign(**{metric: sign * asked[metric]})
         lines += [_truth(better, metric, kind) for kind in _kinds(rows)]
-        lines += [_gaming(better, metric), *_forms(better, metric), _style(better, metric)]
+        lines += [_gaming(better, metric), _gaming_truth(better, metric)]
+        lines += [*_forms(better, metric), _style(better, metric)]
         lines += _rankings(rows, better, metric)
     return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -130,7 +138,13 @@ def leaders(table: pd.DataFrame) -> list[str]:
     for metric, part in table.groupby("metric", sort=False):
         said = {what: set(lines["verdict"]) for what, lines in part.groupby("property")}
         against = {verdict for what, verdicts in said.items() if what != INFORMATION for verdict in verdicts}
-        if "yes" in said.get("truth", ()) and said.get("gaming") == {"yes"} and not against & {*AGAINST}:
+        gaming = part.loc[(part["property"] == "gaming") & (part["kind"] != TRUTH), "verdict"]
+        if (
+            {"truth", "forms"} <= set(said)
+            and "yes" in said["truth"]
+            and set(gaming) == {"yes"}
+            and not against & {*AGAINST}
+        ):
             chosen.append(str(metric))
     return chosen
 
@@ -178,11 +192,22 @@ def _of_truth(low: float, high: float, *, blind: bool) -> str:
 def _gaming(rows: pd.DataFrame, metric: str) -> list[object]:
     values = rows[rows["role"] == "method"].pivot(index="sample_id", columns="method", values=metric)
     if not {"ria", "gamed"} <= set(values):
-        return _line(metric, "gaming", "", [], lambda low, high: "", "ria or gamed was not measured")
+        return _line(metric, "gaming", HONEST, [], lambda low, high: "", "ria or gamed was not measured")
     gain = (values["ria"] - values["gamed"]).dropna().to_numpy(float)
     equal = bool(len(gain)) and bool((np.abs(gain) < EQUAL).all())
     why = "gamed equals RIA on every sample" if equal else ""
-    return _line(metric, "gaming", "", _wins(gain, EQUAL), lambda low, high: _of_gaming(low, high, equal=equal), why)
+    return _line(
+        metric, "gaming", HONEST, _wins(gain, EQUAL), lambda low, high: _of_gaming(low, high, equal=equal), why
+    )
+
+
+def _gaming_truth(rows: pd.DataFrame, metric: str) -> list[object]:
+    """Whether the evidence itself, the dose 1, is better than gamed."""
+    known = rows[rows["usable"]]
+    truth = known[(known["role"] == "dose") & (known["dose"] == 1)].set_index("sample_id")[metric]
+    gamed = known[known["method"] == "gamed"].set_index("sample_id")[metric]
+    gain = (truth - gamed).dropna().to_numpy(float)
+    return _line(metric, "gaming", TRUTH, _wins(gain, EQUAL), lambda low, high: _of_gaming(low, high, equal=False), "")
 
 
 def _of_gaming(low: float, high: float, *, equal: bool) -> str:
@@ -239,7 +264,8 @@ def _rankings(rows: pd.DataFrame, better: pd.DataFrame, metric: str) -> list[lis
     fills = [name for name in dict.fromkeys(own["measured"]) if name not in (SEED, REMOVAL)]
     lines = []
     for what, measured in {"fills": fills, "removal": [ASKED, REMOVAL], "seeds": [ASKED, SEED]}.items():
-        lines.append(_line(metric, what, "", rankings.concordances(own, metric, measured), _of_agreement, ""))
+        why = "" if {*measured} <= {*own["measured"]} and len(measured) > 1 else "not measured on these data"
+        lines.append(_line(metric, what, "", rankings.concordances(own, metric, measured), _of_agreement, why))
     asked = better[(better["role"] == "method") & ~better["method"].map(is_control)]
     halves = rankings.split_halves(asked, metric)
     lines.append(_stated(metric, "images", "", halves, _of_agreement))

@@ -1,7 +1,7 @@
 """Rankings of maps by one metric: over operators, seeds and halves of the samples, and beside the truth.
 
-With m rankings of a sample's maps, Kendall's W beyond chance, (m W - 1) / (m - 1), is without ties the mean Spearman
-correlation over all pairs of rankings (see `rankings`), which is what is computed here.
+Agreement of several rankings is the mean Spearman correlation over all their pairs. Without ties that is Kendall's W
+beyond chance, (m W - 1) / (m - 1) for m rankings (see `rankings`).
 """
 
 from collections.abc import Sequence

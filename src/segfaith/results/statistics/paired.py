@@ -46,7 +46,7 @@ ONE_RUN = (
     "one run, which says nothing of other seeds or models; add runs, or ask with single_run=True (--single-run) "
     "for what holds of this run alone"
 )
-CHANCE = "random_cells"
+CHANCE, MASK = "random_cells", "mask"
 """The control that is as coarse as RIA's map, and so the fair one."""
 RESAMPLES = 9999
 DECIMALS = 12
@@ -76,6 +76,12 @@ class Paired:
     values: pd.DataFrame
     s: pd.Series
     methods: tuple[str, ...]
+
+    @property
+    def beside_chance(self) -> bool:
+        """Whether random cells and any method under test have a value."""
+        known = self.values.dropna(axis=1, how="all").columns
+        return CHANCE in known and bool(under_test(known))
 
 
 def paired(runs: Sequence[Run], metric: str) -> Paired:

@@ -12,7 +12,7 @@ The questions are about necessity, the model and noise. None of them says that a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan, nan
 from typing import Any, Literal
 
@@ -33,12 +33,14 @@ QUICK, SLOW = 10.0, 60.0
 """Seconds a map: up to the first passes, above the second fails."""
 NOT_MEASURED = "not measured"
 CROSSED = "photographs are crossed, so nothing in the target decides and TDD is 0 for every map"
+NO_MORE = "not shown to be better than the target’s mask, which says where the target is and no more"
 OPPOSITE = "typical images say the opposite of these values, which a few outliers set"
 RULES: dict[str, str] = {
     "chance": (
         "Pass: {metric} is significantly better than that of random cells, image by image (Wilcoxon, p < .05 after "
         f"Holm's correction over the methods). Fail: it is worse, or no difference was shown on {ENOUGH} images "
-        "or more. Warn: no difference was shown on fewer images, or the values say the opposite of the test."
+        "or more. Warn: no difference was shown on fewer images, the values say the opposite of the test, or by a "
+        "metric other than TDD the method is not shown to be better than the target's mask as well."
     ),
     "model": (
         "Absolute Spearman correlation of the map with that of the trained model, once every weight is drawn anew. "
@@ -108,6 +110,7 @@ class Verdict:
 def verdicts(
     methods: Sequence[str],
     chance: pd.DataFrame,
+    mask: pd.DataFrame,
     truth: pd.DataFrame,
     kept: pd.DataFrame,
     summary: pd.DataFrame,
@@ -121,6 +124,7 @@ def verdicts(
     Args:
         methods: under test.
         chance: of `paired.against`, each method against random cells by the metric that leads.
+        mask: the same against the target's mask, which marks the target alone; empty where it is not asked for.
         truth: the same by `evidence_ap`, over the rows with usable planted evidence; empty where there are none.
         kept: of `randomisation.kept`.
         summary: as `summary.summarise` gives it.
@@ -137,7 +141,7 @@ def verdicts(
             {
                 "chance": Finding("chance", "unknown", why=CROSSED)
                 if crossed
-                else _against_cells("chance", chance, name, NOT_MEASURED),
+                else _beyond_mask(_against_cells("chance", chance, name, NOT_MEASURED), mask, name),
                 "model": _model(kept, name, model),
                 "stability": _stability(summary, name),
                 "evidence": _against_cells("evidence", truth, name, evidence),
@@ -173,6 +177,14 @@ def _against_cells(question: str, pairs: pd.DataFrame, method: str, missing: str
     if row["effect"] * row["difference"] < 0:
         return Finding(question, "warn", **known, p=row["p_holm"], why=OPPOSITE)
     return Finding(question, "pass" if row["effect"] > 0 else "fail", **known, p=row["p_holm"])
+
+
+def _beyond_mask(finding: Finding, pairs: pd.DataFrame, method: str) -> Finding:
+    """The finding, which is no pass where the method is not shown to be better than the target's mask as well."""
+    rows = pairs[pairs["first"] == method].to_dict("records") if len(pairs) else []
+    if finding.mark != "pass" or not rows or (rows[0]["significant"] and rows[0]["effect"] > 0):
+        return finding
+    return replace(finding, mark="warn", why=NO_MORE)
 
 
 def _model(kept: pd.DataFrame, method: str, missing: str) -> Finding:

@@ -33,7 +33,7 @@ from segfaith.results.report.blocks import (
 )
 from segfaith.results.report.sections.topic import METHOD, by_data, labels, lacking
 from segfaith.results.statistics.analysis import OVERS, Analysis, DataAnalysis, Over
-from segfaith.results.statistics.crossfit import changed_places, fidelity_operators, union, unknown
+from segfaith.results.statistics.crossfit import changed_places, favoured, fidelity_operators, union, unknown
 from segfaith.results.statistics.curves import CURVE_KINDS, first_setting
 
 FREE = ("blur", "zero", "noise", "road")
@@ -111,15 +111,15 @@ def _command(part: DataAnalysis) -> str:
 def _circular_fidelity(part: DataAnalysis) -> list[Block]:
     """For which methods fidelity is measured by the operator that they were built with, and what mends it."""
     used = fidelity_operators(part.runs)
-    favoured = _built_with(part, used)
-    if not favoured:
+    circular = [labels(part)[name] for name in favoured(part.runs, part.built)]
+    if not circular:
         return []
     sentence = words(
         "{} occluded its sets by {}, the operator behind the maps of {}: for them it is circular. What mends it: "
         "<code>--set evaluation.fidelity_occlusion={}</code>",
         metric_ref("fidelity"),
         listed(used),
-        favoured,
+        listed(circular),
         next((name for name in _free(part) if name not in used), "dataset_mean"),
     )
     return [Prose(sentence)]
@@ -135,6 +135,7 @@ def _cross_fitted(part: DataAnalysis, metric: str) -> list[Block]:
         return [Prose(words("Cross-fitted: {}.{}", table.attrs["why"], advice), "remark")]
     changed = [words("{} and {}", called[a], called[b]) for a, b in changed_places(table)]
     places = words("{} change places", join(changed, "; ")) if changed else Markup("no two methods change places")
+    places += Markup(" (by means; no test stands behind it)") if changed else ""
     built, not_known = dict(zip(table["method"], table["built_with"], strict=True)), unknown(list(table["method"]))
     built = {
         name: "not known" if name in not_known else own.replace(" ", ", ") or "none" for name, own in built.items()

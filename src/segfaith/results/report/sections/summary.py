@@ -26,7 +26,7 @@ from segfaith.results.report.sections.topic import base_methods, images_words, l
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
 from segfaith.results.statistics.claims import verdict_words
 from segfaith.results.statistics.judgement import leaders
-from segfaith.results.statistics.paired import ALPHA, CHANCE
+from segfaith.results.statistics.paired import ALPHA
 from segfaith.results.statistics.targets import counted
 
 ALL = {2: "Both", 3: "All three", 4: "All four", 5: "All five", 6: "All six"}
@@ -98,12 +98,11 @@ def _came_out(part: DataAnalysis) -> list[Markup]:
 def _chance(part: DataAnalysis) -> Markup:
     """What the test of the cards says of each method against random cells, and which delete less in some run."""
     called, (gain,) = labels(part), part.leading("tdd_gain")
-    pairs = part.pairs[(part.pairs["metric"] == part.lead) & (part.pairs["second"] == CHANCE)]
     gains = part.values[part.values["metric"] == gain].dropna(subset="value")
     own = base_methods(part, [name for name in part.methods if not is_reference(name)])
     means, lowest = (getattr(gains.groupby("method")["value"], name)() for name in ("mean", "min"))
     mixed = [called[name] for name in own if name in means and lowest[name] <= 0 < means[name]]
-    tested = part.chance[part.chance["first"].isin(pairs.loc[pairs["why"] == "", "first"]) & (part.chance["why"] == "")]
+    tested = part.chance[part.chance["why"] == ""]
     sentences = against_chance(tested, called, metric_ref(part.lead))
     if mixed:
         better = words("{}: above 0 in the mean, but not in every run: {}.", metric_ref(gain), listed(mixed))

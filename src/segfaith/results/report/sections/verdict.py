@@ -28,10 +28,11 @@ from segfaith.results.report.blocks import (
 from segfaith.results.report.sections.significance import winner
 from segfaith.results.report.sections.topic import labels, target_remark
 from segfaith.results.statistics.analysis import Analysis, DataAnalysis
+from segfaith.results.statistics.crossfit import favoured
 from segfaith.results.statistics.influence import MISSED_IOU, Best
 from segfaith.results.statistics.judgement import leaders
 from segfaith.results.statistics.paired import ALPHA, CHANCE
-from segfaith.results.statistics.verdicts import CROSSED, RULES, Finding, Verdict
+from segfaith.results.statistics.verdicts import CROSSED, NO_MORE, RULES, Finding, Verdict
 
 NAMES = {
     "chance": "Chance",
@@ -49,6 +50,7 @@ DETAILS = {
     "time": "leaderboard",
 }
 """The section that holds the numbers of each question."""
+FIDELITIES = ("fidelity", "fidelity_inside", "fidelity_outside")
 ASKS = {"fidelity": ", how well the map predicts what removal costs"}
 """What a metric that may lead asks, in plain words."""
 TOLD = {
@@ -102,24 +104,29 @@ def _blocks(part: DataAnalysis) -> list[Block]:
         blocks.append(Prose(LEVEL, "remark"))
     if part.crossed and part.lead in part.leading("tdd"):
         blocks.append(Prose(CROSSED_REMARK, "remark"))
-    blocks.append(Prose(_lead(part), "remark"))
     blocks.append(Cards(part.label, tuple(_card(verdict, part) for verdict in part.verdicts)))
+    blocks.append(Prose(_lead(part), "remark"))
     return [*blocks, *target_remark(part), Points((*_missed(part), *_leaders(part)))]
 
 
 def _lead(part: DataAnalysis) -> Markup:
     """Which metric decides about chance, and why this one."""
-    leads = metric_ref(part.lead)
-    if part.lead in leaders(part.options.judgement):
+    leads, may_lead = metric_ref(part.lead), leaders(part.options.judgement)
+    why = '(<a href="#worth">how far to trust each metric</a>)'
+    if part.lead in may_lead:
+        circular = [labels(part)[name] for name in favoured(part.runs, part.built)] if part.lead in FIDELITIES else []
         return words(
-            "{} decides: it may lead a conclusion, since it rises with the truth and a map made to win does not win it "
-            '(<a href="#worth">how far to trust each metric</a>).',
-            leads,
+            "{} decides: it may lead a conclusion, since it rises with the truth and RIA beats a map made to win by it "
+            "{}.{}",
+            *(leads, Markup(why)),
+            words(" It is circular for {}, made by the same occlusion.", listed(circular)) if circular else "",
         )
+    if not may_lead:
+        return words("{} decides: by the judgement no metric may lead a conclusion {}.", leads, Markup(why))
     return words(
-        '{} decides, though a map made to win wins it (<a href="#worth">how far to trust each metric</a>): no '
-        "metric that may lead a conclusion was measured. Set <code>fidelity = 96</code> in <code>[evaluation]</code>.",
-        leads,
+        "{} decides, though a map made to win is not beaten by it {}: no metric that may lead ({}) has values here of "
+        "methods and random cells. Set <code>fidelity = 96</code> in <code>[evaluation]</code>.",
+        *(leads, Markup(why), listed([metric_ref(name) for name in may_lead])),
     )
 
 
@@ -143,7 +150,7 @@ def _headline(findings: Mapping[str, Finding]) -> Markup:
     answers = [
         {
             "pass": "better than random cells",
-            "warn": "not shown to beat random cells",
+            "warn": "no better than the target’s mask" if chance.why == NO_MORE else "not shown to beat random cells",
             "fail": "worse than random cells" if chance.p < ALPHA else "no better than random cells",
             "unknown": "",
         }[chance.mark],

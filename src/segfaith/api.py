@@ -15,10 +15,10 @@ from segfaith.attribution.methods import (
     DEFAULT_METHODS,
     Method,
     MethodInstance,
-    Parameters,
     refuse_repeated,
     resolve_method,
 )
+from segfaith.attribution.parameters import Parameters
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.partition import check_partition
 from segfaith.benchmark.plan import resolve_methods

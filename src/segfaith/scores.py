@@ -61,6 +61,15 @@ class Scalar:
         """The same number of the logits of `reads` alone, in that order."""
         return replace(self, class_index=0, versus=None if self.versus is None else 1)
 
+    def unsquashed(self, *, single: bool) -> "Scalar":
+        """The number before its softmax or sigmoid, z_c or a margin; any other number is itself.
+
+        Of a model of a `single` channel z, whose logits are [0, z], z_0 is -z: the constant 0 explains nothing.
+        """
+        if self.kind == "probability":
+            return replace(self, kind="log_odds" if single else "logit")
+        return replace(self, kind="margin") if self.kind == "conditional" else self
+
     def of(self, logits: Tensor, axis: int) -> Tensor:
         """The number of each pixel, float32: `logits` with the classes along `axis`, which is dropped.
 

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 import segfaith
 from folder_runs import assert_same_records, command, content, make_project, toml, write_settings
 from made_runs import edit_description, edit_rows, make_run
-from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
+from segfaith.attribution.libraries import listed
+from segfaith.attribution.methods import ALIASES, DEFAULT_METHODS, METHODS
 from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.settings import PACKAGED, find_settings, make_settings, read_settings
@@ -138,6 +139,8 @@ def test_list_shows_every_name_once(kind: str, table: dict[str, Any]) -> None:
     names = [line.split()[0] for line in shown.output.splitlines()]
     assert names[: len(table)] == list(table)
     others = [*(adapter.usage for adapter in ADAPTERS.values()), "FILE.py:FUNCTION"] if kind == "models" else []
+    if kind == "methods":
+        others = [*ALIASES, *(name for name, _ in listed())]
     assert names[len(table) :] == others
 
 

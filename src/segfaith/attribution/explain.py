@@ -36,6 +36,7 @@ class Gathered:
     gradient: dict[Key, GradientEvidence | Exception] = field(default_factory=dict)
     intervention: dict[Key, InterventionEvidence | Exception] = field(default_factory=dict)
     seconds: dict[Key, float] = field(default_factory=dict)
+    batch: BatchSize = field(default_factory=lambda: BatchSize(1))
 
     def cost(self, instance: MethodInstance) -> float:
         """Seconds of the evidence that the method needs. A shared pass counts in full for each method."""
@@ -106,7 +107,7 @@ def gather(
         except Exception as error:
             intervention[asked] = error.with_traceback(None)
         seconds[asked] = clock(model.device) - start
-    return Gathered(variants, target, forward, gradient, intervention, seconds)
+    return Gathered(variants, target, forward, gradient, intervention, seconds, batch)
 
 
 def evidence_keys(
@@ -140,15 +141,7 @@ def heatmaps(
         from_file: Tensor = method.combine(map_folder(sample_id, gathered.target.name), size)
         return from_file[None].to(variants.images.device)
     if "model" in method.needs:
-        maps = [
-            _checked(
-                method.combine(model, image.clone(), replace(gathered.target, region=region.clone())),
-                size,
-                instance.name,
-            )
-            for image, region in zip(variants.images, variants.regions, strict=True)
-        ]
-        return minmax(torch.stack([heatmap.to(variants.images.device) for heatmap in maps]))
+        return _of_model(model, gathered, instance, rng, draw)
     inputs: dict[str, Any] = {}
     for need in method.needs:
         if need == "gradient":
@@ -166,6 +159,32 @@ def heatmaps(
     maps_of_all: Tensor = method.combine(**inputs, **instance.options)
     checked = [_checked(heatmap, size, instance.name).to(variants.images.device) for heatmap in maps_of_all]
     return zero_where_constant(torch.stack(checked))
+
+
+def _of_model(
+    model: SegmentationModel,
+    gathered: Gathered,
+    instance: MethodInstance,
+    rng: Callable[[str], np.random.Generator],
+    draw: int,
+) -> Float[Tensor, "N H W"]:
+    """The maps of a method that runs the model itself, variant by variant."""
+    variants, needs = gathered.variants, instance.method.needs
+    size = (variants.images.shape[-2], variants.images.shape[-1])
+    cells = _partition(model, gathered, instance.regions) if "partition" in needs else None
+    maps = []
+    for n, (image, region) in enumerate(zip(variants.images, variants.regions, strict=True)):
+        more = instance.options
+        if "batch" in needs:
+            more["batch"] = gathered.batch
+        if "rng" in needs:
+            more["rng"] = rng(f"{instance.name}|{variants.names[n]}|{draw}")
+        if cells is not None:
+            more["partition"] = cells[n].clone()
+        target = replace(gathered.target, region=region.clone())
+        heatmap = _checked(instance.method.combine(model, image.clone(), target, **more), size, instance.name)
+        maps.append(heatmap.to(variants.images.device))
+    return minmax(torch.stack(maps))
 
 
 def _partition(model: SegmentationModel, gathered: Gathered, regions: Regions) -> Int[Tensor, "N H W"]:

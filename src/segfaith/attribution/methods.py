@@ -9,74 +9,36 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+import numpy as np
+from pydantic import ValidationError
 
 from segfaith.attribution import cam, controls, fusion, region
+from segfaith.attribution.heatmap import minmax
+from segfaith.attribution.libraries import library_entry
+from segfaith.attribution.libraries.entry import Entry, Question, SignParameters, signed
+from segfaith.attribution.libraries.regions import ablation
 from segfaith.attribution.maps import read_map
+from segfaith.attribution.parameters import (
+    CellParameters,
+    DeaParameters,
+    EgaParameters,
+    GradientParameters,
+    Parameters,
+    RiaParameters,
+    RiseParameters,
+)
+from segfaith.attribution.rise import rise
 from segfaith.constants import TRUTH
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import Objective
-from segfaith.evidence.regions import Refine, RegionKind, Regions
-from segfaith.incremental.scorers import Precision
+from segfaith.evidence.regions import Regions
 from segfaith.lookup import lookup
 from segfaith.models.building import import_function
-from segfaith.occlusion import OPERATORS
-from segfaith.types import Map, Tensor
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.scores import BatchSize
+from segfaith.types import Float, Image, Int, InterventionEvidence, Map, Target, Tensor
 
-Need = Literal["gradient", "intervention", "region", "partition", "rng", "model", "file", "evidence"]
-
-
-class Parameters(BaseModel):
-    """Base of every method's parameters: names that the method does not define are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GradientParameters(Parameters):
-    """The quantity whose gradient is taken, and the layer (None: the model's feature layer)."""
-
-    objective: Objective = "logits"
-    layer: str | None = None
-
-
-class EgaParameters(GradientParameters):
-    """Pooling of the gradient over blocks of `window` x `window` feature pixels; a window of 1 changes nothing."""
-
-    pool: Literal["mean", "max"] = "mean"
-    window: int = Field(default=1, ge=1)
-
-
-class RiaParameters(Parameters):
-    """The occluded regions, the operator that occludes them, and the precision: see `evidence.regions.Regions`."""
-
-    grid: int = Field(default=14, ge=1)
-    occlusion: str = "mean"
-    regions: RegionKind = "grid"
-    passes: int = Field(default=Regions().passes, ge=1)
-    refine: Refine = "drop"
-    precision: Precision = "fp32"
-
-    @field_validator("occlusion")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        lookup("occlusion operator", value, OPERATORS)
-        return value
-
-    @model_validator(mode="after")
-    def _enough(self) -> "RiaParameters":
-        first = ((self.grid + 1) // 2) ** 2
-        if self.regions == "adaptive" and self.passes < first:
-            raise ValueError(
-                f"adaptive regions of grid {self.grid} start with {first} cells; passes must be at least that"
-            )
-        return self
-
-
-class DeaParameters(EgaParameters, RiaParameters):
-    """alpha weighs gradient evidence, beta rewards agreement; all other parameters are EGA's and RIA's."""
-
-    alpha: float = Field(default=0.65, ge=0, le=1)
-    beta: float = Field(default=0.35, ge=0)
+Need = Literal["gradient", "intervention", "region", "partition", "rng", "model", "batch", "file", "evidence"]
 
 
 @dataclass(frozen=True)
@@ -87,8 +49,9 @@ class Method:
         needs: the keyword arguments of `combine`: `gradient` and `intervention` evidence; `region`, the target masks
             (N, H, W); `partition`, RIA's cells (N, H, W); `rng`, a generator per variant. `combine` then returns maps
             (N, H, W) in [0, 1]. If `model` is needed, combine(model, image, target) is called once per variant and
-            returns an attribution (H, W). If `file` is needed, combine(name, size) is called for the clean image only,
-            with the sample's id, or ID@TARGET for a target with a name. If `evidence` is needed, combine(evidence) is
+            returns an attribution (H, W); if `batch`, `rng` or `partition` are needed too, they are keywords of that
+            call, for that variant. If `file` is needed, combine(name, size) is called for the clean image only, with
+            the sample's id, or ID@TARGET for a target with a name. If `evidence` is needed, combine(evidence) is
             called for the clean image only, with the pixels of the planted evidence (H, W); where none is known, the
             method is skipped.
         combine: the method itself.
@@ -134,8 +97,19 @@ METHODS: dict[str, Method] = {
     ),
     "mask": Method("mask", "control", ("region",), controls.mask),
     "gamed": Method("gamed", "control", ("intervention", "region"), controls.gamed, RiaParameters, inherits=("ria",)),
+    "rise": Method(
+        "rise",
+        "Petsiuk et al. 2018",
+        ("model", "batch", "rng"),
+        rise,
+        RiseParameters,
+        ("masks", "cells", "keep", "fill"),
+    ),
 }
-DEFAULT_METHODS = tuple(METHODS)
+DEFAULT_METHODS = tuple(name for name in METHODS if name != "rise")
+"""The methods of a run that names none: all but `rise`, which costs a thousand passes a map."""
+ALIASES = {"seg-grad-cam": "gpa", "seg-xres-cam": "ega", "seg-hires-grad-cam": "ega"}
+"""Names of papers for methods of `METHODS`. Records have the name that the user gave."""
 REFERENCE = Method(TRUTH, "the planted evidence", ("evidence",), controls.truth)
 """The truth as a map. Runs add it where evidence is known; it cannot be named."""
 
@@ -164,9 +138,10 @@ class MethodInstance:
     @property
     def regions(self) -> Regions:
         """The regions of the method's intervention evidence, or of its partition."""
-        chosen = self.parameters if isinstance(self.parameters, RiaParameters) else RiaParameters()
+        chosen = self.parameters if isinstance(self.parameters, CellParameters) else RiaParameters()
+        precision = chosen.precision if isinstance(chosen, RiaParameters) else "fp32"
         gradient = self.parameters if isinstance(self.parameters, GradientParameters) else GradientParameters()
-        asked = Regions(chosen.grid, chosen.occlusion, chosen.regions, precision=chosen.precision)
+        asked = Regions(chosen.grid, chosen.occlusion, chosen.regions, precision=precision)
         if chosen.regions != "adaptive":
             return asked
         guide = (gradient.layer, gradient.objective) if chosen.refine == "gradient" else None
@@ -184,8 +159,9 @@ def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]
     """The method that `name` stands for, with parameters from its defaults, `settings` and the name itself.
 
     Args:
-        name: `gpa`, `dea@alpha=0.8,grid=7`, `maps:DIR`, `package.module:function`, `path/to/file.py:function`, or a
-            `Method`. Records keep only the last part of a path: `maps:DIR`, `file.py:function`.
+        name: `gpa`, `dea@alpha=0.8,grid=7`, `captum:Saliency`, `maps:DIR`, `package.module:function`,
+            `path/to/file.py:function`, or a `Method`. Records keep only the last part of a path: `maps:DIR`,
+            `file.py:function`.
         settings: parameters by method name, as in a settings file's `[methods]`.
 
     Raises:
@@ -195,33 +171,44 @@ def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]
         return MethodInstance(name.name, name, name.parameters())
     if name.startswith("maps:"):
         return _maps_method(name)
+    stem = name.partition("@")[0]
+    if (entry := library_entry(stem)) is not None:
+        return _library_method(name, entry)
     if ":" in name:
         return _foreign_method(name)
-    stem, _, variant = name.partition("@")
     if stem == TRUTH:
         raise SettingsError(
             f"method {name!r} cannot be named: it is the planted evidence as a map, and is measured by itself in runs "
             "whose evidence is known; leave it out"
         )
+    stem = ALIASES.get(stem, stem)
     method = lookup("method", stem, METHODS)
     known = method.parameters.model_fields
     values: dict[str, Any] = {}
     for parent in method.inherits:
         values |= {key: value for key, value in settings.get(parent, {}).items() if key in known}
     values |= settings.get(stem, {})
-    for pair in filter(None, variant.split(",")):
+    return MethodInstance(name, method, _parameters(name, method.parameters, values))
+
+
+def _parameters(name: str, kind: type[Parameters], values: dict[str, Any]) -> Parameters:
+    """Parameters from `values` and from what follows "@" in the name.
+
+    Raises:
+        SettingsError: an unknown parameter, or a value out of its range.
+    """
+    for pair in filter(None, name.partition("@")[2].split(",")):
         key, equals, value = pair.partition("=")
         if not equals:
             raise SettingsError(f"method {name!r}: expected name@key=value, got {pair!r} after '@'")
         values[key] = value
     try:
-        return MethodInstance(name, method, method.parameters.model_validate(values))
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "value"
-        raise SettingsError(
-            f"method {name!r}, parameter {place}: {first['msg']}; it has {', '.join(known) or 'no parameters'}"
-        ) from error
+        known = ", ".join(kind.model_fields) or "no parameters"
+        raise SettingsError(f"method {name!r}, parameter {place}: {first['msg']}; it has {known}") from error
 
 
 def refuse_repeated(methods: Sequence[MethodInstance]) -> None:
@@ -230,6 +217,36 @@ def refuse_repeated(methods: Sequence[MethodInstance]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise SettingsError(f"method {twice[0]!r} is named twice; name each method once")
+
+
+def _library_method(name: str, entry: Entry) -> MethodInstance:
+    """A library's method, which runs on the user's model as the user's own methods do."""
+    parameters = _parameters(name, entry.parameters, {})
+    stem = name.partition("@")[0]
+    sign = parameters.sign if isinstance(parameters, SignParameters) else "positive"
+    if entry.explain is None:
+
+        def of_drops(intervention: InterventionEvidence) -> Float[Tensor, "N H W"]:
+            return minmax(signed(ablation(intervention), sign)).float()
+
+        return MethodInstance(
+            name, Method(stem, entry.paper, ("intervention",), of_drops, entry.parameters), parameters
+        )
+    explain = entry.explain
+
+    def combine(
+        model: SegmentationModel,
+        image: Image,
+        target: Target,
+        batch: BatchSize,
+        rng: np.random.Generator,
+        partition: Int[Tensor, "H W"] | None = None,
+    ) -> Map:
+        question = Question(name, model, image, target, parameters, batch, rng, partition)
+        return signed(explain(question), sign)
+
+    needs: tuple[Need, ...] = ("model", "batch", "rng", *(("partition",) if entry.cells else ()))
+    return MethodInstance(name, Method(stem, entry.paper, needs, combine, entry.parameters), parameters)
 
 
 def _maps_method(name: str) -> MethodInstance:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from segfaith.attribution.libraries import LIBRARIES
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.settings import anchor, anchored, make_settings, override
 from segfaith.errors import SettingsError
@@ -57,7 +58,8 @@ def settings_of(directory: Path, overrides: Sequence[str] = (), allowed: Iterabl
 def code_named(settings: Settings) -> list[tuple[str, str]]:
     """The code that a run's model and methods import, as pairs: "model" or "method", and the code's name."""
     model = settings.model.name
-    methods = [name for name in settings.methods.names if not name.startswith("maps:")]  # as resolve_method decides
+    own = ("maps", *LIBRARIES)  # prefixes that name no code of the user's, as resolve_method decides
+    methods = [name for name in settings.methods.names if name.partition(":")[0] not in own]
     named = [("model", model), *(("method", name) for name in methods)]
     return [(role, name) for role, name in named if ":" in name]
 

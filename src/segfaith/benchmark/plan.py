@@ -7,14 +7,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from segfaith.attribution.libraries import LIBRARIES
 from segfaith.attribution.methods import (
     REFERENCE,
     MethodInstance,
-    Parameters,
-    RiaParameters,
     refuse_repeated,
     resolve_method,
 )
+from segfaith.attribution.parameters import Parameters, RiaParameters
 from segfaith.benchmark.partition import check_partition
 from segfaith.benchmark.passes import passes_per_sample
 from segfaith.benchmark.rows import GAIN_CONTROL
@@ -273,7 +273,7 @@ def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
 
 
 def _sources(plan: Plan) -> dict[str, str]:
-    """SHA-256 of the user's own code and of maps computed elsewhere, by what they serve."""
+    """SHA-256 of the user's own code and of maps computed elsewhere, and versions of libraries, by what they serve."""
     model = plan.settings.model
     given = [("model", model.name), *([("reshape", model.reshape)] if model.reshape else [])]
     given += [(method.name, name) for method, name in zip(plan.methods, plan.settings.methods.names, strict=False)]
@@ -286,6 +286,10 @@ def _sources(plan: Plan) -> dict[str, str]:
             sources[role] = digest({path.name: file_digest(path) for path in files if path.is_file()})
         elif file.suffix == ".py":
             sources[role] = file_digest(file)
+    for method in plan.methods:
+        prefix = method.name.partition(":")[0]
+        if prefix in LIBRARIES:
+            sources[method.name] = LIBRARIES[prefix].version
     if plan.settings.target.mask is not None:
         mask = Path(plan.settings.target.mask)
         files = [mask / f"{sample_id}.png" for sample_id in plan.ids] if mask.is_dir() else [mask]

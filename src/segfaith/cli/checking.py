@@ -45,6 +45,14 @@ def list_command(
     for name, entry in getattr(import_module(module), table).items():
         words = getattr(entry, "meaning", None) or getattr(entry, "paper", None) or ""
         say(f"{name:28}{words}")
+    if kind == "methods":
+        from segfaith.attribution.libraries import listed
+        from segfaith.attribution.methods import ALIASES
+
+        for name, method in ALIASES.items():
+            say(f"{name:28}another name of {method}")
+        for name, words in listed():
+            say(f"{name:28}{words}")
     if kind == "models":
         from segfaith.models.adapters import ADAPTERS
 

@@ -189,15 +189,8 @@ def _summed(logits: Float[Tensor, "N C H W"], region: Bool[Tensor, "N H W"], sca
     """Y of the objective "logits": the sum over the regions of z_c, or of the number that is explained instead.
 
     A conditional probability is the sigmoid of a margin, which is summed as z_c is for the probability.
-    Of a model of a `single` channel z, whose logits are [0, z], z_0 is -z: the constant 0 explains nothing.
     """
-    if single and scalar.kind == "probability":
-        scalar = replace(scalar, kind="log_odds")
-    if scalar.kind == "conditional":
-        scalar = replace(scalar, kind="margin")
-    if scalar.kind == "probability":
-        return logits[:, scalar.class_index][region].sum()
-    return scalar.of(logits.movedim(1, -1)[region], 1).sum()
+    return scalar.unsquashed(single=single).of(logits.movedim(1, -1)[region], 1).sum()
 
 
 def _finite(logits: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:

@@ -188,7 +188,7 @@ def _explain(
     trial: _Trial, method: MethodInstance, model: SegmentationModel, image: Image, target: Target, name: str, draw: int
 ) -> Any:
     """The unchecked output of a user's function, or the (H, W) map in [0, 1] of a method that reads evidence."""
-    if "model" in method.method.needs:
+    if method.method.needs == ("model",):
         return method.method.combine(model, image, target)
     rng, variants = sample_rng(trial.seed, name), clean_variant(image, target.region)
     batch = BatchSize(trial.batch_size)

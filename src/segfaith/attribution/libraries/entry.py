@@ -1,0 +1,147 @@
+"""What an entry of a library's table is, and what its function gets: the question about one image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import field_validator
+
+from segfaith.attribution.parameters import Parameters
+from segfaith.evidence.gradient import Objective
+from segfaith.lookup import lookup
+from segfaith.models.segmentation import SegmentationModel
+from segfaith.occlusion import FILLS, occluder
+from segfaith.scores import BatchSize
+from segfaith.types import Float, Image, Int, Target, Tensor
+
+Sign = Literal["positive", "absolute"]
+"""How a signed attribution a, summed over the channels, becomes a map: max(a, 0), or |a|."""
+
+
+class SignParameters(Parameters):
+    """Of methods whose attributions are signed: the rule by which signed attributions become maps."""
+
+    sign: Sign = "positive"
+
+
+class ScoreParameters(SignParameters):
+    """The number that is explained: "prob", the target's own score s, or "logits", the score before its squashing."""
+
+    objective: Objective = "prob"
+
+
+class FillParameters(ScoreParameters):
+    """The baseline: an operator that replaces a pixel by the same value wherever it is used."""
+
+    baseline: str = "zero"
+
+    @field_validator("baseline")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        lookup("baseline", value, FILLS)
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked of a library: which pixels of `image` make the target's score what it is.
+
+    Attributes:
+        batch: how many images may go through the model at once. It moves no map by more than rounding.
+        rng: of this image and method; all that is random follows from it.
+        cells: the region of each pixel, where the method explains regions.
+    """
+
+    name: str
+    model: SegmentationModel
+    image: Image
+    target: Target
+    parameters: Any
+    batch: BatchSize
+    rng: np.random.Generator
+    cells: Int[Tensor, "H W"] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The image's (H, W)."""
+        return self.image.shape[1], self.image.shape[2]
+
+    def filled(self, name: str) -> Image:
+        """The image with every pixel replaced by the operator `name`."""
+        everywhere = torch.ones(1, *self.size, dtype=torch.bool, device=self.image.device)
+        return occluder(name, self.image, self.rng, wired=self.model.wired)(everywhere)[0]
+
+
+Explain = Callable[[Question], Float[Tensor, "H W"]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method of a library.
+
+    Attributes:
+        paper: the method's source.
+        explain: the signed attribution of one image; None: it follows from the drops of RIA's interventions.
+        parameters: what may be set, with defaults.
+        cost: the model passes of one map, in words, by the parameters.
+        asks: what it needs of the model, in words; "" if nothing.
+        cells: whether it explains regions, those of RIA.
+    """
+
+    paper: str
+    explain: Explain | None
+    parameters: type[Parameters]
+    cost: Callable[[Any], str]
+    asks: str = ""
+    cells: bool = False
+
+    def words(self) -> str:
+        """Paper, needs and cost on the default parameters, in a line."""
+        asks = f"; needs {self.asks}" if self.asks else ""
+        return f"{self.paper}{asks}; {self.cost(self.parameters())}"
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library of methods, known by `PREFIX:NAME`.
+
+    Attributes:
+        module: the name that is imported.
+        extra: the extra of segfaith that installs it, which is also the package's name.
+        entries: its methods by name.
+        has: whether the installed version has a method.
+    """
+
+    module: str
+    extra: str
+    entries: dict[str, Entry]
+    has: Callable[[str], bool]
+
+    @property
+    def installed(self) -> bool:
+        """Whether the library is there; it is not imported."""
+        return find_spec(self.module) is not None
+
+    @property
+    def version(self) -> str:
+        """Package and version, as "captum 0.9.0"."""
+        return f"{self.extra} {version(self.extra)}"
+
+    @property
+    def remedy(self) -> str:
+        """How to install the library."""
+        return f"pip install 'segfaith[{self.extra}]'"
+
+
+def signed(attribution: Float[Tensor, "*N H W"], sign: Sign) -> Float[Tensor, "*N H W"]:
+    """max(a, 0) or |a|."""
+    return attribution.clamp(min=0) if sign == "positive" else attribution.abs()
+
+
+def pixels(attribution: Float[Tensor, "1 bands H W"]) -> Float[Tensor, "H W"]:
+    """Summed over the channels."""
+    return attribution.double().sum(1)[0]

@@ -1,0 +1,208 @@
+"""pytorch-grad-cam's maps (Gildenblat et al. 2021): `gradcam:NAME`. It is imported when a method is first used.
+
+Its maps are at least 0 by themselves, so there is no rule for signs. Those that use gradients explain the sum over the
+region, as the library's own target for segmentation does; ScoreCAM and AblationCAM explain s, the mean.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from segfaith.attribution.libraries.entry import Entry, Library, Question
+from segfaith.attribution.libraries.running import Score, halving, layers, padded_input
+from segfaith.attribution.parameters import Parameters
+from segfaith.errors import SampleError
+from segfaith.evidence.forms import Form
+from segfaith.evidence.gradient import Objective
+from segfaith.types import Float, Tensor
+
+
+class CamParameters(Parameters):
+    """The number that is explained, and the layer (None: the model's feature layer); several are joined by "+"."""
+
+    objective: Objective = "prob"
+    layer: str | None = None
+
+
+BIASED = (nn.Conv2d, nn.BatchNorm2d)
+"""The layers whose biases FullGrad reads."""
+OF_MEAN = ("ScoreCAM", "AblationCAM")
+"""They explain the mean over the region: softmax weights of scores, and drops divided by the score."""
+
+
+def _value(output: Tensor) -> Tensor:
+    """The library's target: the score of one image, which is what the module returns."""
+    return output
+
+
+def _explain(name: str) -> Callable[[Question], Float[Tensor, "H W"]]:
+    def explain(question: Question) -> Float[Tensor, "H W"]:
+        kind = getattr(import_module("pytorch_grad_cam"), name)
+        height, width = question.size
+
+        def compute(images: int) -> Tensor:
+            score = Score(question.model, question.target, question.parameters.objective, total=name not in OF_MEAN)
+            inputs = padded_input(question)[None]
+            inputs.requires_grad = True
+            if name in CHECKS:
+                CHECKS[name](question, score)
+            if name == "FullGrad":
+                return _map(kind, score, [], None, inputs, images)[:height, :width]
+            chosen = layers(question)
+            size = (inputs.shape[2], inputs.shape[3])
+            if name == "RefineCAM":
+                return _refined(question, kind, score, chosen, inputs)[:height, :width]
+            if name == "AblationCAM":
+                _check_maps(question, chosen)
+            maps = [
+                _map(kind, score, [layer], _reader(form, size), inputs, images)[:height, :width]
+                for _, layer, form in chosen
+            ]
+            return torch.stack(maps).mean(0)
+
+        return halving(question, compute).to(question.image.device)
+
+    return explain
+
+
+def _reader(form: Form, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    """The library's reshape_transform. It copies, since the library keeps what a later part may write into."""
+    return lambda output: form.maps(output, size).clone()
+
+
+def _map(
+    kind: Any,
+    score: nn.Module,
+    chosen: Sequence[nn.Module],
+    read: Callable[[Tensor], Tensor] | None,
+    inputs: Float[Tensor, "1 bands h w"],
+    images: int,
+) -> Float[Tensor, "h w"]:
+    """The library's map of a layer, in [0, 1], at the size of the padded image."""
+    made: dict[str, Any] = {}
+    if kind.__name__ == "AblationCAM":
+        made = {"batch_size": images, "ablation_layer": import_module("pytorch_grad_cam").AblationLayer()}
+    explainer = kind(model=score, target_layers=list(chosen), reshape_transform=read, **made)
+    explainer.batch_size = images  # ScoreCAM reads it
+    try:
+        with redirect_stdout(io.StringIO()):
+            values = explainer(input_tensor=inputs, targets=[_value])
+    finally:
+        explainer.activations_and_grads.release()
+    return _tensor(values)
+
+
+def _tensor(values: np.ndarray) -> Float[Tensor, "h w"]:
+    return torch.from_numpy(np.ascontiguousarray(values[0], dtype=np.float64))
+
+
+def _refined(
+    question: Question,
+    kind: Any,
+    score: nn.Module,
+    chosen: list[tuple[str, nn.Module, Form]],
+    inputs: Float[Tensor, "1 bands h w"],
+) -> Float[Tensor, "h w"]:
+    """RefineCAM: the product of GradCAM++ of several layers.
+
+    Raises:
+        SampleError: a single layer, or layers of different forms.
+    """
+    if len(chosen) < 2 or len({(form.kind, form.leading) for _, _, form in chosen}) > 1:
+        raise SampleError(
+            f"{question.name} multiplies the maps of several layers of one form; name them: layer=first+second"
+        )
+    explainer = kind(
+        score, [layer for _, layer, _ in chosen], _reader(chosen[0][2], (inputs.shape[2], inputs.shape[3]))
+    )
+    try:
+        return _tensor(explainer(inputs, [_value]))
+    finally:
+        for one in explainer.base_cam_per_layer:
+            one.activations_and_grads.release()
+
+
+def _check_maps(question: Question, chosen: list[tuple[str, nn.Module, Form]]) -> None:
+    for name, _, form in chosen:
+        if form.kind != "maps" or form.reshape is not None:
+            raise SampleError(f"{question.name} reads maps (N, K, h, w); layer {name!r} gives {form.kind}")
+
+
+def _check_positive(question: Question, score: nn.Module) -> None:
+    """Raises SampleError where the library's division by the score would turn the map's sign round."""
+    with torch.no_grad():
+        value = float(score(question.image[None])[0])
+    if value <= 0:
+        raise SampleError(f"{question.name} divides by the score, {value:.4g}; at or below 0 its signs mean nothing")
+
+
+def _check_biases(question: Question, score: nn.Module) -> None:
+    """FullGrad pairs biases with gradients by the order in the module, so that must be the order in which parts run.
+
+    Raises:
+        SampleError: the model has no such biases, or runs their layers in another order, or not once each.
+    """
+    layers = [part for part in question.model.module.modules() if type(part) in BIASED and part.bias is not None]
+    if not layers:
+        raise SampleError(f"{question.name} reads the biases of Conv2d and BatchNorm2d; {question.model.name} has none")
+    ran: list[nn.Module] = []
+    handles = [part.register_forward_hook(lambda part, given, output: ran.append(part)) for part in layers]
+    try:
+        with torch.no_grad():
+            score(question.image[None])
+    finally:
+        for handle in handles:
+            handle.remove()
+    if [id(part) for part in ran] != [id(part) for part in layers]:
+        raise SampleError(
+            f"{question.name} pairs biases with gradients by their order in the module, and {question.model.name} runs "
+            "them in another order, or not once each"
+        )
+
+
+CHECKS: dict[str, Callable[[Question, nn.Module], None]] = {
+    "AblationCAM": _check_positive,
+    "FullGrad": _check_biases,
+}
+"""What must hold before a method runs, by its name."""
+
+_GRADIENT = "1 pass with its gradient for each layer"
+_CHANNELS = "a pass for each channel of the layer"
+TABLE: dict[str, tuple[str, str, str]] = {
+    "GradCAM": ("Selvaraju et al. 2017", _GRADIENT, "a layer"),
+    "GradCAMPlusPlus": ("Chattopadhay et al. 2018", _GRADIENT, "a layer"),
+    "HiResCAM": ("Draelos and Carin 2020", _GRADIENT, "a layer"),
+    "GradCAMElementWise": ("pytorch-grad-cam (Gildenblat et al. 2021)", _GRADIENT, "a layer"),
+    "XGradCAM": ("Fu et al. 2020", _GRADIENT, "a layer"),
+    "LayerCAM": ("Jiang et al. 2021", _GRADIENT, "a layer"),
+    "EigenCAM": ("Muhammad and Yeasin 2020", "1 pass for each layer", "a layer"),
+    "EigenGradCAM": ("pytorch-grad-cam (Gildenblat et al. 2021)", _GRADIENT, "a layer"),
+    "SegEigenCAM": ("Chung and Ying 2025", _GRADIENT, "a layer"),
+    "ScoreCAM": ("Wang et al. 2020", f"{_CHANNELS}, and 1", "a layer"),
+    "AblationCAM": ("Desai and Ramaswamy 2020", f"{_CHANNELS}, and 3", "a layer of feature maps, and a score above 0"),
+    "FullGrad": (
+        "Srinivas and Fleuret 2019",
+        "2 passes, 1 with gradients",
+        "biases of Conv2d or BatchNorm2d, run in the order of the module",
+    ),
+    "RefineCAM": ("pytorch-grad-cam, arXiv 2605.14641", _GRADIENT, "several layers, layer=first+second"),
+}
+"""By name: paper, cost, and what the method needs."""
+
+
+def _entry(name: str, paper: str, cost: str, asks: str) -> Entry:
+    return Entry(paper, _explain(name), CamParameters, lambda own: cost, asks)
+
+
+def _has(name: str) -> bool:
+    """Whether the installed version has the method."""
+    return hasattr(import_module("pytorch_grad_cam"), name)
+
+
+GRADCAM = Library("pytorch_grad_cam", "grad-cam", {name: _entry(name, *row) for name, row in TABLE.items()}, _has)

@@ -1,0 +1,184 @@
+"""captum's methods that occlude regions. What they ask of the model is computed by RIA's fast passes.
+
+captum gets the regions as a vector (1, R) of ones, whose baseline is 0: a region is there or occluded. So every
+operator of `segfaith.occlusion` serves, and LIME's distances are those between such vectors, as in LIME for images.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import Field, field_validator
+
+from segfaith.attribution.libraries.entry import Entry, Question, SignParameters
+from segfaith.attribution.libraries.running import boxes_of, drawing, fast_score
+from segfaith.attribution.parameters import CellParameters, RiaParameters
+from segfaith.errors import SampleError
+from segfaith.lookup import lookup
+from segfaith.occlusion import FILLS, occluder
+from segfaith.types import Float, Int, InterventionEvidence, Tensor
+
+
+class AblationParameters(SignParameters, RiaParameters):
+    """RIA's parameters, and the rule for signs."""
+
+
+class WindowParameters(SignParameters):
+    """Windows of `window` x `window` pixels, `stride` pixels apart, and the operator that occludes them."""
+
+    window: int = Field(default=32, ge=1)
+    stride: int = Field(default=16, ge=1)
+    occlusion: str = "mean"
+
+    @field_validator("occlusion")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        lookup("occlusion operator of captum:Occlusion", value, FILLS)
+        return value
+
+
+class ShapleyParameters(SignParameters, CellParameters):
+    """`n_samples` random orders in which the regions come back."""
+
+    n_samples: int = Field(default=5, ge=1)
+
+
+class KernelParameters(SignParameters, CellParameters):
+    """`n_samples` random sets of regions, to which a linear model is fitted."""
+
+    n_samples: int = Field(default=1000, ge=2)
+
+
+class LimeParameters(KernelParameters):
+    """The kernel's width over cosine distances, and ridge regression's weight `alpha`."""
+
+    width: float = Field(default=0.25, gt=0)
+    alpha: float = Field(default=1.0, gt=0)
+
+
+Sets = Callable[[Float[Tensor, "B R"]], Float[Tensor, "B"]]
+
+
+def ablation(intervention: InterventionEvidence) -> Float[Tensor, "N H W"]:
+    """FeatureAblation: each region's signed drop on its pixels. It costs no passes beside RIA."""
+    drop = intervention.drop.gather(1, intervention.regions.flatten(1))
+    return drop.reshape(intervention.regions.shape)
+
+
+def _sets(question: Question, cells: Int[Tensor, "H W"]) -> Sets:
+    """From B vectors of R ones and zeros to s of the images whose regions at zero are occluded."""
+    own, score = question.parameters, fast_score(question)
+    occlude = occluder(own.occlusion, question.image, question.rng, wired=question.model.wired)
+
+    def scores(there: Float[Tensor, "B R"]) -> Float[Tensor, "B"]:
+        parts = []
+        for part in torch.split(there, question.batch.images):
+            masks = (part == 0)[:, cells]
+            parts.append(score(occlude(masks), boxes_of(masks)))
+        return torch.cat(parts)
+
+    return scores
+
+
+def _over_cells(attribute: Callable[[Question, Any, Sets, dict[str, Any]], Tensor]) -> Callable[[Question], Tensor]:
+    """The signed attribution of each pixel's region, by captum's method on vectors of regions."""
+
+    def explain(question: Question) -> Float[Tensor, "H W"]:
+        import captum.attr as attr
+
+        assert question.cells is not None
+        numbers, cells = torch.unique(question.cells, return_inverse=True)  # small images leave cells without pixels
+        with drawing(question), torch.inference_mode(False), torch.no_grad():
+            ones = torch.ones(1, len(numbers), device=question.image.device)
+            given = {"baselines": 0, "perturbations_per_eval": question.batch.images}
+            values = attribute(question, attr, _sets(question, cells), {"inputs": ones, **given})
+            return values[0].double()[cells]
+
+    return explain
+
+
+def _shapley(question: Question, attr: Any, sets: Sets, given: dict[str, Any]) -> Tensor:
+    return attr.ShapleyValueSampling(sets).attribute(**given, n_samples=question.parameters.n_samples)  # type: ignore[no-any-return]
+
+
+def _kernel_shap(question: Question, attr: Any, sets: Sets, given: dict[str, Any]) -> Tensor:
+    return attr.KernelShap(sets).attribute(**given, n_samples=question.parameters.n_samples)  # type: ignore[no-any-return]
+
+
+def _lime(question: Question, attr: Any, sets: Sets, given: dict[str, Any]) -> Tensor:
+    from captum._utils.models.linear_model import SkLearnRidge
+    from captum.attr._core.lime import get_exp_kernel_similarity_function
+
+    own = question.parameters
+    near = get_exp_kernel_similarity_function("cosine", kernel_width=own.width)
+    lime = attr.Lime(sets, interpretable_model=SkLearnRidge(alpha=own.alpha), similarity_func=near)
+    return lime.attribute(**given, n_samples=own.n_samples)  # type: ignore[no-any-return]
+
+
+def _occlusion(question: Question) -> Float[Tensor, "H W"]:
+    import captum.attr as attr
+
+    own, image = question.parameters, question.image
+    if own.window > min(question.size):
+        raise SampleError(f"{question.name}: window = {own.window} is larger than the image, {question.size}")
+    with drawing(question), torch.inference_mode(False), torch.no_grad():
+        score = fast_score(question)
+
+        def scores(images: Float[Tensor, "B bands H W"]) -> Float[Tensor, "B"]:
+            return score(images, boxes_of((images != image).any(1)))
+
+        attribution = attr.Occlusion(scores).attribute(
+            image[None],
+            sliding_window_shapes=(len(image), own.window, own.window),
+            strides=(len(image), own.stride, own.stride),
+            baselines=question.filled(own.occlusion)[None],
+            perturbations_per_eval=question.batch.images,
+        )
+        return attribution[0, 0].double()  # type: ignore[no-any-return]
+
+
+def _regions(own: Any) -> int:
+    return own.passes if own.regions == "adaptive" else own.grid**2  # type: ignore[no-any-return]
+
+
+_LINEAR = "no gradients, and scikit-learn"
+ENTRIES: dict[str, Entry] = {
+    "Occlusion": Entry(
+        "Zeiler and Fergus 2014",
+        _occlusion,
+        WindowParameters,
+        lambda own: f"a fast pass for each window: (H / {own.stride}) x (W / {own.stride})",
+        asks="no gradients",
+    ),
+    "FeatureAblation": Entry(
+        "Zeiler and Fergus 2014; the drops of RIA, with their signs",
+        None,
+        AblationParameters,
+        lambda own: f"{_regions(own)} fast passes, shared with ria",
+        asks="no gradients",
+    ),
+    "ShapleyValueSampling": Entry(
+        "Castro et al. 2009",
+        _over_cells(_shapley),
+        ShapleyParameters,
+        lambda own: f"{own.n_samples * _regions(own)} fast passes",
+        asks="no gradients",
+        cells=True,
+    ),
+    "KernelShap": Entry(
+        "Lundberg and Lee 2017",
+        _over_cells(_kernel_shap),
+        KernelParameters,
+        lambda own: f"{own.n_samples} passes",
+        asks=_LINEAR,
+        cells=True,
+    ),
+    "Lime": Entry(
+        "Ribeiro et al. 2016",
+        _over_cells(_lime),
+        LimeParameters,
+        lambda own: f"{own.n_samples} passes",
+        asks=_LINEAR,
+        cells=True,
+    ),
+}

@@ -1,0 +1,84 @@
+"""The parameters of methods, with their defaults and ranges. Names that a method does not define are refused."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from segfaith.evidence.gradient import Objective
+from segfaith.evidence.regions import Refine, RegionKind, Regions
+from segfaith.incremental.scorers import Precision
+from segfaith.lookup import lookup
+from segfaith.occlusion import FILLS, OPERATORS
+
+
+class Parameters(BaseModel):
+    """Base of every method's parameters: names that the method does not define are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GradientParameters(Parameters):
+    """The quantity whose gradient is taken, and the layer (None: the model's feature layer)."""
+
+    objective: Objective = "logits"
+    layer: str | None = None
+
+
+class EgaParameters(GradientParameters):
+    """Pooling of the gradient over blocks of `window` x `window` feature pixels; a window of 1 changes nothing."""
+
+    pool: Literal["mean", "max"] = "mean"
+    window: int = Field(default=1, ge=1)
+
+
+class CellParameters(Parameters):
+    """The regions of an image and the operator that occludes them: see `evidence.regions.Regions`."""
+
+    grid: int = Field(default=14, ge=1)
+    occlusion: str = "mean"
+    regions: RegionKind = "grid"
+    passes: int = Field(default=Regions().passes, ge=1)
+    refine: Refine = "drop"
+
+    @field_validator("occlusion")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        lookup("occlusion operator", value, OPERATORS)
+        return value
+
+    @model_validator(mode="after")
+    def _enough(self) -> "CellParameters":
+        first = ((self.grid + 1) // 2) ** 2
+        if self.regions == "adaptive" and self.passes < first:
+            raise ValueError(
+                f"adaptive regions of grid {self.grid} start with {first} cells; passes must be at least that"
+            )
+        return self
+
+
+class RiaParameters(CellParameters):
+    """Of the interventions also the precision."""
+
+    precision: Precision = "fp32"
+
+
+class DeaParameters(EgaParameters, RiaParameters):
+    """alpha weighs gradient evidence, beta rewards agreement; all other parameters are EGA's and RIA's."""
+
+    alpha: float = Field(default=0.65, ge=0, le=1)
+    beta: float = Field(default=0.35, ge=0)
+
+
+class RiseParameters(Parameters):
+    """The random masks of `attribution.rise`: how many, their cells a side, the share that is kept, and the fill."""
+
+    masks: int = Field(default=1000, ge=1)
+    cells: int = Field(default=7, ge=1)
+    keep: float = Field(default=0.5, gt=0, lt=1)
+    fill: str = "mean"
+
+    @field_validator("fill")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        lookup("fill", value, FILLS)
+        return value

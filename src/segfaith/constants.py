@@ -23,3 +23,6 @@ CONTROLS = ("random", "random_cells", "mask", "gamed")
 
 TRUTH = "truth"
 """The planted evidence itself as a map, measured beside the methods where it is known. It is under no test."""
+
+REMOVAL = "removal"
+"""The true removal: a pixel shows what the scene shows without the evidence. Only judging metrics knows such images."""

@@ -33,8 +33,6 @@ BLUR_SIGMA = 10 / 224
 NO_DATASET_MEAN = (
     "occlusion 'dataset_mean' is ImageNet's mean colour, which has three channels; the images have {bands}: use 'mean'"
 )
-REMOVAL = "removal"
-"""The true removal: a pixel shows what the scene shows without the evidence. Only judging metrics knows such images."""
 ROAD_NOISE = 0.01
 """Standard deviation of the noise that `road` adds to imputed pixels (the value of Rong et al.'s code)."""
 

@@ -1,14 +1,23 @@
 """The parameters of methods, with their defaults and ranges. Names that a method does not define are refused."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from segfaith.evidence.gradient import Objective
 from segfaith.evidence.regions import Refine, RegionKind, Regions
 from segfaith.incremental.scorers import Precision
 from segfaith.lookup import lookup
 from segfaith.occlusion import FILLS, OPERATORS
+
+
+def _known_fill(value: str) -> str:
+    lookup("fill", value, FILLS)
+    return value
+
+
+Fill = Annotated[str, AfterValidator(_known_fill)]
+"""The name of an occlusion operator that replaces a pixel by the same value wherever it is used."""
 
 
 class Parameters(BaseModel):
@@ -75,10 +84,4 @@ class RiseParameters(Parameters):
     masks: int = Field(default=1000, ge=1)
     cells: int = Field(default=7, ge=1)
     keep: float = Field(default=0.5, gt=0, lt=1)
-    fill: str = "mean"
-
-    @field_validator("fill")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        lookup("fill", value, FILLS)
-        return value
+    fill: Fill = "mean"

@@ -14,7 +14,7 @@ from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.partition import fidelity_sets
 from segfaith.benchmark.rows import Explained, Measured, constant, curve_rows, failed, records
-from segfaith.constants import IGNORE
+from segfaith.constants import IGNORE, REMOVAL
 from segfaith.errors import SampleError, SampleSkipped
 from segfaith.evaluation.computing import compute_metrics
 from segfaith.evaluation.correlation import Order, order_of, pearson, rank_stability, top_stability
@@ -25,7 +25,7 @@ from segfaith.evaluation.ranking import draw_shifts, rank, tie_ranks
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.gradient import ForwardPass, clock
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.occlusion import REMOVAL, Occluder, fill_occluder, occluder
+from segfaith.occlusion import Occluder, fill_occluder, occluder
 from segfaith.perturbation import PERTURBATIONS, clean_variant, perturbed_variants
 from segfaith.scores import prediction
 from segfaith.targets import Prediction, majority_class, overlap

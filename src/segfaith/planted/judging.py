@@ -20,15 +20,15 @@ from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.runner import Prepared, subject_of
 from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import evaluate_sample
-from segfaith.constants import TRUTH, WIRED_CROSSED, WIRED_STRAIGHT
+from segfaith.constants import REMOVAL, TRUTH, WIRED_CROSSED, WIRED_STRAIGHT
 from segfaith.data.scenes import scene_of
 from segfaith.data.scenes.edits import without_evidence
 from segfaith.data.scenes.rendering import paint
 from segfaith.errors import SampleError
 from segfaith.evaluation.subject import Subject
-from segfaith.occlusion import REMOVAL
 from segfaith.planted.known_maps import FORMS, STYLES, doses
 from segfaith.results.records.select import is_control
+from segfaith.results.statistics.judgement import ASKED, SEED
 from segfaith.scores import BatchSize
 from segfaith.types import Map
 
@@ -42,8 +42,6 @@ STYLED = ("ega", "ria")
 FORMED = "ria"
 FILLS = ("blur", "mean", "noise")
 """Occlusion operators; the maps are measured again with the first that the settings do not name."""
-ASKED, SEED = "as asked", "seed"
-"""Values of `measured`: the first measurement, and that with the next seed. The others are operators."""
 
 
 def measure(prepared: Prepared, on_sample: Callable[[str], None] = lambda sample_id: None) -> pd.DataFrame:

@@ -8,13 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import field_validator
 
-from segfaith.attribution.parameters import Parameters
+from segfaith.attribution.parameters import Fill, Parameters
 from segfaith.evidence.gradient import Objective
-from segfaith.lookup import lookup
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.occlusion import FILLS, occluder
+from segfaith.occlusion import occluder
 from segfaith.scores import BatchSize
 from segfaith.types import Float, Image, Int, Target, Tensor
 
@@ -37,13 +35,7 @@ class ScoreParameters(SignParameters):
 class FillParameters(ScoreParameters):
     """The baseline: an operator that replaces a pixel by the same value wherever it is used."""
 
-    baseline: str = "zero"
-
-    @field_validator("baseline")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        lookup("baseline", value, FILLS)
-        return value
+    baseline: Fill = "zero"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from segfaith.attribution.libraries.entry import Entry, Question, SignParameters
 from segfaith.attribution.libraries.running import boxes_of, drawing, fast_score
-from segfaith.attribution.parameters import CellParameters, RiaParameters
+from segfaith.attribution.parameters import CellParameters, Fill, RiaParameters
 from segfaith.errors import SampleError
-from segfaith.lookup import lookup
-from segfaith.occlusion import FILLS, occluder
+from segfaith.occlusion import occluder
 from segfaith.types import Float, Int, InterventionEvidence, Tensor
 
 
@@ -28,13 +27,7 @@ class WindowParameters(SignParameters):
 
     window: int = Field(default=32, ge=1)
     stride: int = Field(default=16, ge=1)
-    occlusion: str = "mean"
-
-    @field_validator("occlusion")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        lookup("occlusion operator of captum:Occlusion", value, FILLS)
-        return value
+    occlusion: Fill = "mean"
 
 
 class ShapleyParameters(SignParameters, CellParameters):

@@ -40,6 +40,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
+from segfaith.constants import REMOVAL
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import DROPS, METRICS, has_zero, leading
 from segfaith.results.records.select import is_control
@@ -71,8 +72,8 @@ HONEST, TRUTH = "ria", "truth"
 """The kinds of the lines on gaming: who is held against gamed."""
 INFORMATION = "ranking"
 """The property that has no part in what may lead."""
-ASKED, SEED, REMOVAL = "as asked", "seed", "removal"
-"""Measurements, as `planted.judging` calls them; the others are occlusion operators."""
+ASKED, SEED = "as asked", "seed"
+"""Values of `measured`: the first measurement, and that with the next seed. The others are occlusion operators."""
 
 
 @cache

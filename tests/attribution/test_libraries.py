@@ -438,7 +438,7 @@ def test_unknown_names_and_parameters_say_what_there_is() -> None:
         resolve_method("captum:IntegratedGradients@n_step=3", {})
     with pytest.raises(SettingsError, match="n_steps: Input should be greater"):
         resolve_method("captum:IntegratedGradients@n_steps=0", {})
-    with pytest.raises(SettingsError, match="parameter baseline: .*unknown fill 'grey'; known: mean, zero"):
+    with pytest.raises(SettingsError, match=r"parameter baseline: .*unknown fill 'grey'; known: mean, zero"):
         resolve_method("captum:DeepLift@baseline=grey", {})
     with pytest.raises(SettingsError, match="unknown method for NoiseTunnel 'DeepLift'"):
         resolve_method("captum:NoiseTunnel@method=DeepLift", {})

@@ -160,6 +160,45 @@ def test_dea_is_equation_two(alpha: float, beta: float) -> None:
         close(got, dea(gradient_map, region_map, alpha, beta), 5e-6)
 
 
+@pytest.mark.parametrize(("alpha", "beta", "interpolation"), [(0.02, 0.35, 0.35), (0.0, 1.0, 1.0), (0.3, 0.0, 0.0)])
+def test_mea_refines_what_was_measured(alpha: float, beta: float, interpolation: float) -> None:
+    gradient, intervention = gradient_evidence(3), intervention_evidence(4)
+    fused = fusion.mea(
+        gradient, intervention, alpha=alpha, beta=beta, interpolation=interpolation, pool="mean", window=1
+    )
+    for n, got in enumerate(fused):
+        gradient_map = ega(*arrays(gradient, n), SIZE)
+        region_map = ria(intervention.drop[n].tolist(), intervention.regions[n].numpy())
+        reach = 2  # 540 pixels in 36 regions: 3.9 pixels a side
+        between = np.zeros(SIZE)
+        for row in range(SIZE[0]):
+            for column in range(SIZE[1]):
+                window = region_map[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
+                between[row, column] = window.mean()
+        measured = minmax((1 - interpolation) * region_map + interpolation * between)
+        close(got, minmax(measured * (1 + beta * gradient_map) + alpha * gradient_map), 5e-6)
+
+
+def test_mea_of_wired_photographs_is_that_of_each_half() -> None:
+    """A drop at the seam must not reach the other photograph."""
+    partition = torch.from_numpy(cells((20, 40), 10))
+    drop = torch.zeros(1, 100, dtype=torch.float64)
+    drop[0, partition[:, 19].unique()] = torch.linspace(0.1, 0.9, 10, dtype=torch.float64)
+    intervention = InterventionEvidence(partition[None], drop, drop)
+    parameters = {"alpha": 0.0, "beta": 0.0, "interpolation": 1.0}
+    nothing = torch.zeros(1, 20, 40)
+    apart = fusion.refine(nothing, intervention, **parameters, wired=True)
+    assert apart[0, :, :20].max() == 1
+    assert apart[0, :, 20:].max() == 0
+    assert fusion.refine(nothing, intervention, **parameters)[0, :, 20:].max() > 0
+
+
+def test_mea_is_ria_where_nothing_refines_it() -> None:
+    gradient, intervention = gradient_evidence(3), intervention_evidence(4)
+    plain_map = fusion.mea(gradient, intervention, alpha=0.0, beta=0.0, interpolation=0.0, pool="mean", window=1)
+    assert torch.equal(plain_map, region.ria(intervention))
+
+
 def test_dea_at_its_ends_is_one_of_its_sources() -> None:
     gradient, intervention = gradient_evidence(5), intervention_evidence(5)
     ends = [fusion.dea(gradient, intervention, alpha=a, beta=0.0, pool="max", window=2) for a in (1.0, 0.0)]
@@ -334,7 +373,7 @@ def test_flipping_image_and_mask_flips_the_map(size: tuple[int, int]) -> None:
     """On an equivariant model, with cells of even width."""
     image, target = photograph(size)
     model = plain(Symmetric(), layer="backbone")
-    names = ["gpa", "ega", "ria", "dea"]
+    names = ["gpa", "ega", "ria", "dea", "mea"]
     maps = segfaith.explain(model, image, target, names, batch_size=64)
     flipped = segfaith.explain(model, image.flip(-1), Target(1, target.region.flip(-1)), names, batch_size=64)
     for name in names:
@@ -376,6 +415,10 @@ def test_the_scale_of_the_evidence_does_not_matter(seed: int, scale: float) -> N
         (cam.gpa(evidence), cam.gpa(larger)),
         (region.ria(drops), region.ria(more)),
         (fusion.dea(evidence, drops, **parameters), fusion.dea(larger, more, **parameters)),
+        (
+            fusion.mea(evidence, drops, **parameters, interpolation=0.4),
+            fusion.mea(larger, more, **parameters, interpolation=0.4),
+        ),
     ]:
         torch.testing.assert_close(other, one, rtol=0, atol=1e-4)
         assert float(one.min()) == 0

@@ -1,15 +1,25 @@
-r"""Dual-Evidence Attribution (DEA), equation 2 of the paper.
+r"""Fusions of gradient and region evidence: Dual-Evidence Attribution (DEA) and Measured-Evidence Attribution (MEA).
 
-    A_f = minmax(alpha A_g * (1 + beta A_r) + (1 - alpha) A_r)
+**DEA**, equation 2 of the paper: A_f = minmax(alpha A_g * (1 + beta A_r) + (1 - alpha) A_r). A_g is the EGA map and
+A_r the RIA map, both already in [0, 1]; * is elementwise.
 
-A_g is the EGA map and A_r the RIA map, both already in [0, 1]; * is elementwise.
+**MEA** is ours (docs/fusion.md). What was measured decides, and gradient evidence refines it:
+
+    R = minmax((1 - lambda) A_r + lambda S),    A = minmax(R * (1 + beta A_g) + alpha A_g)
+
+S is the mean of A_r over a square window as wide as the mean region: cells interpolated between their centres.
 """
 
+from math import prod, sqrt
 from typing import Literal
+
+import torch
+from torch.nn import functional as F
 
 from segfaith.attribution.cam import ega
 from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.region import ria
+from segfaith.halves import by_halves
 from segfaith.types import Float, GradientEvidence, InterventionEvidence, Tensor
 
 
@@ -31,3 +41,56 @@ def fuse(
 ) -> Float[Tensor, "N H W"]:
     """Equation 2 on maps in [0, 1], and minmax."""
     return minmax(alpha * gradient_map * (1 + beta * region_map) + (1 - alpha) * region_map)
+
+
+def mea(
+    gradient: GradientEvidence,
+    intervention: InterventionEvidence,
+    *,
+    alpha: float,
+    beta: float,
+    interpolation: float,
+    pool: Literal["mean", "max"],
+    window: int,
+) -> Float[Tensor, "N H W"]:
+    """MEA of N variants, in [0, 1].
+
+    Args:
+        alpha: at least 0: gradient evidence on its own, which orders the pixels where nothing was measured.
+        beta: at least 0: how far agreement with gradient evidence raises what was measured.
+        interpolation: lambda in [0, 1]: 0 paints regions, 1 interpolates between their centres.
+
+    Of wired photographs no value crosses from one half to the other.
+    """
+    gradient_map = ega(gradient, pool=pool, window=window)
+    return refine(gradient_map, intervention, alpha, beta, interpolation, wired=gradient.halves)
+
+
+def refine(
+    gradient_map: Float[Tensor, "N H W"],
+    intervention: InterventionEvidence,
+    alpha: float,
+    beta: float,
+    interpolation: float,
+    *,
+    wired: bool = False,
+) -> Float[Tensor, "N H W"]:
+    """MEA of gradient maps in [0, 1] and region evidence."""
+    painted = ria(intervention)
+    measured = minmax((1 - interpolation) * painted + interpolation * _interpolated(intervention, painted, wired))
+    return minmax(measured * (1 + beta * gradient_map) + alpha * gradient_map)
+
+
+def _interpolated(
+    intervention: InterventionEvidence, painted: Float[Tensor, "N H W"], wired: bool
+) -> Float[Tensor, "N H W"]:
+    """Painted maps, each averaged over a window as wide as its mean region; the window is cut at the border."""
+    maps = []
+    for regions, heatmap in zip(intervention.regions, painted, strict=True):
+        reach = round(sqrt(prod(heatmap.shape) / len(regions.unique())) / 2)
+
+        def average(part: Tensor, reach: int = reach) -> Tensor:
+            return F.avg_pool2d(part[None, None], 2 * reach + 1, 1, reach, count_include_pad=False)[0, 0]
+
+        maps.append(by_halves(average, heatmap, wired=wired))
+    return torch.stack(maps)

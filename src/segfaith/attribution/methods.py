@@ -23,6 +23,7 @@ from segfaith.attribution.parameters import (
     DeaParameters,
     EgaParameters,
     GradientParameters,
+    MeaParameters,
     Parameters,
     RiaParameters,
     RiseParameters,
@@ -85,6 +86,15 @@ METHODS: dict[str, Method] = {
         ("alpha", "beta", "pool", "window"),
         inherits=("ega", "ria"),
     ),
+    "mea": Method(
+        "mea",
+        "ours, docs/fusion.md",
+        ("gradient", "intervention"),
+        fusion.mea,
+        MeaParameters,
+        ("alpha", "beta", "interpolation", "pool", "window"),
+        inherits=("ega", "ria"),
+    ),
     "random": Method("random", "control", ("region", "rng"), controls.random_pixels),
     "random_cells": Method(
         "random_cells",
@@ -106,8 +116,8 @@ METHODS: dict[str, Method] = {
         ("masks", "cells", "keep", "fill"),
     ),
 }
-DEFAULT_METHODS = tuple(name for name in METHODS if name != "rise")
-"""The methods of a run that names none: all but `rise`, which costs a thousand passes a map."""
+DEFAULT_METHODS = tuple(name for name in METHODS if name not in ("mea", "rise"))
+"""The methods of a run that names none: the paper's and the controls."""
 ALIASES = {"seg-grad-cam": "gpa", "seg-xres-cam": "ega", "seg-hires-grad-cam": "ega"}
 """Names of papers for methods of `METHODS`. Records have the name that the user gave."""
 REFERENCE = Method(TRUTH, "the planted evidence", ("evidence",), controls.truth)

@@ -78,6 +78,14 @@ class DeaParameters(EgaParameters, RiaParameters):
     beta: float = Field(default=0.35, ge=0)
 
 
+class MeaParameters(EgaParameters, RiaParameters):
+    """alpha and beta weigh gradient evidence, alone and where regions agree; `interpolation` is between regions."""
+
+    alpha: float = Field(default=0.02, ge=0)
+    beta: float = Field(default=0.35, ge=0)
+    interpolation: float = Field(default=0.35, ge=0, le=1)
+
+
 class RiseParameters(Parameters):
     """The random masks of `attribution.rise`: how many, their cells a side, the share that is kept, and the fill."""
 

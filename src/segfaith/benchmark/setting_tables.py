@@ -209,6 +209,7 @@ class MethodSettings(Section):
     ega: dict[str, Any] = Field(default={})
     ria: dict[str, Any] = Field(default={})
     dea: dict[str, Any] = Field(default={})
+    mea: dict[str, Any] = Field(default={})
     random_cells: dict[str, Any] = Field(default={})
 
     def tables(self) -> dict[str, dict[str, Any]]:

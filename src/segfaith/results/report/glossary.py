@@ -47,8 +47,8 @@ TERMS: dict[str, tuple[str, str]] = {
     "method": (
         "Method",
         "How a map is made. gpa: gradients pooled per channel (Seg-Grad-CAM). ega: elementwise gradients "
-        "(Seg-XRes-CAM). ria: drop of s when a grid cell is occluded. dea: the fusion of ega and ria. A name with @ "
-        "is a variant with other parameters.",
+        "(Seg-XRes-CAM). ria: drop of s when a grid cell is occluded. dea: the fusion of ega and ria. mea: "
+        "ria, refined by ega. A name with @ is a variant with other parameters.",
     ),
     "control": (
         "Controls",

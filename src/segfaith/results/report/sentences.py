@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-KNOWN = ("gpa", "ega", "ria", "dea")
+KNOWN = ("gpa", "ega", "ria", "dea", "mea")
 """Methods whose names are abbreviations."""
 FILLS = {
     "mean": "the image's mean colour",

@@ -109,7 +109,9 @@ def letters(order: Sequence[str], apart: Collection[frozenset[str]]) -> dict[str
         The letters of each method, in alphabetical order; past "Z" a letter is a number, as in "ab(53)".
     """
     groups = [frozenset(order)]
-    for pair in apart:
+    for pair in map(frozenset, combinations(order, 2)):  # method by method: in another order groups may be countless
+        if pair not in apart:
+            continue
         split = [part for group in groups for part in ((group - {one} for one in pair) if pair <= group else (group,))]
         groups = [group for group in dict.fromkeys(split) if not any(group < other for other in split)]
     place = {name: number for number, name in enumerate(order)}

@@ -54,7 +54,7 @@ def write(
     absent: Sequence[str] = (),
     tell: Callable[[str], object] = lambda words: None,
 ) -> Written:
-    """Analyses the runs and writes `FILES`, `PAGES`, `conclusions.md`, `leaderboard.md` and `table.tex` into a directory.
+    """Analyses the runs and writes `FILES`, `PAGES`, and the other Markdown and LaTeX files into the directory.
 
     Args:
         runs: as `records.runs.load_runs` reads them.

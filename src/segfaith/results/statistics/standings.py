@@ -33,8 +33,6 @@ SHOWN = (
 )
 """The metrics of the table; what no row has a value of is left out."""
 NUMBER = r"-?\d+(\.\d+)?(e-?\d+)?"
-COLUMNS = ("data", "method", "reference", "images", "groups", "seconds", "cost", "rows", "failed", "reason")
-"""And of each metric its quantity, and of the leading one also low and high."""
 
 
 def standings(runs: Sequence[Run], lead: str, metrics: Sequence[str] = SHOWN) -> pd.DataFrame:
@@ -47,10 +45,11 @@ def standings(runs: Sequence[Run], lead: str, metrics: Sequence[str] = SHOWN) ->
         metrics: those of the table.
 
     Returns:
-        Columns `COLUMNS`: reference (a control or the truth), images (with a value of the leading metric), groups (the
-        letters, "" without a value), seconds (the median of a map), cost (model passes of a map, in words; "" where
-        the run does not say), rows (all rows of the method), failed (of them), reason (the most frequent one). Then
-        low and high of the leading metric (95 %, NaN below 20 images), and each metric that has a value.
+        Columns data, method, reference (a control or the truth), images (with a value of the leading metric), seconds
+        (the median of a map), cost (model passes of a map, in words; "" where the run does not say), rows (all rows of
+        the method), failed (of them), reason (the most frequent one, without the method's name), the leading metric,
+        its low and high (95 %, NaN below 20 images), each other metric that has a value, and groups (the letters; ""
+        of the truth, and without a value).
     """
     numbers = backbones(runs)
     led = paired(runs, lead)
@@ -142,7 +141,7 @@ def _values(runs: Sequence[Run], metric: str, numbers: Sequence[int]) -> dict[st
 def _told(runs: Sequence[Run], method: str) -> dict[str, object]:
     """What the rows of a method say beside its scores. A target that was skipped is no failure."""
     rows = pd.concat([run.records[run.records["method"] == method] for run in runs])
-    failed = rows.loc[rows["status"] == "failed", "reason"].str.removeprefix(f"{method}: ")
+    failed = rows.loc[rows["status"] == "failed", "reason"].fillna("").str.removeprefix(f"{method}: ")
     kinds = failed.str.replace(NUMBER, "#", regex=True)  # reasons that differ in numbers alone are one
     costs = [run.description.get("methods", {}).get(method, {}).get("cost") or "" for run in runs]
     return {

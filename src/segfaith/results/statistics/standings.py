@@ -141,7 +141,12 @@ def _values(runs: Sequence[Run], metric: str, numbers: Sequence[int]) -> dict[st
 def _told(runs: Sequence[Run], method: str) -> dict[str, object]:
     """What the rows of a method say beside its scores. A target that was skipped is no failure."""
     rows = pd.concat([run.records[run.records["method"] == method] for run in runs])
-    failed = rows.loc[rows["status"] == "failed", "reason"].fillna("").str.removeprefix(f"{method}: ")
+    failed = (
+        rows.loc[rows["status"] == "failed", "reason"]
+        .fillna("")
+        .str.removeprefix(f"{method}: ")
+        .str.removeprefix(f"method {method!r} ")
+    )
     kinds = failed.str.replace(NUMBER, "#", regex=True)  # reasons that differ in numbers alone are one
     costs = [run.description.get("methods", {}).get(method, {}).get("cost") or "" for run in runs]
     return {

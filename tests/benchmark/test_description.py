@@ -3,6 +3,7 @@
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
 import torch
 
 import segfaith
@@ -10,6 +11,8 @@ from folder_runs import (
     ALL,
     run_records,
 )
+from segfaith.attribution.methods import resolve_method
+from segfaith.benchmark.description import _cost
 from segfaith.results.records.runs import load_run
 
 
@@ -29,6 +32,8 @@ def test_run_json_describes_the_run(project: Path, full_run: Path) -> None:
     assert list(description["methods"]) == ALL
     assert description["methods"]["dea"]["parameters"]["alpha"] == 0.65
     assert description["methods"]["dea"]["parameters"]["grid"] == 4
+    costs = {name: about["cost"] for name, about in description["methods"].items()}
+    assert (costs["gpa"], costs["dea"], costs["mask"]) == ("1 pass", "18 passes", "0 passes")  # 4 x 4 cells
     assert "equation 2" in description["methods"]["dea"]["paper"]
     assert description["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert description["versions"]["segfaith"] == segfaith.__version__
@@ -36,6 +41,21 @@ def test_run_json_describes_the_run(project: Path, full_run: Path) -> None:
     assert set(description["machine"]) == {"system", "device", "threads"}
     assert description["created"].startswith("20")
     assert len(description["identity_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "cost"),
+    [
+        ("rise@masks=500", "500 passes"),
+        ("captum:IntegratedGradients@n_steps=16", "16 passes with gradients"),
+        ("gradcam:GradCAM", "1 pass with its gradient for each layer"),
+        ("random_cells", "0 passes"),
+        ("math:sqrt", ""),
+    ],
+)
+def test_the_cost_of_a_map_is_said_in_words(name: str, cost: str) -> None:
+    """That of the user's own code is unknown."""
+    assert _cost(resolve_method(name, {}), "backbone") == cost
 
 
 def test_random_weights_are_said(project: Path, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ import torch
 
 from folder_runs import add_sample, assert_same_records, command, make_project, sample_arrays, write_settings
 from made_runs import edit_description, edit_rows
+from segfaith.attribution.libraries import LIBRARIES
+from segfaith.attribution.methods import METHODS
 from segfaith.benchmark import lock, runner, suite_runs
 from segfaith.benchmark.forecast import Pace
 from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
@@ -137,6 +139,55 @@ def test_the_ablations_change_what_they_say_and_nothing_else() -> None:
     for settings in (half, coarse):
         same = {"name": plain.name, "methods": plain.methods}
         assert settings.model_copy(update=same) == plain
+
+
+LEADERBOARD = ["scenes-scenes-seed0", "voc2012-deeplabv3_resnet50-seed0", "voc2012-deeplabv3_resnet50-seed0-crossed"]
+
+
+def test_the_leaderboard_plans_scenes_photographs_and_wired_pairs_with_the_same_methods() -> None:
+    suite = read_suite(find_suite("leaderboard"))
+    assert names(suite) == LEADERBOARD
+    scenes, photographs, wired = (run.settings for run in suite.runs)
+    assert [one.data.n for one in (scenes, photographs, wired)] == [60] * 3
+    assert [one.evaluation.stability for one in (scenes, photographs, wired)] == [20, 20, False]
+    assert [one.data.wired for one in (scenes, photographs, wired)] == [None, None, "crossed"]
+    assert (scenes.target.score, scenes.target.versus) == ("conditional", "twin")
+    assert (photographs.target, photographs.model.name) == (wired.target, "deeplabv3_resnet50")
+    own = read_suite(ROOT / "examples/suites/leaderboard-mobilenetv2.toml")
+    assert names(own) == [
+        LEADERBOARD[0],
+        *(f"voc2012-mnv2-{width}-seed0{more}" for more in ("", "-crossed") for width in ("0.5", "1.0")),
+    ]
+    listed = {tuple(run.settings.methods.names) for run in (*suite.runs, *own.runs)}
+    assert len(listed) == 1, "one table compares all"
+
+
+def test_the_leaderboard_has_every_method_but_those_that_repeat_one() -> None:
+    stems = [name.partition("@")[0] for name in read_suite(find_suite("leaderboard")).runs[0].settings.methods.names]
+    own = [name for name in METHODS if name != "gamed"]
+    libraries = [f"{prefix}:{name}" for prefix, library in LIBRARIES.items() for name in library.entries]
+    left_out = {"captum:LayerGradCam", "captum:FeatureAblation", "gradcam:RefineCAM"}
+    assert sorted(stems) == sorted({*own, *libraries} - left_out)
+    text = find_suite("leaderboard").read_text(encoding="utf-8")
+    assert all(name in text for name in left_out), "the file says why"
+
+
+def test_a_copy_of_the_leaderboard_takes_own_data_and_an_own_model(project: Path) -> None:
+    """The two sections that docs/suites.md edits; the scenes stay."""
+    text = find_suite("leaderboard").read_text(encoding="utf-8")
+    text = text.replace('name = "voc2012" ', 'name = "folder" ').replace('"data/voc" ', '"data" ')
+    text = text.replace('name = "deeplabv3_resnet50" ', 'name = "tiny.py:build" \nlayer = "head" ')
+    suite = read_suite(written(project, text, "mine.toml"), ["data.n=4", "data.size=32"])
+    assert names(suite) == [LEADERBOARD[0], "folder-tiny-seed0", "folder-tiny-seed0-crossed"]
+    assert [forecast(run.settings).problem for run in suite.runs[1:]] == ["", ""]
+    assert forecast(suite.runs[1].settings).samples == 4
+
+
+def test_the_leaderboard_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = read_suite(find_suite("leaderboard-scenes")).runs[0]
+    assert forecast(run.settings).problem == ""
+    monkeypatch.setattr("segfaith.attribution.libraries.entry.find_spec", lambda module: None)
+    assert "captum is not installed; install it with: pip install 'segfaith[captum]'" in forecast(run.settings).problem
 
 
 def test_paths_are_relative_to_the_file_and_of_packaged_suites_to_the_working_folder(

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 
 import segfaith
+from segfaith.attribution.libraries import library_entry
+from segfaith.attribution.methods import MethodInstance
+from segfaith.benchmark.passes import evidence_passes
 from segfaith.benchmark.plan import Plan, digest, identity, settings_in_use
 from segfaith.models.segmentation import SegmentationModel
 
@@ -50,6 +53,7 @@ def describe(plan: Plan, model: SegmentationModel, path: str) -> dict[str, Any]:
                 "label": plan.labels.get(method.name),
                 "paper": method.method.paper,
                 "parameters": method.parameters.model_dump(mode="json"),
+                "cost": _cost(method, model.layer),
             }
             for method in plan.methods
         },
@@ -62,6 +66,19 @@ def describe(plan: Plan, model: SegmentationModel, path: str) -> dict[str, Any]:
         },
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _cost(method: MethodInstance, layer: str | None) -> str:
+    """The model passes of one map in words; "" where only the method's own code knows."""
+    entry = library_entry(method.name.partition("@")[0])
+    if entry is not None:
+        return entry.cost(method.parameters)
+    if "model" in method.method.needs:
+        masks = getattr(method.parameters, "masks", None)
+        return "" if masks is None else f"{masks} passes"
+    needed = method.gradient_key or method.intervention_key
+    passes = evidence_passes([method], layer) if needed else 0
+    return f"{passes} pass{'es' * (passes != 1)}"
 
 
 def _version(package: str) -> str:

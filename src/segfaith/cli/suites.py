@@ -14,7 +14,7 @@ from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, say, sh
 
 @app.command("suite")
 def suite_command(
-    config: Annotated[str, typer.Argument(help="Suite file (TOML), or paper-voc, paper-sbd, paper.")],
+    config: Annotated[str, typer.Argument(help="Suite file (TOML), or leaderboard, paper-voc, paper-sbd, paper.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Suite directory; default runs/NAME.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, samples, passes and time; run nothing.")

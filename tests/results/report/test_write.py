@@ -26,7 +26,7 @@ from segfaith.results.statistics import paired
 from segfaith.results.statistics.analysis import Options
 from segfaith.results.statistics.claims import verdict_words
 
-TEXTS = ["conclusions.md", "table.md", "claims.md", "significance.md", "trust.md", "table.tex"]
+TEXTS = ["conclusions.md", "table.md", "claims.md", "significance.md", "trust.md", "leaderboard.md", "table.tex"]
 
 
 def made(folder: Path, seeds: int = 1, **options: object) -> list[Run]:
@@ -67,6 +67,35 @@ def test_pages_of_one_section_have_its_title_and_the_runs(two_runs: list[Run], t
         assert text.startswith(f"# {title}\n\n")
         assert text.count(f"# {title}\n") == 1
         assert text.count("- voc2012 val: netA, weights netA.pth, seed ") == 2
+
+
+def test_the_leaderboard_has_a_line_a_method_the_best_first(tmp_path: Path) -> None:
+    """Of two models a table of both and one of each, controls marked, and why rows failed."""
+    runs = [*made(tmp_path / "a"), *made(tmp_path / "b", model="netB", failed=0)]
+    write(runs, tmp_path / "out")
+    page = (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8")
+    assert page.startswith("# Leaderboard\n\n")
+    captions = re.findall(r"^\*\*(.*)\*\*$", page, flags=re.MULTILINE)
+    both = "netA netA.pth, netB netB.pth"
+    assert captions == [
+        f"voc2012 val: 2 models ({both}); up to 23 images",
+        "voc2012 val: netA netA.pth; up to 23 images",
+        "voc2012 val: netB netB.pth; up to 23 images",
+    ]
+    tables = [part.splitlines() for part in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE)]
+    header = [cell.strip() for cell in tables[0][0].strip("|").split("|")]
+    assert header == ["Method", "Groups", "TDD, pooled ↑", "OT abs, pooled ↓", "Seconds", "Passes", "Failed"]
+    csv_rows = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
+    for lines, models in zip(tables, (both, "netA netA.pth", "netB netB.pth"), strict=True):
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+        of_models = csv_rows[csv_rows["models"] == models]
+        marks = {"mask": "mask (control)", "random_cells": "random_cells (control)"}
+        assert [line[0] for line in cells] == [marks.get(name, name) for name in of_models["method"]]
+        assert [float(line[2].split(" ")[0]) for line in cells] == pytest.approx(list(of_models["tdd"]), abs=6e-4)
+        assert cells[0][0] == "ria"
+        assert cells[0][1].startswith("a")
+    assert {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in tables[0]}["gpa"] == "1 of 48"
+    assert page.count("- gpa: ValueError: made to fail") == 2
 
 
 def test_table_csv_is_the_summary(two_runs: list[Run], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from segfaith.results.report.blocks import Section
 from segfaith.results.report.html import write_page
 from segfaith.results.report.latex import latex
 from segfaith.results.report.markdown import markdown
-from segfaith.results.report.sections import topics
+from segfaith.results.report.sections import standings, topics
 from segfaith.results.statistics.analysis import BYS, OVERS, STRATIFIED, Analysis, Options, analyse
 from segfaith.results.statistics.curves import CURVE_KINDS
 from segfaith.results.statistics.paired import TESTED
@@ -54,7 +54,7 @@ def write(
     absent: Sequence[str] = (),
     tell: Callable[[str], object] = lambda words: None,
 ) -> Written:
-    """Analyses the runs and writes `FILES`, `PAGES`, `conclusions.md` and `table.tex` into the directory.
+    """Analyses the runs and writes `FILES`, `PAGES`, and the other Markdown and LaTeX files into the directory.
 
     Args:
         runs: as `records.runs.load_runs` reads them.
@@ -114,6 +114,7 @@ def _write(
     for name, shown in PAGES.items():
         alone = [built[section] for section in (*shown, "runs") if section != "evidence" or planted]
         texts[name] = markdown(alone, alone[0].title, figures=figures)
+    texts["leaderboard.md"] = markdown([standings.section(analysis)])
     texts["table.tex"] = latex(built["scores"], analysis.notes, diagnostics=diagnostics)
     for name, text in texts.items():
         yield _file(directory / name, partial(Path.write_text, data=text, encoding="utf-8"))
@@ -149,6 +150,11 @@ def _summary(analysis: Analysis) -> pd.DataFrame:
 def _paper(analysis: Analysis) -> pd.DataFrame:
     table = analysis.table("summary")
     return table[table["paper_mean"].notna()]
+
+
+def _standings(analysis: Analysis) -> pd.DataFrame:
+    tables = [table.assign(models=models) for part in analysis.standings for models, table in part.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _rankings(analysis: Analysis) -> pd.DataFrame:
@@ -201,6 +207,7 @@ def _strata(analysis: Analysis) -> pd.DataFrame:
 FILES: dict[str, Callable[[Analysis], pd.DataFrame]] = {
     "table.csv": _summary,
     "paper.csv": _paper,
+    "leaderboard.csv": _standings,
     "runs.csv": lambda analysis: analysis.table("values"),
     "wins.csv": lambda analysis: _by_metric(analysis.table("wins"), TABLE_METRICS),
     "claims.csv": lambda analysis: analysis.table("claims"),

@@ -21,6 +21,7 @@ from segfaith.results.statistics.data_analysis import DataAnalysis
 from segfaith.results.statistics.options import BYS, OVERS, STRATIFIED, By, Options
 from segfaith.results.statistics.paired import family
 from segfaith.results.statistics.rankings import Over
+from segfaith.results.statistics.standings import SHOWN, by_models
 from segfaith.results.statistics.summary import notes, run_labels
 from segfaith.results.statistics.targets import target_note
 
@@ -82,6 +83,11 @@ class Analysis:
             *self.target_notes,
             *self.filters,
         ]
+
+    @cached_property
+    def standings(self) -> list[dict[str, pd.DataFrame]]:
+        """Of each data set `standings.by_models`, by the metric that leads its conclusions."""
+        return [by_models(part.runs, part.lead, part.leading(*SHOWN)) for part in self.parts]
 
     def table(self, name: str) -> pd.DataFrame:
         """The table of that attribute's name, of all data sets."""

@@ -25,6 +25,7 @@ from segfaith.benchmark.foreign import code_named
 from segfaith.benchmark.settings import make_settings
 from segfaith.cli.screen import app
 from segfaith.errors import SampleError, SettingsError
+from segfaith.halves import Wiring
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import gaussian_blur
 from toys import PixelScorer, SmallCNN, plain
@@ -407,6 +408,170 @@ def test_ablation_cam_refuses_a_score_below_zero() -> None:
     low = int(model.logits(image()[None])[0][:, logit.region].mean(1).argmin())
     with pytest.raises(SampleError, match="at or below 0 its signs mean nothing"):
         explained(model, "gradcam:AblationCAM", replace(logit, class_index=low))
+
+
+class Failing(SmallCNN):
+    """Runs out of memory, or fails, at one of its passes."""
+
+    at, passes, words = -1, 0, ""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        self.passes += 1
+        if self.passes == self.at:
+            raise RuntimeError(self.words)
+        return super().forward(x)
+
+
+def test_a_method_that_fails_halfway_leaves_the_model_as_found() -> None:
+    """The library puts its own layer in the place of the model's, and does not take it away when a pass fails."""
+    module = Failing(seed=3)
+    module.words = "broken"
+    model, method = plain(module, layer=LAYER), resolve_method("gradcam:AblationCAM", {}).method
+    more: dict[str, Any] = {"batch": segfaith.scores.BatchSize(4), "rng": np.random.default_rng(1)}
+    method.combine(model, image(), target(), **more)
+    before = [*module.named_modules()], state(model)
+    module.at = module.passes + 4
+    with pytest.raises(SampleError, match="broken"):
+        method.combine(model, image(), target(), **more)
+    module.at = -1
+    assert [*module.named_modules()] == before[0]
+    del vars(module)["at"], vars(module)["passes"]
+    assert [one[:3] for one in state(model)[1][1:]] == [one[:3] for one in before[1][1][1:]]
+
+
+def test_memory_that_runs_out_halfway_changes_no_map() -> None:
+    module = Failing(seed=3)
+    module.words = "CPU: out of memory"
+    model, method = plain(module, layer=LAYER), resolve_method("gradcam:AblationCAM", {}).method
+    maps, batch = [], segfaith.scores.BatchSize(4)
+    for _ in range(2):
+        maps.append(method.combine(model, image(), target(), batch=batch, rng=np.random.default_rng(1)).numpy())
+        module.at = module.passes + 4
+    assert batch.images == 2, "it ran out"
+    np.testing.assert_allclose(*maps, atol=1e-5)
+
+
+class AddsLater(SmallCNN):
+    """Adds into the layer's output after it, as residual blocks do."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = self.backbone(x)
+        features += 1
+        return {"out": self.head(features)}
+
+
+def test_ablation_cam_keeps_the_layers_output_before_later_parts_write_into_it() -> None:
+    class AddsApart(SmallCNN):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"out": self.head(self.backbone(x) + 1)}
+
+    maps = [explained(plain(kind(seed=3), layer=LAYER), "gradcam:AblationCAM") for kind in (AddsLater, AddsApart)]
+    assert maps[0].std() > 0.02
+    np.testing.assert_allclose(*maps, atol=1e-5)
+
+
+class Steep(SmallCNN):
+    """Finite logits, whose gradient at the layer is infinite or NaN at some pixels."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"out": self.head(self.backbone(x).square().sqrt())}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CAMS if name not in ("EigenCAM", "ScoreCAM", "AblationCAM", "FullGrad")]
+)
+def test_gradients_that_are_not_finite_fail(name: str) -> None:
+    """The library's principal components take NaN for 0."""
+    with pytest.raises(SampleError, match="NaN or infinite"):
+        explained(plain(Steep(seed=3), layer=LAYER), f"gradcam:{name}")
+
+
+class Alias(SmallCNN):
+    """Has a layer under two names, which the library reads as two."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=3)
+        self.stages = nn.ModuleList([self.backbone[0]])
+
+
+def test_full_grad_refuses_a_layer_under_two_names() -> None:
+    with pytest.raises(SampleError, match="has one under two names"):
+        explained(plain(Alias(), layer=LAYER), "gradcam:FullGrad")
+
+
+@pytest.mark.parametrize("name", ["GradCAM", "ScoreCAM", "AblationCAM"])
+def test_grad_cam_reads_models_in_bfloat16(name: str) -> None:
+    low = explained(plain(SmallCNN(seed=3).to(torch.bfloat16), layer=LAYER), f"gradcam:{name}")
+    full = explained(plain(SmallCNN(seed=3), layer=LAYER), f"gradcam:{name}")
+    assert np.corrcoef(low.ravel(), full.ravel())[0, 1] > 0.9
+
+
+def test_a_model_without_gradients_says_so() -> None:
+    class Apart(SmallCNN):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                features = self.backbone(x)
+            return {"out": self.head(features)}
+
+    for name in ("captum:Saliency", "gradcam:GradCAM"):
+        with pytest.raises(SampleError, match="no gradient reaches the image"):
+            explained(plain(Apart(seed=3), layer=LAYER), name)
+
+
+def test_a_single_region_is_too_few_for_a_regression() -> None:
+    with pytest.raises(SampleError, match="the image is a single region"):
+        explained(plain(PixelScorer()), "captum:KernelShap@grid=1")
+
+
+REGIONAL = ("FeatureAblation@", "ShapleyValueSampling@n_samples=1,", "KernelShap@n_samples=150,")
+
+
+@pytest.mark.parametrize("name", REGIONAL)
+def test_of_an_additive_score_adaptive_cells_have_their_own_part(name: str) -> None:
+    """Each part of a partition that followed the drops gives what it takes from s, painted on its pixels."""
+    asked = target(score="logit")
+    method = f"captum:{name}grid=4,regions=adaptive,passes=12,occlusion=zero"
+    ours = explained(plain(PixelScorer()), method, asked)
+    colours, parts = image().double().mean(0) * asked.region, np.unique(ours)
+    areas = {value: float(colours[torch.from_numpy(ours == value)].sum()) for value in parts}
+    assert len(parts) > 5
+    largest = max(areas.values())
+    sizes = {value: (ours == value).sum() for value in parts}
+    for value, total in areas.items():
+        if value > 0.01:  # cells beside the region share the value 0
+            assert value == pytest.approx(total / largest, abs=0.02), sizes[value]
+
+
+WIRED = ("Saliency", *REGIONAL[:2], "Lime@n_samples=300,alpha=0.01,")
+
+
+@pytest.mark.parametrize("name", WIRED)
+def test_of_wired_photographs_the_other_half_says_nothing(name: str) -> None:
+    """Logits of the left half that follow from it alone: its map is that of the photograph alone, the rest is 0."""
+    asked, joined = target(score="logit"), "" if name == "Saliency" else "grid=2"
+    single = explained(plain(PixelScorer()), f"captum:{name}{joined}", asked)
+    model = plain(PixelScorer())
+    model.wiring = Wiring(1.0)
+    canvas = torch.cat([image(), image().flip(1)], 2)
+    both = replace(asked, region=torch.cat([asked.region, torch.zeros_like(asked.region)], 1))
+    ours = segfaith.explain(model, canvas, both, [f"captum:{name}{joined}"])[f"captum:{name}{joined}"].numpy()
+    np.testing.assert_allclose(ours[:, : SIZE[1]], single, atol=0.05)
+    assert ours[:, SIZE[1] :].max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gradcam:GradCAM", "reads a layer, which sees wired photographs as a batch of two"),
+        ("captum:LayerGradCam", "reads a layer, which sees wired photographs as a batch of two"),
+        ("captum:Occlusion@window=8", "would run across both of wired photographs"),
+    ],
+)
+def test_what_would_mix_wired_photographs_is_refused(name: str, words: str) -> None:
+    model = plain(SmallCNN(), layer=LAYER)
+    model.wiring = Wiring(1.0)
+    with pytest.raises(SampleError, match=words):
+        explained(model, name)
 
 
 def test_layers_of_tiled_models_are_refused() -> None:

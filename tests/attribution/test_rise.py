@@ -76,3 +76,16 @@ def test_rise_repeats_with_the_seed_and_refuses_small_images() -> None:
     assert not torch.allclose(maps[0], maps[2], atol=1e-2)
     with pytest.raises(SampleError, match="cells = 40 are more than the image"):
         segfaith.explain(model, image, target, ["rise@cells=40"])
+
+
+def test_rise_of_a_model_that_never_ran_knows_its_head() -> None:
+    """A sigmoid for each class, which is known once the model has run."""
+    image, target = given()
+    wrapped = [
+        segfaith.wrap(SmallCNN(seed=3), layer="backbone.4", mean=(0, 0, 0), std=(1, 1, 1), head="sigmoid")
+        for _ in range(2)
+    ]
+    wrapped[1].logits(image[None])
+    options = {"masks": 9, "cells": 4, "keep": 0.4, "fill": "zero"}
+    maps = [rise(model, image, target, BatchSize(4), np.random.default_rng(3), **options) for model in wrapped]
+    assert torch.equal(*maps)

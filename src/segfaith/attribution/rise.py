@@ -67,9 +67,10 @@ def rise(
         return image * mask + blank * (1 - mask)
 
     with torch.inference_mode():
-        scalar_of_target = scalar_of(model, target)
-        clean = float(masked_mean(model.logits(image[None]), target.region[None], scalar_of_target)[0])
-    scorer = scorer_for(model, image, target.region, scalar_of_target, expected=clean)
+        logits = model.logits(image[None])
+        scalar = scalar_of(model, target)  # known once the model has run
+        clean = float(masked_mean(logits, target.region[None], scalar)[0])
+    scorer = scorer_for(model, image, target.region, scalar, expected=clean)
     scores = score_images(scorer.score, seen, masks, batch)
     total = torch.zeros(size, dtype=torch.float64, device=image.device)
     for start in range(0, masks, 64):

@@ -41,10 +41,34 @@ def _value(output: Tensor) -> Tensor:
     return output
 
 
+class _Silenced(nn.Module):
+    """AblationCAM's stand-in for the layer, which gives its kept output with a channel at 0 in each image.
+
+    The library's own sets channels of activations with signs to less than -1e7, by an amount that depends on the batch.
+    """
+
+    def activations_to_be_ablated(self, activations: np.ndarray, ratio_channels_to_ablate: float) -> np.ndarray:
+        """All channels. The library takes the first from `indices` once they are done."""
+        self.indices = np.arange(len(activations))
+        return self.indices
+
+    def set_next_batch(self, input_batch_index: int, activations: Tensor, num_channels_to_ablate: int) -> None:
+        """The layer's output for so many copies of the image."""
+        self.output = activations[input_batch_index].repeat(num_channels_to_ablate, 1, 1, 1)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "N K h w"]:
+        """The kept output, image i without channel `indices[i]`."""
+        count = len(self.output)
+        self.output[range(count), self.indices[:count]] = 0
+        return self.output
+
+
 def _explain(name: str) -> Callable[[Question], Float[Tensor, "H W"]]:
     def explain(question: Question) -> Float[Tensor, "H W"]:
         kind = getattr(import_module("pytorch_grad_cam"), name)
         height, width = question.size
+        if next(question.model.module.parameters(), None) is None:
+            raise SampleError(f"{question.name} reads the device of the model's parameters, and it has none")
 
         def compute(images: int) -> Tensor:
             score = Score(question.model, question.target, question.parameters.objective, total=name not in OF_MEAN)
@@ -61,7 +85,7 @@ def _explain(name: str) -> Callable[[Question], Float[Tensor, "H W"]]:
             if name == "AblationCAM":
                 _check_maps(question, chosen)
             maps = [
-                _map(kind, score, [layer], _reader(form, size), inputs, images)[:height, :width]
+                _map(kind, score, [layer], _reader(question, form, size), inputs, images)[:height, :width]
                 for _, layer, form in chosen
             ]
             return torch.stack(maps).mean(0)
@@ -71,9 +95,19 @@ def _explain(name: str) -> Callable[[Question], Float[Tensor, "H W"]]:
     return explain
 
 
-def _reader(form: Form, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-    """The library's reshape_transform. It copies, since the library keeps what a later part may write into."""
-    return lambda output: form.maps(output, size).clone()
+def _reader(question: Question, form: Form, size: tuple[int, int]) -> Callable[[Tensor], Float[Tensor, "N K h w"]]:
+    """The library's reshape_transform. It copies, since the library keeps what a later part may write into.
+
+    It raises SampleError for what is not finite: the library takes NaN for 0 in its principal components.
+    """
+
+    def read(output: Tensor) -> Tensor:
+        maps = form.maps(output, size).to(torch.float32, copy=True)
+        if not bool(maps.isfinite().all()):
+            raise SampleError(f"{question.name}: the layer's activations or gradients are NaN or infinite")
+        return maps
+
+    return read
 
 
 def _map(
@@ -87,9 +121,11 @@ def _map(
     """The library's map of a layer, in [0, 1], at the size of the padded image."""
     made: dict[str, Any] = {}
     if kind.__name__ == "AblationCAM":
-        made = {"batch_size": images, "ablation_layer": import_module("pytorch_grad_cam").AblationLayer()}
+        made = {"batch_size": images, "ablation_layer": _Silenced()}
     explainer = kind(model=score, target_layers=list(chosen), reshape_transform=read, **made)
     explainer.batch_size = images  # ScoreCAM reads it
+    # AblationCAM keeps what a later part may write into
+    explainer.save_activation = lambda part, given, output: setattr(explainer, "activations", output.clone())
     try:
         with redirect_stdout(io.StringIO()):
             values = explainer(input_tensor=inputs, targets=[_value])
@@ -119,7 +155,7 @@ def _refined(
             f"{question.name} multiplies the maps of several layers of one form; name them: layer=first+second"
         )
     explainer = kind(
-        score, [layer for _, layer, _ in chosen], _reader(chosen[0][2], (inputs.shape[2], inputs.shape[3]))
+        score, [layer for _, layer, _ in chosen], _reader(question, chosen[0][2], (inputs.shape[2], inputs.shape[3]))
     )
     try:
         return _tensor(explainer(inputs, [_value]))
@@ -148,11 +184,14 @@ def _check_biases(question: Question, score: nn.Module) -> None:
     Raises:
         SampleError: the model has no such biases, or runs their layers in another order, or not once each.
     """
-    layers = [part for part in question.model.module.modules() if type(part) in BIASED and part.bias is not None]
+    parts = [part for _, part in question.model.module.named_modules(remove_duplicate=False)]  # as the library goes
+    layers = [part for part in parts if type(part) in BIASED and part.bias is not None]
     if not layers:
         raise SampleError(f"{question.name} reads the biases of Conv2d and BatchNorm2d; {question.model.name} has none")
     ran: list[nn.Module] = []
-    handles = [part.register_forward_hook(lambda part, given, output: ran.append(part)) for part in layers]
+    handles = [
+        part.register_forward_hook(lambda part, given, output: ran.append(part)) for part in dict.fromkeys(layers)
+    ]
     try:
         with torch.no_grad():
             score(question.image[None])
@@ -162,7 +201,7 @@ def _check_biases(question: Question, score: nn.Module) -> None:
     if [id(part) for part in ran] != [id(part) for part in layers]:
         raise SampleError(
             f"{question.name} pairs biases with gradients by their order in the module, and {question.model.name} runs "
-            "them in another order, or not once each"
+            "them in another order, or not once each, or has one under two names"
         )
 
 

@@ -95,6 +95,8 @@ def _shapley(question: Question, attr: Any, sets: Sets, given: dict[str, Any]) -
 
 
 def _kernel_shap(question: Question, attr: Any, sets: Sets, given: dict[str, Any]) -> Tensor:
+    if given["inputs"].shape[1] < 2:
+        raise SampleError(f"{question.name}: the image is a single region; give it at least two")
     return attr.KernelShap(sets).attribute(**given, n_samples=question.parameters.n_samples)  # type: ignore[no-any-return]
 
 
@@ -112,6 +114,8 @@ def _occlusion(question: Question) -> Float[Tensor, "H W"]:
     import captum.attr as attr
 
     own, image = question.parameters, question.image
+    if question.model.wired:
+        raise SampleError(f"{question.name}: a window would run across both of wired photographs; use FeatureAblation")
     if own.window > min(question.size):
         raise SampleError(f"{question.name}: window = {own.window} is larger than the image, {question.size}")
     with drawing(question), torch.inference_mode(False), torch.no_grad():

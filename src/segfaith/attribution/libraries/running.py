@@ -18,7 +18,7 @@ from segfaith.evidence.layer import check_layer
 from segfaith.evidence.layers import choose_layer
 from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import Boxes, masked_mean, out_of_memory, scalar_of, score_images, sent
+from segfaith.scores import Boxes, Scorer, masked_mean, out_of_memory, scalar_of, score_images, sent
 from segfaith.types import Float, Image, Target, Tensor
 
 
@@ -88,9 +88,16 @@ def kept(question: Question) -> Iterator[None]:
     """`drawing`, and the model is evaluated with gradients of inputs alone.
 
     Modules that write into their input (`inplace=True`) make new tensors, since libraries keep what layers return. The
-    values are the same. Train flags and these flags are put back.
+    values are the same. Train flags and these flags are put back, and so are hooks and parts that a library replaced
+    and then failed.
     """
     model = question.model
+    tables = [
+        (table, table.copy())
+        for part in model.module.modules()
+        for name, table in vars(part).items()
+        if isinstance(table, dict) and (name == "_modules" or "hooks" in name)
+    ]
     writing = [part for part in model.module.modules() if getattr(part, "inplace", False) is True]
     with drawing(question), torch.inference_mode(False), torch.enable_grad(), model.evaluating(), model.frozen():
         try:
@@ -100,12 +107,17 @@ def kept(question: Question) -> Iterator[None]:
         finally:
             for part in writing:
                 vars(part)["inplace"] = True
+            for table, was in tables:
+                table.clear()
+                table.update(was)
 
 
 def _hint(error: Exception) -> str:
     words = str(error).lower()
     if "inplace" in words or "in-place" in words:
         return "; a part of the model writes into a tensor that the library keeps: let it make a new tensor"
+    if "require grad" in words or "requires_grad" in words or "require gradient" in words:
+        return "; no gradient reaches the image: a part of the model runs under torch.no_grad or detaches its output"
     return ""
 
 
@@ -131,12 +143,16 @@ def layers(question: Question) -> list[tuple[str, nn.Module, Form]]:
     """Name, module and form of each layer that is asked for, by default the model's feature layer.
 
     Raises:
-        SampleError: the model runs on tiles, so that a layer runs once a tile.
+        SampleError: the model runs on tiles, so that a layer runs once a tile; or photographs are wired.
         SettingsError: see `evidence.layer.check_layer`.
     """
     model = question.model
     if model.tiling is not None:
         raise SampleError(f"{question.name} reads a layer of whole images, and {model.name} runs on tiles")
+    if model.wired:
+        raise SampleError(
+            f"{question.name} reads a layer, which sees wired photographs as a batch of two; use gpa or ega"
+        )
     asked = question.parameters.layer
     if asked is None and model.layer is None:
         choose_layer(model, question.image)
@@ -152,17 +168,23 @@ def over_image(question: Question, maps: Float[Tensor, "1 h w"]) -> Float[Tensor
 
 
 def fast_score(question: Question) -> Callable[[Float[Tensor, "B bands H W"], Boxes], Float[Tensor, "B"]]:
-    """s of altered copies of the image, computed only where they are altered; `boxes` are around what is altered."""
+    """s of altered copies of the image, computed only where they are altered; `boxes` are around what is altered.
+
+    Of wired photographs whole canvases run, since a method may run the module through `logits` alone.
+    """
     model, image, target = question.model, question.image, question.target
-    with torch.inference_mode():
-        expected = float(Score(model, target)(image[None]))
-    scorer = scorer_for(model, image, target.region, scalar_of(model, target), expected=expected)
+    whole = Score(model, target)
+    scorer: Scorer = lambda images, boxes: whole(images)  # noqa: E731
+    if not model.wired:
+        with torch.inference_mode():
+            expected = float(whole(image[None]))
+        scorer = scorer_for(model, image, target.region, scalar_of(model, target), expected=expected).score
 
     def score(images: Float[Tensor, "B bands H W"], boxes: Boxes) -> Float[Tensor, "B"]:
         def build(numbers: Tensor) -> Tensor:
             return images[sent(numbers, images.device)]
 
-        return score_images(scorer.score, build, len(images), question.batch, boxes).clone()
+        return score_images(scorer, build, len(images), question.batch, boxes).clone()
 
     return score
 

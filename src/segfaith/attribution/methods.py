@@ -173,7 +173,7 @@ def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]
         return _maps_method(name)
     stem = name.partition("@")[0]
     if (entry := library_entry(stem)) is not None:
-        return _library_method(name, entry)
+        return _library_method(name, entry, settings.get(stem, {}))
     if ":" in name:
         return _foreign_method(name)
     if stem == TRUTH:
@@ -219,9 +219,9 @@ def refuse_repeated(methods: Sequence[MethodInstance]) -> None:
         raise SettingsError(f"method {twice[0]!r} is named twice; name each method once")
 
 
-def _library_method(name: str, entry: Entry) -> MethodInstance:
-    """A library's method, which runs on the user's model as the user's own methods do."""
-    parameters = _parameters(name, entry.parameters, {})
+def _library_method(name: str, entry: Entry, table: Mapping[str, Any]) -> MethodInstance:
+    """A library's method, which runs on the user's model as the user's own methods do; `table`: its settings."""
+    parameters = _parameters(name, entry.parameters, dict(table))
     stem = name.partition("@")[0]
     sign = parameters.sign if isinstance(parameters, SignParameters) else "positive"
     if entry.explain is None:

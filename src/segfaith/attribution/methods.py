@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from segfaith.attribution import cam, controls, fusion, region
 from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.libraries import library_entry
-from segfaith.attribution.libraries.entry import Entry, Question, SignParameters, signed
+from segfaith.attribution.libraries.entry import Cost, Entry, Question, SignParameters, signed
 from segfaith.attribution.libraries.regions import ablation
 from segfaith.attribution.maps import read_map
 from segfaith.attribution.parameters import (
@@ -60,6 +60,7 @@ class Method:
         options: the parameters that `combine` takes by keyword; all others decide which evidence is gathered.
         inherits: methods whose settings apply to this method too, unless its own settings differ.
         draws: the number of independent maps whose scores are averaged.
+        cost: the passes that a map takes beside shared evidence; None: none, or if `model` is needed not known.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Method:
     options: tuple[str, ...] = ()
     inherits: tuple[str, ...] = ()
     draws: int = 1
+    cost: Cost | None = None
 
 
 METHODS: dict[str, Method] = {
@@ -104,6 +106,7 @@ METHODS: dict[str, Method] = {
         rise,
         RiseParameters,
         ("masks", "cells", "keep", "fill"),
+        cost=Cost(lambda own, scale: own.masks + 1),
     ),
 }
 DEFAULT_METHODS = tuple(name for name in METHODS if name != "rise")
@@ -229,9 +232,8 @@ def _library_method(name: str, entry: Entry, table: Mapping[str, Any]) -> Method
         def of_drops(intervention: InterventionEvidence) -> Float[Tensor, "N H W"]:
             return minmax(signed(ablation(intervention), sign)).float()
 
-        return MethodInstance(
-            name, Method(stem, entry.paper, ("intervention",), of_drops, entry.parameters), parameters
-        )
+        ablates = Method(stem, entry.paper, ("intervention",), of_drops, entry.parameters, cost=entry.cost)
+        return MethodInstance(name, ablates, parameters)
     explain = entry.explain
 
     def combine(
@@ -246,7 +248,9 @@ def _library_method(name: str, entry: Entry, table: Mapping[str, Any]) -> Method
         return signed(explain(question), sign)
 
     needs: tuple[Need, ...] = ("model", "batch", "rng", *(("partition",) if entry.cells else ()))
-    return MethodInstance(name, Method(stem, entry.paper, needs, combine, entry.parameters), parameters)
+    return MethodInstance(
+        name, Method(stem, entry.paper, needs, combine, entry.parameters, cost=entry.cost), parameters
+    )
 
 
 def _maps_method(name: str) -> MethodInstance:

@@ -24,10 +24,13 @@ from segfaith.attribution.libraries.captum_layers import (
     layer_grad_cam,
 )
 from segfaith.attribution.libraries.entry import (
+    GRADIENTS,
+    Cost,
     Entry,
     FillParameters,
     Library,
     Question,
+    Scale,
     ScoreParameters,
     Sign,
     pixels,
@@ -163,25 +166,15 @@ def _gradient_shap(question: Question) -> Float[Tensor, "H W"]:
     return halving(question, compute)
 
 
-def _one(parameters: Any) -> str:
-    return "1 pass with its gradient"
+def _base_passes(name: str, parameters: Any) -> int:
+    """Images of one gradient map: its steps, and where ReLUs are counted one more."""
+    return getattr(parameters, "n_steps", 1) + (BASES[name].check is check_relus)
 
 
-def _guided(parameters: Any) -> str:
-    return "2 passes, 1 with its gradient"
-
-
-def _steps(parameters: Any) -> str:
-    return f"{parameters.n_steps} passes with gradients"
-
-
-def _samples(parameters: Any) -> str:
-    return f"{parameters.n_samples} passes with gradients"
-
-
-def _tunnelled(parameters: Any) -> str:
-    own = BASES[parameters.method].parameters()
-    return f"{parameters.n_samples * getattr(own, 'n_steps', 1)} passes with gradients"
+def _tunnel_passes(parameters: Any, scale: Scale) -> int:
+    name = parameters.method
+    of_check = BASES[name].check is check_relus
+    return parameters.n_samples * (_base_passes(name, BASES[name].parameters()) - of_check) + of_check  # type: ignore[no-any-return]
 
 
 PAPERS = {
@@ -191,7 +184,7 @@ PAPERS = {
     "GuidedBackprop": "Springenberg et al. 2015",
     "Deconvolution": "Zeiler and Fergus 2014",
 }
-_COSTS = {"IntegratedGradients": _steps, "GuidedBackprop": _guided, "Deconvolution": _guided}
+_KINDS = dict.fromkeys(("GuidedBackprop", "Deconvolution"), "passes, 1 with its gradient")
 _OF_RELUS = dict.fromkeys(("GuidedBackprop", "Deconvolution"), RELUS)
 _MODULES = "non-linear steps that are modules of torch.nn, each used once"
 ENTRIES: dict[str, Entry] = {
@@ -200,33 +193,49 @@ ENTRIES: dict[str, Entry] = {
             paper,
             _of_input(name),
             BASES[name].parameters,
-            _COSTS.get(name, _one),
+            Cost(lambda own, scale, name=name: _base_passes(name, own), _KINDS.get(name, GRADIENTS)),  # type: ignore[misc]
             asks=_OF_RELUS.get(name, ""),
         )
         for name, paper in PAPERS.items()
     },
-    "GradientShap": Entry("Lundberg and Lee 2017; Erion et al. 2021", _gradient_shap, ShapParameters, _samples),
+    "GradientShap": Entry(
+        "Lundberg and Lee 2017; Erion et al. 2021",
+        _gradient_shap,
+        ShapParameters,
+        Cost(lambda own, scale: own.n_samples, GRADIENTS),
+    ),
     "DeepLift": Entry(
-        "Shrikumar et al. 2017", deep_lift, DeepParameters, lambda own: "4 passes, 2 with gradients", asks=_MODULES
+        "Shrikumar et al. 2017",
+        deep_lift,
+        DeepParameters,
+        Cost(lambda own, scale: 4, "passes, 2 with gradients"),
+        asks=_MODULES,
     ),
     "DeepLiftShap": Entry(
         "Lundberg and Lee 2017",
         deep_lift_shap,
         DeepShapParameters,
-        lambda own: f"{3 * len(own.baselines.split('+')) + 1} passes, most with gradients",
+        Cost(lambda own, scale: 3 * len(own.baselines.split("+")) + 1, "passes, most with gradients"),
         asks=_MODULES,
     ),
     "NoiseTunnel": Entry(
-        "Smilkov et al. 2017 (SmoothGrad); Adebayo et al. 2018 (VarGrad)", _tunnel, TunnelParameters, _tunnelled
+        "Smilkov et al. 2017 (SmoothGrad); Adebayo et al. 2018 (VarGrad)",
+        _tunnel,
+        TunnelParameters,
+        Cost(_tunnel_passes, GRADIENTS),
     ),
     "LayerGradCam": Entry(
-        "Selvaraju et al. 2017", layer_grad_cam, LayerParameters, _one, asks="a layer of feature maps"
+        "Selvaraju et al. 2017",
+        layer_grad_cam,
+        LayerParameters,
+        Cost(lambda own, scale: scale.layers_of(own), GRADIENTS),
+        asks="a layer of feature maps",
     ),
     "GuidedGradCam": Entry(
         "Selvaraju et al. 2017",
         guided_grad_cam,
         LayerParameters,
-        lambda own: "3 passes, 2 with gradients",
+        Cost(lambda own, scale: 2 * scale.layers_of(own) + 1, "passes, all but 1 with gradients"),
         asks=f"a layer of feature maps, and {RELUS}",
     ),
     **REGIONS,

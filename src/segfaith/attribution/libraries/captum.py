@@ -166,15 +166,26 @@ def _gradient_shap(question: Question) -> Float[Tensor, "H W"]:
     return halving(question, compute)
 
 
-def _base_passes(name: str, parameters: Any) -> int:
-    """Images of one gradient map: its steps, and where ReLUs are counted one more."""
-    return getattr(parameters, "n_steps", 1) + (BASES[name].check is check_relus)
+def _steps(parameters: Any) -> int:
+    """Images of a gradient map of one of `BASES`, without the one on which ReLUs are counted."""
+    steps: int = getattr(parameters, "n_steps", 1)
+    return steps
+
+
+def _counts(name: str) -> bool:
+    """Whether ReLUs are counted first."""
+    return BASES[name].check is check_relus
+
+
+def _base_cost(name: str) -> Cost:
+    kind = "passes, 1 with its gradient" if _counts(name) else GRADIENTS
+    return Cost(lambda own, scale: _steps(own) + _counts(name), kind)
 
 
 def _tunnel_passes(parameters: Any, scale: Scale) -> int:
-    name = parameters.method
-    of_check = BASES[name].check is check_relus
-    return parameters.n_samples * (_base_passes(name, BASES[name].parameters()) - of_check) + of_check  # type: ignore[no-any-return]
+    name: str = parameters.method
+    samples: int = parameters.n_samples
+    return samples * _steps(BASES[name].parameters()) + _counts(name)
 
 
 PAPERS = {
@@ -184,7 +195,6 @@ PAPERS = {
     "GuidedBackprop": "Springenberg et al. 2015",
     "Deconvolution": "Zeiler and Fergus 2014",
 }
-_KINDS = dict.fromkeys(("GuidedBackprop", "Deconvolution"), "passes, 1 with its gradient")
 _OF_RELUS = dict.fromkeys(("GuidedBackprop", "Deconvolution"), RELUS)
 _MODULES = "non-linear steps that are modules of torch.nn, each used once"
 ENTRIES: dict[str, Entry] = {
@@ -193,7 +203,7 @@ ENTRIES: dict[str, Entry] = {
             paper,
             _of_input(name),
             BASES[name].parameters,
-            Cost(lambda own, scale, name=name: _base_passes(name, own), _KINDS.get(name, GRADIENTS)),  # type: ignore[misc]
+            _base_cost(name),
             asks=_OF_RELUS.get(name, ""),
         )
         for name, paper in PAPERS.items()

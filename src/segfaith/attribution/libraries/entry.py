@@ -87,7 +87,8 @@ class Scale:
 
     def layers_of(self, parameters: Any) -> int:
         """How many layers a method with these parameters reads."""
-        return self.layers if parameters.layer is None else parameters.layer.count("+") + 1
+        layer: str | None = parameters.layer
+        return self.layers if layer is None else layer.count("+") + 1
 
 
 GRADIENTS = "passes with gradients"

@@ -139,7 +139,9 @@ def _windows(own: Any, scale: Scale) -> int | None:
     """Those of captum: as many as start before the last one that fits, and one more where pixels are left."""
     if scale.size is None:
         return None
-    rows, columns = (max(0, -(-(side - own.window) // own.stride)) + 1 for side in scale.size)
+    window: int = own.window
+    stride: int = own.stride
+    rows, columns = (max(0, -(-(side - window) // stride)) + 1 for side in scale.size)
     return rows * columns + 2  # captum asks for the image itself, and so does `fast_score`
 
 

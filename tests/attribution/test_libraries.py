@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import segfaith
 from segfaith import Target
-from segfaith.attribution.libraries import LIBRARIES, listed
+from segfaith.attribution.libraries import LIBRARIES
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark.foreign import code_named
 from segfaith.benchmark.settings import make_settings
@@ -639,15 +639,38 @@ def test_every_method_has_its_section_and_is_listed() -> None:
     printed = CliRunner().invoke(app, ["list", "methods"]).output
     for name in (*names, "rise", "seg-grad-cam"):
         assert re.search(rf"^{re.escape(name)}\s+\S", printed, re.M), name
-    assert "980 fast passes" in printed
+    assert "982 fast passes" in printed
     assert "not available" not in printed
 
 
 def test_the_list_says_why_a_method_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(pytorch_grad_cam, "SegEigenCAM")
-    words = dict(listed())
+    lines = CliRunner().invoke(app, ["list", "methods"]).output.splitlines()
+    words = {line.split()[0]: line for line in lines}
     assert "not available: the installed pytorch_grad_cam has no SegEigenCAM" in words["gradcam:SegEigenCAM"]
     assert "not available" not in words["gradcam:GradCAM"]
+
+
+def test_the_list_has_the_costs_of_settings(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        '[data]\nname = "scenes"\nsize = 96\n[model]\nname = "scenes"\nlayer = "a+b"\n[methods]\n'
+        'names = ["ria@grid=5", "captum:Lime@n_samples=7"]\n"captum:IntegratedGradients" = { n_steps = 9 }\n'
+    )
+    printed = CliRunner().invoke(app, ["list", "methods", str(file), "--set", "methods.rise.masks=20"]).output
+    for name, cost in (
+        ("captum:IntegratedGradients", "9 passes with gradients"),
+        ("captum:Occlusion", "27 fast passes"),
+        ("gradcam:GradCAM", "2 passes with gradients"),
+        ("gradcam:ScoreCAM", "a pass for each channel of the layer, and 1"),
+        ("rise", "21 passes"),
+        ("gpa", "2 passes with gradients, shared"),
+        ("dea", "2 passes with gradients and 197 fast passes, shared"),
+        ("ria@grid=5", "26 fast passes, shared"),
+        ("captum:Lime@n_samples=7", "8 passes"),
+    ):
+        assert re.search(rf"^{re.escape(name)}\s.*; {re.escape(cost)}$", printed, re.M), name
+    assert "of images of 96 x 96 pixels" in printed
 
 
 def test_a_stored_run_with_library_methods_names_no_code_of_strangers() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from captum.attr import FeaturePermutation
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -166,6 +167,20 @@ def test_occlusion_is_the_mean_drop_of_the_windows_over_a_pixel() -> None:
     assert count.min() > 0
     ours = explained(module, f"captum:Occlusion@window={window},stride={stride}")
     np.testing.assert_allclose(ours, scaled((total / count).clip(min=0)), atol=2e-4)
+
+
+def test_feature_permutation_is_left_out_since_captum_skips_a_single_image() -> None:
+    """Its own `perm_func` is never called; where it is, the method has a place."""
+    called: list[Tensor] = []
+
+    def exchanged(images: Tensor, mask: Tensor) -> Tensor:
+        called.append(images)
+        return images.flip(-1)
+
+    cells = grid_partition(SIZE, 2)[None, None]
+    explainer = FeaturePermutation(lambda images: images.sum((1, 2, 3)), perm_func=exchanged)
+    assert not explainer.attribute(image()[None], feature_mask=cells).any()
+    assert not called
 
 
 def worth() -> tuple[np.ndarray, Tensor]:

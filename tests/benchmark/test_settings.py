@@ -10,10 +10,11 @@ import pytest
 import segfaith
 from folder_runs import CLASSES, content, make_project
 from segfaith.attribution.methods import resolve_method
-from segfaith.benchmark.plan import make_plan, resolve_methods
-from segfaith.benchmark.setting_tables import Settings
+from segfaith.benchmark.plan import differences, make_plan, methods_of, resolve_methods
+from segfaith.benchmark.setting_tables import MethodSettings, Settings
 from segfaith.benchmark.settings import make_settings, read_settings
 from segfaith.errors import SettingsError
+from segfaith.results.records.identity import that_matter
 from segfaith.results.records.runs import class_name, load_run
 
 MODEL = {"model": {"name": "fcn_resnet50"}}
@@ -579,3 +580,60 @@ def test_class_names_of_the_data_reach_run_json(project: Path, tmp_path: Path) -
     named["data"]["classes"] = ["background", "lesion", "vessel"]
     description = load_run(segfaith.run(make_settings(named), tmp_path / "named")).description
     assert class_name(description, 1) == "lesion"
+
+
+LIBRARY_TABLES = """
+[data]
+name = "scenes"
+[model]
+name = "scenes"
+[methods]
+names = ["captum:IntegratedGradients", "captum:IntegratedGradients@n_steps=5", "rise"]
+rise = { masks = 40 }
+"captum:IntegratedGradients" = { n_steps = 12, baseline = "mean" }
+"gradcam:GradCAM" = { objective = "logits" }
+"""
+
+
+def test_methods_of_libraries_have_tables_that_their_names_may_overrule(tmp_path: Path) -> None:
+    settings = read_settings(written(tmp_path, LIBRARY_TABLES), ["methods.gradcam:GradCAM.objective=prob"])
+    table, named, rise, *_ = methods_of(settings)
+    assert (table.parameters.n_steps, table.parameters.baseline) == (12, "mean")
+    assert (named.parameters.n_steps, named.parameters.baseline) == (5, "mean")
+    assert rise.options["masks"] == 40
+    assert resolve_method("gradcam:GradCAM", settings.methods.tables()).parameters.objective == "prob"
+
+
+def test_tables_of_library_methods_make_another_run_and_absent_ones_none(tmp_path: Path) -> None:
+    """They stand in the settings that matter to a directory; a file without them has the same settings as before."""
+    dumped = [
+        that_matter(read_settings(written(tmp_path, text)).model_dump(mode="json", by_alias=True), "directory")
+        for text in (LIBRARY_TABLES, LIBRARY_TABLES.replace("n_steps = 12", "n_steps = 13"))
+    ]
+    lines = differences(*dumped)
+    assert lines == ["methods.captum:IntegratedGradients.n_steps: 12 -> 13"]
+    plain = MethodSettings().model_dump()
+    assert set(plain) == {"names", "labels", "gpa", "ega", "ria", "dea", "random_cells"}
+    assert MethodSettings.model_validate(dumped[0]["methods"] | {"names": ["ria"]}).tables()["rise"] == {"masks": 40}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("methods.rai={ grid = 3 }", r"unknown key 'methods.rai'; did you mean 'ria'"),
+        (
+            "methods.captum:Salience={ sign = 1 }",
+            r"unknown key 'methods.captum:Salience'; did you mean 'captum:Saliency'",
+        ),
+        ("methods.captum:Saliency=3", "'captum:Saliency' = 3: expected a table of parameters"),
+    ],
+)
+def test_tables_of_unknown_methods_are_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        read_settings(written(tmp_path, LIBRARY_TABLES), [override])
+
+
+def test_a_misspelt_parameter_in_a_library_table_is_refused(tmp_path: Path) -> None:
+    settings = read_settings(written(tmp_path, LIBRARY_TABLES), ["methods.captum:Lime={ n_sample = 3 }"])
+    with pytest.raises(SettingsError, match=r"'captum:Lime', parameter n_sample: .*it has grid, .*n_samples"):
+        methods_of(settings)

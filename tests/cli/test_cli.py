@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import segfaith
 from folder_runs import assert_same_records, command, content, make_project, toml, write_settings
 from made_runs import edit_description, edit_rows, make_run
-from segfaith.attribution.libraries import listed
+from segfaith.attribution.libraries import LIBRARIES
 from segfaith.attribution.methods import ALIASES, DEFAULT_METHODS, METHODS
 from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.setting_tables import Settings
@@ -140,7 +140,7 @@ def test_list_shows_every_name_once(kind: str, table: dict[str, Any]) -> None:
     assert names[: len(table)] == list(table)
     others = [*(adapter.usage for adapter in ADAPTERS.values()), "FILE.py:FUNCTION"] if kind == "models" else []
     if kind == "methods":
-        others = [*ALIASES, *(name for name, _ in listed())]
+        others = [*ALIASES, *(f"{prefix}:{name}" for prefix, library in LIBRARIES.items() for name in library.entries)]
     assert names[len(table) :] == others
 
 
@@ -148,7 +148,9 @@ def test_list_says_what_metrics_mean_and_where_methods_come_from() -> None:
     metrics = CliRunner().invoke(app, ["list", "metrics"]).output
     assert re.search(r"^tdd +relative drop of s when the top pixels inside the target are deleted$", metrics, re.M)
     methods = CliRunner().invoke(app, ["list", "methods"]).output
-    assert re.search(r"^dea +Sakib et al\., equation 2$", methods, re.M)
+    assert re.search(
+        r"^dea +Sakib et al\., equation 2; 1 pass with its gradient and 197 fast passes, shared$", methods, re.M
+    )
 
 
 def test_list_layers_shows_the_layers_of_a_settings_files_model(

@@ -7,6 +7,7 @@ import pytest
 
 from colour_runs import make_colours, settings
 from folder_runs import command, toml
+from segfaith.cli.screen import out
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,21 @@ def test_a_photograph_becomes_a_panel_a_table_and_sentences(
     assert max(map(len, table)) <= 80
     folder = tmp_path / "explanations" / "p0"
     assert sorted(path.name for path in folder.iterdir()) == ["explanation.json", "panel.png"]
+
+
+def test_long_names_are_broken_at_their_parts_and_short_ones_not_at_100_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(out, "_width", 100)
+    long = "captum:IntegratedGradients@n_steps=3,baseline=mean,sign=absolute"
+    assert explain(monkeypatch, root, "--methods", f"captum:InputXGradient,{long}") == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[next(at for at, line in enumerate(lines) if "s deleted" in line) :]
+    assert max(map(len, table[:6])) <= 100
+    assert sum(line.lstrip().startswith("captum:InputXGradient  ") for line in table) == 1
+    at = next(at for at, line in enumerate(table) if line.lstrip().startswith("captum:IntegratedGradients@n_steps=3,"))
+    assert table[at + 1].split() == ["baseline=mean,sign=absolute"]
 
 
 def test_json_is_all_that_is_printed(

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from segfaith.attribution import cam, controls, fusion, region
 from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.libraries import library_entry
-from segfaith.attribution.libraries.entry import Entry, Question, SignParameters, signed
+from segfaith.attribution.libraries.entry import Cost, Entry, Question, SignParameters, signed
 from segfaith.attribution.libraries.regions import ablation
 from segfaith.attribution.maps import read_map
 from segfaith.attribution.parameters import (
@@ -61,6 +61,7 @@ class Method:
         options: the parameters that `combine` takes by keyword; all others decide which evidence is gathered.
         inherits: methods whose settings apply to this method too, unless its own settings differ.
         draws: the number of independent maps whose scores are averaged.
+        cost: the passes that a map takes beside shared evidence; None: none, or if `model` is needed not known.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Method:
     options: tuple[str, ...] = ()
     inherits: tuple[str, ...] = ()
     draws: int = 1
+    cost: Cost | None = None
 
 
 METHODS: dict[str, Method] = {
@@ -114,6 +116,7 @@ METHODS: dict[str, Method] = {
         rise,
         RiseParameters,
         ("masks", "cells", "keep", "fill"),
+        cost=Cost(lambda own, scale: own.masks + 1),
     ),
 }
 DEFAULT_METHODS = tuple(name for name in METHODS if name not in ("mea", "rise"))
@@ -183,7 +186,7 @@ def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]
         return _maps_method(name)
     stem = name.partition("@")[0]
     if (entry := library_entry(stem)) is not None:
-        return _library_method(name, entry)
+        return _library_method(name, entry, settings.get(stem, {}))
     if ":" in name:
         return _foreign_method(name)
     if stem == TRUTH:
@@ -229,9 +232,9 @@ def refuse_repeated(methods: Sequence[MethodInstance]) -> None:
         raise SettingsError(f"method {twice[0]!r} is named twice; name each method once")
 
 
-def _library_method(name: str, entry: Entry) -> MethodInstance:
-    """A library's method, which runs on the user's model as the user's own methods do."""
-    parameters = _parameters(name, entry.parameters, {})
+def _library_method(name: str, entry: Entry, table: Mapping[str, Any]) -> MethodInstance:
+    """A library's method, which runs on the user's model as the user's own methods do; `table`: its settings."""
+    parameters = _parameters(name, entry.parameters, dict(table))
     stem = name.partition("@")[0]
     sign = parameters.sign if isinstance(parameters, SignParameters) else "positive"
     if entry.explain is None:
@@ -239,9 +242,8 @@ def _library_method(name: str, entry: Entry) -> MethodInstance:
         def of_drops(intervention: InterventionEvidence) -> Float[Tensor, "N H W"]:
             return minmax(signed(ablation(intervention), sign)).float()
 
-        return MethodInstance(
-            name, Method(stem, entry.paper, ("intervention",), of_drops, entry.parameters), parameters
-        )
+        ablates = Method(stem, entry.paper, ("intervention",), of_drops, entry.parameters, cost=entry.cost)
+        return MethodInstance(name, ablates, parameters)
     explain = entry.explain
 
     def combine(
@@ -256,7 +258,9 @@ def _library_method(name: str, entry: Entry) -> MethodInstance:
         return signed(explain(question), sign)
 
     needs: tuple[Need, ...] = ("model", "batch", "rng", *(("partition",) if entry.cells else ()))
-    return MethodInstance(name, Method(stem, entry.paper, needs, combine, entry.parameters), parameters)
+    return MethodInstance(
+        name, Method(stem, entry.paper, needs, combine, entry.parameters, cost=entry.cost), parameters
+    )
 
 
 def _maps_method(name: str) -> MethodInstance:

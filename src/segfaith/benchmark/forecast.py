@@ -17,7 +17,7 @@ import torch
 from segfaith.attribution.explain import evidence_keys, gather, heatmaps, sample_rng
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance, resolve_method
-from segfaith.benchmark.passes import evidence_passes, passes_per_sample
+from segfaith.benchmark.passes import map_passes
 from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.runner import Prepared, run_sample
 from segfaith.benchmark.targeting import load_sample
@@ -219,10 +219,5 @@ def _metric_seconds(prepared: Prepared, sample_id: str, sample: Sample) -> float
     bad = [row["reason"] for row in result.records if row["status"] != "ok"]
     if bad:
         raise ValueError(bad[0])
-    return seconds / targets * _map_passes(prepared, plan.methods) / _map_passes(prepared, controls)
-
-
-def _map_passes(prepared: Prepared, methods: list[MethodInstance]) -> int:
-    """Passes of a sample that are no evidence: of the image, the baselines and the maps."""
-    evaluation, planted = prepared.plan.settings.evaluation, prepared.plan.planted
-    return passes_per_sample(methods, evaluation, stability=False, planted=planted) - evidence_passes(methods)
+    counts = [map_passes(some, plan.settings.evaluation, planted=plan.planted) for some in (plan.methods, controls)]
+    return seconds / targets * counts[0] / counts[1]

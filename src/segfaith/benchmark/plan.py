@@ -16,7 +16,7 @@ from segfaith.attribution.methods import (
 )
 from segfaith.attribution.parameters import Parameters, RiaParameters
 from segfaith.benchmark.partition import check_partition
-from segfaith.benchmark.passes import passes_per_sample
+from segfaith.benchmark.passes import passes_per_sample, scale_of
 from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.setting_tables import DataSettings, MethodSettings, Settings
 from segfaith.benchmark.settings import record_name
@@ -60,11 +60,16 @@ class Plan:
     def passes(self) -> int:
         """Model passes of the whole run, if every sample has one target; at most, where evidence is planted.
 
-        With several targets a sample it is the least: see `TargetSettings.several`. Of wired photographs the passes of
+        With several targets a sample it is the least: see `TargetSettings.several`. It is also the least where
+        `passes.uncounted` names methods. Of wired photographs the passes of
         one photograph are counted.
         """
         evaluation, target = self.settings.evaluation, self.settings.target
-        asked: dict[str, Any] = {"planted": self.planted, "layer": self.settings.model.layer}
+        asked: dict[str, Any] = {
+            "planted": self.planted,
+            "layer": self.settings.model.layer,
+            "scale": scale_of(self.settings),
+        }
         stable = passes_per_sample(self.methods, evaluation, stability=True, **asked)
         plain = passes_per_sample(self.methods, evaluation, stability=False, **asked)
         total = len(self.stability_ids) * stable + (len(self.ids) - len(self.stability_ids)) * plain

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Literal
 
-from pydantic import Field, StrictInt, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
 
+from segfaith.attribution.libraries import LIBRARIES
 from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
 from segfaith.benchmark.evaluation_settings import EvaluationSettings, Section
 from segfaith.data.reading import Reading
 from segfaith.halves import Wiring
+from segfaith.lookup import nearest
 from segfaith.models.padding import check_pad
 from segfaith.models.segmentation import Head
 from segfaith.models.tiling import tiling_of
@@ -201,7 +203,13 @@ def _without_names(name: str | int) -> int:
 
 
 class MethodSettings(Section):
-    """Which methods, how tables and figures call them (`labels`, by name), and parameters by method name."""
+    """Which methods, how tables and figures call them (`labels`, by name), and parameters by method name.
+
+    `rise` and methods of libraries, such as `captum:Saliency`, may have a table too; it is there only where it
+    is given.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     names: list[str] = Field(default=list(DEFAULT_METHODS), min_length=1)
     labels: dict[str, str] = Field(default={})
@@ -214,7 +222,24 @@ class MethodSettings(Section):
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """Parameters by method name."""
-        return {name: table for name in METHODS if (table := getattr(self, name, None))}
+        given = {name: table for name in METHODS if (table := getattr(self, name, None))}
+        return given | {name: table for name, table in (self.model_extra or {}).items() if table}
+
+    @model_validator(mode="after")
+    def _known(self) -> "MethodSettings":
+        for name, table in (self.model_extra or {}).items():
+            prefix, colon, method = name.partition(":")
+            if colon and prefix in LIBRARIES:
+                known, wanted, before = list(LIBRARIES[prefix].entries), method, f"{prefix}:"
+            else:
+                known, wanted, before = [*type(self).model_fields, "rise"], name, ""
+            if wanted not in known:
+                close = nearest(wanted, known, 1)
+                hint = f"did you mean {before + close[0]!r}?" if close else f"known: {', '.join(known)}"
+                raise ValueError(f"unknown key 'methods.{name}'; {hint}")
+            if not isinstance(table, dict):
+                raise ValueError(f"{name!r} = {table!r}: expected a table of parameters, as in {{ KEY = VALUE }}")
+        return self
 
     @field_validator("labels", mode="after")
     @classmethod

@@ -29,36 +29,71 @@ LAYERS = "layers"
 def list_command(
     kind: Annotated[str, typer.Argument(help=", ".join((*LISTS, LAYERS)))],
     config: Annotated[
-        str | None, typer.Argument(help="For layers: settings file (TOML), or packaged settings.", show_default=False)
+        str | None,
+        typer.Argument(help="For layers and methods: settings file (TOML), or packaged settings.", show_default=False),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.size=320.")
     ] = None,
 ) -> None:
-    """List the names that settings may use; with `layers CONFIG` the layers of its model."""
+    """List the names that settings may use.
+
+    With `layers CONFIG` the layers of its model, with `methods CONFIG` what a map of each method costs at its settings;
+    without CONFIG, of 224 x 224 pixels and at defaults.
+    """
     from segfaith.lookup import lookup
 
     if kind == LAYERS:
         _list_layers(config, settings or [])
         return
+    if kind == "methods":
+        _list_methods(config, settings or [])
+        return
     module, table = lookup("list", kind, dict(LISTS) | {LAYERS: ("", "")})
     for name, entry in getattr(import_module(module), table).items():
         words = getattr(entry, "meaning", None) or getattr(entry, "paper", None) or ""
         say(f"{name:28}{words}")
-    if kind == "methods":
-        from segfaith.attribution.libraries import listed
-        from segfaith.attribution.methods import ALIASES
-
-        for name, method in ALIASES.items():
-            say(f"{name:28}another name of {method}")
-        for name, words in listed():
-            say(f"{name:28}{words}")
     if kind == "models":
         from segfaith.models.adapters import ADAPTERS
 
         for adapter in ADAPTERS.values():
             say(f"{adapter.usage:28}{adapter.words}")
         say(f"{'FILE.py:FUNCTION':28}a function of yours that returns a torch.nn.Module; or package.module:function")
+
+
+def _list_methods(config: str | None, overrides: list[str]) -> None:
+    """Every method with its paper, needs and cost at the settings, and the names with parameters that they run."""
+    from segfaith.attribution.libraries import LIBRARIES, lacks
+    from segfaith.attribution.libraries.entry import Scale
+    from segfaith.attribution.methods import ALIASES, METHODS, MethodInstance, resolve_method
+    from segfaith.benchmark.passes import cost_words, scale_of
+    from segfaith.benchmark.settings import find_settings, read_settings
+
+    asked = config is not None or bool(overrides)
+    chosen = read_settings(find_settings(config or "quickstart"), overrides) if asked else None
+    tables = {} if chosen is None else chosen.methods.tables()
+    scale = Scale() if chosen is None else scale_of(chosen)
+
+    def line(method: MethodInstance, words: str) -> None:
+        say(f"{method.name:28}{'; '.join(filter(None, (words, cost_words(method, scale))))}")
+
+    for name, entry in METHODS.items():
+        line(resolve_method(name, tables), entry.paper)
+    for name, stem in ALIASES.items():
+        say(f"{name:28}another name of {stem}")
+    for prefix, library in LIBRARIES.items():
+        for stem, one in library.entries.items():
+            name = f"{prefix}:{stem}"
+            if missing := lacks(library, stem):
+                say(f"{name:28}{one.words}; not available: {missing}")
+            else:
+                line(resolve_method(name, tables), one.words)
+    if chosen is not None:
+        for name in chosen.methods.names:
+            if "@" in name:
+                line(method := resolve_method(name, tables), method.method.paper)
+        size = "sizes of their own" if scale.size is None else "{} x {} pixels".format(*scale.size)
+        say(f"Costs are of one map, of images of {size}; shared passes serve all methods that ask for the same.")
 
 
 def _list_layers(config: str | None, overrides: list[str]) -> None:

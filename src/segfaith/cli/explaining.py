@@ -12,6 +12,9 @@ from rich.table import Table
 from segfaith.cli.screen import app, on_the_way, out, say
 from segfaith.errors import SettingsError
 
+NUMBERS = 60
+"""Columns of the terminal that the numbers of the table take."""
+
 
 @app.command("explain")
 def explain_command(
@@ -93,7 +96,7 @@ def explain_command(
 
 
 def _print(explained: Any) -> None:
-    """The target, a table of 80 columns, and a sentence for each score."""
+    """The target, a table as wide as the terminal at most, and a sentence for each score."""
     from segfaith.evaluation.metrics import leading
     from segfaith.photograph import listed
     from segfaith.results.report.sentences import number
@@ -115,11 +118,21 @@ def _print(explained: Any) -> None:
         table.add_column(heading, justify="right" if table.columns else "left", overflow="fold")
     columns = ("s_target_deleted", *parts, "s_off_deleted", off, "insertion_gain")
     for name, row in scores.iterrows():
-        table.add_row(str(name), *(number(float(row[column])) for column in columns))
+        table.add_row(_broken(str(name), out.width - NUMBERS), *(number(float(row[column])) for column in columns))
     out.print(table)
     for lines in told.sentences.values():
         for line in lines:
             say(line)
+
+
+def _broken(name: str, width: int) -> str:
+    """A method's name in lines of at most `width` characters where its parts allow it: broken at ":", "@" and ","."""
+    lines = [""]
+    for part in re.split(r"(?<=[:,])|(?=@)", name):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _whole(text: str | None) -> str | int | None:

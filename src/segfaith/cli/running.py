@@ -55,15 +55,20 @@ def run_command(
 
 def _print_plan(prepared: Any) -> None:
     from segfaith.benchmark.forecast import pace
+    from segfaith.benchmark.passes import scale_of, uncounted
 
     plan = prepared.plan
+    left_out = uncounted(plan.methods, scale_of(plan.settings))
     say(f"data      {plan.dataset.name} {plan.dataset.split}: {len(plan.ids)} samples")
     say(f"          {', '.join(plan.ids[:8])}{', ...' if len(plan.ids) > 8 else ''}")
     say(f"scored    {prepared.path}")
     say(f"methods   {', '.join(method.name for method in plan.methods)}")
     say(f"stability on {len(plan.stability_ids)} samples")
     several = plan.settings.target.several
-    say(f"passes    {'at least ' * several}{plan.passes:,} through the model, {len(plan.shards)} shards")
+    least = "at least " * (several or bool(left_out))
+    say(f"passes    {least}{plan.passes:,} through the model, {len(plan.shards)} shards")
+    if left_out:
+        say(f"          not counted, since the model decides how many: {', '.join(left_out)}")
     timed = pace(prepared)
     if isinstance(timed, str):
         say(f"time      unknown: {timed}")

@@ -33,13 +33,3 @@ def lacks(library: Library, method: str) -> str:
     if not library.has(method):
         return f"the installed {library.module} has no {method}; install a newer version"
     return ""
-
-
-def listed() -> list[tuple[str, str]]:
-    """Name and words of each method: paper, needs, cost on default parameters, and why it is not available."""
-    lines = []
-    for prefix, library in LIBRARIES.items():
-        for name, entry in library.entries.items():
-            missing = lacks(library, name)
-            lines.append((f"{prefix}:{name}", entry.words() + (f"; not available: {missing}" if missing else "")))
-    return lines

@@ -24,10 +24,13 @@ from segfaith.attribution.libraries.captum_layers import (
     layer_grad_cam,
 )
 from segfaith.attribution.libraries.entry import (
+    GRADIENTS,
+    Cost,
     Entry,
     FillParameters,
     Library,
     Question,
+    Scale,
     ScoreParameters,
     Sign,
     pixels,
@@ -163,25 +166,26 @@ def _gradient_shap(question: Question) -> Float[Tensor, "H W"]:
     return halving(question, compute)
 
 
-def _one(parameters: Any) -> str:
-    return "1 pass with its gradient"
+def _steps(parameters: Any) -> int:
+    """Images of a gradient map of one of `BASES`, without the one on which ReLUs are counted."""
+    steps: int = getattr(parameters, "n_steps", 1)
+    return steps
 
 
-def _guided(parameters: Any) -> str:
-    return "2 passes, 1 with its gradient"
+def _counts(name: str) -> bool:
+    """Whether ReLUs are counted first."""
+    return BASES[name].check is check_relus
 
 
-def _steps(parameters: Any) -> str:
-    return f"{parameters.n_steps} passes with gradients"
+def _base_cost(name: str) -> Cost:
+    kind = "passes, 1 with its gradient" if _counts(name) else GRADIENTS
+    return Cost(lambda own, scale: _steps(own) + _counts(name), kind)
 
 
-def _samples(parameters: Any) -> str:
-    return f"{parameters.n_samples} passes with gradients"
-
-
-def _tunnelled(parameters: Any) -> str:
-    own = BASES[parameters.method].parameters()
-    return f"{parameters.n_samples * getattr(own, 'n_steps', 1)} passes with gradients"
+def _tunnel_passes(parameters: Any, scale: Scale) -> int:
+    name: str = parameters.method
+    samples: int = parameters.n_samples
+    return samples * _steps(BASES[name].parameters()) + _counts(name)
 
 
 PAPERS = {
@@ -191,7 +195,6 @@ PAPERS = {
     "GuidedBackprop": "Springenberg et al. 2015",
     "Deconvolution": "Zeiler and Fergus 2014",
 }
-_COSTS = {"IntegratedGradients": _steps, "GuidedBackprop": _guided, "Deconvolution": _guided}
 _OF_RELUS = dict.fromkeys(("GuidedBackprop", "Deconvolution"), RELUS)
 _MODULES = "non-linear steps that are modules of torch.nn, each used once"
 ENTRIES: dict[str, Entry] = {
@@ -200,33 +203,49 @@ ENTRIES: dict[str, Entry] = {
             paper,
             _of_input(name),
             BASES[name].parameters,
-            _COSTS.get(name, _one),
+            _base_cost(name),
             asks=_OF_RELUS.get(name, ""),
         )
         for name, paper in PAPERS.items()
     },
-    "GradientShap": Entry("Lundberg and Lee 2017; Erion et al. 2021", _gradient_shap, ShapParameters, _samples),
+    "GradientShap": Entry(
+        "Lundberg and Lee 2017; Erion et al. 2021",
+        _gradient_shap,
+        ShapParameters,
+        Cost(lambda own, scale: own.n_samples, GRADIENTS),
+    ),
     "DeepLift": Entry(
-        "Shrikumar et al. 2017", deep_lift, DeepParameters, lambda own: "4 passes, 2 with gradients", asks=_MODULES
+        "Shrikumar et al. 2017",
+        deep_lift,
+        DeepParameters,
+        Cost(lambda own, scale: 4, "passes, 2 with gradients"),
+        asks=_MODULES,
     ),
     "DeepLiftShap": Entry(
         "Lundberg and Lee 2017",
         deep_lift_shap,
         DeepShapParameters,
-        lambda own: f"{3 * len(own.baselines.split('+')) + 1} passes, most with gradients",
+        Cost(lambda own, scale: 3 * len(own.baselines.split("+")) + 1, "passes, most with gradients"),
         asks=_MODULES,
     ),
     "NoiseTunnel": Entry(
-        "Smilkov et al. 2017 (SmoothGrad); Adebayo et al. 2018 (VarGrad)", _tunnel, TunnelParameters, _tunnelled
+        "Smilkov et al. 2017 (SmoothGrad); Adebayo et al. 2018 (VarGrad)",
+        _tunnel,
+        TunnelParameters,
+        Cost(_tunnel_passes, GRADIENTS),
     ),
     "LayerGradCam": Entry(
-        "Selvaraju et al. 2017", layer_grad_cam, LayerParameters, _one, asks="a layer of feature maps"
+        "Selvaraju et al. 2017",
+        layer_grad_cam,
+        LayerParameters,
+        Cost(lambda own, scale: scale.layers_of(own), GRADIENTS),
+        asks="a layer of feature maps",
     ),
     "GuidedGradCam": Entry(
         "Selvaraju et al. 2017",
         guided_grad_cam,
         LayerParameters,
-        lambda own: "3 passes, 2 with gradients",
+        Cost(lambda own, scale: 2 * scale.layers_of(own) + 1, "passes, all but 1 with gradients"),
         asks=f"a layer of feature maps, and {RELUS}",
     ),
     **REGIONS,

@@ -72,6 +72,59 @@ Explain = Callable[[Question], Float[Tensor, "H W"]]
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What the number of passes depends on beside a method's parameters.
+
+    Attributes:
+        size: the image's (H, W); None where images have sizes of their own.
+        layers: how many feature layers are read where the parameters name none.
+        channels: the channels of all layers together; None: not known, since no model has run.
+    """
+
+    size: tuple[int, int] | None = (224, 224)
+    layers: int = 1
+    channels: int | None = None
+
+    def layers_of(self, parameters: Any) -> int:
+        """How many layers a method with these parameters reads."""
+        layer: str | None = parameters.layer
+        return self.layers if layer is None else layer.count("+") + 1
+
+
+GRADIENTS = "passes with gradients"
+FAST = "fast passes"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The images that go through the model for one map, those of clean images among them.
+
+    A layer's first use adds three, once a model. Fast passes compute only what an occlusion alters.
+
+    Attributes:
+        passes: their number; None where the scale leaves it open.
+        kind: what they are, as in "passes with gradients".
+        open: the number in words where it is open.
+    """
+
+    passes: Callable[[Any, Scale], int | None]
+    kind: str = "passes"
+    open: str = ""
+
+    def words(self, parameters: Any, scale: Scale) -> str:
+        """As "33 fast passes"."""
+        count = self.passes(parameters, scale)
+        return self.open if count is None else counted(count, self.kind)
+
+
+def counted(count: int, kind: str) -> str:
+    """A number and its noun: "2 fast passes", "1 pass with its gradient"."""
+    return (
+        f"{count} {kind}" if count != 1 else f"1 {kind.replace('passes', 'pass').replace('gradients', 'its gradient')}"
+    )
+
+
+@dataclass(frozen=True)
 class Entry:
     """A method of a library.
 
@@ -79,7 +132,7 @@ class Entry:
         paper: the method's source.
         explain: the signed attribution of one image; None: it follows from the drops of RIA's interventions.
         parameters: what may be set, with defaults.
-        cost: the model passes of one map, in words, by the parameters.
+        cost: the model passes of one map beside the evidence that methods share.
         asks: what it needs of the model, in words; "" if nothing.
         cells: whether it explains regions, those of RIA.
     """
@@ -87,14 +140,14 @@ class Entry:
     paper: str
     explain: Explain | None
     parameters: type[Parameters]
-    cost: Callable[[Any], str]
+    cost: Cost
     asks: str = ""
     cells: bool = False
 
+    @property
     def words(self) -> str:
-        """Paper, needs and cost on the default parameters, in a line."""
-        asks = f"; needs {self.asks}" if self.asks else ""
-        return f"{self.paper}{asks}; {self.cost(self.parameters())}"
+        """Paper and needs, in a line."""
+        return self.paper + (f"; needs {self.asks}" if self.asks else "")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from segfaith.attribution.libraries.entry import Entry, Library, Question
+from segfaith.attribution.libraries.entry import GRADIENTS, Cost, Entry, Library, Question, Scale
 from segfaith.attribution.libraries.running import Score, halving, layers, padded_input
 from segfaith.attribution.parameters import Parameters
 from segfaith.errors import SampleError
@@ -211,23 +211,40 @@ CHECKS: dict[str, Callable[[Question, nn.Module], None]] = {
 }
 """What must hold before a method runs, by its name."""
 
-_GRADIENT = "1 pass with its gradient for each layer"
 _CHANNELS = "a pass for each channel of the layer"
-TABLE: dict[str, tuple[str, str, str]] = {
+_OPEN_SCORE, _OPEN_ABLATION = f"{_CHANNELS}, and 1", f"{_CHANNELS}, and 3"
+
+
+def _channel_passes(more: int) -> Callable[[Any, Scale], int | None]:
+    """A pass for each channel, and `more` for each layer."""
+    return lambda own, scale: None if scale.channels is None else scale.channels + more * scale.layers_of(own)
+
+
+def _ablation_passes(own: Any, scale: Scale) -> int | None:
+    count = _channel_passes(2)(own, scale)
+    return None if count is None else count + 1  # the check of the score
+
+
+_GRADIENT = Cost(lambda own, scale: scale.layers_of(own), GRADIENTS)
+TABLE: dict[str, tuple[str, Cost, str]] = {
     "GradCAM": ("Selvaraju et al. 2017", _GRADIENT, "a layer"),
     "GradCAMPlusPlus": ("Chattopadhay et al. 2018", _GRADIENT, "a layer"),
     "HiResCAM": ("Draelos and Carin 2020", _GRADIENT, "a layer"),
     "GradCAMElementWise": ("pytorch-grad-cam (Gildenblat et al. 2021)", _GRADIENT, "a layer"),
     "XGradCAM": ("Fu et al. 2020", _GRADIENT, "a layer"),
     "LayerCAM": ("Jiang et al. 2021", _GRADIENT, "a layer"),
-    "EigenCAM": ("Muhammad and Yeasin 2020", "1 pass for each layer", "a layer"),
+    "EigenCAM": ("Muhammad and Yeasin 2020", Cost(lambda own, scale: scale.layers_of(own)), "a layer"),
     "EigenGradCAM": ("pytorch-grad-cam (Gildenblat et al. 2021)", _GRADIENT, "a layer"),
     "SegEigenCAM": ("Chung and Ying 2025", _GRADIENT, "a layer"),
-    "ScoreCAM": ("Wang et al. 2020", f"{_CHANNELS}, and 1", "a layer"),
-    "AblationCAM": ("Desai and Ramaswamy 2020", f"{_CHANNELS}, and 3", "a layer of feature maps, and a score above 0"),
+    "ScoreCAM": ("Wang et al. 2020", Cost(_channel_passes(1), open=_OPEN_SCORE), "a layer"),
+    "AblationCAM": (
+        "Desai and Ramaswamy 2020",
+        Cost(_ablation_passes, open=_OPEN_ABLATION),
+        "a layer of feature maps, and a score above 0",
+    ),
     "FullGrad": (
         "Srinivas and Fleuret 2019",
-        "2 passes, 1 with gradients",
+        Cost(lambda own, scale: 2, "passes, 1 with gradients"),
         "biases of Conv2d or BatchNorm2d, run in the order of the module",
     ),
     "RefineCAM": ("pytorch-grad-cam, arXiv 2605.14641", _GRADIENT, "several layers, layer=first+second"),
@@ -235,8 +252,8 @@ TABLE: dict[str, tuple[str, str, str]] = {
 """By name: paper, cost, and what the method needs."""
 
 
-def _entry(name: str, paper: str, cost: str, asks: str) -> Entry:
-    return Entry(paper, _explain(name), CamParameters, lambda own: cost, asks)
+def _entry(name: str, paper: str, cost: Cost, asks: str) -> Entry:
+    return Entry(paper, _explain(name), CamParameters, cost, asks)
 
 
 def _has(name: str) -> bool:

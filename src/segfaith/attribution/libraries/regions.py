@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from segfaith.attribution.libraries.entry import Entry, Question, SignParameters
+from segfaith.attribution.libraries.entry import FAST, Cost, Entry, Question, Scale, SignParameters
 from segfaith.attribution.libraries.running import boxes_of, drawing, fast_score
 from segfaith.attribution.parameters import CellParameters, Fill, RiaParameters
 from segfaith.errors import SampleError
+from segfaith.evidence.regions import Regions
 from segfaith.occlusion import occluder
 from segfaith.types import Float, Int, InterventionEvidence, Tensor
 
@@ -134,8 +135,19 @@ def _occlusion(question: Question) -> Float[Tensor, "H W"]:
         return attribution[0, 0].double()  # type: ignore[no-any-return]
 
 
-def _regions(own: Any) -> int:
-    return own.passes if own.regions == "adaptive" else own.grid**2  # type: ignore[no-any-return]
+def _windows(own: Any, scale: Scale) -> int | None:
+    """Those of captum: as many as start before the last one that fits, and one more where pixels are left."""
+    if scale.size is None:
+        return None
+    window: int = own.window
+    stride: int = own.stride
+    rows, columns = (max(0, -(-(side - window) // stride)) + 1 for side in scale.size)
+    return rows * columns + 2  # captum asks for the image itself, and so does `fast_score`
+
+
+def _count(own: Any) -> int:
+    """The number of regions: exact for a grid, the most for adaptive ones, rough for superpixels."""
+    return Regions(own.grid, kind=own.regions, passes=own.passes).count
 
 
 _LINEAR = "no gradients, and scikit-learn"
@@ -144,21 +156,21 @@ ENTRIES: dict[str, Entry] = {
         "Zeiler and Fergus 2014",
         _occlusion,
         WindowParameters,
-        lambda own: f"a fast pass for each window: (H / {own.stride}) x (W / {own.stride})",
+        Cost(_windows, FAST, "a fast pass for each window, and 2"),
         asks="no gradients",
     ),
     "FeatureAblation": Entry(
         "Zeiler and Fergus 2014; the drops of RIA, with their signs",
         None,
         AblationParameters,
-        lambda own: f"{_regions(own)} fast passes, shared with ria",
+        Cost(lambda own, scale: 0),
         asks="no gradients",
     ),
     "ShapleyValueSampling": Entry(
         "Castro et al. 2009",
         _over_cells(_shapley),
         ShapleyParameters,
-        lambda own: f"{own.n_samples * _regions(own)} fast passes",
+        Cost(lambda own, scale: own.n_samples * _count(own) + 2, FAST),
         asks="no gradients",
         cells=True,
     ),
@@ -166,7 +178,7 @@ ENTRIES: dict[str, Entry] = {
         "Lundberg and Lee 2017",
         _over_cells(_kernel_shap),
         KernelParameters,
-        lambda own: f"{own.n_samples} passes",
+        Cost(lambda own, scale: own.n_samples + 1),
         asks=_LINEAR,
         cells=True,
     ),
@@ -174,7 +186,7 @@ ENTRIES: dict[str, Entry] = {
         "Ribeiro et al. 2016",
         _over_cells(_lime),
         LimeParameters,
-        lambda own: f"{own.n_samples} passes",
+        Cost(lambda own, scale: own.n_samples + 1),
         asks=_LINEAR,
         cells=True,
     ),

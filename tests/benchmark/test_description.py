@@ -11,6 +11,7 @@ from folder_runs import (
     ALL,
     run_records,
 )
+from segfaith.attribution.libraries.entry import Scale
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark.description import _cost
 from segfaith.results.records.runs import load_run
@@ -46,16 +47,17 @@ def test_run_json_describes_the_run(project: Path, full_run: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "cost"),
     [
-        ("rise@masks=500", "500 passes"),
-        ("captum:IntegratedGradients@n_steps=16", "16 passes with gradients"),
-        ("gradcam:GradCAM", "1 pass with its gradient for each layer"),
+        ("rise@masks=500", "501 passes"),  # and one for the clean score
+        ("captum:IntegratedGradients@n_steps=16", "16 passes"),
+        ("gradcam:GradCAM", "1 pass"),
+        ("mea", "198 passes"),
         ("random_cells", "0 passes"),
-        ("math:sqrt", ""),
+        ("math:sqrt", "passes of its own"),
     ],
 )
 def test_the_cost_of_a_map_is_said_in_words(name: str, cost: str) -> None:
     """That of the user's own code is unknown."""
-    assert _cost(resolve_method(name, {}), "backbone") == cost
+    assert _cost(resolve_method(name, {}), Scale(), "backbone") == cost
 
 
 def test_random_weights_are_said(project: Path, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 import segfaith
-from segfaith.attribution.libraries import library_entry
+from segfaith.attribution.libraries.entry import Scale
 from segfaith.attribution.methods import MethodInstance
-from segfaith.benchmark.passes import evidence_passes
+from segfaith.benchmark.passes import cost_words, evidence_passes, own_passes, scale_of
 from segfaith.benchmark.plan import Plan, digest, identity, settings_in_use
 from segfaith.models.segmentation import SegmentationModel
 
@@ -53,7 +53,7 @@ def describe(plan: Plan, model: SegmentationModel, path: str) -> dict[str, Any]:
                 "label": plan.labels.get(method.name),
                 "paper": method.method.paper,
                 "parameters": method.parameters.model_dump(mode="json"),
-                "cost": _cost(method, model.layer),
+                "cost": _cost(method, scale_of(plan.settings), model.layer),
             }
             for method in plan.methods
         },
@@ -68,16 +68,13 @@ def describe(plan: Plan, model: SegmentationModel, path: str) -> dict[str, Any]:
     }
 
 
-def _cost(method: MethodInstance, layer: str | None) -> str:
-    """The model passes of one map in words; "" where only the method's own code knows."""
-    entry = library_entry(method.name.partition("@")[0])
-    if entry is not None:
-        return entry.cost(method.parameters)
-    if "model" in method.method.needs:
-        masks = getattr(method.parameters, "masks", None)
-        return "" if masks is None else f"{masks} passes"
+def _cost(method: MethodInstance, scale: Scale, layer: str | None) -> str:
+    """The model passes of one map: their number, or in words where it is known only as the model runs."""
+    own = own_passes(method, scale)
+    if own is None:
+        return cost_words(method, scale)
     needed = method.gradient_key or method.intervention_key
-    passes = evidence_passes([method], layer) if needed else 0
+    passes = own + (evidence_passes([method], layer) if needed else 0)
     return f"{passes} pass{'es' * (passes != 1)}"
 
 

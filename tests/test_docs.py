@@ -183,7 +183,7 @@ def test_metric_example_of_the_docs_reaches_records_schema_and_glossary(
         assert (entry.label, entry.formula) == (METRICS[name].label, METRICS[name].formula)
     assert schema.field("s_lowest_deleted").metadata[b"description"].decode().startswith("s_c with the n(k, M) lowest")
     rows = records[records["method"] != "random_cells"]
-    assert len(rows) == 2 * 8
+    assert len(rows) == 2 * 9
     pd.testing.assert_series_equal(rows["focus"], rows["tdd"] - rows["odd"], check_names=False, rtol=1e-12)
     gained = (rows["s_lowest_deleted"] - rows["s_target_deleted"]) / (rows["s"] + 1e-6)
     pd.testing.assert_series_equal(rows["order_gain"], gained, check_names=False, rtol=1e-12)

@@ -55,6 +55,7 @@ NAMES = [
     "gpa",
     "ria@grid=3",
     "dea@grid=3",
+    "mea@grid=3",
 ]
 
 

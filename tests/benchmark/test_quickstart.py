@@ -17,7 +17,7 @@ from segfaith.results.records.runs import load_run
 from segfaith.results.statistics.summary import TABLE_METRICS, summarise
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-METHODS = ["gpa", "ega", "ria", "dea", "random", "random_cells", "mask", "gamed"]
+METHODS = ["gpa", "ega", "ria", "dea", "mea", "random", "random_cells", "mask", "gamed"]
 ROWS = [*METHODS, "truth"]
 
 
@@ -46,13 +46,14 @@ def test_the_settings_are_those_of_the_issue() -> None:
     assert find_settings("quickstart") == PACKAGED / "quickstart.toml"
     assert settings.data.ids is not None
     assert len(settings.data.ids) == len(set(settings.data.ids)) == 16
-    assert settings.methods.names == METHODS, "these are the default methods"
+    assert settings.methods.names == METHODS
     changed = settings.model_dump(exclude_defaults=True)
     assert changed == {
         "name": "quickstart",
         "data": {"name": "scenes", "ids": settings.data.ids},
         "model": {"name": "scenes"},
         "target": {"score": "conditional", "versus": "twin"},
+        "methods": {"names": METHODS},
         "evaluation": {"stability": 4, "whole": False},
         "output": {"maps": True},
     }
@@ -94,7 +95,7 @@ def test_it_ends_with_the_table_and_the_path_of_the_pictures(finished: tuple[Pat
     assert lines[-1] == f"Next: segfaith report {directory}"
     overview, folder = directory / "pictures.png", directory / "pictures"
     assert lines[-2] == f"pictures: {overview}, and one for each sample in {folder}"
-    assert all(any(line.split()[:1] == [name] for line in lines) for name in ("gpa", "ega", "ria", "dea"))
+    assert all(any(line.split()[:1] == [name] for line in lines) for name in ("gpa", "ega", "ria", "dea", "mea"))
     ids = pd.unique(load_run(directory).records["sample_id"])
     assert {path.stem for path in folder.glob("*.png")} == set(ids)
     rows = [Image.open(folder / f"{name}.png") for name in ids]

@@ -369,7 +369,10 @@ def test_settings_reach_the_methods_that_share_them_and_a_variant_overrides_them
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gap", r"unknown method 'gap'; did you mean 'gpa'.*known: gpa, ega, ria, dea, random, random_cells, mask"),
+        (
+            "gap",
+            r"unknown method 'gap'; did you mean 'gpa'.*known: gpa, ega, ria, dea, mea, random, random_cells, mask",
+        ),
         ("gpaa@objective=prob", r"unknown method 'gpaa'; did you mean 'gpa'"),
         ("dea@alfa=0.8", r"method 'dea@alfa=0\.8', parameter alfa: .*it has .*alpha, beta"),
         ("dea@alpha=2", r"parameter alpha: .*less than or equal to 1"),

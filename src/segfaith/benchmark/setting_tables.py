@@ -205,8 +205,8 @@ def _without_names(name: str | int) -> int:
 class MethodSettings(Section):
     """Which methods, how tables and figures call them (`labels`, by name), and parameters by method name.
 
-    `rise` and methods of libraries, such as `captum:Saliency`, may have a table too; it is there only where it
-    is given.
+    `mea`, `rise` and methods of libraries, such as `captum:Saliency`, may have a table too; it is there only where
+    it is given.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -217,7 +217,6 @@ class MethodSettings(Section):
     ega: dict[str, Any] = Field(default={})
     ria: dict[str, Any] = Field(default={})
     dea: dict[str, Any] = Field(default={})
-    mea: dict[str, Any] = Field(default={})
     random_cells: dict[str, Any] = Field(default={})
 
     def tables(self) -> dict[str, dict[str, Any]]:
@@ -232,7 +231,7 @@ class MethodSettings(Section):
             if colon and prefix in LIBRARIES:
                 known, wanted, before = list(LIBRARIES[prefix].entries), method, f"{prefix}:"
             else:
-                known, wanted, before = [*type(self).model_fields, "rise"], name, ""
+                known, wanted, before = [*type(self).model_fields, "mea", "rise"], name, ""
             if wanted not in known:
                 close = nearest(wanted, known, 1)
                 hint = f"did you mean {before + close[0]!r}?" if close else f"known: {', '.join(known)}"

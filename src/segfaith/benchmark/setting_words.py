@@ -61,7 +61,6 @@ WORDS: Mapping[str, str] = {
     "methods.ega": "its parameters",
     "methods.ria": "its parameters, also those of DEA's regions",
     "methods.dea": "its parameters",
-    "methods.mea": "its parameters",
     "methods.random_cells": "its parameters",
     "evaluation.k": "share of the pixels that is deleted; or several, the first for the records",
     "evaluation.occlusion": "operators of `segfaith list occlusions`, the first for the records",

@@ -249,7 +249,7 @@ def table(folders: list[Path]) -> None:
                 if error > 0:
                     scores.setdefault(str(candidate), {})[f"{metric} {bar}"] = difference.mean() / error
     z = pd.DataFrame(scores).T
-    z["least"] = z.min(axis=1)
+    z["least"] = z.min(axis=1, skipna=False)  # a candidate that lacks a target cannot be chosen
     print(f"\nz of each target\n{z.round(1).sort_values('least', ascending=False).to_string()}")
 
 

@@ -193,6 +193,18 @@ def test_mea_of_wired_photographs_is_that_of_each_half() -> None:
     assert fusion.refine(nothing, intervention, **parameters)[0, :, 20:].max() > 0
 
 
+def test_meas_window_is_that_of_the_half_where_photographs_are_wired() -> None:
+    """Superpixels and adaptive cells may be fewer in one half than in the other."""
+    left, right = torch.from_numpy(cells((20, 20), 5)), torch.from_numpy(cells((20, 20), 2)) + 25
+    drop = torch.zeros(1, 29, dtype=torch.float64)
+    drop[0, 12] = 0.5
+    wired = InterventionEvidence(torch.cat([left, right], -1)[None], drop, drop)
+    alone = InterventionEvidence(left[None], drop[:, :25], drop[:, :25])
+    parameters = {"alpha": 0.0, "beta": 0.0, "interpolation": 1.0}
+    got = fusion.refine(torch.zeros(1, 20, 40), wired, **parameters, wired=True)
+    torch.testing.assert_close(got[..., :20], fusion.refine(torch.zeros(1, 20, 20), alone, **parameters))
+
+
 def test_mea_is_ria_where_nothing_refines_it() -> None:
     gradient, intervention = gradient_evidence(3), intervention_evidence(4)
     plain_map = fusion.mea(gradient, intervention, alpha=0.0, beta=0.0, interpolation=0.0, pool="mean", window=1)

@@ -7,10 +7,11 @@ A_r the RIA map, both already in [0, 1]; * is elementwise.
 
     R = minmax((1 - lambda) A_r + lambda S),    A = minmax(R * (1 + beta A_g) + alpha A_g)
 
-S is the mean of A_r over a square window as wide as the mean region: cells interpolated between their centres.
+S is the mean of A_r over a square window as wide as the mean region: square cells are so interpolated between their
+centres.
 """
 
-from math import prod, sqrt
+from math import sqrt
 from typing import Literal
 
 import torch
@@ -60,7 +61,7 @@ def mea(
         beta: at least 0: how far agreement with gradient evidence raises what was measured.
         interpolation: lambda in [0, 1]: 0 paints regions, 1 interpolates between their centres.
 
-    Of wired photographs no value crosses from one half to the other.
+    Of wired photographs no value crosses from one half to the other, and each has its own window.
     """
     gradient_map = ega(gradient, pool=pool, window=window)
     return refine(gradient_map, intervention, alpha, beta, interpolation, wired=gradient.halves)
@@ -84,13 +85,14 @@ def refine(
 def _interpolated(
     intervention: InterventionEvidence, painted: Float[Tensor, "N H W"], wired: bool
 ) -> Float[Tensor, "N H W"]:
-    """Painted maps, each averaged over a window as wide as its mean region; the window is cut at the border."""
-    maps = []
-    for regions, heatmap in zip(intervention.regions, painted, strict=True):
-        reach = round(sqrt(prod(heatmap.shape) / len(regions.unique())) / 2)
+    """Painted maps, each averaged over a window as wide as its mean region; wired photographs each by itself."""
+    both = torch.stack((painted, intervention.regions.to(painted)), 1)
+    return torch.stack([by_halves(_averaged, one, wired=wired) for one in both])
 
-        def average(part: Tensor, reach: int = reach) -> Tensor:
-            return F.avg_pool2d(part[None, None], 2 * reach + 1, 1, reach, count_include_pad=False)[0, 0]
 
-        maps.append(by_halves(average, heatmap, wired=wired))
-    return torch.stack(maps)
+def _averaged(painted_and_regions: Float[Tensor, "2 H W"]) -> Float[Tensor, "H W"]:
+    """A painted map averaged over its window, which is cut at the border: over columns, then over rows."""
+    painted, regions = painted_and_regions
+    reach = round(sqrt(regions.numel() / len(regions.unique())) / 2)
+    averaged = F.avg_pool2d(painted[None], (2 * reach + 1, 1), 1, (reach, 0), count_include_pad=False)
+    return F.avg_pool2d(averaged, (1, 2 * reach + 1), 1, (0, reach), count_include_pad=False)[0]

@@ -139,3 +139,12 @@ def test_several_models_have_a_table_together_and_one_each() -> None:
     assert [int(table["rows"].max()) for table in tables.values()] == [2 * (IMAGES + 1), IMAGES + 1, IMAGES + 1]
     assert [int(table["images"].max()) for table in tables.values()] == [IMAGES] * 3, "an image counts once"
     assert list(by_models(runs[:1], "fidelity")) == ["net net.pth"]
+
+
+def test_models_whose_files_have_one_name_are_two_models() -> None:
+    tables = by_models([made(weights="a/net.pth"), made(weights="b/net.pth")], "fidelity")
+    assert list(tables) == [
+        "net net.pth (a/net.pth), net net.pth (b/net.pth)",
+        "net net.pth (a/net.pth)",
+        "net net.pth (b/net.pth)",
+    ]

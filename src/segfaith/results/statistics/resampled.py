@@ -33,10 +33,14 @@ def backbones(runs: Sequence[Run]) -> list[int]:
     numbers: dict[tuple[str, str], int] = {}
     found: dict[int, int] = {}
     for own, run in zip(own_numbers([run.description for run in runs]), runs, strict=True):
-        model = run.description["model"]
-        key = (str(model["name"]), str(model.get("file_sha256") or model["weights"]))
-        found.setdefault(own, numbers.setdefault(key, len(numbers)))
+        found.setdefault(own, numbers.setdefault(backbone_of(run), len(numbers)))
     return [found[own] for own in sorted(found)]
+
+
+def backbone_of(run: Run) -> tuple[str, str]:
+    """The name of a run's model, and its weights: the digest of their file, or where they come from."""
+    model = run.description["model"]
+    return str(model["name"]), str(model.get("file_sha256") or model["weights"])
 
 
 def quantities(images: Paired, backbone: Sequence[int], *, seed: int = 0, interval: bool = True) -> pd.DataFrame:

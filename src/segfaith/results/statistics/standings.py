@@ -19,7 +19,7 @@ from segfaith.results.records.runs import Run
 from segfaith.results.records.select import is_reference
 from segfaith.results.statistics import evidence
 from segfaith.results.statistics.paired import Paired, compare, paired
-from segfaith.results.statistics.resampled import backbones, quantities
+from segfaith.results.statistics.resampled import backbone_of, backbones, quantities
 
 SHOWN = (
     "fidelity",
@@ -75,10 +75,15 @@ def standings(runs: Sequence[Run], lead: str, metrics: Sequence[str] = SHOWN) ->
 
 def by_models(runs: Sequence[Run], lead: str, metrics: Sequence[str] = SHOWN) -> dict[str, pd.DataFrame]:
     """`standings` of all runs of a data set, and where they are of several models also of each, by names of models."""
-    named: dict[str, list[Run]] = {}
+    found: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        named.setdefault(model_name(run), []).append(run)
-    groups = {", ".join(named): list(runs), **named}
+        found.setdefault(backbone_of(run), []).append(run)
+    short = [model_name(group[0]) for group in found.values()]
+    names = [
+        name if short.count(name) == 1 else f"{name} ({weights[:12]})"  # two files of one name
+        for name, (_, weights) in zip(short, found, strict=True)
+    ]
+    groups = {", ".join(names): list(runs), **dict(zip(names, found.values(), strict=True))}
     return {name: standings(group, lead, metrics) for name, group in groups.items()}
 
 

@@ -313,6 +313,8 @@ for _b in (0, 0.2, 0.5):
     add(f"b{_b} signed", family, b=_b, c=0, a=0, signed=True)
     add(f"b{_b} c.35 a.02 n.1", family, b=_b, c=0.35, a=0.02, n=0.1)
     add(f"b{_b} c.35 a.02 smoothgrad", family, b=_b, c=0.35, a=0.02, e="smooth logits")
+for _b in (0.1, 0.2):
+    add(f"b{_b} c.35 a0 n.1", family, b=_b, c=0.35, a=0, n=0.1)
 for _d in ("g7", CHEAP):
     for _b in (0.2, 0.5):
         for _c, _a in ((0.35, 0), (0.35, 0.05), (1, 0.1), (1, 0)):

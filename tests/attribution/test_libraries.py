@@ -615,7 +615,7 @@ def test_libraries_are_imported_only_when_a_method_is_used() -> None:
     import subprocess
     import sys
 
-    code = "import sys, segfaith; assert not {'captum', 'pytorch_grad_cam', 'sklearn'} & set(sys.modules)"
+    code = "import sys, segfaith; assert not {'captum', 'pytorch_grad_cam', 'sklearn', 'SALib'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert importlib.util.find_spec("captum")
@@ -635,9 +635,9 @@ def test_every_method_has_its_section_and_is_listed() -> None:
     page = (Path(segfaith.__file__).parents[2] / "docs/methods.md").read_text(encoding="utf-8")
     headings = re.findall(r"^### `(\S+)`$", page, re.M)
     names = [f"{prefix}:{name}" for prefix, library in LIBRARIES.items() for name in library.entries]
-    assert sorted(headings) == sorted([*names, "rise"])
+    assert sorted(headings) == sorted([*names, "rise", "sobol"])
     printed = CliRunner().invoke(app, ["list", "methods"]).output
-    for name in (*names, "rise", "seg-grad-cam"):
+    for name in (*names, "rise", "sobol", "seg-grad-cam"):
         assert re.search(rf"^{re.escape(name)}\s+\S", printed, re.M), name
     assert "982 fast passes" in printed
     assert "not available" not in printed

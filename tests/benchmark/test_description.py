@@ -9,6 +9,7 @@ import torch
 import segfaith
 from folder_runs import (
     ALL,
+    prepared_scenes,
     run_records,
 )
 from segfaith.attribution.libraries.entry import Scale
@@ -58,6 +59,15 @@ def test_run_json_describes_the_run(project: Path, full_run: Path) -> None:
 def test_the_cost_of_a_map_is_said_in_words(name: str, cost: str) -> None:
     """That of the user's own code is unknown."""
     assert _cost(resolve_method(name, {}), Scale(), "backbone") == cost
+
+
+def test_the_identity_holds_the_versions_of_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["sobol@grid=3", "captum:FeatureAblation", "gradcam:GradCAM", "rise"]
+    monkeypatch.setattr(
+        "segfaith.attribution.libraries.entry.version", {"SALib": "1", "captum": "2", "grad-cam": "3"}.get
+    )
+    identity = prepared_scenes(1, methods={"names": names}).description["identity"]
+    assert identity["sources"] == dict(zip(names, ("SALib 1", "captum 2", "grad-cam 3"), strict=False))
 
 
 def test_random_weights_are_said(project: Path, tmp_path: Path) -> None:

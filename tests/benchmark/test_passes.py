@@ -52,6 +52,7 @@ NAMES = [
     f"gradcam:AblationCAM@{TWO}",
     f"gradcam:RefineCAM@{TWO}",
     "rise@masks=11",
+    "sobol@grid=3,samples=2",
     "gpa",
     "ria@grid=3",
     "dea@grid=3",

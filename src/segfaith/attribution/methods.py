@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from segfaith.attribution import cam, controls, fusion, region
 from segfaith.attribution.heatmap import minmax
-from segfaith.attribution.libraries import library_entry
-from segfaith.attribution.libraries.entry import Cost, Entry, Question, SignParameters, signed
+from segfaith.attribution.libraries import LIBRARIES, library_entry
+from segfaith.attribution.libraries.entry import Cost, Entry, Package, Question, SignParameters, signed
 from segfaith.attribution.libraries.regions import ablation
 from segfaith.attribution.maps import read_map
 from segfaith.attribution.parameters import (
@@ -27,8 +27,10 @@ from segfaith.attribution.parameters import (
     Parameters,
     RiaParameters,
     RiseParameters,
+    SobolParameters,
 )
 from segfaith.attribution.rise import rise
+from segfaith.attribution.sobol import sobol
 from segfaith.constants import TRUTH
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import Objective
@@ -62,6 +64,7 @@ class Method:
         inherits: methods whose settings apply to this method too, unless its own settings differ.
         draws: the number of independent maps whose scores are averaged.
         cost: the passes that a map takes beside shared evidence; None: none, or if `model` is needed not known.
+        package: the package that it needs beside segfaith's own; a run's identity holds its version.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Method:
     inherits: tuple[str, ...] = ()
     draws: int = 1
     cost: Cost | None = None
+    package: Package | None = None
 
 
 METHODS: dict[str, Method] = {
@@ -118,8 +122,20 @@ METHODS: dict[str, Method] = {
         ("masks", "cells", "keep", "fill"),
         cost=Cost(lambda own, scale: own.masks + 1),
     ),
+    "sobol": Method(
+        "sobol",
+        "Fel et al. 2021",
+        ("model", "batch", "rng"),
+        sobol,
+        SobolParameters,
+        ("grid", "samples", "fill"),
+        cost=Cost(lambda own, scale: own.samples * (own.grid**2 + 2) + 1),
+        package=Package("SALib", "SALib", "sobol"),
+    ),
 }
-DEFAULT_METHODS = tuple(name for name in METHODS if name not in ("mea", "rise"))
+OPTIONAL = ("mea", "rise", "sobol")
+"""The methods that a run has only if it names them."""
+DEFAULT_METHODS = tuple(name for name in METHODS if name not in OPTIONAL)
 """The methods of a run that names none: the paper's and the controls."""
 ALIASES = {"seg-grad-cam": "gpa", "seg-xres-cam": "ega", "seg-hires-grad-cam": "ega"}
 """Names of papers for methods of `METHODS`. Records have the name that the user gave."""
@@ -178,7 +194,7 @@ def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]
         settings: parameters by method name, as in a settings file's `[methods]`.
 
     Raises:
-        SettingsError: unknown method or parameter, or a value out of its range.
+        SettingsError: unknown method or parameter, a value out of its range, or a package is not installed.
     """
     if isinstance(name, Method):
         return MethodInstance(name.name, name, name.parameters())
@@ -196,6 +212,8 @@ def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]
         )
     stem = ALIASES.get(stem, stem)
     method = lookup("method", stem, METHODS)
+    if method.package and method.package.missing:
+        raise SettingsError(f"method {name!r}: {method.package.missing}")
     known = method.parameters.model_fields
     values: dict[str, Any] = {}
     for parent in method.inherits:
@@ -237,12 +255,15 @@ def _library_method(name: str, entry: Entry, table: Mapping[str, Any]) -> Method
     parameters = _parameters(name, entry.parameters, dict(table))
     stem = name.partition("@")[0]
     sign = parameters.sign if isinstance(parameters, SignParameters) else "positive"
+    package = LIBRARIES[stem.partition(":")[0]].package
     if entry.explain is None:
 
         def of_drops(intervention: InterventionEvidence) -> Float[Tensor, "N H W"]:
             return minmax(signed(ablation(intervention), sign)).float()
 
-        ablates = Method(stem, entry.paper, ("intervention",), of_drops, entry.parameters, cost=entry.cost)
+        ablates = Method(
+            stem, entry.paper, ("intervention",), of_drops, entry.parameters, cost=entry.cost, package=package
+        )
         return MethodInstance(name, ablates, parameters)
     explain = entry.explain
 
@@ -258,9 +279,8 @@ def _library_method(name: str, entry: Entry, table: Mapping[str, Any]) -> Method
         return signed(explain(question), sign)
 
     needs: tuple[Need, ...] = ("model", "batch", "rng", *(("partition",) if entry.cells else ()))
-    return MethodInstance(
-        name, Method(stem, entry.paper, needs, combine, entry.parameters, cost=entry.cost), parameters
-    )
+    explains = Method(stem, entry.paper, needs, combine, entry.parameters, cost=entry.cost, package=package)
+    return MethodInstance(name, explains, parameters)
 
 
 def _maps_method(name: str) -> MethodInstance:

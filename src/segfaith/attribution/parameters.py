@@ -93,3 +93,21 @@ class RiseParameters(Parameters):
     cells: int = Field(default=7, ge=1)
     keep: float = Field(default=0.5, gt=0, lt=1)
     fill: Fill = "mean"
+
+
+class SobolParameters(Parameters):
+    """The design of `attribution.sobol`: cells a side, base samples (a power of 2), and the fill.
+
+    Sobol sequences have at most 21201 numbers a point, two for each cell, so the grid has at most 102 cells a side.
+    """
+
+    grid: int = Field(default=7, ge=1, le=102)
+    samples: int = Field(default=8, ge=1)
+    fill: Fill = "mean"
+
+    @field_validator("samples")
+    @classmethod
+    def _power(cls, value: int) -> int:
+        if value.bit_count() != 1:
+            raise ValueError(f"expected a power of 2, as Sobol sequences need, got {value}")
+        return value

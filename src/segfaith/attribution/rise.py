@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from segfaith.attribution.masking import scores_through
 from segfaith.errors import SampleError
-from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
-from segfaith.scores import BatchSize, masked_mean, scalar_of, score_images
+from segfaith.scores import BatchSize
 from segfaith.types import Float, Image, Int, Map, Target, Tensor
 
 
@@ -32,7 +32,7 @@ def rise(
     keep: float,
     fill: str,
 ) -> Map:
-    """RISE of one image, before min-max. Model passes: `masks`.
+    """RISE of one image, before min-max. Model passes: `masks` and 1.
 
     Args:
         fill: the operator of `occlusion.FILLS` whose image shows where a mask is 0.
@@ -62,16 +62,7 @@ def rise(
         cut = [one[y : y + size[0], x : x + size[1]] for one, (y, x) in zip(large, places, strict=True)]
         return torch.stack(cut)
 
-    def seen(numbers: Int[Tensor, "B"]) -> Float[Tensor, "B bands H W"]:
-        mask = drawn(numbers)[:, None]
-        return image * mask + blank * (1 - mask)
-
-    with torch.inference_mode():
-        logits = model.logits(image[None])
-        scalar = scalar_of(model, target)  # known once the model has run
-        clean = float(masked_mean(logits, target.region[None], scalar)[0])
-    scorer = scorer_for(model, image, target.region, scalar, expected=clean)
-    scores = score_images(scorer.score, seen, masks, batch)
+    scores = scores_through(model, image, target, batch, blank, drawn, masks)
     total = torch.zeros(size, dtype=torch.float64, device=image.device)
     for start in range(0, masks, 64):
         numbers = torch.arange(start, min(start + 64, masks))

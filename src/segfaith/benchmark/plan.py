@@ -7,7 +7,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from segfaith.attribution.libraries import LIBRARIES
 from segfaith.attribution.methods import (
     REFERENCE,
     MethodInstance,
@@ -292,9 +291,8 @@ def _sources(plan: Plan) -> dict[str, str]:
         elif file.suffix == ".py":
             sources[role] = file_digest(file)
     for method in plan.methods:
-        prefix = method.name.partition(":")[0]
-        if prefix in LIBRARIES:
-            sources[method.name] = LIBRARIES[prefix].version
+        if method.method.package is not None:
+            sources[method.name] = method.method.package.version
     if plan.settings.target.mask is not None:
         mask = Path(plan.settings.target.mask)
         files = [mask / f"{sample_id}.png" for sample_id in plan.ids] if mask.is_dir() else [mask]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
 
 from segfaith.attribution.libraries import LIBRARIES
-from segfaith.attribution.methods import DEFAULT_METHODS, METHODS
+from segfaith.attribution.methods import DEFAULT_METHODS, METHODS, OPTIONAL
 from segfaith.benchmark.evaluation_settings import EvaluationSettings, Section
 from segfaith.data.reading import Reading
 from segfaith.halves import Wiring
@@ -205,8 +205,8 @@ def _without_names(name: str | int) -> int:
 class MethodSettings(Section):
     """Which methods, how tables and figures call them (`labels`, by name), and parameters by method name.
 
-    `mea`, `rise` and methods of libraries, such as `captum:Saliency`, may have a table too; it is there only where
-    it is given.
+    `mea`, `rise`, `sobol` and methods of libraries, such as `captum:Saliency`, may have a table too; it is there only
+    where it is given.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -231,7 +231,7 @@ class MethodSettings(Section):
             if colon and prefix in LIBRARIES:
                 known, wanted, before = list(LIBRARIES[prefix].entries), method, f"{prefix}:"
             else:
-                known, wanted, before = [*type(self).model_fields, "mea", "rise"], name, ""
+                known, wanted, before = [*type(self).model_fields, *OPTIONAL], name, ""
             if wanted not in known:
                 close = nearest(wanted, known, 1)
                 hint = f"did you mean {before + close[0]!r}?" if close else f"known: {', '.join(known)}"

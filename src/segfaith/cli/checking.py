@@ -78,7 +78,10 @@ def _list_methods(config: str | None, overrides: list[str]) -> None:
         say(f"{method.name:28}{'; '.join(filter(None, (words, cost_words(method, scale))))}")
 
     for name, entry in METHODS.items():
-        line(resolve_method(name, tables), entry.paper)
+        if entry.package and entry.package.missing:
+            say(f"{name:28}{entry.paper}; not available: {entry.package.missing}")
+        else:
+            line(resolve_method(name, tables), entry.paper)
     for name, stem in ALIASES.items():
         say(f"{name:28}another name of {stem}")
     for prefix, library in LIBRARIES.items():

@@ -28,8 +28,8 @@ def library_entry(name: str) -> Entry | None:
 
 def lacks(library: Library, method: str) -> str:
     """Why a method is not available, in words; "" if it is."""
-    if not library.installed:
-        return f"{library.module} is not installed; install it with: {library.remedy}"
+    if missing := library.package.missing:
+        return missing
     if not library.has(method):
-        return f"the installed {library.module} has no {method}; install a newer version"
+        return f"the installed {library.package.module} has no {method}; install a newer version"
     return ""

@@ -29,6 +29,7 @@ from segfaith.attribution.libraries.entry import (
     Entry,
     FillParameters,
     Library,
+    Package,
     Question,
     Scale,
     ScoreParameters,
@@ -259,4 +260,4 @@ def _has(name: str) -> bool:
     return hasattr(attr, name)
 
 
-CAPTUM = Library("captum", "captum", ENTRIES, _has)
+CAPTUM = Library(Package("captum", "captum", "captum"), ENTRIES, _has)

@@ -151,35 +151,44 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Package:
+    """A package that methods need.
+
+    Attributes:
+        name: the package's name.
+        module: the name that is imported.
+        extra: the extra of segfaith that installs it.
+    """
+
+    name: str
+    module: str
+    extra: str
+
+    @property
+    def missing(self) -> str:
+        """That it is not installed, and how to install it, in words; "" if it is there. It is not imported."""
+        if find_spec(self.module) is not None:
+            return ""
+        return f"{self.module} is not installed; install it with: pip install 'segfaith[{self.extra}]'"
+
+    @property
+    def version(self) -> str:
+        """Name and version, as "captum 0.9.0"."""
+        return f"{self.name} {version(self.name)}"
+
+
+@dataclass(frozen=True)
 class Library:
     """A library of methods, known by `PREFIX:NAME`.
 
     Attributes:
-        module: the name that is imported.
-        extra: the extra of segfaith that installs it, which is also the package's name.
         entries: its methods by name.
         has: whether the installed version has a method.
     """
 
-    module: str
-    extra: str
+    package: Package
     entries: dict[str, Entry]
     has: Callable[[str], bool]
-
-    @property
-    def installed(self) -> bool:
-        """Whether the library is there; it is not imported."""
-        return find_spec(self.module) is not None
-
-    @property
-    def version(self) -> str:
-        """Package and version, as "captum 0.9.0"."""
-        return f"{self.extra} {version(self.extra)}"
-
-    @property
-    def remedy(self) -> str:
-        """How to install the library."""
-        return f"pip install 'segfaith[{self.extra}]'"
 
 
 def signed(attribution: Float[Tensor, "*N H W"], sign: Sign) -> Float[Tensor, "*N H W"]:

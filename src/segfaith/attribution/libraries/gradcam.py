@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from segfaith.attribution.libraries.entry import GRADIENTS, Cost, Entry, Library, Question, Scale
+from segfaith.attribution.libraries.entry import GRADIENTS, Cost, Entry, Library, Package, Question, Scale
 from segfaith.attribution.libraries.running import Score, halving, layers, padded_input
 from segfaith.attribution.parameters import Parameters
 from segfaith.errors import SampleError
@@ -261,4 +261,6 @@ def _has(name: str) -> bool:
     return hasattr(import_module("pytorch_grad_cam"), name)
 
 
-GRADCAM = Library("pytorch_grad_cam", "grad-cam", {name: _entry(name, *row) for name, row in TABLE.items()}, _has)
+GRADCAM = Library(
+    Package("grad-cam", "pytorch_grad_cam", "grad-cam"), {name: _entry(name, *row) for name, row in TABLE.items()}, _has
+)

@@ -29,7 +29,7 @@ PARAMETERS = {
     "gradcam:RefineCAM": "layer=backbone.low+backbone.high",
     "rise": "masks=300",
 }
-names = ["random", "gpa", "ega", "ria", "dea", "mea", "rise"]
+names = ["random", "gpa", "ega", "ria", "dea", "mea", "rise", "sobol"]
 names += [f"{prefix}:{name}" for prefix, library in LIBRARIES.items() for name in library.entries]
 
 model, scenes = segfaith.load_model("scenes"), open_dataset("scenes", None)

@@ -71,12 +71,15 @@ def test_from_a_photograph_to_an_overlay_and_a_tdd(model: SegmentationModel, tmp
 
 
 def test_ready_maps_score_as_the_methods_that_made_them(model: SegmentationModel) -> None:
-    """Evaluating the maps and evaluating the names give the same figures, but for stability and runtime."""
+    """Evaluating the maps and evaluating the names give the same figures, but for stability and runtime.
+
+    With `gamed` a batch holds other images, which may move a score by its last bits.
+    """
     maps = segfaith.explain(model, photograph(), box(), FOUR)
     ready = segfaith.evaluate(model, photograph(), box(), maps)
     named = segfaith.evaluate(model, photograph(), box(), FOUR).drop("gamed")  # which reads RIA's evidence
     for column in ("s", "s_target_deleted", "s_off_deleted", "s_inserted", "tdd", "tdd_gain", "odd", "leak_abs"):
-        np.testing.assert_allclose(ready[column], named[column], rtol=0, atol=1e-12, err_msg=column)
+        np.testing.assert_allclose(ready[column], named[column], rtol=0, atol=1e-6, err_msg=column)
     assert ready.loc[FOUR, ["stability", "runtime_s"]].isna().all(axis=None)
     assert ready.loc[FOUR, "reason"].str.contains("the maps were given").all()
     assert named["runtime_s"].notna().all()

@@ -475,13 +475,13 @@ def test_a_folder_is_no_settings_file(
 
 
 def test_every_packaged_settings_file_can_be_planned() -> None:
-    """The quickstart promises at least 16 scenes, the four methods, four controls, and stability on 4 of them."""
+    """The quickstart promises at least 16 scenes, the paper's methods and MEA, four controls, stability on 4."""
     names = sorted(path.stem for path in PACKAGED.glob("*.toml"))
     assert names == ["judge", "quickstart"]
     assert len(make_plan(read_settings(find_settings("judge"))).ids) == 64
     plan = make_plan(read_settings(find_settings("quickstart")))
     assert (len(plan.ids), len(plan.stability_ids)) == (16, 4)
-    assert [method.name for method in plan.methods] == [*DEFAULT_METHODS, "truth"]
+    assert [method.name for method in plan.methods] == [*DEFAULT_METHODS[:4], "mea", *DEFAULT_METHODS[4:], "truth"]
     defaults = Settings.model_validate({"data": {"name": "scenes"}, "model": {"name": "scenes"}})
     assert plan.settings.evaluation == defaults.evaluation.model_copy(update={"stability": 4, "whole": False})
     assert (plan.settings.seed, plan.settings.data.size) == (defaults.seed, defaults.data.size)
@@ -519,7 +519,7 @@ def test_run_quickstart_ends_with_the_table_and_the_pictures(scenes_run: tuple[P
 def test_records_of_scenes_say_what_was_planted(scenes_run: tuple[Path, str]) -> None:
     """Scene 2 is a marker's and scene 4 a context's; what was kept as a picture is what was measured."""
     records = load_run(scenes_run[0]).records
-    assert len(records) == 2 * 9
+    assert len(records) == 2 * 10
     assert dict(zip(records["sample_id"], records["kind"], strict=True)) == {
         "val-0002": "marker",
         "val-0004": "context",

@@ -84,7 +84,7 @@ def test_wilcoxons_test_is_on_the_means_of_images() -> None:
     assert pair["p"] == pytest.approx(result.pvalue, rel=1e-12)
 
 
-COUNTED = ["undefined", "not_ok", "constant", "failed"]
+COUNTED = ["undefined", "not_ok", "constant", "failed", "rows"]
 """Columns that count rows."""
 
 

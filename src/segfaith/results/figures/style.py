@@ -64,7 +64,7 @@ LOOKS = {
     "ega": Look(SKY, "^", (0, (3, 1, 1, 1))),
     "ria": Look(GREEN, "D", (0, (4, 1.5, 1, 1.5, 1, 1.5))),
     "dea": Look(VERMILION, "o", "-"),
-    "mea": Look(BLUE, "p", "-"),
+    "mea": Look(BLUE, "8", (0, (6, 1, 1, 1, 1, 1))),
     "random": Look("0.65", "x", (0, (1, 1))),
     "random_cells": Look("0.45", "+", (0, (1, 1.5))),
     "mask": Look("0.0", "*", (0, (1, 2.5))),

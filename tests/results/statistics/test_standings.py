@@ -119,6 +119,18 @@ def test_the_table_is_what_loops_give() -> None:
     assert not {"evidence_ap", "own_half", "stability_top"} & set(table), "columns without a value"
 
 
+def test_a_method_with_few_images_stands_below_the_others() -> None:
+    """Its mean is over other images: a high one on two of 24 must not lead."""
+    high = [row(f"i{place}", "captum:DeepLiftShap", 0.5, fidelity=0.9, runtime_s=1.0) for place in range(2)]
+    rows = made().records.drop(columns="target").to_dict("records")
+    rows += high + [bad(f"i{place}", "captum:DeepLiftShap", "failed") for place in range(2, IMAGES)]
+    table = standings([run_of_rows(*rows)], "fidelity")
+    known = list(table.loc[table["fidelity"].notna(), "method"])
+    assert known[0] == "ria"
+    assert known[-1] == "captum:DeepLiftShap"
+    assert list(table["method"])[-1] == "captum:DeepLift"
+
+
 def test_a_metric_of_which_less_is_better_sorts_upwards_and_the_truth_has_no_letters() -> None:
     rows = [
         row(f"i{place}", name, odd_abs=value, own_half=0.25)

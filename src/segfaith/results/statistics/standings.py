@@ -36,7 +36,9 @@ NUMBER = r"-?\d+(\.\d+)?(e-?\d+)?"
 
 
 def standings(runs: Sequence[Run], lead: str, metrics: Sequence[str] = SHOWN) -> pd.DataFrame:
-    """A row for each method of a data set, sorted by the leading metric; methods without a value stand last.
+    """A row for each method of a data set, sorted by the leading metric.
+
+    A method with a value of fewer than half of the images stands below the others, one without a value last.
 
     Args:
         runs: of one data set.
@@ -67,6 +69,8 @@ def standings(runs: Sequence[Run], lead: str, metrics: Sequence[str] = SHOWN) ->
     found = pd.DataFrame(rows).sort_values(
         lead, ascending=METRICS[lead].better == "lower", na_position="last", kind="stable", ignore_index=True
     )
+    few = 2 * found["images"] < found["images"].max()  # a value over other images, which may be easier
+    found = pd.DataFrame(pd.concat([found[~few], found[few]], ignore_index=True))
     order = [name for name in found.loc[found[lead].notna(), "method"] if name != TRUTH]
     groups = letters(order, differences(led, order))
     found["groups"] = [groups.get(name, "") for name in found["method"]]

@@ -354,7 +354,8 @@ def test_only_the_ranking_of_a_map_matters(seed: int, rising) -> None:
     got = segfaith.evaluate(plain(SmallCNN()), image, target, given)
     for name in [*SCORES, "tied_share_target", "tied_share_off"]:
         assert got.loc["risen", name] == pytest.approx(got.loc["plain", name], abs=1e-6)
-    assert abs(got.loc["reversed", "s_target_deleted"] - got.loc["plain", "s_target_deleted"]) > 1e-6
+    moved = [abs(got.loc["reversed", name] - got.loc["plain", name]) for name in SCORES[1:]]
+    assert max(moved) > 1e-6  # of one score alone, two sets of pixels may cost the same by chance
 
 
 @settings(deadline=None, max_examples=15)

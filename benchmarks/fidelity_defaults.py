@@ -28,7 +28,7 @@ import torch
 from segfaith.attribution.explain import gather, heatmaps
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.partition import fidelity_sets
-from segfaith.benchmark.runner import Prepared, prepare
+from segfaith.benchmark.prepared import Prepared, prepare
 from segfaith.benchmark.settings import find_settings, read_settings
 from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import to_device

@@ -29,7 +29,7 @@ from segfaith.attribution.explain import gather
 from segfaith.attribution.heatmap import minmax, upsample
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
-from segfaith.benchmark.runner import Prepared, prepare
+from segfaith.benchmark.prepared import Prepared, prepare
 from segfaith.benchmark.settings import find_settings, read_settings
 from segfaith.benchmark.targeting import load_sample, planted_of
 from segfaith.benchmark.worker import evaluate_sample, to_device

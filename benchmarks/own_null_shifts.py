@@ -31,7 +31,7 @@ from fidelity_defaults import Case, cases
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from segfaith.benchmark.runner import prepare
+from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.settings import find_settings, read_settings
 from segfaith.constants import EPS
 from segfaith.evaluation.ranking import draw_shifts, rank, tie_ranks, top_count, top_pixels

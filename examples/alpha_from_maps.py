@@ -12,7 +12,7 @@ import torch
 
 import segfaith
 from segfaith.attribution.fusion import fuse
-from segfaith.benchmark.runner import prepare
+from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.settings import read_settings
 from segfaith.paths import map_folder
 

@@ -11,6 +11,7 @@ from PIL import Image
 from folder_runs import command, content, make_project, toml, write_settings
 from made_runs import edit_description, edit_rows, make_run
 from segfaith.benchmark import runner
+from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.status import read_states
 from segfaith.data.dataset import Dataset
@@ -23,7 +24,6 @@ from segfaith.results.figures.tiles import write_pictures
 from segfaith.results.records.files import create_file, replace_file
 from segfaith.results.records.runs import load_run
 from segfaith.results.statistics.analysis import analyse
-from segfaith.scores import BatchSize
 
 REFUSED = {
     "": "empty",
@@ -230,14 +230,13 @@ def test_a_list_that_names_the_parent_folder_removes_nothing(
 
 
 def test_maps_of_a_bad_id_go_nowhere_even_if_it_came_so_far(project: Path) -> None:
-    prepared = runner.prepare(make_settings(content(project, methods={"names": ["mask"]}, output={"maps": True})))
-    sample = prepared.plan.dataset.load("s0", 32)
+    prepared = prepare(make_settings(content(project, methods={"names": ["mask"]}, output={"maps": True})))
     directory = project / "foreign" / "run"
     runner.open_directory(directory, prepared)
     before = files(project / "foreign")
     for name in ("..", "../..", str(project / "foreign")):
         with pytest.raises(SettingsError, match="is not a plain name"):
-            runner.run_sample(prepared, name, lambda: sample, BatchSize(4), directory)
+            runner._write_maps(directory, prepared.identity, {name: {"image.png": b""}})
     assert files(project / "foreign") == before
 
 
@@ -295,7 +294,7 @@ def test_a_run_behind_a_link_is_made_and_resumed(project: Path, monkeypatch: pyt
 def test_a_description_that_is_a_link_to_nothing_is_a_message(project: Path) -> None:
     (project / "run").mkdir()
     (project / "run/run.json").symlink_to(project / "nowhere")
-    prepared = runner.prepare(make_settings(content(project, methods={"names": ["mask"]})))
+    prepared = prepare(make_settings(content(project, methods={"names": ["mask"]})))
     with pytest.raises(SettingsError, match=r"run\.json is a symbolic link to nothing"):
         runner.open_directory(project / "run", prepared)
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 import segfaith
 from segfaith import Method, Target
 from segfaith.attribution import guard
+from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.randomisation import randomise
-from segfaith.benchmark.runner import prepare, run
+from segfaith.benchmark.runner import run
 from segfaith.benchmark.settings import read_settings
 from segfaith.errors import SampleError
 from segfaith.models.segmentation import SegmentationModel

@@ -11,10 +11,12 @@ import pytest
 
 import segfaith
 from folder_runs import assert_same_records, command, content, make_project, write_settings
-from segfaith.benchmark import extension, runner
+from segfaith.benchmark import extension, measuring, runner
 from segfaith.benchmark import lock as lock_module
+from segfaith.benchmark import prepared as prepared_module
 from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
 from segfaith.benchmark.plan import make_plan
+from segfaith.benchmark.prepared import Prepared, prepare
 from segfaith.benchmark.randomisation import randomise
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.settings import make_settings
@@ -86,13 +88,13 @@ def files_of(directory: Path) -> dict[str, bytes]:
 def measured_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids that `run_sample` is called with from now on."""
     ids: list[str] = []
-    once = runner.run_sample
+    once = measuring.run_sample
 
-    def watched(prepared: runner.Prepared, sample_id: str, *rest: Any) -> Any:
+    def watched(prepared: Prepared, sample_id: str, *rest: Any) -> Any:
         ids.append(sample_id)
         return once(prepared, sample_id, *rest)
 
-    monkeypatch.setattr(runner, "run_sample", watched)
+    monkeypatch.setattr(measuring, "run_sample", watched)
     return ids
 
 
@@ -180,7 +182,8 @@ def test_a_process_that_dies_while_it_writes_maps_leaves_none_or_whole_ones(
     directory = segfaith.run(settings_of(project, 3, **MAPS), tmp_path / "run")
     old = [path.name for path in directory.glob("maps/*")]
     with monkeypatch.context() as dying:
-        dying.setattr(runner, "picture", lambda *_: dies())
+        write = Path.write_bytes
+        dying.setattr(Path, "write_bytes", lambda path, data: dies() if path.suffix == ".png" else write(path, data))
         with pytest.raises(KeyboardInterrupt):
             segfaith.run(settings_of(project, 7, **MAPS), directory)
     assert sorted(path.name for path in directory.glob("maps/[!.]*")) == sorted(old)
@@ -257,7 +260,7 @@ def test_a_stopped_extension_can_be_extended_once_more(
     project: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From 3 to 5 samples, stopped after its first shard, to 9: the rows of both smaller runs are taken."""
-    prepared = runner.prepare(settings_of(project, 5, evaluation={"stability": STABLE}))
+    prepared = prepare(settings_of(project, 5, evaluation={"stability": STABLE}))
     todo = runner.open_directory(run, prepared)
     runner.run_shards(prepared, run, todo[:1], lambda sample_id: None)
     ids = measured_ids(monkeypatch)
@@ -333,7 +336,7 @@ def test_the_same_samples_under_another_n_are_the_same_run(
     before = files_of(directory)
     ids = measured_ids(monkeypatch)
     for n in (second, first, second):
-        prepared = runner.prepare(settings_of(project, n))
+        prepared = prepare(settings_of(project, n))
         assert runner.open_directory(directory, prepared, on_extension=told.append) == []
         assert segfaith.run(prepared, directory) == directory
     assert (told, ids) == ([], [])
@@ -350,7 +353,7 @@ def test_a_run_without_n_extends_to_more_samples_and_takes_their_rows_under_anot
     project: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From 3 samples to all, stopped after the first shard, then the same samples with their number as `n`."""
-    prepared = runner.prepare(settings_of(project, None))
+    prepared = prepare(settings_of(project, None))
     runner.run_shards(prepared, run, runner.open_directory(run, prepared)[:1], lambda sample_id: None)
     ids = measured_ids(monkeypatch)
     segfaith.run(settings_of(project, 9), run)
@@ -366,7 +369,7 @@ def test_failed_samples_are_measured_again(project: Path, tmp_path: Path, monkey
         raise OSError("a full disk")
 
     with monkeypatch.context() as bad:
-        bad.setattr(runner, "all_targets", fails)
+        bad.setattr(measuring, "all_targets", fails)
         segfaith.run(settings_of(project, 3, **plain), tmp_path / "run")
     assert (load_run(tmp_path / "run").records["status"] == "failed").all()
     ids = measured_ids(monkeypatch)
@@ -376,7 +379,7 @@ def test_failed_samples_are_measured_again(project: Path, tmp_path: Path, monkey
 
 
 def test_the_randomisation_check_stays(project: Path, run: Path) -> None:
-    prepared = runner.prepare(settings_of(project, 3))
+    prepared = prepare(settings_of(project, 3))
     randomise(prepared, run, 1)
     before = load_run(run).randomisation
     assert len(before)
@@ -394,18 +397,18 @@ def test_a_process_at_work_on_the_smaller_run_is_not_disturbed(project: Path, ru
 def test_a_smaller_command_that_digests_the_data_meanwhile_moves_nothing_of_the_larger_run(
     project: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    describe = runner.describe
+    describe = prepared_module.describe
 
     def slow(*arguments: Any) -> dict[str, Any]:
         description = describe(*arguments)
-        monkeypatch.setattr(runner, "describe", describe)
+        monkeypatch.setattr(prepared_module, "describe", describe)
         segfaith.run(settings_of(project, 7), run)
         larger.update(files_of(run))
         return description
 
     larger: dict[str, bytes] = {}
-    smaller = runner.prepare(settings_of(project, 3))
-    monkeypatch.setattr(runner, "describe", slow)
+    smaller = prepare(settings_of(project, 3))
+    monkeypatch.setattr(prepared_module, "describe", slow)
     with pytest.raises(SettingsError, match="with more samples, 7, than the 3"):
         runner.open_directory(run, smaller)
     assert larger
@@ -442,7 +445,7 @@ def test_a_stale_smaller_process_forgets_no_rows_that_the_larger_run_still_needs
     """The larger run takes the directory, writes as many shards as the smaller run has, and stops."""
     if left == "a shard":
         (run / "records" / "00000.parquet").unlink()
-    smaller, larger = (runner.prepare(settings_of(project, n)) for n in (3, 7))
+    smaller, larger = (prepare(settings_of(project, n)) for n in (3, 7))
     todo = runner.open_directory(run, smaller)
     assert todo == ([0] if left == "a shard" else [])
     runner.run_shards(larger, run, runner.open_directory(run, larger)[:2], lambda sample_id: None)
@@ -459,7 +462,7 @@ def test_a_finished_smaller_command_forgets_no_rows_of_a_run_that_takes_its_plac
     project: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The larger run takes the directory when the smaller command has listed its shards and finds none to do."""
-    listed, larger = runner._to_do, runner.prepare(settings_of(project, 7))
+    listed, larger = runner._to_do, prepare(settings_of(project, 7))
 
     def late(*arguments: Any) -> list[int]:
         todo = listed(*arguments)
@@ -469,7 +472,7 @@ def test_a_finished_smaller_command_forgets_no_rows_of_a_run_that_takes_its_plac
 
     monkeypatch.setattr(runner, "_to_do", late)
     with pytest.raises(RunIsBusyError, match="was replaced by another run"):
-        runner.open_directory(run, runner.prepare(settings_of(project, 3)))
+        runner.open_directory(run, prepare(settings_of(project, 3)))
     assert len(list((run / "smaller").rglob("*.parquet"))) == 4
 
 

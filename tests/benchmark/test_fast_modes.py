@@ -11,9 +11,9 @@ from folder_runs import add_sample, command, content, make_project, write_settin
 from segfaith.attribution.explain import gather, sample_rng
 from segfaith.attribution.methods import resolve_method
 from segfaith.benchmark import fast_modes as precision
-from segfaith.benchmark import runner
+from segfaith.benchmark import measuring
 from segfaith.benchmark.fast_modes import verify_precision
-from segfaith.benchmark.runner import Prepared
+from segfaith.benchmark.prepared import Prepared, prepare
 from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
 from segfaith.occlusion import grid_partition
@@ -28,7 +28,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def prepared_of(project: Path, **changes: Any) -> Prepared:
-    return runner.prepare(make_settings(content(project, **changes)))
+    return prepare(make_settings(content(project, **changes)))
 
 
 def evidence_of(prepared: Prepared, sample_id: str, **parameters: Any) -> InterventionEvidence:
@@ -98,7 +98,7 @@ def test_metrics_are_means_and_largest_changes_over_the_samples(project: Path) -
         )
         samples = {one: changed.plan.dataset.load(one, 32) for one in changed.plan.ids}
         rows = [
-            runner.run_sample(changed, one, lambda sample=sample: sample, BatchSize(16))  # type: ignore[misc]
+            measuring.run_sample(changed, one, lambda sample=sample: sample, BatchSize(16))  # type: ignore[misc]
             for one, sample in samples.items()
         ]
         runs[regions] = [{row["method"]: row for row in result.records} for result in rows]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from folder_runs import add_sample, content, make_project, sample_arrays
-from segfaith.benchmark import forecast, runner
+from segfaith.benchmark import forecast, measuring, runner
 from segfaith.benchmark.forecast import Pace, pace
+from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.settings import make_settings
 from segfaith.evidence import gradient
 from segfaith.incremental.graph import Graph
@@ -61,10 +62,10 @@ def told_and_true(
     project: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any
 ) -> tuple[Pace, float, int]:
     """The pace, the seconds that it announces for the run, and those that the run takes after its first sample."""
-    prepared = runner.prepare(make_settings(content(project, **changes)))
+    prepared = prepare(make_settings(content(project, **changes)))
     ids = prepared.plan.ids
     first = prepared.plan.dataset.load(ids[0], 32)
-    runner.run_sample(prepared, first.id, lambda: first, runner.BatchSize(8))
+    measuring.run_sample(prepared, first.id, lambda: first, BatchSize(8))
     count = Counter(type(prepared.model.module), monkeypatch)
     timed = pace(prepared)
     assert isinstance(timed, Pace)
@@ -133,7 +134,7 @@ def test_where_all_occlusions_take_long_some_batches_stand_for_all(
 ) -> None:
     """36 cells in batches of 4, a budget of three batches: every third batch is run."""
     monkeypatch.setattr(forecast, "BUDGET", 12.0)
-    prepared = runner.prepare(
+    prepared = prepare(
         make_settings(
             content(
                 project,
@@ -155,11 +156,11 @@ def test_a_forecast_needs_a_sample_that_can_be_measured(tmp_path: Path) -> None:
     image, labels = sample_arrays(0)
     add_sample(project / "data", "a", image, np.zeros_like(labels))
     methods = {"names": ["random"]}
-    timed = pace(runner.prepare(make_settings(content(project, methods=methods))))
+    timed = pace(prepare(make_settings(content(project, methods=methods))))
     assert isinstance(timed, Pace)
     assert timed.sample_id == "s0", "the first sample has no target"
     alone = make_settings(content(project, methods=methods, data={"ids": ["a"]}))
-    told = pace(runner.prepare(alone))
+    told = pace(prepare(alone))
     assert isinstance(told, str)
     assert told.startswith("none of the first 1 samples can be measured (a: ")
 

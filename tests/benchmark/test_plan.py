@@ -24,10 +24,11 @@ from folder_runs import (
     sample_arrays,
 )
 from segfaith.attribution.methods import DEFAULT_METHODS, resolve_method
-from segfaith.benchmark import runner
+from segfaith.benchmark import measuring, runner
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.passes import passes_per_sample
 from segfaith.benchmark.plan import Plan, settings_in_use
+from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
 from segfaith.incremental.graph import Graph
@@ -123,7 +124,7 @@ def todo_after_moving(root: Path, **changes: Any) -> list[int]:
     moved = root.parent / "after"
     shutil.move(root, moved)
     text = json.dumps(content(moved, **changes)).replace(str(root), str(moved))
-    return runner.open_directory(moved / "run", runner.prepare(make_settings(json.loads(text))))
+    return runner.open_directory(moved / "run", prepare(make_settings(json.loads(text))))
 
 
 def test_a_run_may_move_with_its_data_model_and_weights(movable: Path) -> None:
@@ -240,7 +241,7 @@ def passes_of_run(project: Path, directory: Path, **changes: Any) -> tuple[int, 
     A module with hooks is not traced, so it does without the passes for clean features, and those that hold each
     operator's baseline against the model, that the plan counts.
     """
-    prepared = runner.prepare(make_settings(content(project, **changes)))
+    prepared = prepare(make_settings(content(project, **changes)))
     with counted(prepared.model.module) as total:
         segfaith.run(prepared, directory)
     assert set(load_run(directory).records["status"]) == {"ok"}
@@ -337,9 +338,9 @@ def test_passes_of_a_traced_model_are_those_announced(
 ) -> None:
     """The first sample traces the model and holds the trace against it; the second costs what the plan says."""
     changes = {"methods": {"names": FOUR, "ria": {"grid": 4}}, "evaluation": {"stability": True}}
-    prepared = runner.prepare(make_settings(content(project, data={"n": 2}, **changes)))
+    prepared = prepare(make_settings(content(project, data={"n": 2}, **changes)))
     first, second = (prepared.plan.dataset.load(sample_id, 32) for sample_id in prepared.plan.ids)
-    runner.run_sample(prepared, first.id, lambda: first, BatchSize(8))
+    measuring.run_sample(prepared, first.id, lambda: first, BatchSize(8))
     images = {"module": 0, "clean": 0, "altered": 0}
     forward, clean, evaluate = type(prepared.model.module).forward, Graph.clean, WindowPlan.evaluate
 
@@ -355,7 +356,7 @@ def test_passes_of_a_traced_model_are_those_announced(
     monkeypatch.setattr(
         WindowPlan, "evaluate", count("altered", lambda plan, windows, arithmetic: len(windows.data), evaluate)
     )
-    result = runner.run_sample(prepared, second.id, lambda: second, BatchSize(8))
+    result = measuring.run_sample(prepared, second.id, lambda: second, BatchSize(8))
     assert {row["status"] for row in result.records} == {"ok"}
     assert images == {"module": 6 + 1, "clean": 6, "altered": 6 * 16 + 3 * (5 + 3) + 2 + resisting(8)}
     assert 2 * sum(images.values()) == prepared.plan.passes

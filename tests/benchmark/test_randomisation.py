@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import segfaith
 from folder_runs import command, content, make_project
 from segfaith.benchmark import randomisation, runner
+from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.randomisation import cascade, in_order, parts, randomise
 from segfaith.benchmark.settings import make_settings
 from segfaith.cli import app
@@ -202,7 +203,7 @@ def test_a_model_without_weights_is_refused() -> None:
 def found(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     root = make_project(tmp_path_factory.mktemp("randomised"), samples=3)
     settings = make_settings(content(root, methods={"names": ["gpa", "ria", "mask", "random"]}))
-    prepared = runner.prepare(settings)
+    prepared = prepare(settings)
     before = {name: value.clone() for name, value in prepared.model.module.state_dict().items()}
     directory = runner.run(prepared, root / "run")
     rows = pd.read_parquet(randomise(prepared, directory, 2))
@@ -237,7 +238,7 @@ def test_maps_of_a_trained_model_lose_their_likeness_and_it_loses_the_class(tmp_
         "model": {"name": "scenes"},
         "methods": {"names": ["gpa", "ria", "mask"], "ria": {"grid": 4}},
     }
-    prepared = runner.prepare(make_settings(settings))
+    prepared = prepare(make_settings(settings))
     runner.open_directory(tmp_path, prepared)
     rows = pd.read_parquet(randomise(prepared, tmp_path, 2))
     assert (rows["status"] == "ok").all()
@@ -255,7 +256,7 @@ def test_constant_maps_are_rows_that_say_so_and_are_counted(tmp_path: Path) -> N
     root = make_project(tmp_path, samples=2)
     (root / "flat.py").write_text("def flat(model, image, target):\n    return image[0] * 0\n")
     names = [f"{root}/flat.py:flat", "mask"]
-    prepared = runner.prepare(make_settings(content(root, methods={"names": names})))
+    prepared = prepare(make_settings(content(root, methods={"names": names})))
     directory = runner.run(prepared, root / "run")
     rows = pd.read_parquet(randomise(prepared, directory, 2))
     flat = rows[rows["method"].str.endswith("flat")]

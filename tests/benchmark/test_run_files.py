@@ -20,6 +20,7 @@ from folder_runs import assert_same_records, command, content, make_project, run
 from made_runs import edit_description, edit_rows, make_run
 from segfaith.benchmark import runner
 from segfaith.benchmark.lock import RunIsBusyError, at_work
+from segfaith.benchmark.prepared import Prepared, prepare
 from segfaith.benchmark.randomisation import randomise
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.status import forget_failed, read_states, run_state
@@ -172,7 +173,7 @@ def test_a_shard_that_is_damaged_while_a_suite_works_fails_its_run_alone(project
 
 
 def test_a_damaged_randomisation_check_is_refused_and_set_aside(project: Path, run: Path) -> None:
-    prepared = runner.prepare(make_settings(content(project, **SHARDS)))
+    prepared = prepare(make_settings(content(project, **SHARDS)))
     damage(randomise(prepared, run, 1))
     with pytest.raises(DamagedFileError, match=r"randomisation\.parquet is damaged"):
         load_run(run)
@@ -391,14 +392,14 @@ def test_rows_of_the_randomisation_check_are_of_the_run_and_once(tmp_path: Path)
 
 
 @pytest.fixture
-def other(project: Path) -> runner.Prepared:
+def other(project: Path) -> Prepared:
     """The same run at another k: its rows look like the first one's."""
     changed = SHARDS | {"evaluation": {"stability": False, "k": [0.05, 0.4]}}
-    return runner.prepare(make_settings(content(project, **changed)))
+    return prepare(make_settings(content(project, **changed)))
 
 
 def test_the_shard_of_another_run_is_refused_and_measured_again(
-    project: Path, run: Path, other: runner.Prepared, tmp_path: Path
+    project: Path, run: Path, other: Prepared, tmp_path: Path
 ) -> None:
     before = load_run(run).records
     theirs = segfaith.run(other, tmp_path / "theirs")
@@ -417,7 +418,7 @@ def test_the_shard_of_another_run_is_refused_and_measured_again(
 
 @pytest.mark.parametrize("again", [True, False], ids=["replaced", "removed"])
 def test_an_old_process_writes_nothing_into_a_directory_that_another_run_took(
-    project: Path, other: runner.Prepared, tmp_path: Path, again: bool
+    project: Path, other: Prepared, tmp_path: Path, again: bool
 ) -> None:
     """It is taken after the first shard, in the middle of the second; maps and curves stay away as well."""
     directory, changed = tmp_path / "run", SHARDS | {"output": {"maps": True}}
@@ -440,7 +441,7 @@ def test_an_old_process_writes_nothing_into_a_directory_that_another_run_took(
 
 
 def test_an_old_runs_failure_is_not_written_into_the_directory_of_the_new_one(
-    project: Path, other: runner.Prepared, tmp_path: Path
+    project: Path, other: Prepared, tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
 
@@ -456,7 +457,7 @@ def test_an_old_runs_failure_is_not_written_into_the_directory_of_the_new_one(
 
 
 def test_a_randomisation_check_of_a_run_that_was_replaced_is_not_written(
-    project: Path, other: runner.Prepared, run: Path
+    project: Path, other: Prepared, run: Path
 ) -> None:
     with pytest.raises(RunIsBusyError, match=r"was replaced by another run"):
         randomise(other, run, 1)

@@ -35,7 +35,9 @@ from folder_runs import (
     sample_arrays,
     write_settings,
 )
-from segfaith.benchmark import runner, targeting
+from segfaith.benchmark import measuring, targeting
+from segfaith.benchmark import prepared as prepared_module
+from segfaith.benchmark.prepared import Prepared, prepare
 from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
@@ -59,7 +61,7 @@ def test_the_next_sample_is_read_while_the_model_is_at_work(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each sample once, the first of the next shard too."""
-    prepared = runner.prepare(make_settings(content(project, execution={"device": "cpu", "shard_size": 2})))
+    prepared = prepare(make_settings(content(project, execution={"device": "cpu", "shard_size": 2})))
     ids, dataset = prepared.plan.ids, prepared.plan.dataset
     loads: list[str] = []
     started = {sample_id: Event() for sample_id in ids}
@@ -69,14 +71,14 @@ def test_the_next_sample_is_read_while_the_model_is_at_work(
         started[sample_id].set()
         return dataset.load(sample_id, size)
 
-    real, waited = runner.evaluate_sample, []
+    real, waited = measuring.evaluate_sample, []
 
     def evaluated(subject: Subject, *arguments: Any, **named: Any) -> Any:
         following = ids[ids.index(subject.id) + 1 :][:1]
         waited.extend(sample_id for sample_id in following if started[sample_id].wait(60))
         return real(subject, *arguments, **named)
 
-    monkeypatch.setattr(runner, "evaluate_sample", evaluated)
+    monkeypatch.setattr(measuring, "evaluate_sample", evaluated)
     plan = dataclasses.replace(prepared.plan, dataset=dataclasses.replace(dataset, load=load))
     segfaith.run(dataclasses.replace(prepared, plan=plan), tmp_path)
     assert waited == ids[1:]
@@ -123,7 +125,7 @@ def test_the_seed_changes_the_controls_and_nothing_of_the_model(project: Path, t
 
 
 def test_prepared_settings_and_run_of_settings_are_the_same_run(project: Path, tmp_path: Path) -> None:
-    prepared = runner.prepare(make_settings(content(project, data={"n": 1}, **QUICK)))
+    prepared = prepare(make_settings(content(project, data={"n": 1}, **QUICK)))
     assert dataclasses.is_dataclass(prepared)
     seen: list[str] = []
     assert segfaith.run(prepared, tmp_path, seen.append) == tmp_path
@@ -218,15 +220,15 @@ def test_a_finished_run_says_so_and_measures_nothing(
     capsys.readouterr()
 
     passes: list[list[int]] = []
-    prepare = runner.prepare
+    prepare = prepared_module.prepare
 
-    def watched(settings: Any) -> runner.Prepared:
+    def watched(settings: Any) -> Prepared:
         prepared = prepare(settings)
         passes.append([0])
         prepared.model.module.register_forward_pre_hook(lambda module, inputs: passes[-1].append(len(inputs[0])))
         return prepared
 
-    monkeypatch.setattr(runner, "prepare", watched)
+    monkeypatch.setattr(prepared_module, "prepare", watched)
     assert command(monkeypatch, "run", settings, "-o", directory) == 0
     output = capsys.readouterr().out
     assert f"{directory} is finished: all 2 samples are there" in output
@@ -408,7 +410,7 @@ def test_the_evidence_of_a_predicted_region_is_that_of_its_object(monkeypatch: p
     found = []
     for labels in (sample.labels, swapped):
         monkeypatch.setattr(targeting, "predicted_classes", lambda model, image, labels=labels: labels)
-        result = runner.run_sample(prepared, sample_id, lambda: sample, BatchSize(8))
+        result = measuring.run_sample(prepared, sample_id, lambda: sample, BatchSize(8))
         found.append({row["method"]: row for row in result.records}["mask"])
     assert [row["class_index"] for row in found] == [first, others[0]]
     assert found[0]["kind"] == sample.planted[first].kind

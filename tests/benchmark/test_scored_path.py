@@ -10,8 +10,8 @@ from PIL import Image
 
 import segfaith
 from folder_runs import command, content, make_project, write_settings
-from segfaith.benchmark import runner
 from segfaith.benchmark.fast_modes import verify_precision
+from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.settings import make_settings
 from segfaith.results.records.runs import load_run
 
@@ -92,7 +92,7 @@ def test_samples_of_native_sizes_have_paths_of_their_own(
 def test_precision_says_which_path_each_mode_took(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = verify_precision(runner.prepare(make_settings(content(project))), ("exact",), stability=False)
+    found = verify_precision(prepare(make_settings(content(project))), ("exact",), stability=False)
     assert dict(found["path"]) == {"plain": "plain: incremental = false", "exact": "incremental"}
     deciding(project)
     arguments = ("verify-precision", write_settings(project), "-n", "1", "--no-stability", "--mode", "exact")

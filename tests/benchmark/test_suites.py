@@ -26,6 +26,7 @@ from segfaith.benchmark import lock, runner, suite_runs
 from segfaith.benchmark.forecast import Pace
 from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
 from segfaith.benchmark.plan import RESULTS_VERSION
+from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.status import RunState, forget_failed, planned_runs, read_states, run_state
 from segfaith.benchmark.suite_runs import Outcome, _remember, forecast, refuse_repeats, run_suite
@@ -625,7 +626,7 @@ def test_a_run_that_crashes_leaves_its_traceback_and_the_others_go_on(
 ) -> None:
     real = runner.run_shards
 
-    def full(prepared: runner.Prepared, *rest: object) -> None:
+    def full(prepared: Prepared, *rest: object) -> None:
         if prepared.plan.settings.name == NAMES[0]:
             raise OSError(28, "No space left on device")
         real(prepared, *rest)  # type: ignore[arg-type]

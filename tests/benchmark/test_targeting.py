@@ -27,8 +27,9 @@ from folder_runs import (
     sample_arrays,
     write_settings,
 )
-from segfaith.benchmark import runner
+from segfaith.benchmark import measuring
 from segfaith.benchmark.fast_modes import verify_precision
+from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.randomisation import randomise
 from segfaith.benchmark.settings import find_settings, make_settings, read_settings
 from segfaith.benchmark.status import run_state
@@ -156,14 +157,14 @@ def test_a_run_of_fewer_samples_is_extended_to_the_same_records(project: Path, w
     held = load_run(tmp_path / "run").records["sample_id"].unique()
     shutil.rmtree(tmp_path / f"run/maps/{held[-1]}@disc")
     measured: list[str] = []
-    real = runner.run_sample
+    real = measuring.run_sample
 
     def noted(prepared: Any, sample_id: str, *arguments: Any) -> Any:
         measured.append(sample_id)
         return real(prepared, sample_id, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "run_sample", noted)
+        patch.setattr(measuring, "run_sample", noted)
         segfaith.run(make_settings(table(project, **changes)), tmp_path / "run")
     new = set(EXPECTED) - set(held)
     assert set(measured) == new | {held[-1]}, "of one target a map was missing"
@@ -208,7 +209,7 @@ def test_the_dominant_class_alone_has_the_numbers_of_the_same_region_but_for_wha
 
 def test_the_randomisation_check_and_the_fast_modes_take_every_target(project: Path, tmp_path: Path) -> None:
     settings = make_settings(table(project, evaluation={"stability": False}, data={"ids": ["empty", "two"]}))
-    prepared = runner.prepare(settings)
+    prepared = prepare(settings)
     segfaith.run(prepared, tmp_path / "run")
     randomise(prepared, tmp_path / "run", 2)
     rows = load_run(tmp_path / "run").randomisation
@@ -233,7 +234,7 @@ def test_maps_computed_elsewhere_are_read_by_target(project: Path, whole: Run, t
     np.testing.assert_array_equal(theirs["tdd"], ours["tdd"])
     digest = run.description["identity"]["sources"]["maps:theirs"]
     shutil.copy(tmp_path / "theirs/s0@box.npy", tmp_path / "theirs/two@box-2.npy")
-    other = runner.prepare(make_settings(table(project, methods=names)))
+    other = prepare(make_settings(table(project, methods=names)))
     assert other.description["identity"]["sources"]["maps:theirs"] != digest
 
 
@@ -397,24 +398,24 @@ def test_settings_that_exclude_each_other_say_what_to_do(project: Path, target: 
 def test_classes_are_named_and_the_margin_is_to_a_class(project: Path, tmp_path: Path) -> None:
     target = {"classes": ["disc", 0], "per_image": "all", "score": "margin", "versus": "box"}
     settings = make_settings(content(project, **QUICK, target=target))
-    prepared = runner.prepare(settings)
+    prepared = prepare(settings)
     assert (prepared.choice.classes, prepared.choice.versus) == ((2, 0), 1)
-    result = runner.run_sample(prepared, "s0", lambda: prepared.plan.dataset.load("s0", 32), BatchSize(4))
+    result = measuring.run_sample(prepared, "s0", lambda: prepared.plan.dataset.load("s0", 32), BatchSize(4))
     assert [row["target"] for row in result.records if row["method"] == "random"] == ["background", "disc"]
     assert {row["score"] for row in result.records} == {"margin to class 1"}
     with pytest.raises(SettingsError, match="unknown class 'ball'"):
-        runner.prepare(make_settings(content(project, **QUICK, target={"classes": ["ball"]})))
+        prepare(make_settings(content(project, **QUICK, target={"classes": ["ball"]})))
     sigmoid = content(project, **QUICK, target={"score": "margin"})
     sigmoid["model"]["head"] = "sigmoid"
     with pytest.raises(SettingsError, match="score = 'margin' compares classes, but"):
-        runner.prepare(make_settings(sigmoid))
+        prepare(make_settings(sigmoid))
 
 
 def test_a_class_is_asked_for_among_two(project: Path) -> None:
     target = {"class": "disc", "score": "conditional", "versus": "box"}
-    prepared = runner.prepare(make_settings(table(project, target=target, methods={"names": ["mask"]}, evaluation={})))
+    prepared = prepare(make_settings(table(project, target=target, methods={"names": ["mask"]}, evaluation={})))
     load = partial(load_sample, prepared.plan, prepared.model, "s0")
-    (row, _) = runner.run_sample(prepared, "s0", load, BatchSize(4)).records
+    (row, _) = measuring.run_sample(prepared, "s0", load, BatchSize(4)).records
     assert (row["score"], row["status"]) == ("conditional against class 1", "ok")
     sample = load()
     with torch.no_grad():
@@ -429,7 +430,7 @@ def test_twins_are_those_of_data_sets_that_know_them(project: Path) -> None:
     target = {"score": "conditional", "versus": "twin"}
     words = "versus = 'twin': the data set folder knows no twins of its classes, as 'scenes' does; name the other class"
     with pytest.raises(SettingsError, match=words):
-        runner.prepare(make_settings(content(project, **QUICK, target=target)))
+        prepare(make_settings(content(project, **QUICK, target=target)))
     with pytest.raises(SettingsError, match="versus is the other class of score = 'conditional' or 'margin'"):
         make_settings(content(project, target={"versus": "twin"}))
     plain = read_settings(find_settings("quickstart"), ["target.score=probability", "target.versus=none"])
@@ -443,7 +444,7 @@ def test_each_target_of_a_scene_is_compared_with_its_twin(score: str) -> None:
         "model": {"name": "scenes"},
         "target": {"per_image": "all", "score": score, "versus": "twin"},
     }
-    prepared = runner.prepare(make_settings(content))
+    prepared = prepare(make_settings(content))
     sample = load_sample(prepared.plan, prepared.model, "val-0006")
     targets = targets_of(prepared.plan, prepared.model, prepared.choice, sample)
     names = SCENE_CLASSES
@@ -456,7 +457,7 @@ def test_each_target_of_a_scene_is_compared_with_its_twin(score: str) -> None:
         assert two in pairs or two[::-1] in pairs
     own = targets[0].class_index
     background = content | {"target": content["target"] | {"classes": [0, own]}}
-    prepared = runner.prepare(make_settings(background))
+    prepared = prepare(make_settings(background))
     (first, why), *rest = all_targets(prepared.plan, prepared.model, prepared.choice, sample)
     assert (first.class_index, [target.class_index for target, _ in rest]) == (0, [own])
     assert "class 0 has no twin; leave versus out to compare with the strongest other" in str(why)
@@ -466,11 +467,11 @@ def test_each_target_of_a_scene_is_compared_with_its_twin(score: str) -> None:
 def test_targets_that_the_model_does_not_miss_have_rows_that_say_so(project: Path) -> None:
     """`versus = "predicted"`: no target vanishes, and every row names the score."""
     target = EACH | {"score": "margin", "versus": "predicted"}
-    prepared = runner.prepare(make_settings(table(project, target=target, methods={"names": ["mask"]}, evaluation={})))
+    prepared = prepare(make_settings(table(project, target=target, methods={"names": ["mask"]}, evaluation={})))
     told: dict[str, list[str]] = {}
     for sample_id, names in EXPECTED.items():
         load = partial(load_sample, prepared.plan, prepared.model, sample_id)
-        records = runner.run_sample(prepared, sample_id, load, BatchSize(4)).records
+        records = measuring.run_sample(prepared, sample_id, load, BatchSize(4)).records
         rows = [row for row in records if row["method"] == "mask"]
         assert [row["target"] for row in rows] == names
         for row in rows:

@@ -12,8 +12,9 @@ import segfaith
 from folder_runs import content, prepared_scenes
 from segfaith.attribution.methods import METHODS, resolve_method
 from segfaith.benchmark.plan import make_plan
+from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.randomisation import randomise
-from segfaith.benchmark.runner import Prepared, open_directory
+from segfaith.benchmark.runner import open_directory
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.status import run_state
 from segfaith.benchmark.targeting import load_sample

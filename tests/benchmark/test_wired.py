@@ -13,8 +13,8 @@ from PIL import Image
 from folder_runs import ALL, by_method, content, run_records
 from segfaith.benchmark.check_data import read_all
 from segfaith.benchmark.fast_modes import verify_precision
+from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.randomisation import cascade
-from segfaith.benchmark.runner import prepare
 from segfaith.benchmark.settings import make_settings, override, read_settings
 from segfaith.benchmark.targeting import load_sample, planted_of
 from segfaith.errors import SettingsError

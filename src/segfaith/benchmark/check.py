@@ -10,7 +10,7 @@ from segfaith.benchmark.check_data import Line, Seen, data_lines, read_all
 from segfaith.benchmark.check_fit import fit_lines
 from segfaith.benchmark.forecast import pace
 from segfaith.benchmark.plan import Plan, check_bands, check_classes, make_plan, with_names
-from segfaith.benchmark.runner import Prepared
+from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import target_choice, targets_of
 from segfaith.benchmark.warm_up import chosen_model, warm_up

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from segfaith.attribution.explain import gather
 from segfaith.attribution.methods import resolve_method
-from segfaith.benchmark.runner import Prepared
+from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import evaluate_sample, to_device
 from segfaith.errors import SampleError, SettingsError

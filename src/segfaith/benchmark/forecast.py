@@ -17,9 +17,10 @@ import torch
 from segfaith.attribution.explain import evidence_keys, gather, heatmaps, sample_rng
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance, resolve_method
+from segfaith.benchmark.measuring import run_sample
 from segfaith.benchmark.passes import map_passes
+from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.rows import GAIN_CONTROL
-from segfaith.benchmark.runner import Prepared, run_sample
 from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import to_device
 from segfaith.evidence.gradient import clock, forward_pass, gradient_evidence

@@ -23,7 +23,7 @@ from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import REFERENCE, MethodInstance
 from segfaith.benchmark.ownership import check_own
-from segfaith.benchmark.runner import Prepared
+from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import to_device
 from segfaith.errors import SampleError, SampleSkipped, SettingsError

@@ -2,86 +2,24 @@
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
-from segfaith.benchmark.description import describe
+from segfaith.benchmark.executors import Executors
 from segfaith.benchmark.extension import SMALLER, extend, forget_smaller, kept_results, other_size, take_over
 from segfaith.benchmark.lock import at_work
+from segfaith.benchmark.measuring import Files, Measure, Measured, serial
 from segfaith.benchmark.ownership import check_own, relabel, set_damaged_aside, whose_records
-from segfaith.benchmark.plan import Plan, check_bands, check_classes, differences, make_plan, record_file, with_names
+from segfaith.benchmark.plan import Plan, differences, record_file
+from segfaith.benchmark.prepared import Prepared, prepare
 from segfaith.benchmark.setting_tables import Settings
-from segfaith.benchmark.targeting import all_targets, load_sample, planted_of, target_choice, targets_of
-from segfaith.benchmark.warm_up import chosen_model, warm_up
-from segfaith.benchmark.worker import SampleResult, evaluate_sample, to_device, unmeasured
 from segfaith.errors import SettingsError
-from segfaith.evaluation.subject import Subject
-from segfaith.models.segmentation import SegmentationModel
-from segfaith.paths import inside, map_folder, map_name
-from segfaith.results.figures.overlay import picture
+from segfaith.paths import inside
 from segfaith.results.records.files import create_file, write_rows
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.schema import CURVE_COLUMNS, RECORD_COLUMNS
 from segfaith.results.records.seals import sealed_json
-from segfaith.scores import BatchSize
-from segfaith.target_choice import TargetChoice
-from segfaith.types import Sample, Target
-
-
-@dataclass(eq=False)
-class Prepared:
-    """A plan with its model loaded: ready to run. `path` is how the warm-up's image was scored: see `warm_up`.
-
-    `open_directory` changes the plan where the directory holds this run, with the same samples, under another `data.n`.
-    """
-
-    plan: Plan
-    model: SegmentationModel
-    choice: TargetChoice
-    path: str
-
-    @cached_property
-    def description(self) -> dict[str, Any]:
-        """The content of `run.json`; reads the data for its digest, once."""
-        return describe(self.plan, self.model, self.path)
-
-    @property
-    def identity(self) -> str:
-        """What the run's files carry."""
-        return str(self.description["identity_sha256"])
-
-    def targets(self, sample: Sample) -> list[Target]:
-        """The targets of a sample, see `targets_of`."""
-        return targets_of(self.plan, self.model, self.choice, sample)
-
-    def replan(self, plan: Plan) -> None:
-        """Takes another plan for the same model; the description follows it."""
-        self.plan = plan
-        vars(self).pop("description", None)
-
-
-def prepare(settings: Settings) -> Prepared:
-    """Plans the run, loads the model, warms it up and checks that it fits the data and the methods.
-
-    Raises:
-        SettingsError: anything that would make every sample fail.
-    """
-    plan = make_plan(settings)
-    if settings.execution.threads:
-        torch.set_num_threads(settings.execution.threads)
-    model = chosen_model(settings)
-    plan = with_names(plan, model)
-    check_classes(model, plan.dataset)
-    check_bands(model, plan)
-    path = warm_up(model, plan)
-    return Prepared(plan, model, target_choice(settings, model, plan.dataset), path)
 
 
 def _warn(words: str) -> None:
@@ -160,6 +98,8 @@ def run(
     call with a larger `data.n` and otherwise the same settings extends the run. Files that are damaged are set aside
     with a warning and measured again.
 
+    With `executor = "ray"` in `[execution]`, workers measure; "auto" is "serial" here, while `segfaith run` chooses.
+
     Args:
         prepared: settings, or what `prepare` made of them.
         directory: made if it does not exist.
@@ -171,139 +111,81 @@ def run(
     if isinstance(prepared, Settings):
         prepared = prepare(prepared)
     directory = Path(directory)
-    run_shards(prepared, directory, open_directory(directory, prepared), on_sample)
+    todo = open_directory(directory, prepared)
+    execution = prepared.plan.settings.execution
+    with Executors(execution) as executors:
+        samples = sum(len(prepared.plan.shards[shard]) for shard in todo)
+        measure = executors.choose(prepared, samples) if execution.executor == "ray" and todo else serial
+        run_shards(prepared, directory, todo, on_sample, measure)
     return directory
 
 
-def run_shards(prepared: Prepared, directory: Path, shards: Sequence[int], on_sample: Callable[[str], None]) -> None:
+def run_shards(
+    prepared: Prepared,
+    directory: Path,
+    shards: Sequence[int],
+    on_sample: Callable[[str], None],
+    measure: Measure = serial,
+) -> None:
     """Runs some shards of a plan; each file of records appears whole, after its curves and maps.
 
     Samples that a smaller run has measured are not measured again, see `extension.kept_results`.
+
+    Args:
+        measure: which processes measure the samples: this one, or those of a `pool.Pool`. Only this one writes.
 
     Raises:
         RunIsBusyError: another process works in the directory, or another run has taken its place.
     """
     plan = prepared.plan
-    batch = BatchSize(plan.settings.execution.batch_size)
     with at_work(directory):
         check_own(directory, prepared.identity)  # else the files of records may be another run's
         todo = [shard for shard in shards if not record_file(directory, shard).is_file()]  # others were faster
+        places = {sample_id: shard for shard in todo for sample_id in plan.shards[shard]}
         kept = kept_results(directory, plan, prepared.model)
-        planned = [sample_id for shard in todo for sample_id in plan.shards[shard]]
-        samples = _ahead(plan, prepared.model, [sample_id for sample_id in planned if sample_id not in kept])
+        done = {one: Measured(one, kept[one].records, kept[one].curves, {}) for one in places if one in kept}
+        for sample_id in done:
+            on_sample(sample_id)
         for shard in todo:
-            records: list[dict[str, Any]] = []
-            curves: list[dict[str, Any]] = []
-            for sample_id in plan.shards[shard]:
-                result = kept.get(sample_id) or run_sample(prepared, *next(samples), batch, directory)
-                records += result.records
-                curves += result.curves
-                on_sample(sample_id)
-            if curves:
-                check_own(directory, prepared.identity)
-                write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS, prepared.identity)
-            check_own(directory, prepared.identity)
-            write_rows(record_file(directory, shard), records, RECORD_COLUMNS, prepared.identity)
+            _write_if_whole(directory, prepared, shard, done)
+        for measured in measure(prepared, [one for one in places if one not in kept]):
+            _write_maps(directory, prepared.identity, measured.files)
+            done[measured.sample_id] = replace(measured, files={})
+            on_sample(measured.sample_id)
+            _write_if_whole(directory, prepared, places[measured.sample_id], done)
         check_own(directory, prepared.identity)
         if not _to_do(directory, plan):
             forget_smaller(directory)
 
 
-def _ahead(plan: Plan, model: SegmentationModel, ids: Sequence[str]) -> Iterator[tuple[str, Callable[[], Sample]]]:
-    """Each id with a call that gives its sample: the next one is read and resized while the model is at work."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = [reader.submit(load_sample, plan, model, one) for one in ids[:1]]
-        for number, sample_id in enumerate(ids):
-            coming += [reader.submit(load_sample, plan, model, one) for one in ids[number + 1 : number + 2]]
-            yield sample_id, coming.pop(0).result
-
-
-def run_sample(
-    prepared: Prepared,
-    sample_id: str,
-    load: Callable[[], Sample],
-    batch: BatchSize,
-    directory: Path | None = None,
-) -> SampleResult:
-    """A sample to the rows of all its targets. With a directory and `[output] maps`, pictures and maps are kept there.
-
-    A sample without a target has rows with the target "", which say why.
-    """
-    plan = prepared.plan
-    try:
-        sample = load()
-        targets = all_targets(plan, prepared.model, prepared.choice, sample)
-    except (Exception, SystemExit) as error:  # a bad sample never stops a run, and its rows say why
-        return unmeasured(sample_id, plan.methods, error, None, prepared.model.head_name, prepared.choice.score)
-    results = [
-        _run_target(prepared, sample_id, sample, target, batch, directory)
-        if why is None
-        else unmeasured(sample_id, plan.methods, why, target, prepared.model.head_name)
-        for target, why in targets
-    ]
-    return SampleResult(
-        [row for result in results for row in result.records],
-        [row for result in results for row in result.curves],
-    )
-
-
-def _run_target(
-    prepared: Prepared, sample_id: str, sample: Sample, target: Target, batch: BatchSize, directory: Path | None
-) -> SampleResult:
-    """The rows of one target; maps are written to the directory, or else forgotten."""
-    plan = prepared.plan
-    settings = plan.settings
-    try:
-        subject = subject_of(prepared, sample_id, sample, target, batch)
-        stability = sample_id in plan.stability_ids
-        result = evaluate_sample(subject, plan.methods, settings.evaluation, stability=stability)
-    except (Exception, SystemExit) as error:
-        return unmeasured(sample_id, plan.methods, error, target, prepared.model.head_name)
-    if directory is not None and settings.output.maps:  # a full disk does stop it
+def _write_if_whole(directory: Path, prepared: Prepared, shard: int, done: dict[str, Measured]) -> None:
+    """Writes a shard and takes its samples out of `done`, where that has all of them."""
+    ids = prepared.plan.shards[shard]
+    if not all(sample_id in done for sample_id in ids):
+        return
+    samples = [done.pop(sample_id) for sample_id in ids]
+    curves = [row for one in samples for row in one.curves]
+    if curves:
         check_own(directory, prepared.identity)
-        _keep_maps(directory, prepared.plan, replace(sample, id=sample_id), target, result)
-    return SampleResult(result.records, result.curves)
+        write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS, prepared.identity)
+    records = [{"workers": float(one.workers), **row} for one in samples for row in one.records]
+    check_own(directory, prepared.identity)
+    write_rows(record_file(directory, shard), records, RECORD_COLUMNS, prepared.identity)
 
 
-def subject_of(prepared: Prepared, sample_id: str, sample: Sample, target: Target, batch: BatchSize) -> Subject:
-    """A target of a sample as what is explained and measured, on the model's device."""
-    image, target = to_device(prepared.model, sample.image, target)
-    return Subject(
-        prepared.model,
-        sample_id,
-        image,
-        target,
-        prepared.plan.settings.seed,
-        batch,
-        labels=None if sample.masks else sample.labels.to(image.device),  # masks know no ignored pixels
-        planted=planted_of(sample, target),
-    )
-
-
-def _keep_maps(directory: Path, plan: Plan, sample: Sample, target: Target, result: SampleResult) -> None:
-    """Writes a target's maps and pictures into its folder, which is whole: it has a temporary name first."""
-    name = map_folder(sample.id, target.name)
-    folder, temporary = (inside(directory, "maps", part, "file").parent for part in (name, f".{name}.tmp"))
-    if folder.exists() and not folder.is_dir():
-        raise SettingsError(f"{folder} is a file where the sample's maps go; move it away and give the command again")
-    for stale in (temporary, folder):
-        if stale.is_dir():
-            shutil.rmtree(stale)
-    temporary.mkdir(parents=True)
-    _write_maps(temporary, sample, target, result, plan.dataset.display)
-    temporary.rename(folder)
-
-
-def _write_maps(
-    folder: Path, sample: Sample, target: Target, result: SampleResult, display: Sequence[int] | None
-) -> None:
-    for name, heatmap in result.maps.items():
-        np.save(inside(folder, map_name(name)), heatmap)
-    picture(sample.image, display).save(folder / "image.png")
-    picture(target.region.float().expand(3, -1, -1)).save(folder / "target.png")
-    if result.predicted is not None:
-        picture(result.predicted.float().expand(3, -1, -1)).save(folder / "prediction.png")
-    planted = planted_of(sample, target)
-    if planted and planted.alternatives:
-        evidence = torch.stack(planted.alternatives).any(0)
-        picture(evidence.float().expand(3, -1, -1)).save(folder / "evidence.png")
+def _write_maps(directory: Path, identity: str, files: Files) -> None:
+    """Writes the maps and pictures of each target into its folder, which is whole: it has a temporary name first."""
+    for name, contents in files.items():
+        check_own(directory, identity)
+        folder, temporary = (inside(directory, "maps", part, "file").parent for part in (name, f".{name}.tmp"))
+        if folder.exists() and not folder.is_dir():
+            raise SettingsError(
+                f"{folder} is a file where the sample's maps go; move it away and give the command again"
+            )
+        for stale in (temporary, folder):
+            if stale.is_dir():
+                shutil.rmtree(stale)
+        temporary.mkdir(parents=True)
+        for file, content in contents.items():
+            inside(temporary, file).write_bytes(content)
+        temporary.rename(folder)

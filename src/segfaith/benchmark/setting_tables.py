@@ -264,6 +264,10 @@ class ExecutionSettings(Section):
     threads: int | None = Field(default=None, ge=1)
     incremental: bool = True
     compile: bool = False
+    executor: Literal["auto", "serial", "ray"] = "auto"
+    address: str | None = Field(default=None, min_length=1)
+    workers: int | None = Field(default=None, ge=1)
+    cores_per_worker: int | None = Field(default=None, ge=1)
 
 
 class Settings(Section):

@@ -84,6 +84,10 @@ WORDS: Mapping[str, str] = {
     "execution.shard_size": "samples a file of records",
     "execution.threads": "of torch; left out: its own choice",
     "execution.incremental": "recompute only what an intervention changes",
+    "execution.executor": "serial (this process), ray (worker processes), or auto",
+    "execution.address": 'of a running Ray, or "auto" to find it; left out: workers on this machine',
+    "execution.workers": "at most so many; left out: as many as have a place",
+    "execution.cores_per_worker": "left out: as threads, or else as a short calibration says",
     "execution.compile": "whole images through torch.compile instead",
 }
 """By key, in the order of the tables; docs/settings.md says more."""

@@ -12,7 +12,9 @@ from typing import Any, Literal
 from segfaith.benchmark import runner
 from segfaith.benchmark.forecast import Pace, pace
 from segfaith.benchmark.lock import RunIsBusyError, alone
+from segfaith.benchmark.measuring import Measure, serial
 from segfaith.benchmark.plan import RESULTS_VERSION, Plan, differences, make_plan, methods_of
+from segfaith.benchmark.prepared import Prepared, prepare
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.status import FAILURE_FILE, SUITE_FILE, forget_failed, planned_runs, run_state
 from segfaith.benchmark.suites import PlannedRun, Suite
@@ -140,7 +142,7 @@ def _pace(settings: Settings) -> Pace | str:
         return f"the weights of {settings.model.name} are not downloaded yet"
     here = settings.data.model_copy(update={"download": False})
     try:
-        return pace(runner.prepare(settings.model_copy(update={"data": here})))
+        return pace(prepare(settings.model_copy(update={"data": here})))
     except Exception as error:  # it will stop that run, and the others are timed
         return str(error) if isinstance(error, SegfaithError) else f"{type(error).__name__}: {error}"
 
@@ -155,6 +157,7 @@ def run_suite(
     directory: Path,
     on_start: Callable[[PlannedRun, int, int], None] = lambda run, done, samples: None,
     on_sample: Callable[[str], None] = lambda sample_id: None,
+    choose: Callable[[Prepared, int], Measure] = lambda prepared, samples: serial,
     *,
     retry_failed: bool = False,
 ) -> Iterator[Outcome]:
@@ -167,6 +170,7 @@ def run_suite(
     Args:
         on_start: called with the run, the number of its samples that are done, and that of all of them.
         on_sample: called with the id after each sample.
+        choose: what measures so many samples of a run, see `executors.Executors.choose`; all runs may share one pool.
         retry_failed: also measures again what failed, see `forget_failed`.
 
     Raises:
@@ -177,7 +181,7 @@ def run_suite(
     _check_same(suite, directory)
     _remember(suite, directory)
     for run in suite.runs:
-        yield _run_one(run, directory / run.name, on_start, on_sample, retry_failed=retry_failed)
+        yield _run_one(run, directory / run.name, on_start, on_sample, choose, retry_failed=retry_failed)
 
 
 def _run_one(
@@ -185,6 +189,7 @@ def _run_one(
     directory: Path,
     on_start: Callable[[PlannedRun, int, int], None],
     on_sample: Callable[[str], None],
+    choose: Callable[[Prepared, int], Measure],
     *,
     retry_failed: bool,
 ) -> Outcome:
@@ -192,15 +197,16 @@ def _run_one(
     if directory.is_symlink():
         return Outcome(run, "failed", f"{directory} is a symbolic link; a suite writes through none: remove it")
     try:
-        prepared = runner.prepare(run.settings)
+        prepared = prepare(run.settings)
         todo = runner.open_directory(directory, prepared, damaged.append, damaged.append)
         if retry_failed and forget_failed(directory):
             todo = runner.open_directory(directory, prepared, damaged.append)
         (directory / FAILURE_FILE).unlink(missing_ok=True)
         ids, shards = prepared.plan.ids, prepared.plan.shards
-        on_start(run, len(ids) - sum(len(shards[shard]) for shard in todo), len(ids))
+        left = sum(len(shards[shard]) for shard in todo)
+        on_start(run, len(ids) - left, len(ids))
         if todo:
-            runner.run_shards(prepared, directory, todo, on_sample)
+            runner.run_shards(prepared, directory, todo, on_sample, choose(prepared, left))
         state = run_state(directory)
     except RunIsBusyError as error:
         return Outcome(run, "busy", str(error))

@@ -184,10 +184,11 @@ def verify_precision_command(
     from dataclasses import replace
     from math import isnan
 
-    from segfaith.benchmark import fast_modes, runner
+    from segfaith.benchmark import fast_modes
+    from segfaith.benchmark.prepared import prepare
     from segfaith.benchmark.settings import find_settings, read_settings
 
-    prepared = runner.prepare(read_settings(find_settings(config), settings or []))
+    prepared = prepare(read_settings(find_settings(config), settings or []))
     prepared = replace(prepared, plan=replace(prepared.plan, ids=prepared.plan.ids[:n]))
     results = fast_modes.verify_precision(
         prepared,

@@ -38,7 +38,7 @@ def judge_metrics_command(
     verbose: Annotated[bool, typer.Option("--verbose", help="Print the numbers too, with their intervals.")] = False,
 ) -> None:
     """Judge the metrics: do they rise with the truth, can they be gamed, do they agree with themselves?"""
-    from segfaith.benchmark.runner import prepare
+    from segfaith.benchmark.prepared import prepare
     from segfaith.benchmark.settings import find_settings, read_settings
     from segfaith.errors import SettingsError
     from segfaith.planted.judging import BASIC, VARIANTS, measure

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, say, show
+from segfaith.cli.screen import ADDRESS, COLUMNS, EXECUTOR, app, duration, err, on_the_way, say, show, worker_bars
 from segfaith.errors import SegfaithError, SettingsError
 
 
@@ -21,6 +21,8 @@ def run_command(
     seed: Annotated[int | None, typer.Option(help="Seed of the run (seed).")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto (execution.device).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per model pass (execution.batch_size).")] = None,
+    executor: Annotated[str | None, typer.Option(help=EXECUTOR)] = None,
+    address: Annotated[str | None, typer.Option(help=ADDRESS)] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also measure again what failed.")] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.n=20.")
@@ -32,14 +34,16 @@ def run_command(
     Your own model is [model] name = "FILE.py:FUNCTION" (docs/extending.md).
     """
     from segfaith.benchmark import runner
+    from segfaith.benchmark.prepared import prepare
     from segfaith.benchmark.settings import find_settings, read_settings
     from segfaith.benchmark.status import forget_failed
 
     flags = {"data.n": n, "seed": seed, "execution.device": device, "execution.batch_size": batch_size}
+    flags |= {"execution.executor": executor, "execution.address": address}
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
     chosen = read_settings(find_settings(config), overrides + (settings or []))
     directory = output or Path("runs") / chosen.name
-    prepared = runner.prepare(chosen)
+    prepared = prepare(chosen)
     if dry_run:
         _print_plan(prepared)
         raise typer.Exit(_print_check(prepared))
@@ -126,6 +130,7 @@ def _layers(model: Any) -> list[str]:
 
 
 def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
+    from segfaith.benchmark.executors import Executors
     from segfaith.benchmark.runner import run_shards
 
     plan = prepared.plan
@@ -134,9 +139,13 @@ def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
         on_the_way(f"Resuming {directory}: {len(plan.ids) - left} of {len(plan.ids)} samples are done.")
     on_the_way(f"scored    {prepared.path}")
     try:
-        with Progress(*COLUMNS, console=err) as progress:
+        with (
+            Progress(*COLUMNS, console=err) as progress,
+            Executors(plan.settings.execution, on_the_way, worker_bars(progress)) as executors,
+        ):
+            measure = executors.choose(prepared, left)
             task = progress.add_task(plan.settings.name, total=len(plan.ids), completed=len(plan.ids) - left)
-            run_shards(prepared, directory, todo, lambda sample_id: progress.advance(task))
+            run_shards(prepared, directory, todo, lambda sample_id: progress.advance(task), measure)
     except KeyboardInterrupt:
         err.print("Stopped. At most the shard in work is lost; the same command resumes.")
         raise typer.Exit(130) from None
@@ -254,8 +263,9 @@ def _randomise(run: Path, n: int, overrides: list[str], allowed: list[str], told
     """Checks a run and says what must be known of its layers, unless it is among the words that were `told`."""
     from segfaith.benchmark import randomisation, runner
     from segfaith.benchmark.foreign import settings_of
+    from segfaith.benchmark.prepared import prepare
 
-    prepared = runner.prepare(settings_of(run, overrides, allowed))
+    prepared = prepare(settings_of(run, overrides, allowed))
     runner.open_directory(run, prepared, on_the_way)
     for words in _layers(prepared.model):
         if words not in told:

@@ -3,12 +3,20 @@
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import typer
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 app = typer.Typer(
@@ -59,6 +67,23 @@ COLUMNS = (
     TextColumn("ETA"),
     TimeRemainingColumn(),
 )
+
+
+EXECUTOR = "serial (this process), ray (worker processes), or auto (execution.executor; docs/scaling.md)."
+ADDRESS = 'Of a running Ray, or "auto" to find it (execution.address).'
+
+
+def worker_bars(progress: Progress) -> Callable[[Any], None]:
+    """A listener for `pool.Pace`: it shows a line for each worker, with its samples and its rate."""
+    bars: dict[str, TaskID] = {}
+
+    def show_pace(pace: Any) -> None:
+        if pace.worker not in bars:
+            bars[pace.worker] = progress.add_task(pace.worker, total=None)
+        words = f"{pace.worker}, {60 * pace.samples / max(pace.seconds, 1e-9):.2g} samples/min"
+        progress.update(bars[pace.worker], completed=pace.samples, description=words)
+
+    return show_pace
 
 
 def say(text: str) -> None:

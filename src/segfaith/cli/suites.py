@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, say, show
+from segfaith.cli.screen import ADDRESS, COLUMNS, EXECUTOR, app, duration, err, on_the_way, say, show, worker_bars
 
 
 @app.command("suite")
@@ -27,6 +27,8 @@ def suite_command(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto (execution.device).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a model pass (execution.batch_size).")] = None,
+    executor: Annotated[str | None, typer.Option(help=EXECUTOR)] = None,
+    address: Annotated[str | None, typer.Option(help=ADDRESS)] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also measure again what failed.")] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for every run.")
@@ -39,6 +41,7 @@ def suite_command(
         typer.echo(find_suite(config).read_text(encoding="utf-8"), nl=False)
         return
     flags = {"data.n": n, "execution.device": device, "execution.batch_size": batch_size}
+    flags |= {"execution.executor": executor, "execution.address": address}
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
     suite = read_suite(find_suite(config), overrides + (settings or []))
     if models is not None:
@@ -112,19 +115,28 @@ def _say_reasons(what: str, reasons: Mapping[str, str]) -> None:
 
 def _run_with_progress(suite: Any, directory: Path, *, retry_failed: bool) -> int:
     """Runs the suite, then prints its table; 130 when it was interrupted, 1 if a run failed, else 0."""
+    from segfaith.benchmark.executors import Executors, of_suite
     from segfaith.benchmark.suite_runs import run_suite
 
     outcomes: list[Any] = []
     try:
-        with Progress(*COLUMNS, console=err) as progress:
+        with (
+            Progress(*COLUMNS, console=err) as progress,
+            Executors(of_suite(suite), on_the_way, worker_bars(progress)) as executors,
+        ):
+            bars: list[Any] = []
 
             def start(run: Any, done: int, samples: int) -> None:
-                progress.add_task(f"{len(outcomes) + 1}/{len(suite.runs)} {run.name}", total=samples, completed=done)
+                name = f"{len(outcomes) + 1}/{len(suite.runs)} {run.name}"
+                bars.append(progress.add_task(name, total=samples, completed=done))
 
             def advance(sample_id: str) -> None:
-                progress.advance(progress.task_ids[-1])
+                progress.advance(bars[-1])
 
-            for outcome in run_suite(suite, directory, start, advance, retry_failed=retry_failed):
+            outcomes_as_they_come = run_suite(
+                suite, directory, start, advance, executors.choose, retry_failed=retry_failed
+            )
+            for outcome in outcomes_as_they_come:
                 outcomes.append(outcome)
                 if outcome.reason:
                     progress.console.print(

@@ -16,8 +16,9 @@ import torch
 from segfaith.api import given_map
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
+from segfaith.benchmark.measuring import subject_of
+from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.rows import GAIN_CONTROL
-from segfaith.benchmark.runner import Prepared, subject_of
 from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.constants import REMOVAL, TRUTH, WIRED_CROSSED, WIRED_STRAIGHT

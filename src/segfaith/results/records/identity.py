@@ -120,6 +120,10 @@ SETTINGS: dict[str, Matters] = {
     "execution.threads": NOWHERE,
     "execution.incremental": NOWHERE,
     "execution.compile": NOWHERE,
+    "execution.executor": NOWHERE,
+    "execution.address": NOWHERE,
+    "execution.workers": NOWHERE,
+    "execution.cores_per_worker": NOWHERE,
 }
 """Every setting by table and key. Settings that are not named here, such as methods' parameters, matter to directory
 and suite; those of [execution] to the directory alone. Other parameters of methods make no run of their own, see

@@ -37,6 +37,11 @@ def _record_columns() -> dict[str, tuple[Any, str]]:
         "stability": last["stability"],
         **{name: (REAL, f"Pearson correlation with the map under {name.partition('_')[2]}") for name in STABILITIES},
         "runtime_s": last["runtime_s"],
+        "workers": (
+            REAL,
+            "how many processes of the run measured on the machine at the same time; with more than one they share its "
+            "memory, and runtime_s may be longer than on an idle machine",
+        ),
         "degenerate": (TRUTH, "the map is constant (range below 1e-12)"),
         "tied_share_target": (REAL, "fraction of S_t that is there by the tie-break alone"),
         "tied_share_off": (REAL, "fraction of S_o that is there by the tie-break alone"),
@@ -72,6 +77,7 @@ LATER: Mapping[str, Any] = {
     **dict.fromkeys(("fidelity", "fidelity_inside", "fidelity_outside", "stability_rank", "stability_top"), nan),
     **dict.fromkeys(("deletion_area", "deletion_auc", "insertion_area", "insertion_auc"), nan),
     **dict.fromkeys(("tdd_own", "tdd_gain_own"), nan),
+    "workers": 1.0,
 }
 """Columns that older files lack, and the value of their rows."""
 

@@ -50,7 +50,8 @@ def brief(analysis: Analysis, sections: Sequence[Section] = ()) -> Iterator[Rend
     yield from verdicts(sections)
     for part in analysis.parts:
         yield from table(part)
-    yield from (*analysis.absent, *unfinished_notes(analysis), *analysis.target_notes, *analysis.filters)
+    yield from (*analysis.absent, *unfinished_notes(analysis), *analysis.runtime_notes, *analysis.target_notes)
+    yield from analysis.filters
 
 
 def more(analysis: Analysis, sections: Sequence[Section]) -> Iterator[RenderableType]:

@@ -74,12 +74,24 @@ class Analysis:
         return list(dict.fromkeys(sentences))
 
     @cached_property
+    def runtime_notes(self) -> list[str]:
+        """A sentence for each run whose runtimes were measured by several processes of one machine at the same time."""
+        return [
+            f"{name}: up to {most:.0f} processes measured side by side on one machine, so its runtimes may be longer "
+            "than on an idle one; compare them within this run alone."
+            for part in self.parts
+            for name, run in zip(part.names, part.read, strict=True)
+            if (most := run.measured["workers"].max()) > 1
+        ]
+
+    @cached_property
     def notes(self) -> list[str]:
-        """What a reader must know of the runs: `summary.notes`, layers, labels not used, targets, and filters."""
+        """What a reader must know of the runs: `summary.notes`, layers, labels, runtimes, targets, and filters."""
         return [
             *notes(self.read, [name for part in self.parts for name in part.names]),
             *self.layer_notes,
             *(sentence for part in self.parts for sentence in label_notes(part.read)),
+            *self.runtime_notes,
             *self.target_notes,
             *self.filters,
         ]

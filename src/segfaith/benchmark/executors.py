@@ -1,0 +1,219 @@
+"""Chooses which processes measure a run: this one (`serial`), or the workers of a pool (`ray`).
+
+`execution.executor` is "serial", "ray" or "auto". "auto" takes Ray where it is installed, more than one worker has a
+place, and the work is longer than `SMALL`; so small jobs run in one process.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from segfaith.benchmark.measuring import Measure, serial
+from segfaith.benchmark.pool import INSTALL, Pace, Pool
+from segfaith.benchmark.prepared import Prepared
+from segfaith.benchmark.setting_tables import ExecutionSettings
+from segfaith.benchmark.suites import Suite
+from segfaith.benchmark.warm_up import noise
+from segfaith.errors import SettingsError
+from segfaith.evidence.gradient import clock
+from segfaith.evidence.intervention import bounding_boxes
+from segfaith.evidence.regions import grid_cells
+from segfaith.incremental.scoring import scorer_for
+from segfaith.scores import BatchSize, Scalar, score_images
+from segfaith.types import Tensor
+
+SMALL = 120.0
+"""Seconds of work, roughly, below which "auto" runs in this process: workers take about 15 to start."""
+GRID = 14
+"""Cells a side of the altered copies that are timed, as of RIA's regions."""
+REPEATS = 3
+USABLE = 0.8
+"""Share of the free memory that workers may fill."""
+
+
+class Executors:
+    """Chooses the processes for each run of a command and keeps their pool. Use it in a `with` block.
+
+    Args:
+        settings: `[execution]` of the command's runs: `executor`, `address`, `workers`, `cores_per_worker`.
+        say: told a sentence about each choice.
+        on_pace: told how fast each worker is, after each of its samples.
+    """
+
+    def __init__(
+        self,
+        settings: ExecutionSettings,
+        say: Callable[[str], None] = lambda words: None,
+        on_pace: Callable[[Pace], None] = lambda pace: None,
+    ) -> None:
+        self.settings, self.say, self.on_pace = settings, say, on_pace
+        self.pool: Pool | None = None
+
+    def __enter__(self) -> "Executors":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.__exit__()
+            self.pool = None
+
+    def choose(self, prepared: Prepared, samples: int) -> Measure:
+        """What measures `samples` samples of a run that is about to go on.
+
+        Raises:
+            SettingsError: Ray is asked for and cannot be used.
+        """
+        asked = self.settings.executor
+        if asked == "auto" and self.settings.address is not None:
+            asked = "ray"
+        if asked == "serial":
+            return self._serial("as asked for")
+        if asked == "auto" and find_spec("ray") is None:
+            return self._serial(f"Ray is not installed: {INSTALL}")
+        if asked == "auto" and samples < 2:
+            return self._serial("one sample")
+        if asked == "auto":
+            passes = prepared.plan.passes * samples / len(prepared.plan.ids)
+            work = passes * calibrate(prepared, [torch.get_num_threads()]).get(torch.get_num_threads(), SMALL)
+            if work < SMALL:
+                return self._serial(f"about {work:.0f} s of model passes")
+        else:
+            self._open()
+        gpu = prepared.model.device.type == "cuda"
+        cores = self.pool.total("CPU") if self.pool else cores_here()
+        gpus = (self.pool.total("GPU") if self.pool else torch.cuda.device_count()) if gpu else 0
+        seconds = {} if gpu else calibrate(prepared, powers_of_two(min(cores, cores_here())))
+        a_worker = self._cores_per_worker(seconds, cores, gpus)
+        count = max(1, min(gpus if gpu else cores // a_worker, samples, self.settings.workers or samples))
+        if not gpu:
+            count = places(count)
+        if asked == "auto" and count < 2:
+            return self._serial("there is a place for one worker only")
+        pool = self._open()
+        pool.hire(count, a_worker, gpu=gpu)
+        each = f"each with {'a GPU and ' * gpu}{_cores(a_worker)}"
+        self.say(f"executor  ray: {count} worker{'s' * (count != 1)}, {each}{_told(seconds)}")
+        return pool.measure
+
+    def _serial(self, why: str) -> Measure:
+        self.say(f"executor  serial: {why}")
+        return serial
+
+    def _open(self) -> Pool:
+        if self.pool is None:
+            self.pool = Pool(self.settings.address, self.on_pace)
+        return self.pool
+
+    def _cores_per_worker(self, seconds: dict[int, float], cores: int, gpus: int) -> int:
+        """As asked for, else that with the most altered images a second of the whole machine."""
+        asked = self.settings.cores_per_worker or self.settings.threads
+        if asked is not None:
+            return asked
+        if gpus:
+            return max(1, cores // gpus)
+        return min(seconds, key=lambda threads: threads * seconds[threads], default=1)
+
+
+def of_suite(suite: Suite) -> ExecutionSettings:
+    """The executor that all runs of a suite ask for, since they share one pool.
+
+    Raises:
+        SettingsError: two runs ask for others.
+    """
+    asked = {run.name: run.settings.execution for run in suite.runs}
+    for key in ("executor", "address", "workers", "cores_per_worker"):
+        values = {name: getattr(execution, key) for name, execution in asked.items()}
+        if len(set(values.values())) > 1:
+            raise SettingsError(
+                f"execution.{key} differs between the suite's runs, which share their workers: {values}; write it "
+                "once, in the suite's own [execution]"
+            )
+    return next(iter(asked.values()))
+
+
+def _cores(count: int) -> str:
+    return f"{count} core{'s' * (count != 1)}"
+
+
+def _told(seconds: dict[int, float]) -> str:
+    """What was measured, for the words of the choice: images a second of one process, by its number of threads."""
+    if len(seconds) < 2:
+        return ""
+    return " (one process: " + ", ".join(f"{1 / one:.1f} images/s on {_cores(n)}" for n, one in seconds.items()) + ")"
+
+
+def cores_here() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def powers_of_two(most: int) -> list[int]:
+    """1, 2, 4 and so on, up to `most`."""
+    return [2**power for power in range(most.bit_length())]
+
+
+def calibrate(prepared: Prepared, threads: Sequence[int]) -> dict[int, float]:
+    """Seconds of one altered image, by the number of threads of this process.
+
+    Copies of an artificial image with one cell occluded each are scored as in the run. The number of threads is left as
+    it was found. Processes that run side by side share the machine's memory, so each may be slower than this.
+
+    Returns:
+        Nothing where the model cannot be run on an artificial image.
+    """
+    before, found = torch.get_num_threads(), {}
+    try:
+        for number in threads:
+            torch.set_num_threads(number)
+            with suppress(Exception):  # where it fails on samples too, their rows say so
+                found[number] = _seconds_of_an_image(prepared)
+    finally:
+        torch.set_num_threads(before)
+    return found
+
+
+def _seconds_of_an_image(prepared: Prepared) -> float:
+    model, settings = prepared.model, prepared.plan.settings
+    image = noise(model, settings)
+    region = torch.ones(image.shape[1:], dtype=torch.bool, device=model.device)
+    if model.wired:
+        region[:, region.shape[1] // 2 :] = False
+    scorer = scorer_for(model, image, region, Scalar(1, independent=model.independent), "fp32")
+    cells = grid_cells((image.shape[1], image.shape[2]), GRID, mirrored=False, wired=model.wired)
+    start, stop = bounding_boxes(cells, GRID * GRID * (1 + model.wired))
+    count = min(settings.execution.batch_size, GRID * GRID)
+    chosen = torch.linspace(0, GRID * GRID - 1, count).long()  # small windows at the border, large ones within
+
+    def build(numbers: Tensor) -> Tensor:
+        occluded = (cells == chosen[numbers][:, None, None])[:, None]
+        altered: Tensor = torch.where(occluded.to(image.device), 0.5, image)
+        return altered
+
+    def once() -> float:
+        begun = clock(model.device)
+        score_images(scorer.score, build, count, BatchSize(count), (start[chosen], stop[chosen]))
+        return clock(model.device) - begun
+
+    once()
+    return median(once() for _ in range(REPEATS)) / count
+
+
+def places(wanted: int) -> int:
+    """How many of the workers have room in the free memory of this machine, each as large as this process; at least 1.
+
+    All of them where the system does not say how much is free.
+    """
+    with suppress(OSError, ValueError, StopIteration):
+        free = _kilobytes("/proc/meminfo", "MemAvailable")
+        return max(1, min(wanted, int(USABLE * free / _kilobytes("/proc/self/status", "VmRSS"))))
+    return wanted
+
+
+def _kilobytes(file: str, name: str) -> int:
+    lines = Path(file).read_text(encoding="ascii", errors="replace").splitlines()
+    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
-from segfaith.errors import SettingsError
+from segfaith.errors import StorageError
 
 try:
     import fcntl
@@ -22,8 +22,12 @@ PATIENCE = 1.0
 """Seconds to wait for a lock. A process that only checks whether the lock is held keeps it for less."""
 
 
-class RunIsBusyError(SettingsError):
+class RunIsBusyError(StorageError):
     """Another process works on the run."""
+
+
+class RunIsGoneError(RunIsBusyError):
+    """Somebody removed or renamed the directory of a run while it worked."""
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from segfaith.benchmark.description import describe
@@ -26,11 +25,12 @@ from segfaith.evaluation.subject import Subject
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import inside, map_folder, map_name
 from segfaith.results.figures.overlay import picture
-from segfaith.results.records.files import create_file, write_rows
+from segfaith.results.records.files import create_file, write_array, write_rows
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.schema import CURVE_COLUMNS, RECORD_COLUMNS
 from segfaith.results.records.seals import sealed_json
 from segfaith.scores import BatchSize
+from segfaith.storage import make_ready, storing, temporary_name
 from segfaith.target_choice import TargetChoice
 from segfaith.types import Sample, Target
 
@@ -167,10 +167,12 @@ def run(
 
     Raises:
         SettingsError: see `prepare` and `open_directory`. A bad sample raises nothing: it becomes rows.
+        StorageError: the directory cannot be written: told before the model is loaded, or when the disk is full.
     """
+    directory = Path(directory)
+    make_ready(directory)
     if isinstance(prepared, Settings):
         prepared = prepare(prepared)
-    directory = Path(directory)
     run_shards(prepared, directory, open_directory(directory, prepared), on_sample)
     return directory
 
@@ -261,7 +263,8 @@ def _run_target(
         return unmeasured(sample_id, plan.methods, error, target, prepared.model.head_name)
     if directory is not None and settings.output.maps:  # a full disk does stop it
         check_own(directory, prepared.identity)
-        _keep_maps(directory, prepared.plan, replace(sample, id=sample_id), target, result)
+        with storing(directory):
+            _keep_maps(directory, prepared.plan, replace(sample, id=sample_id), target, result)
     return SampleResult(result.records, result.curves)
 
 
@@ -283,7 +286,8 @@ def subject_of(prepared: Prepared, sample_id: str, sample: Sample, target: Targe
 def _keep_maps(directory: Path, plan: Plan, sample: Sample, target: Target, result: SampleResult) -> None:
     """Writes a target's maps and pictures into its folder, which is whole: it has a temporary name first."""
     name = map_folder(sample.id, target.name)
-    folder, temporary = (inside(directory, "maps", part, "file").parent for part in (name, f".{name}.tmp"))
+    folder = inside(directory, "maps", name, "file").parent
+    temporary = inside(directory, "maps", temporary_name(folder).name, "file").parent
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"{folder} is a file where the sample's maps go; move it away and give the command again")
     for stale in (temporary, folder):
@@ -298,7 +302,7 @@ def _write_maps(
     folder: Path, sample: Sample, target: Target, result: SampleResult, display: Sequence[int] | None
 ) -> None:
     for name, heatmap in result.maps.items():
-        np.save(inside(folder, map_name(name)), heatmap)
+        write_array(inside(folder, map_name(name)), heatmap)
     picture(sample.image, display).save(folder / "image.png")
     picture(target.region.float().expand(3, -1, -1)).save(folder / "target.png")
     if result.predicted is not None:

@@ -8,6 +8,7 @@ from rich.progress import Progress
 
 from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, say, show
 from segfaith.errors import SegfaithError, SettingsError
+from segfaith.storage import make_ready
 
 
 @app.command("run")
@@ -39,6 +40,8 @@ def run_command(
     overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
     chosen = read_settings(find_settings(config), overrides + (settings or []))
     directory = output or Path("runs") / chosen.name
+    if not dry_run:
+        make_ready(directory)
     prepared = runner.prepare(chosen)
     if dry_run:
         _print_plan(prepared)
@@ -146,7 +149,7 @@ def _summarise(directory: Path, first: str = "") -> int:
     """Draws the pictures, then prints how the samples ended, the table and where they are.
 
     Returns:
-        1 if nothing was measured or samples are still to go, else 0.
+        1 if nothing was measured, a row failed or samples are still to go, else 0.
     """
     from segfaith.results.figures.tiles import write_pictures
     from segfaith.results.records.runs import load_run
@@ -166,7 +169,8 @@ def _summarise(directory: Path, first: str = "") -> int:
         say(
             f"{status}: {len(ids)} sample(s), {len(group)} row(s) ({which}): {reason}",
         )
-    if (bad["status"] == "failed").any():
+    failed = bool((bad["status"] == "failed").any())
+    if failed:
         say("The same command with --retry-failed measures again what failed.")
     ok, planned = records[records["status"] == "ok"], len(description["data"]["samples"])
     if to_go := planned - records["sample_id"].nunique():
@@ -185,7 +189,7 @@ def _summarise(directory: Path, first: str = "") -> int:
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")
     say(f"Next: segfaith report {directory}")
-    return 1 if to_go else 0
+    return 1 if to_go or failed else 0
 
 
 def _say_overlap(target: Any, ok: Any) -> None:
@@ -255,7 +259,9 @@ def _randomise(run: Path, n: int, overrides: list[str], allowed: list[str], told
     from segfaith.benchmark import randomisation, runner
     from segfaith.benchmark.foreign import settings_of
 
-    prepared = runner.prepare(settings_of(run, overrides, allowed))
+    chosen = settings_of(run, overrides, allowed)
+    make_ready(run)
+    prepared = runner.prepare(chosen)
     runner.open_directory(run, prepared, on_the_way)
     for words in _layers(prepared.model):
         if words not in told:
@@ -273,5 +279,6 @@ def download(
     """Download a data set from its official address."""
     from segfaith.data.datasets import open_dataset
 
+    make_ready(root)
     dataset = open_dataset(name, root, split, download=True)
     say(f"{name} is in {root}: {len(dataset.ids)} samples in {split}")

@@ -64,7 +64,9 @@ def relabel(directory: Path, before: Mapping[str, Any], description: Mapping[str
     text = sealed_json({**before, "methods": methods, "settings": settings})
     with at_work(directory):
         check_own(directory, before["identity_sha256"])
-        replace_file(directory / "run.json", lambda temporary: temporary.write_text(text, encoding="utf-8"), lasting=True)
+        replace_file(
+            directory / "run.json", lambda temporary: temporary.write_text(text, encoding="utf-8"), lasting=True
+        )
 
 
 def whose_records(directory: Path) -> set[str]:

@@ -159,7 +159,7 @@ def _summarise(directory: Path, first: str = "") -> int:
 
     run = load_run(directory)
     description, records = run.description, run.records
-    pictures = write_pictures(directory, description, records)  # before a reader of what is printed may go away
+    pictures = write_pictures(directory, description, records, on_the_way)  # before a reader of words may go away
     if first:
         say(first)
     bad = records[records["status"] != "ok"]

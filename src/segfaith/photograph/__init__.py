@@ -190,9 +190,9 @@ def write(explained: Explained, folder: Path, *, npy: bool = False, tiff: bool =
             paths.append(file)
         if tiff:
             paths.append(file.with_name(file.name.removesuffix(".npy") + ".tiff"))
-            content = BytesIO()
-            imwrite(content, values)
-            replace_file(paths[-1], partial(Path.write_bytes, data=content.getvalue()))
+            tiff_file = BytesIO()
+            imwrite(tiff_file, values)
+            replace_file(paths[-1], partial(Path.write_bytes, data=tiff_file.getvalue()))
     return paths
 
 

@@ -75,7 +75,7 @@ EXTRAS = {"s3": "pip install 'segfaith[s3]'", "gs": "pip install 'segfaith[gcs]'
 
 
 def is_remote(path: Path) -> bool:
-    """Whether it lies in an object store. Each file appears there whole, and nothing can be renamed, linked or locked."""
+    """Whether it lies in an object store: each file appears there whole; none can be renamed, linked or locked."""
     return not isinstance(path, Path)
 
 

@@ -112,11 +112,11 @@ def _take_place(directory: Path, before: Mapping[str, Any], description: Mapping
     with at_work(directory):
         if read_description(directory)["identity_sha256"] != before["identity_sha256"]:
             return
-        replace_file(kept, lambda temporary: shutil.copyfile(file, temporary))
+        replace_file(kept, lambda temporary: shutil.copyfile(file, temporary), lasting=True)
         begun = {key: before.get(key) for key in ("created", "versions", "machine")}
         history = [*before.get("extended_from", []), {"samples": len(before["data"]["samples"]), **begun}]
         text = sealed_json({**description, "extended_from": history})
-        replace_file(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        replace_file(file, lambda temporary: temporary.write_text(text, encoding="utf-8"), lasting=True)
 
 
 def take_over(directory: Path, identity_sha256: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from segfaith.benchmark import remote_lock
-from segfaith.errors import SettingsError
+from segfaith.errors import StorageError
 from segfaith.paths import is_remote
 
 try:
@@ -30,8 +30,12 @@ BUSY = (
 )
 
 
-class RunIsBusyError(SettingsError):
+class RunIsBusyError(StorageError):
     """Another process works on the run."""
+
+
+class RunIsGoneError(RunIsBusyError):
+    """Somebody removed or renamed the directory of a run while it worked."""
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from segfaith.results.records.files import create_file, write_rows
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.schema import CURVE_COLUMNS, RECORD_COLUMNS
 from segfaith.results.records.seals import sealed_json
+from segfaith.storage import make_ready, storing, temporary_name
 
 
 def _warn(words: str) -> None:
@@ -107,10 +108,12 @@ def run(
 
     Raises:
         SettingsError: see `prepare` and `open_directory`. A bad sample raises nothing: it becomes rows.
+        StorageError: the directory cannot be written: told before the model is loaded, or when the disk is full.
     """
+    directory = Path(directory)
+    make_ready(directory)
     if isinstance(prepared, Settings):
         prepared = prepare(prepared)
-    directory = Path(directory)
     todo = open_directory(directory, prepared)
     execution = prepared.plan.settings.execution
     with Executors(execution) as executors:
@@ -177,15 +180,17 @@ def _write_maps(directory: Path, identity: str, files: Files) -> None:
     """Writes the maps and pictures of each target into its folder, which is whole: it has a temporary name first."""
     for name, contents in files.items():
         check_own(directory, identity)
-        folder, temporary = (inside(directory, "maps", part, "file").parent for part in (name, f".{name}.tmp"))
+        folder = inside(directory, "maps", name, "file").parent
+        temporary = inside(directory, "maps", temporary_name(folder).name, "file").parent
         if folder.exists() and not folder.is_dir():
             raise SettingsError(
                 f"{folder} is a file where the sample's maps go; move it away and give the command again"
             )
-        for stale in (temporary, folder):
-            if stale.is_dir():
-                shutil.rmtree(stale)
-        temporary.mkdir(parents=True)
-        for file, content in contents.items():
-            inside(temporary, file).write_bytes(content)
-        temporary.rename(folder)
+        with storing(directory):
+            for stale in (temporary, folder):
+                if stale.is_dir():
+                    shutil.rmtree(stale)
+            temporary.mkdir(parents=True)
+            for file, content in contents.items():
+                inside(temporary, file).write_bytes(content)
+            temporary.rename(folder)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from segfaith.cli.screen import app, on_the_way, out, say
 from segfaith.errors import SettingsError
+from segfaith.storage import make_ready
 
 NUMBERS = 60
 """Columns of the terminal that the numbers of the table take."""
@@ -84,8 +85,9 @@ def explain_command(
     override(content, settings or [])
     chosen = settings_of(content)
     refuse_unread(settings or [])
-    explained = explain_photo(photo, chosen, Wanted(_point(point), mask, truth, missed))
     folder = output or Path("explanations") / photo.stem
+    make_ready(folder)
+    explained = explain_photo(photo, chosen, Wanted(_point(point), mask, truth, missed))
     paths = write(explained, folder, npy=npy, tiff=tiff)
     if as_json:
         typer.echo(json.dumps(explained.content | {"paths": [str(path) for path in paths]}, ensure_ascii=False))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from segfaith.cli.screen import app, err, out, say, show
-from segfaith.errors import SettingsError
+from segfaith.errors import StorageError
 
 
 @app.command()
@@ -83,4 +83,4 @@ def report(
         say(f"written into {written.directory}:")
         out.print(", ".join(sorted({name.parts[0] + ("/" if len(name.parts) > 1 else "") for name in names})))
     if written.refused:
-        raise SettingsError(written.refused)
+        raise StorageError(written.refused)

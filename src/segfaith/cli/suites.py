@@ -114,7 +114,7 @@ def _say_reasons(what: str, reasons: Mapping[str, str]) -> None:
 
 
 def _run_with_progress(suite: Any, directory: Path, *, retry_failed: bool) -> int:
-    """Runs the suite, then prints its table; 130 when it was interrupted, 1 if a run failed, else 0."""
+    """Runs the suite, then prints its table; 130 when it was interrupted, 1 if a run or a row failed, else 0."""
     from segfaith.benchmark.executors import Executors, of_suite
     from segfaith.benchmark.suite_runs import run_suite
 
@@ -175,10 +175,11 @@ def _summarise(directory: Path, outcomes: Sequence[Any]) -> int:
     complete = {one.name for one in states if one.complete}
     if any(one.state == "failed" and one.run.name not in complete for one in outcomes):
         say("The same command tries the runs again that could not start or go on.")
-    _say_failed_samples([one for one in states if one.name in {outcome.run.name for outcome in outcomes}])
+    own = [one for one in states if one.name in {outcome.run.name for outcome in outcomes}]
+    _say_failed_samples(own)
     if measured:
         say(f"Next: segfaith report {shlex.quote(str(directory))} --html")
-    return 1 if any(one.state == "failed" for one in outcomes) else 0
+    return 1 if any(one.state == "failed" for one in outcomes) or any(one.failed_rows for one in own) else 0
 
 
 def _say_failed_samples(states: Sequence[Any]) -> None:

@@ -20,6 +20,7 @@ from segfaith.data.scenes import open_scenes
 from segfaith.errors import SampleError, SettingsError
 from segfaith.lookup import lookup
 from segfaith.paths import check_ids
+from segfaith.storage import REMEDIES, storage_error
 from segfaith.types import Labels
 
 
@@ -99,6 +100,8 @@ def _torchvision_set(
     except ValueError as error:
         raise SettingsError(f"{name} has no split {split!r}: {error}") from error
     except (OSError, RuntimeError) as error:
+        if download and isinstance(error, OSError) and error.errno in REMEDIES:
+            raise storage_error(root, error) from error
         raise SettingsError(
             f"{name} {split} is not in {root.resolve()} ({error}). "
             f"Download it with: segfaith download {name} {shlex.quote(str(root))}"

@@ -1,15 +1,20 @@
 """Files that are written whole or not at all."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
 from math import nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from segfaith.results.records.schema import REAL, Columns
 from segfaith.results.records.seals import sealed_table
+from segfaith.storage import storing, sync, temporary_name
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Columns, identity: str) -> None:
@@ -24,34 +29,63 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Columns, 
         for name, (kind, _) in columns.items()
     ]
     content = sealed_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), identity)
-    replace_file(path, lambda temporary: temporary.write_bytes(content))
+    replace_file(path, lambda temporary: temporary.write_bytes(content), lasting=True)
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` make a file under a temporary name beside `path`, then puts it there in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)  # a link that waits there would be written through
-    try:
+def write_array(path: Path, values: NDArray[Any]) -> None:
+    """Writes an array as .npy. `np.save` does not say why a file cannot be written."""
+    content = BytesIO()
+    np.save(content, values, allow_pickle=False)
+    path.write_bytes(content.getvalue())
+
+
+def replace_file(path: Path, write: Callable[[Path], object], *, lasting: bool = False) -> None:
+    """Lets `write` make a file under a temporary name beside `path`, then puts it there in one step.
+
+    Args:
+        lasting: the file is on the disk, under its name, when this returns, and outlasts a power cut. That takes some
+            milliseconds.
+
+    Raises:
+        StorageError: the file cannot be written there.
+    """
+    with storing(path.parent), _in_the_making(path) as temporary:
         write(temporary)
+        if lasting:
+            sync(temporary)
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        if lasting:
+            sync(path.parent)
 
 
 def create_file(path: Path, text: str) -> bool:
-    """Writes a file whole where there is none yet; False, and nothing done, where another process has made it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
+    """Writes a file whole where there is none yet; False, and nothing done, where another process has made it.
+
+    The file outlasts a power cut.
+
+    Raises:
+        StorageError: the file cannot be written there.
+    """
+    with storing(path.parent), _in_the_making(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
         try:
             os.link(temporary, path)
         except FileExistsError:
             return False
         except OSError:  # a file system without hard links
             os.replace(temporary, path)
+        sync(path.parent)
+    return True
+
+
+@contextmanager
+def _in_the_making(path: Path) -> Iterator[Path]:
+    """A temporary name in the folder of `path`, which is made; nothing is left under that name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    temporary.unlink(missing_ok=True)  # a link that waits there would be written through
+    try:
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-    return True

@@ -109,6 +109,8 @@ def _opened(path: Path) -> tuple[bytes, str]:
         content = _plain(path).read_bytes()
     except OSError as error:
         raise DamagedFileError(path, f"cannot be read ({error})") from error
+    if not content:
+        raise DamagedFileError(path, "is empty")
     place = content.rfind(_MARK) + len(_MARK)
     if place < len(_MARK):
         raise DamagedFileError(path, OLDER)
@@ -147,7 +149,12 @@ def read_json(path: Path) -> dict[str, Any]:
         "very run stays"
     )
     try:
-        content = json.loads(_plain(path).read_text(encoding="utf-8"))
+        text = _plain(path).read_text(encoding="utf-8")
+        if not text.strip():
+            raise DamagedFileError(path, "is empty", remedy)
+        content = json.loads(text)
+    except DamagedFileError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(path, f"cannot be read ({error})", remedy) from error
     if not isinstance(content, dict):

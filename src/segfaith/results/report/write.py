@@ -21,6 +21,7 @@ from segfaith.results.statistics.analysis import BYS, OVERS, STRATIFIED, Analysi
 from segfaith.results.statistics.curves import CURVE_KINDS
 from segfaith.results.statistics.paired import TESTED
 from segfaith.results.statistics.summary import TABLE_METRICS
+from segfaith.storage import remove_leftovers, storage_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,7 @@ def write(
     built = topics(analysis)
     report = Written(analysis, gathered(built), directory)
     try:
+        remove_leftovers(directory)
         for path in _write(report, built, figures=figures, diagnostics=diagnostics, tell=tell):
             report.paths.append(path)
         if html:
@@ -85,7 +87,7 @@ def write(
             files = tuple(report.paths)
             report.paths.append(write_page(analysis, report.sections, page, title=title, author=author, files=files))
     except OSError as error:
-        refused = f"cannot write into {directory} ({error}); choose another place with -o DIR"
+        refused = str(storage_error(directory, error))
         return Written(analysis, report.sections, directory, report.paths, refused)
     return report
 

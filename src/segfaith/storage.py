@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from segfaith.errors import StorageError
+from segfaith.errors import SegfaithError, StorageError, words_of
+from segfaith.paths import is_remote
 
 PROBE = 2**20
 """Bytes that are written for a trial: a directory with less room is as good as full."""
@@ -30,6 +31,7 @@ _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{4})-(\d+)\.tmp", flags=re.DOTALL)
 _IN_THE_WAY = "a file stands where a folder is needed: move it away, or choose another directory"
 _CLOSED = "make it writable, or choose another directory"
 _FULL = "make room there and give the command again, or choose another directory; what is finished stays"
+_STORE = "check the address, the network and your rights there, and give the command again; what is finished stays"
 REMEDIES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -50,7 +52,7 @@ def storage_error(place: Path, error: OSError) -> StorageError:
     """A failure to write below a directory, in words with a remedy."""
     if isinstance(error, StorageError):
         return error
-    remedy = REMEDIES.get(error.errno or 0, "choose another directory")
+    remedy = _STORE if is_remote(place) else REMEDIES.get(error.errno or 0, "choose another directory")
     return StorageError(f"cannot write into {place}: {error.strerror or error}; {remedy}")
 
 
@@ -65,6 +67,10 @@ def storing(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise storage_error(place, error) from error
+    except Exception as error:  # the libraries of object stores have errors of their own
+        if not is_remote(place) or isinstance(error, SegfaithError):
+            raise
+        raise StorageError(f"cannot reach {place}: {words_of(error)}; {_STORE}") from error
 
 
 def temporary_name(path: Path) -> Path:
@@ -80,6 +86,12 @@ def make_ready(directory: Path) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    if is_remote(directory):
+        with storing(directory):
+            trial = directory / f".segfaith.{_HERE}-{os.getpid()}.tmp"
+            trial.write_bytes(b"trial")
+            trial.unlink()
+        return
     with storing(directory):
         ground, missing = directory, list[str]()
         while not os.path.lexists(ground):

@@ -1,6 +1,5 @@
 """Whose a run directory is, and what lies in it that is not what its run wrote."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from segfaith.benchmark.lock import RunIsBusyError, RunIsGoneError, at_work
 from segfaith.errors import SettingsError
-from segfaith.results.records.files import replace_file
+from segfaith.results.records.files import move_file, replace_file
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.seals import DamagedFileError, owner_of, sealed_json
 from segfaith.results.records.shards import planned_files, read_curves, read_randomisation, read_records, record_files
@@ -113,7 +112,6 @@ def _damage(directory: Path, description: Mapping[str, Any]) -> Iterator[tuple[l
 def _move_aside(file: Path, directory: Path) -> None:
     """Moves a file into `damaged/`, under a name that none has there yet."""
     folder = directory / ASIDE
-    folder.mkdir(exist_ok=True)
     name = "-".join(file.relative_to(directory).parts)
     free = next(one for number in count(1) if not (one := folder / f"{name}.{number}").exists())
-    os.replace(file, free)
+    move_file(file, free)

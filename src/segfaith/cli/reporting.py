@@ -6,15 +6,22 @@ from typing import Annotated
 
 import typer
 
-from segfaith.cli.screen import app, err, out, say, show
+from segfaith.cli.screen import app, err, out, run_argument, say, show
 from segfaith.errors import StorageError
+from segfaith.paths import place
 
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories, or directories of runs (a suite's).")],
+    runs: Annotated[
+        list[Path],
+        run_argument("Run directories, or directories of runs (a suite's).", "RUNS..."),
+    ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where the files go; default: the first run directory.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", parser=place, metavar="DIR", help="Where the files go; default: the first run directory."
+        ),
     ] = None,
     min_s: Annotated[
         float | None,

@@ -6,7 +6,20 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import ADDRESS, COLUMNS, EXECUTOR, app, duration, err, on_the_way, say, show, worker_bars
+from segfaith.cli.screen import (
+    ADDRESS,
+    COLUMNS,
+    EXECUTOR,
+    OUTPUT,
+    app,
+    duration,
+    err,
+    on_the_way,
+    run_argument,
+    say,
+    show,
+    worker_bars,
+)
 from segfaith.errors import SegfaithError, SettingsError
 from segfaith.storage import make_ready
 
@@ -16,7 +29,7 @@ def run_command(
     config: Annotated[
         str, typer.Argument(help="Settings file (TOML; docs/settings.md), or the packaged settings `quickstart`.")
     ] = "quickstart",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run directory; default runs/NAME.")] = None,
+    output: Annotated[Path | None, OUTPUT] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print samples, passes and time; run nothing.")] = False,
     n: Annotated[int | None, typer.Option("-n", "--samples", help="Number of samples (data.n).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run (seed).")] = None,
@@ -224,7 +237,7 @@ def _say_paths(records: Any) -> None:
 
 @app.command("randomise")
 def randomise_command(
-    directory: Annotated[Path, typer.Argument(help="Run directory, or that of a suite for all its runs.")],
+    directory: Annotated[Path, run_argument("Run directory, or that of a suite for all its runs.")],
     n: Annotated[int, typer.Option("-n", "--samples", min=1, help="Samples, the first of each run.")] = 8,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What moved since, as in data.root=DIR.")

@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from segfaith.paths import place
+
 app = typer.Typer(
     help="Judge attribution maps of semantic-segmentation models by intervention.",
     no_args_is_help=True,
@@ -70,6 +72,20 @@ COLUMNS = (
 
 
 EXECUTOR = "serial (this process), ray (worker processes), or auto (execution.executor; docs/scaling.md)."
+OUTPUT: Any = typer.Option(
+    "-o",
+    "--output",
+    parser=place,
+    metavar="DIR",
+    help="Directory, or an address such as s3://bucket/runs/voc; default runs/NAME.",
+)
+
+
+def run_argument(words: str, metavar: str = "DIR") -> Any:
+    """An argument that names a run's or a suite's directory, here or in an object store."""
+    return typer.Argument(parser=place, metavar=metavar, help=words)
+
+
 ADDRESS = 'Of a running Ray, or "auto" to find it (execution.address).'
 
 

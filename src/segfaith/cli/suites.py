@@ -9,13 +9,26 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import ADDRESS, COLUMNS, EXECUTOR, app, duration, err, on_the_way, say, show, worker_bars
+from segfaith.cli.screen import (
+    ADDRESS,
+    COLUMNS,
+    EXECUTOR,
+    OUTPUT,
+    app,
+    duration,
+    err,
+    on_the_way,
+    run_argument,
+    say,
+    show,
+    worker_bars,
+)
 
 
 @app.command("suite")
 def suite_command(
     config: Annotated[str, typer.Argument(help="Suite file (TOML), or leaderboard, paper-voc, paper-sbd, paper.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Suite directory; default runs/NAME.")] = None,
+    output: Annotated[Path | None, OUTPUT] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, samples, passes and time; run nothing.")
     ] = False,
@@ -193,7 +206,7 @@ def _say_failed_samples(states: Sequence[Any]) -> None:
 
 @app.command()
 def status(
-    directory: Annotated[Path, typer.Argument(help="Directory of a run or of a suite.")],
+    directory: Annotated[Path, run_argument("Directory or s3:// address of a run or of a suite.")],
 ) -> None:
     """Show how far a run or the runs of a suite are: done, running, failed."""
     from segfaith.benchmark.status import read_states

@@ -1,5 +1,6 @@
 """What a run kept of a sample, map by map and picture by picture, read only where it is whole and fits the image."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def read_map(folder: Path, method: str, size: tuple[int, ...] | None = None) -> 
     """
     path = folder / map_name(method)
     try:
-        heatmap: Any = np.load(path, allow_pickle=False)
+        heatmap: Any = np.load(BytesIO(path.read_bytes()), allow_pickle=False)
         if not isinstance(heatmap, np.ndarray):
             raise ValueError("it is an archive")
         heatmap = heatmap.astype(np.float32)
@@ -40,7 +41,7 @@ def read_map(folder: Path, method: str, size: tuple[int, ...] | None = None) -> 
 def kept_size(folder: Path) -> tuple[int, int] | None:
     """(H, W) of a sample's image; None where the file is damaged. Its pixels are not read."""
     try:
-        with Image.open(folder / "image.png", formats=("PNG",)) as file:
+        with (folder / "image.png").open("rb") as content, Image.open(content, formats=("PNG",)) as file:
             return file.height, file.width
     except UNREADABLE:
         return None
@@ -56,7 +57,7 @@ def read_picture(path: Path, size: tuple[int, ...] | None = None) -> NDArray[np.
         SettingsError: it is missing, damaged or of another size.
     """
     try:
-        with Image.open(path, formats=("PNG",)) as file:
+        with path.open("rb") as content, Image.open(content, formats=("PNG",)) as file:
             picture = np.asarray(file.convert("RGB"))
     except UNREADABLE as error:
         raise _unusable(path, str(error)) from error

@@ -1,17 +1,21 @@
 """Files that are written whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from math import nan
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from segfaith.errors import StorageError
+from segfaith.paths import is_remote
 from segfaith.results.records.schema import REAL, Columns
 from segfaith.results.records.seals import sealed_table
 from segfaith.storage import storing, sync, temporary_name
@@ -49,6 +53,13 @@ def replace_file(path: Path, write: Callable[[Path], object], *, lasting: bool =
     Raises:
         StorageError: the file cannot be written there.
     """
+    if is_remote(path):  # a store shows an object whole or not at all
+        with TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            write(temporary)
+            with storing(path.parent):
+                path.write_bytes(temporary.read_bytes())
+        return
     with storing(path.parent), _in_the_making(path) as temporary:
         write(temporary)
         if lasting:
@@ -66,6 +77,15 @@ def create_file(path: Path, text: str) -> bool:
     Raises:
         StorageError: the file cannot be written there.
     """
+    if is_remote(path):
+        try:
+            with storing(path.parent), path.open("xb") as file:
+                file.write(text.encode("utf-8"))
+        except StorageError as error:
+            if isinstance(error.__cause__, FileExistsError):
+                return False
+            raise
+        return True
     with storing(path.parent), _in_the_making(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
         sync(temporary)
@@ -77,6 +97,28 @@ def create_file(path: Path, text: str) -> bool:
             os.replace(temporary, path)
         sync(path.parent)
     return True
+
+
+def move_file(path: Path, target: Path) -> None:
+    """Moves a file within a run's directory, whose folder is made. In a store it is at both places for a moment."""
+    if is_remote(path):
+        with storing(target.parent):
+            target.write_bytes(path.read_bytes())
+            path.unlink()
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(path, target)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder with all that it holds, if it is there."""
+    if not folder.exists():
+        return
+    if is_remote(folder):
+        with storing(folder):
+            folder.fs.rm(folder.path, recursive=True)  # type: ignore[attr-defined]  # of fsspec
+    else:
+        shutil.rmtree(folder)
 
 
 @contextmanager

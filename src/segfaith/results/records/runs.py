@@ -91,7 +91,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     Raises:
         SettingsError: a path that is neither a run nor holds one.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for path in paths:
         inner = [path] if (path / "run.json").is_file() else sorted(one.parent for one in path.glob("*/run.json"))
         if not inner:
@@ -103,7 +103,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         if not begun:
             raise SettingsError(f"no run in {path} has records yet; go on with: segfaith suite NAME -o {path}")
         for one in begun:
-            found.setdefault(one.resolve(), one)
+            found.setdefault(str(one.resolve()), one)
     return list(found.values())
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segfaith.errors import SettingsError
+from segfaith.paths import is_remote
 from segfaith.results.records.schema import LATER, REAL, TEXT, Columns
 
 _MARK, _BLANK = b"segfaith-sha256:", b"0" * 64
@@ -128,7 +129,7 @@ def _opened(path: Path) -> tuple[bytes, str]:
 
 def _plain(path: Path) -> Path:
     """A path that is a file, or nothing: a pipe or a device would be waited for."""
-    if path.exists() and not path.is_file():
+    if not is_remote(path) and path.exists() and not path.is_file():
         raise OSError("it is no file")
     return path
 

@@ -113,7 +113,7 @@ def _encoded(sample: Sample, methods: Sequence[str], side: int, quality: int) ->
 
 def _scaled(path: Path, side: int, how: Image.Resampling) -> NDArray[np.float64]:
     """An image file as RGB in [0, 1], (3, H, W), its longer side at most `side`."""
-    with Image.open(path, formats=("PNG",)) as file:
+    with path.open("rb") as content, Image.open(content, formats=("PNG",)) as file:
         scale = min(1.0, side / max(file.size))
         size = (max(1, round(file.width * scale)), max(1, round(file.height * scale)))
         return np.asarray(file.convert("RGB").resize(size, how), dtype=np.float64).transpose(2, 0, 1) / 255

@@ -42,10 +42,14 @@ class Weather:
             with self.lock:
                 self.puts += put
                 bad = self._next() if put else ""
-            if self.down or bad == "500":
-                return _error(start, "500 Internal Server Error", "InternalError")
-            if bad == "503":
-                return _error(start, "503 Slow Down", "SlowDown")
+            if self.down or bad in ("500", "503"):
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))  # the client's next request follows
+                status, code = (
+                    ("503 Slow Down", "SlowDown") if bad == "503" else ("500 Internal Server Error", "Internal")
+                )
+                start(status, [("Content-Type", "application/xml")])
+                text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>as the test says</Message></Error>"
+                return [] if environ["REQUEST_METHOD"] == "HEAD" else [text.encode()]
             if bad == "hang":
                 time.sleep(self.seconds)
             found: Iterable[bytes] = application(environ, start)
@@ -59,11 +63,6 @@ class Weather:
                 setattr(self, name, getattr(self, name) - 1)
                 return code
         return ""
-
-
-def _error(start: Answer, status: str, code: str) -> list[bytes]:
-    start(status, [("Content-Type", "application/xml")])
-    return [f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>as the test says</Message></Error>".encode()]
 
 
 @contextmanager

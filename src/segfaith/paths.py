@@ -57,8 +57,8 @@ def place(text: str | Path) -> Path:
     Raises:
         SettingsError: the library that reads such addresses is not installed.
     """
-    if isinstance(text, Path) or "://" not in text:
-        return Path(text)
+    if not isinstance(text, str) or "://" not in text:
+        return Path(text) if isinstance(text, str) else text
     protocol = text.partition("://")[0]
     try:
         from upath import UPath

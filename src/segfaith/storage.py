@@ -73,6 +73,23 @@ def storing(place: Path) -> Iterator[None]:
         raise StorageError(f"cannot reach {place}: {words_of(error)}; {_STORE}") from error
 
 
+def content_of(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        StorageError: its store cannot be reached: nobody knows whether it is there.
+        OSError: it is not there, or cannot be read.
+    """
+    if not is_remote(path):
+        return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise StorageError(f"cannot reach {path}: {words_of(error)}; {_STORE}") from error
+
+
 def temporary_name(path: Path) -> Path:
     """Where a file or folder is made before it is moved to `path`."""
     return path.with_name(f".{path.name}.{_HERE}-{os.getpid()}.tmp")

@@ -82,7 +82,8 @@ class Pool:
         quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
         try:
             if address is None:
-                ray.init("local", include_dashboard=False, object_store_memory=STORE, **quiet)
+                here = "127.0.0.1"  # Ray runs code for whoever reaches its ports
+                ray.init("local", include_dashboard=False, object_store_memory=STORE, _node_ip_address=here, **quiet)
             else:
                 ray.init(address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:

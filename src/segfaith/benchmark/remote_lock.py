@@ -18,6 +18,7 @@ from threading import Event, Thread
 from uuid import uuid4
 
 from segfaith.results.records.files import create_file
+from segfaith.storage import content_of, storing
 
 RENEWED, DEAD = 5.0, 20.0
 """Seconds between two renewals, and without any after which the owner counts as dead."""
@@ -41,7 +42,7 @@ def held(directory: Path) -> Iterator[bool]:
         renewing.join()
         with suppress(OSError):  # else it is dead in `DEAD` seconds
             if _owner(file) == owner:
-                file.unlink(missing_ok=True)
+                _remove(file)
 
 
 def is_held(directory: Path) -> bool | None:
@@ -59,7 +60,7 @@ def _taken(file: Path, owner: str) -> bool:
         seen, deadline = _read(file), time.monotonic() + DEAD
         while (now := _read(file)) == seen and now is not None:
             if time.monotonic() > deadline:
-                file.unlink(missing_ok=True)
+                _remove(file)
                 break
             time.sleep(min(1.0, RENEWED))
         else:
@@ -75,7 +76,8 @@ def _renew(file: Path, owner: str, done: Event) -> None:
         with suppress(OSError):  # the store may throttle; the next renewal comes soon
             if _owner(file) != owner:
                 return
-            file.write_text(_content(owner, beat), encoding="utf-8")
+            with storing(file.parent):
+                file.write_bytes(_content(owner, beat).encode("utf-8"))
 
 
 def _content(owner: str, beat: int) -> str:
@@ -85,9 +87,14 @@ def _content(owner: str, beat: int) -> str:
 def _read(file: Path) -> str | None:
     """What the lock says; None where there is none."""
     try:
-        return file.read_text(encoding="utf-8")
+        return content_of(file).decode("utf-8")
     except FileNotFoundError:
         return None
+
+
+def _remove(file: Path) -> None:
+    with storing(file.parent):
+        file.unlink(missing_ok=True)
 
 
 def _owner(file: Path) -> str | None:

@@ -153,11 +153,12 @@ def read_description(directory: Path) -> dict[str, Any]:
         SettingsError: no run there, or a file that is damaged, was edited, or does not say what a run is.
     """
     file = directory / "run.json"
-    if not file.is_file():
+    try:
+        description = read_json(file)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise SettingsError(
             f"{directory} is no run directory: it has no run.json; make one with: segfaith run FILE -o DIR"
-        )
-    description = read_json(file)
+        ) from error
     if wrong := _misshapen(description):
         raise DamagedFileError(file, f"is no description of a run: {wrong}", "run it again into another directory")
     return description

@@ -16,9 +16,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segfaith.errors import SettingsError
+from segfaith.errors import SettingsError, StorageError
 from segfaith.paths import is_remote
 from segfaith.results.records.schema import LATER, REAL, TEXT, Columns
+from segfaith.storage import content_of
 
 _MARK, _BLANK = b"segfaith-sha256:", b"0" * 64
 _OWNER, _SEAL = b"segfaith.identity", b"segfaith.seal"
@@ -107,7 +108,9 @@ def owner_of(path: Path) -> str | None:
 def _opened(path: Path) -> tuple[bytes, str]:
     """The bytes of a sealed file, held against their digest, and the identity of its run."""
     try:
-        content = _plain(path).read_bytes()
+        content = content_of(_plain(path))
+    except StorageError:
+        raise
     except OSError as error:
         raise DamagedFileError(path, f"cannot be read ({error})") from error
     if not content:
@@ -143,6 +146,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """A sealed JSON file, `run.json`.
 
     Raises:
+        FileNotFoundError, NotADirectoryError: there is none.
+        StorageError: its store cannot be reached.
         DamagedFileError: it cannot be read, or its content does not match its SHA-256.
     """
     remedy = (
@@ -150,11 +155,11 @@ def read_json(path: Path) -> dict[str, Any]:
         "very run stays"
     )
     try:
-        text = _plain(path).read_text(encoding="utf-8")
+        text = content_of(_plain(path)).decode("utf-8")
         if not text.strip():
             raise DamagedFileError(path, "is empty", remedy)
         content = json.loads(text)
-    except DamagedFileError:
+    except (DamagedFileError, FileNotFoundError, NotADirectoryError, StorageError):
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(path, f"cannot be read ({error})", remedy) from error

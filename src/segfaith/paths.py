@@ -71,6 +71,24 @@ def inside(directory: Path, *parts: str) -> Path:
     return path
 
 
+def absolute(text: str, base: Path) -> Path:
+    """A path that a user gave, absolute: relative to `base`, with `~` and `~NAME` as the homes that they are.
+
+    Raises:
+        SettingsError: there is no such home, or no path can be called that.
+    """
+    try:
+        path = (base / Path(text).expanduser()).resolve()
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # who reads it says so
+    except (OSError, RuntimeError, ValueError) as error:
+        shown = text if len(text) <= 80 else f"{text[:80]}..., {len(text)} characters"
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"the path {shown!r} cannot be used: {why}; give another path") from error
+    return path
+
+
 def map_name(method: str) -> str:
     """The file of a method's map within `maps/ID`."""
     return re.sub(r"[/\\]", "_", method) + ".npy"

@@ -679,7 +679,7 @@ def test_a_pair_of_which_only_one_carries_an_orientation_fails_where_the_sizes_d
 
 def test_a_turned_image_with_a_mask_of_another_size_differs_in_size(folder: Path) -> None:
     save_pair(folder, (np.stack([STORED] * 3, -1), 6), (STORED[:3], 1))
-    with pytest.raises(SampleError, match=r"differ in size: \(6, 4\) and \(3, 6\)"):
+    with pytest.raises(SampleError, match=r"differ in size: \(4, 6\) and \(3, 6\)"):
         open_dataset("folder", folder).load("b", "native")
 
 

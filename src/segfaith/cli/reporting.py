@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segfaith.cli.screen import app, err, out, say, show
+from segfaith.cli.screen import app, err, folder, out, say, show
 from segfaith.errors import SettingsError
 
 
@@ -14,7 +14,8 @@ from segfaith.errors import SettingsError
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run directories, or directories of runs (a suite's).")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where the files go; default: the first run directory.")
+        Path | None,
+        typer.Option("-o", "--output", parser=folder, help="Where the files go; default: the first run directory."),
     ] = None,
     min_s: Annotated[
         float | None,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, say, show
+from segfaith.cli.screen import COLUMNS, app, duration, err, folder, on_the_way, overrides, say, show
 from segfaith.errors import SegfaithError, SettingsError
 
 
@@ -15,7 +15,9 @@ def run_command(
     config: Annotated[
         str, typer.Argument(help="Settings file (TOML; docs/settings.md), or the packaged settings `quickstart`.")
     ] = "quickstart",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run directory; default runs/NAME.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", parser=folder, help="Run directory; default runs/NAME.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print samples, passes and time; run nothing.")] = False,
     n: Annotated[int | None, typer.Option("-n", "--samples", help="Number of samples (data.n).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run (seed).")] = None,
@@ -36,8 +38,7 @@ def run_command(
     from segfaith.benchmark.status import forget_failed
 
     flags = {"data.n": n, "seed": seed, "execution.device": device, "execution.batch_size": batch_size}
-    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    chosen = read_settings(find_settings(config), overrides + (settings or []))
+    chosen = read_settings(find_settings(config), overrides(flags, settings))
     directory = output or Path("runs") / chosen.name
     prepared = runner.prepare(chosen)
     if dry_run:

@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import COLUMNS, app, duration, err, on_the_way, say, show
+from segfaith.cli.screen import COLUMNS, app, duration, err, folder, on_the_way, overrides, say, show
 
 
 @app.command("suite")
 def suite_command(
     config: Annotated[str, typer.Argument(help="Suite file (TOML), or leaderboard, paper-voc, paper-sbd, paper.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Suite directory; default runs/NAME.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", parser=folder, help="Suite directory; default runs/NAME.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, samples, passes and time; run nothing.")
     ] = False,
@@ -39,8 +41,7 @@ def suite_command(
         typer.echo(find_suite(config).read_text(encoding="utf-8"), nl=False)
         return
     flags = {"data.n": n, "execution.device": device, "execution.batch_size": batch_size}
-    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    suite = read_suite(find_suite(config), overrides + (settings or []))
+    suite = read_suite(find_suite(config), overrides(flags, settings))
     if models is not None:
         suite = narrow(suite, [label.strip() for label in models.split(",")])
     if weights_dir is not None:

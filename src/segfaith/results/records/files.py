@@ -6,6 +6,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from segfaith.results.records.schema import REAL, Columns
@@ -37,6 +38,30 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell may begin that a spreadsheet takes for a formula."""
+
+
+def write_csv(table: pd.DataFrame, path: Path, **options: Any) -> None:
+    """Writes a table as CSV. Text that a spreadsheet would run as a formula gets an apostrophe before it.
+
+    A spreadsheet then shows it as text; numbers stay as they are, those in text too.
+    """
+    words = table.select_dtypes(exclude=["number", "bool"])
+    safe = {name: column.map(_no_formula) for name, column in words.items()}
+    table.assign(**safe).rename(columns=_no_formula).to_csv(path, index=False, **options)
+
+
+def _no_formula(cell: Any) -> Any:
+    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def create_file(path: Path, text: str) -> bool:

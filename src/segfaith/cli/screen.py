@@ -125,9 +125,9 @@ def show(parts: Iterable[RenderableType]) -> None:
         out.print(part, highlight=False)
 
 
-def folder(text: str) -> Path:
+def folder(text: str | Path) -> Path:
     """The folder of an option such as -o. Raises typer.BadParameter for "", which would mean the working folder."""
-    if not text.strip():
+    if not str(text).strip():
         raise typer.BadParameter("expected a folder, got an empty name; leave the option out for the default")
     return Path(text)
 

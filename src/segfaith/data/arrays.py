@@ -145,6 +145,8 @@ def read_tiff(path: Path, channels_first: bool | None, *, mask: bool = False) ->
             _refuse_kind(path, np.dtype(series.dtype))
             _refuse_shape(path, shape)
             array = np.asarray(series.asarray())
+            if array.shape != shape:
+                raise ValueError(f"its header says the shape {shape}, and it holds {array.shape}")
     except SampleError:
         raise
     except Exception as error:  # tifffile raises whatever a damaged file brings about

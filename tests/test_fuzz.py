@@ -4,12 +4,10 @@
 """
 
 import io
-import json
 import os
-import signal
 import shutil
+import signal
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -24,11 +22,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from folder_runs import content, make_project, toml
+from folder_runs import content, toml
 from made_runs import make_run
 from segfaith.benchmark.plan import methods_of
-from segfaith.benchmark.settings import PACKAGED, make_settings, override, read_settings
 from segfaith.benchmark.setting_words import SETTINGS
+from segfaith.benchmark.settings import PACKAGED, make_settings, override, read_settings
 from segfaith.benchmark.suites import SUITES, read_suite
 from segfaith.classes import read_classes
 from segfaith.cli import main
@@ -127,7 +125,9 @@ def damaged(draw: st.DrawFn, originals: list[bytes]) -> bytes:
         elif kind == 3:
             del data[place : place + draw(st.integers(1, 16))]
         elif data:
-            data[place : place + 4] = draw(st.sampled_from([b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"]))
+            data[place : place + 4] = draw(
+                st.sampled_from([b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"])
+            )
     return bytes(data)
 
 
@@ -189,7 +189,9 @@ def test_suite_files_of_any_bytes(folder: Path, data: bytes) -> None:
     result_or_message(lambda: read_suite(folder / "suite.toml"))
 
 
-@given(damaged(["background\nbox\ndisc\n".encode("utf-8-sig"), "a\nb\n".encode("utf-16"), "\xe9\nb\n".encode("latin-1")]))
+@given(
+    damaged(["background\nbox\ndisc\n".encode("utf-8-sig"), "a\nb\n".encode("utf-16"), "\xe9\nb\n".encode("latin-1")])
+)
 @tries(0.05, 5)
 def test_class_files_of_any_bytes(folder: Path, data: bytes) -> None:
     (folder / "classes.txt").write_bytes(data)
@@ -225,7 +227,9 @@ ARGUMENTS = st.lists(
 
 
 @given(
-    st.sampled_from(["list", "status", "report", "run", "suite", "explain", "check", "randomise", "judge-metrics", "x"]),
+    st.sampled_from(
+        ["list", "status", "report", "run", "suite", "explain", "check", "randomise", "judge-metrics", "x"]
+    ),
     st.text(alphabet="abc/.[]~ü\x1b", max_size=12).filter(lambda word: word.strip() not in PACKAGED_NAMES),
     ARGUMENTS,
 )
@@ -264,7 +268,12 @@ def pictures() -> dict[str, list[bytes]]:
         stored(".jpg", Image.fromarray(colours).convert(mode), exif=exif)
     stored(".gif", Image.fromarray(colours).convert("P"), save_all=True, append_images=[Image.new("P", (7, 9))])
     stored(".webp", Image.fromarray(colours))
-    for array in (colours, labels, labels.astype(np.float32), np.moveaxis(rng.integers(0, 9, (9, 7, 5), np.uint16), 2, 0)):
+    for array in (
+        colours,
+        labels,
+        labels.astype(np.float32),
+        np.moveaxis(rng.integers(0, 9, (9, 7, 5), np.uint16), 2, 0),
+    ):
         for compression in (None, "zlib"):
             tifffile.imwrite(sink := io.BytesIO(), array, compression=compression)
             made[".tif"].append(sink.getvalue())
@@ -350,7 +359,7 @@ JSON = st.recursive(
 
 
 @given(st.data())
-@tries(0.1, 6)
+@tries(0.05, 6)
 def test_run_directories_of_any_description(made: Path, folder: Path, data: st.DataObject) -> None:
     """`run.json` may be a stranger's, with a seal that fits."""
     shutil.copytree(made, folder / "run", dirs_exist_ok=True)

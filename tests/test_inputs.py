@@ -18,10 +18,9 @@ import torch
 from PIL import Image
 
 from folder_runs import command, content, make_project, toml, write_settings
-from made_runs import edit_description, edit_rows, make_run
+from made_runs import edit_description, make_run
 from segfaith import process
 from segfaith.attribution.methods import refuse_repeated, resolve_method
-from segfaith.benchmark import warm_up
 from segfaith.benchmark.plan import resolve_methods
 from segfaith.benchmark.settings import make_settings, read_settings
 from segfaith.benchmark.suites import read_suite
@@ -53,7 +52,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 WRONG: dict[str, tuple[str, Any, str]] = {
     # whole numbers
-    "a huge seed": ("seed", HUGE, "seed = 1000000000000000000000000000000: .*less than or equal to 9223372036854775807"),
+    "a huge seed": (
+        "seed",
+        HUGE,
+        "seed = 1000000000000000000000000000000: .*less than or equal to 9223372036854775807",
+    ),
     "a huge number of threads": ("execution.threads", HUGE, "execution.threads = 10+: .*less than or equal to 1024"),
     "threads that no machine starts": ("execution.threads", 100_000, "execution.threads = 100000: .*equal to 1024"),
     "a huge batch": ("execution.batch_size", HUGE, "execution.batch_size = 10+: expected a whole number of at most"),
@@ -72,7 +75,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     # other types
     "true as a seed": ("seed", True, "seed = True: Input should be a valid integer"),
     "true as a batch": ("execution.batch_size", True, "execution.batch_size = True: Input should be a valid integer"),
-    "true as a size": ("data.size", True, "data.size = True: expected \"native\", or the side"),
+    "true as a size": ("data.size", True, 'data.size = True: expected "native", or the side'),
     "true as a share": ("evaluation.k", True, "evaluation.k.* = True: Input should be a valid number"),
     "true as a class": ("target.class", True, "target.class.* = True: Input should be a valid"),
     "true in a list": ("model.std", [True, 1.0, 1.0], "model.std.0 = True: Input should be a valid number"),
@@ -116,7 +119,15 @@ PATHS = {
     "a" * 5000: r"the path 'a{80}\.\.\., 5000 characters' cannot be used: File name too long; give another path",
     "": "a path is empty",
 }
-PATH_KEYS = ["data.root", "data.classes", "model.weights", "model.name", "target.mask", "methods.names", "model.reshape"]
+PATH_KEYS = [
+    "data.root",
+    "data.classes",
+    "model.weights",
+    "model.name",
+    "target.mask",
+    "methods.names",
+    "model.reshape",
+]
 
 
 @pytest.mark.parametrize("key", PATH_KEYS)
@@ -449,6 +460,27 @@ def test_damaged_tiffs_of_fewer_values_are_a_message(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(data)
     with pytest.raises(SampleError, match=r"a\.tif"):
         read_image(tmp_path / "a.tif")
+
+
+def test_the_reshape_that_a_strangers_run_names_is_code_too(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise `randomise` would import and call whatever run.json names there."""
+    run = make_run(tmp_path / "run", samples=("a", "b"), methods=("gpa", "mask", "random_cells"), maps=0)
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef f(x):\n    return x\n")
+
+    def change(about: dict[str, Any]) -> None:
+        about["settings"] = content(project, methods={"names": ["gpa"]})
+        about["settings"]["seed"] = 0
+        about["settings"]["model"] = {"name": "scenes", "reshape": f"{tmp_path / 'evil.py'}:f"}
+        about["settings"]["evaluation"]["occlusion"] = ["mean"]
+        about["settings"]["execution"]["shard_size"] = 8
+
+    edit_description(run, change)
+    assert command(monkeypatch, "randomise", run) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert f"names code that segfaith would import and call: reshape {tmp_path / 'evil.py'}:f" in shown
+    assert not (tmp_path / "ran").exists()
 
 
 # Memory

@@ -19,7 +19,6 @@ from segfaith.paths import refusal
 from segfaith.target_choice import NO_VERSUS, WIDTH, Part, PerImage, TargetChoice, TargetSource
 from segfaith.types import COMPARING, Score
 
-
 LARGEST_SIDE = 13_377
 """The side of the largest square image, in pixels: as Pillow, segfaith reads no image of more than 179 million."""
 

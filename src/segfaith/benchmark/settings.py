@@ -106,7 +106,9 @@ def override(content: dict[str, Any], overrides: Sequence[str]) -> None:
             raise SettingsError(f"--set {text!r}: expected KEY=VALUE, as in data.n=20")
         parts = key.strip().split(".")
         if len(parts) > DEEPEST:
-            raise SettingsError(f"--set {key[:80]}...: {len(parts)} names in each other; expected KEY=VALUE, as in data.n=20")
+            raise SettingsError(
+                f"--set {key[:80]}...: {len(parts)} names in each other; expected KEY=VALUE, as in data.n=20"
+            )
         table = _nested(parts, _toml_value(value))
         anchor(table, Path.cwd())
         _merge(content, table, key)

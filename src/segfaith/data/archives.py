@@ -32,7 +32,9 @@ def refuse_members(archive: Path) -> None:
         with tarfile.open(archive) as members:
             bad = next(((member.name, why) for member in members if (why := _refusal(member))), None)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise SettingsError(f"{archive} cannot be read as an archive ({error}); remove it and fetch it again") from error
+        raise SettingsError(
+            f"{archive} cannot be read as an archive ({error}); remove it and fetch it again"
+        ) from error
     if bad is not None:
         raise SettingsError(
             f"{archive} has the member {bad[0]!r}: {bad[1]}; nothing was extracted. It is not the data set's archive: "

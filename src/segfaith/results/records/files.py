@@ -50,7 +50,7 @@ def write_csv(table: pd.DataFrame, path: Path, **options: Any) -> None:
     A spreadsheet then shows it as text; numbers stay as they are, those in text too.
     """
     words = table.select_dtypes(exclude=["number", "bool"])
-    safe = {name: column.map(_no_formula) for name, column in words.items()}
+    safe = {str(name): column.map(_no_formula) for name, column in words.items()}
     table.assign(**safe).rename(columns=_no_formula).to_csv(path, index=False, **options)
 
 

@@ -539,6 +539,28 @@ def test_a_batch_beyond_the_memory_is_halved_and_not_killed() -> None:
     assert 16 <= images < 128
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 112. GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes\nframes"),
+    ],
+)
+def test_a_command_that_has_no_memory_left_says_so(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from segfaith import cli
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert command(monkeypatch, "run") == 3
+    shown = capsys.readouterr().err
+    assert re.match(r"error: memory ran out \(.* allocate .*\); choose a smaller data.size or", shown)
+    assert len(shown.splitlines()) == 1
+
+
 def test_a_batch_has_no_more_images_than_there_are() -> None:
     seen: list[int] = []
 

@@ -940,6 +940,25 @@ def test_a_download_with_another_checksum_is_refused(
 
 
 @pytest.mark.parametrize("name", COUNTS)
+def test_an_archive_that_would_write_outside_is_refused_before_it_is_extracted(
+    name: str, official: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "server" / COUNTS[name][2].removeprefix("/")
+    (tmp_path / "evil.txt").write_text("evil")
+    with tarfile.open(archive, "w:gz" if archive.suffix == ".tgz" else "w") as members:
+        members.add(tmp_path / "evil.txt", "fine.txt")
+        members.add(tmp_path / "evil.txt", "../written.txt")
+    monkeypatch.setitem(torchvision_voc.DATASET_YEAR_DICT["2012"], "md5", md5(archive))
+    monkeypatch.setattr(SBDataset, "md5", md5(archive))
+    with pytest.raises(
+        SettingsError, match=r"the member '\.\./written\.txt': its path leads out .* nothing was extracted"
+    ):
+        open_dataset(name, tmp_path / "root", download=True)
+    assert not (tmp_path / "written.txt").exists()
+    assert [path.suffix for path in (tmp_path / "root").iterdir()] == [".tar" if name == "voc2012" else ".tgz"]
+
+
+@pytest.mark.parametrize("name", COUNTS)
 def test_an_unreachable_server(
     name: str, official: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,8 @@
 """A model's first use in a run: it is tested, and then runs once as in the run, before anything is timed."""
 
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,12 +112,16 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
                 path = scorer.path
             sizes = (most, max(1, most - 1)) if model.compile else (most,)  # two sizes: torch compiles for any size
             for count in sizes:
-                in_batches(count, lambda part, scorer=scorer: (scorer.score(_copies(image, part)),), batch)
+                in_batches(count, partial(_scores, scorer, image), batch)
     except SettingsError:
         raise
     except Exception as error:  # if it fails on samples too, their rows record it
         return f"unknown: the warm-up failed: {error}"
     return path
+
+
+def _scores(scorer: Any, image: Image, part: slice) -> tuple[Tensor]:
+    return (scorer.score(_copies(image, part)),)
 
 
 def _copies(image: Image, part: slice) -> Tensor:

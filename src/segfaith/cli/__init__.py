@@ -24,13 +24,19 @@ def main() -> None:
         if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
         _end(f"the path {str(error.filename)[:80]!r}... cannot be used: {error.strerror}; give another path")
-    except MemoryError as error:
-        _end(f"memory ran out ({error or 'no more is free'}); {LESS_MEMORY}")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError):
+            from segfaith.scores import out_of_memory
+
+            if not out_of_memory(error):
+                raise
+        lines = str(error).splitlines() or ["no more is free"]
+        _end(f"memory ran out ({lines[0]}); {LESS_MEMORY}", status=3)
 
 
-LESS_MEMORY = "choose a smaller data.size or execution.batch_size, or model.tile"
+LESS_MEMORY = "choose a smaller data.size or execution.batch_size, or set model.tile"
 
 
-def _end(words: str) -> None:
+def _end(words: str, status: int = 2) -> None:
     err.print(f"error: {words}", style="red", highlight=False, soft_wrap=True)
-    sys.exit(2)
+    sys.exit(status)

@@ -24,12 +24,12 @@ from safetensors.torch import save_file
 
 from folder_runs import content, toml
 from made_runs import make_run
+from segfaith import cli
 from segfaith.benchmark.plan import methods_of
 from segfaith.benchmark.setting_words import SETTINGS
 from segfaith.benchmark.settings import PACKAGED, make_settings, override, read_settings
 from segfaith.benchmark.suites import SUITES, read_suite
 from segfaith.classes import read_classes
-from segfaith.cli import main
 from segfaith.data.images import load_image, read_image
 from segfaith.data.masks import read_drawn, read_mask
 from segfaith.data.meaning import Meaning
@@ -209,16 +209,16 @@ def test_class_files_of_any_bytes(folder: Path, data: bytes) -> None:
 
 def run_command(arguments: list[str]) -> None:
     """A command as `segfaith` runs it; it ends with a status."""
-    before = sys.argv
-    sys.argv = ["segfaith", *arguments]
+    before, bound = sys.argv, cli.bound_memory
+    sys.argv, cli.bound_memory = ["segfaith", *arguments], lambda: False  # it would bind all that comes after
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            main()
+            cli.main()
         status = None
     except SystemExit as stop:
         status = stop.code
     finally:
-        sys.argv = before
+        sys.argv, cli.bound_memory = before, bound
     assert status in (None, 0, 1, 2, 3)
 
 

@@ -445,12 +445,10 @@ def test_a_file_with_more_pixels_than_can_be_read_is_refused_by_its_header(tmp_p
     header = np.lib.format.header_data_from_array_1_0(np.zeros((1, 1), np.uint8)) | {"shape": (20_000, 20_000)}
     with (tmp_path / "large.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-    before = process._kilobytes(Path("/proc/self/status"), "VmHWM")
+    (tmp_path / "large.png").write_bytes((tmp_path / "large.png").read_bytes()[:200])  # there is nothing to decode
     for name in ("large.png", "large.npy"):
         with pytest.raises(SampleError, match="pixels"):
             read_image(tmp_path / name)
-    after = process._kilobytes(Path("/proc/self/status"), "VmHWM")
-    assert before is None or after is None or after - before < 100e6, "nothing was decoded"
 
 
 def test_damaged_tiffs_of_fewer_values_are_a_message(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     (r"[A-Za-z]:.*", "it begins with a drive's letter"),
     (r".*[/\\].*", "it has a slash, so it would name a folder"),
     (r".*[\x00-\x1f\x7f\x80-\x9f\u2028\u2029].*", "it has a control character"),
+    (r".*[\ud800-\udfff].*", "its bytes are no text in UTF-8"),
     (r"\s.*|.*\s", "it begins or ends with a space"),
     (r".*\.", "it ends with a dot"),
 )
@@ -99,6 +100,26 @@ def inside(directory: Path, *parts: str) -> Path:
             f"{path.parent} is a symbolic link, or lies behind one, and nothing is written or removed outside "
             f"{directory}; put a folder there, or choose another directory"
         )
+    return path
+
+
+def absolute(text: str, base: Path) -> Path:
+    """A path that a user gave, absolute: relative to `base`, with `~` and `~NAME` as the homes that they are.
+
+    Raises:
+        SettingsError: it is empty, there is no such home, or no path can be called that.
+    """
+    if not text.strip():
+        raise SettingsError("a path is empty; expected a file or a folder, or leave the key out")
+    try:
+        path = (base / Path(text).expanduser()).resolve()
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # who reads it says so
+    except (OSError, RuntimeError, ValueError) as error:
+        shown = text if len(text) <= 80 else f"{text[:80]}..., {len(text)} characters"
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"the path {shown!r} cannot be used: {why}; give another path") from error
     return path
 
 

@@ -25,7 +25,8 @@ import segfaith
 from folder_runs import assert_same_records, command, content, make_project, toml, write_settings
 from made_runs import make_run
 from segfaith import photograph, storage
-from segfaith.benchmark import runner
+from segfaith.benchmark import measuring
+from segfaith.benchmark import prepared as prepared_module
 from segfaith.benchmark.lock import RunIsGoneError
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.suite_runs import run_suite
@@ -148,7 +149,7 @@ def test_a_directory_that_cannot_be_written_is_told_before_any_work(
     def work(*all: Any, **more: Any) -> None:
         raise AssertionError("work before the check")
 
-    for module, name in ((runner, "prepare"), (card, "train"), (photograph, "explain_photo")):
+    for module, name in ((prepared_module, "prepare"), (card, "train"), (photograph, "explain_photo")):
         monkeypatch.setattr(module, name, work)
     monkeypatch.setattr(datasets, "VOCSegmentation", work)
     if number:
@@ -232,7 +233,7 @@ def test_a_run_whose_directory_goes_stops_at_the_next_shard(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It goes in the second of three shards, whose two samples are the last that are measured."""
-    directory, real, measured = tmp_path / "out", runner.run_sample, list[str]()
+    directory, real, measured = tmp_path / "out", measuring.run_sample, list[str]()
 
     def sample(prepared: Any, sample_id: str, *all: Any) -> Any:
         measured.append(sample_id)
@@ -240,7 +241,7 @@ def test_a_run_whose_directory_goes_stops_at_the_next_shard(
             gone(how, directory)
         return real(prepared, sample_id, *all)
 
-    monkeypatch.setattr(runner, "run_sample", sample)
+    monkeypatch.setattr(measuring, "run_sample", sample)
     settings = project / ("settings.toml" if verb == "run" else "suite.toml")
     assert command(monkeypatch, verb, settings, "-o", directory) == 3
     assert "was removed or renamed while this " in capsys.readouterr().err

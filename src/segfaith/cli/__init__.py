@@ -4,9 +4,9 @@ import sys
 from typing import NoReturn
 
 from segfaith.cli import running, explaining, suites, reporting, checking, judging  # isort: skip  # the order of --help
-from segfaith.cli.screen import BROKEN_PIPE, app, err
+from segfaith.cli.screen import BROKEN_PIPE, app, err, print_anything
 from segfaith.errors import SegfaithError, StorageError
-from segfaith.process import keep_memory
+from segfaith.process import bound_memory, keep_memory
 from segfaith.storage import REMEDIES
 
 __all__ = ["app", "checking", "explaining", "judging", "main", "reporting", "running", "suites"]
@@ -19,6 +19,8 @@ def main() -> None:
     be written, is gone or in use, else with 2.
     """
     keep_memory()
+    bound_memory()
+    print_anything()
     try:
         app()
     except StorageError as error:
@@ -31,6 +33,14 @@ def main() -> None:
             raise
         place = "" if error.filename is None else f"{error.filename}: "
         _end(f"{place}{error.strerror}; {remedy}", 3)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError):
+            from segfaith.scores import out_of_memory
+
+            if not out_of_memory(error):
+                raise
+        lines = str(error).splitlines() or ["no more is free"]
+        _end(f"memory ran out ({lines[0]}); {LESS_MEMORY}", 3)
     except SystemExit as stop:  # typer's own, which says 1 for both
         before = stop.__context__
         if isinstance(before, BrokenPipeError):
@@ -38,6 +48,9 @@ def main() -> None:
         if before is not None and isinstance(before.__cause__, EOFError):
             raise before.__cause__ from None
         raise
+
+
+LESS_MEMORY = "choose a smaller data.size or execution.batch_size, or set model.tile"
 
 
 def _end(words: str, status: int) -> NoReturn:

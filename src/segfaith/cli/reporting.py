@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from segfaith.cli.screen import app, err, out, run_argument, say, show
+from segfaith.cli.screen import app, err, folder, out, run_argument, say, show
 from segfaith.errors import StorageError
-from segfaith.paths import place
 
 
 @app.command()
@@ -20,7 +19,7 @@ def report(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", parser=place, metavar="DIR", help="Where the files go; default: the first run directory."
+            "-o", "--output", parser=folder, metavar="DIR", help="Where the files go; default: the first run directory."
         ),
     ] = None,
     min_s: Annotated[

@@ -15,6 +15,7 @@ from segfaith.cli.screen import (
     duration,
     err,
     on_the_way,
+    overrides,
     run_argument,
     say,
     show,
@@ -54,8 +55,7 @@ def run_command(
 
     flags = {"data.n": n, "seed": seed, "execution.device": device, "execution.batch_size": batch_size}
     flags |= {"execution.executor": executor, "execution.address": address}
-    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    chosen = read_settings(find_settings(config), overrides + (settings or []))
+    chosen = read_settings(find_settings(config), overrides(flags, settings))
     directory = output or Path("runs") / chosen.name
     if not dry_run:
         make_ready(directory)

@@ -18,6 +18,7 @@ from segfaith.cli.screen import (
     duration,
     err,
     on_the_way,
+    overrides,
     run_argument,
     say,
     show,
@@ -55,8 +56,7 @@ def suite_command(
         return
     flags = {"data.n": n, "execution.device": device, "execution.batch_size": batch_size}
     flags |= {"execution.executor": executor, "execution.address": address}
-    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    suite = read_suite(find_suite(config), overrides + (settings or []))
+    suite = read_suite(find_suite(config), overrides(flags, settings))
     if models is not None:
         suite = narrow(suite, [label.strip() for label in models.split(",")])
     if weights_dir is not None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.io import loadmat
-from torchvision.datasets import SBDataset, VOCSegmentation
+from torchvision.datasets import SBDataset, VOCSegmentation, voc
 
 from segfaith.classes import VOC_CLASSES
+from segfaith.data.archives import fetch
 from segfaith.data.dataset import Dataset
 from segfaith.data.folder import open_folder
 from segfaith.data.masks import read_mask
@@ -27,9 +28,14 @@ from segfaith.types import Labels
 def open_voc2012(root: Path, split: str, classes: list[str] | None, download: bool, reading: Reading) -> Dataset:
     """Pascal VOC 2012 segmentation (Everingham et al. 2010); `root` holds `VOCdevkit/VOC2012`."""
     reading.refuse_for("voc2012")
-    dataset = _torchvision_set(
-        "voc2012", root, split, download, lambda fetch: VOCSegmentation(str(root), "2012", split, download=fetch)
-    )
+
+    def make(download: bool) -> VOCSegmentation:
+        if download:
+            about = voc.DATASET_YEAR_DICT["2012"]
+            fetch(about["url"], root, about["filename"], about["md5"])
+        return VOCSegmentation(str(root), "2012", split, download=download)
+
+    dataset = _torchvision_set("voc2012", root, split, download, make)
     _check_list(Path(dataset.root) / "VOCdevkit/VOC2012/ImageSets/Segmentation" / f"{split}.txt")
     meaning = Meaning(classes or VOC_CLASSES)
     files = _by_id(dataset.images, dataset.masks)
@@ -39,9 +45,13 @@ def open_voc2012(root: Path, split: str, classes: list[str] | None, download: bo
 def open_sbd(root: Path, split: str, classes: list[str] | None, download: bool, reading: Reading) -> Dataset:
     """Semantic Boundaries Dataset (Hariharan et al. 2011); `root` holds `img`, `cls` and the splits' text files."""
     reading.refuse_for("sbd")
-    dataset = _torchvision_set(
-        "sbd", root, split, download, lambda fetch: SBDataset(str(root), split, mode="segmentation", download=fetch)
-    )
+
+    def make(download: bool) -> SBDataset:
+        if download:
+            fetch(SBDataset.url, root, SBDataset.filename, SBDataset.md5)
+        return SBDataset(str(root), split, mode="segmentation", download=download)
+
+    dataset = _torchvision_set("sbd", root, split, download, make)
     _check_list(Path(dataset.root) / f"{split}.txt")
     meaning = Meaning(classes or VOC_CLASSES)
     files = _by_id(dataset.images, dataset.masks)
@@ -97,6 +107,8 @@ def _torchvision_set(
             if not download:
                 raise
             return make(True)
+    except SettingsError:
+        raise
     except ValueError as error:
         raise SettingsError(f"{name} has no split {split!r}: {error}") from error
     except (OSError, RuntimeError) as error:

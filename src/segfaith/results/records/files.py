@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -67,6 +68,30 @@ def replace_file(path: Path, write: Callable[[Path], object], *, lasting: bool =
         os.replace(temporary, path)
         if lasting:
             sync(path.parent)
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell may begin that a spreadsheet takes for a formula."""
+
+
+def write_csv(table: pd.DataFrame, path: Path, **options: Any) -> None:
+    """Writes a table as CSV. Text that a spreadsheet would run as a formula gets an apostrophe before it.
+
+    A spreadsheet then shows it as text; numbers stay as they are, those in text too.
+    """
+    words = table.select_dtypes(exclude=["number", "bool"])
+    safe = {str(name): column.map(_no_formula) for name, column in words.items()}
+    table.assign(**safe).rename(columns=_no_formula).to_csv(path, index=False, **options)
+
+
+def _no_formula(cell: Any) -> Any:
+    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def create_file(path: Path, text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from segfaith.errors import SettingsError
-from segfaith.results.records.identity import data_label, refuse_repeats
+from segfaith.results.records.identity import data_label, refuse_repeats, run_key
 from segfaith.results.records.mixtures import refuse_mixtures
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS
 from segfaith.results.records.seals import DamagedFileError, read_json
@@ -159,7 +159,7 @@ def read_description(directory: Path) -> dict[str, Any]:
         raise SettingsError(
             f"{directory} is no run directory: it has no run.json; make one with: segfaith run FILE -o DIR"
         ) from error
-    if wrong := _misshapen(description):
+    if wrong := _misshapen(description) or _unreadable(description):
         raise DamagedFileError(file, f"is no description of a run: {wrong}", "run it again into another directory")
     return description
 
@@ -182,6 +182,15 @@ def _misshapen(description: Mapping[str, Any]) -> str:
     labels = [about.get("label") for about in description["methods"].values()]
     if not all(label is None or isinstance(label, str) for label in labels):
         return "expected the label of each method to be text or null"
+    return ""
+
+
+def _unreadable(description: Mapping[str, Any]) -> str:
+    """Why no label and no key can be made of the settings in a `run.json`, or ""."""
+    try:
+        run_key(description)
+    except Exception as error:  # a value of any other type may be anywhere
+        return f"its settings cannot be understood ({type(error).__name__}: {error})"
     return ""
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.figures.save import save_figures
-from segfaith.results.records.files import replace_file
+from segfaith.results.records.files import replace_file, write_csv
 from segfaith.results.records.runs import Run
 from segfaith.results.report.arrange import gathered
 from segfaith.results.report.blocks import Section
@@ -105,7 +105,7 @@ def _write(
     for name, table in FILES.items():
         content = table(analysis)
         if len(content) or name in ALWAYS:
-            yield _file(directory / name, partial(content.to_csv, index=False))
+            yield _file(directory / name, partial(write_csv, content))
         else:
             (directory / name).unlink(missing_ok=True)  # of an earlier report
     if figures:

@@ -69,6 +69,11 @@ def free_memory() -> int | None:
     return free
 
 
+def own_memory() -> int | None:
+    """Bytes of memory that this process has; None: unknown."""
+    return _kilobytes(Path("/proc/self/status"), "VmRSS")
+
+
 def _kilobytes(file: Path, name: str) -> int | None:
     """A line "NAME: N kB" of a file of /proc, in bytes; None where there is none."""
     try:

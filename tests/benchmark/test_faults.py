@@ -43,7 +43,13 @@ SHARDS: dict[str, Any] = {
     "evaluation": {"stability": False, "k": [0.2, 0.4]},
     "execution": {"device": "cpu", "shard_size": 2},
 }
-MADE: dict[str, Any] = {"samples": ("a", "b", "c", "d"), "methods": ("gpa", "ega"), "size": 16, "skipped": 0, "failed": 0}
+MADE: dict[str, Any] = {
+    "samples": ("a", "b", "c", "d"),
+    "methods": ("gpa", "ega"),
+    "size": 16,
+    "skipped": 0,
+    "failed": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -202,9 +208,8 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run_stops_it_and_keeps_what_is_t
 def test_a_full_disk_stops_a_suite_and_is_no_failure_of_one_run(project: Path, tmp_path: Path) -> None:
     runs = [PlannedRun("a", make_settings(content(project, **SHARDS, seed=seed, name=f"run{seed}"))) for seed in (0, 1)]
     outcomes = run_suite(Suite("night", tuple(runs)), tmp_path / "out")
-    with no_file_above(2000):
-        with pytest.raises(StorageError, match="File too large"):
-            next(outcomes)
+    with no_file_above(2000), pytest.raises(StorageError, match="File too large"):
+        next(outcomes)
     outcomes = run_suite(Suite("night", tuple(runs)), tmp_path / "out")
     assert next(outcomes).state == "finished"
 

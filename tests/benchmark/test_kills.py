@@ -81,7 +81,9 @@ def test_a_run_killed_at_twenty_moments_ends_with_the_records_of_a_whole_one(tmp
         )
         pd.testing.assert_frame_equal(run.curves, whole.curves, check_exact=True)
         files = {file.relative_to(tmp_path / "whole") for file in (tmp_path / "whole").rglob("*")}
-        assert {file.relative_to(directory) for file in directory.rglob("*")} == files, "no temporary files, and nothing was set aside"
+        assert {file.relative_to(directory) for file in directory.rglob("*")} == files, (
+            "no temporary files, and nothing was set aside"
+        )
         for kept in (tmp_path / "whole" / "maps").rglob("*.npy"):
             assert (directory / kept.relative_to(tmp_path / "whole")).read_bytes() == kept.read_bytes()
     assert not list(tmp_path.glob(".*.tmp"))

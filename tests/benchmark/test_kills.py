@@ -1,4 +1,4 @@
-"""A run that is killed (`kill -9`) at twenty moments, and begun again each time, ends with the records of a whole run."""
+"""A run that is killed (`kill -9`) at twenty moments, and begun again each time, ends as an undisturbed run does."""
 
 import os
 import subprocess

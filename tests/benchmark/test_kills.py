@@ -42,7 +42,7 @@ start = time.monotonic()
 assert os.waitpid(begin("whole"), 0)[1] == 0
 length, moments, killed, chain = time.monotonic() - start, random.Random(0), 0, 0
 while killed < kills:
-    process, end = begin(f"run{chain}"), time.monotonic() + moments.uniform(0, length)
+    process, end = begin(f"run{chain}"), time.monotonic() + moments.uniform(0, 0.8 * length)
     while time.monotonic() < end and os.waitpid(process, os.WNOHANG) == (0, 0):
         time.sleep(0.002)
     if time.monotonic() < end:  # it was finished before its moment came: the next kills are another run's

@@ -43,6 +43,7 @@ from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
 from segfaith.results.records.runs import load_run
 from segfaith.scores import BatchSize
+from segfaith.storage import temporary_name
 from segfaith.targets import find_targets
 
 # The same records whatever the batch, the shard, the order
@@ -312,7 +313,7 @@ def test_a_crash_while_a_shard_is_written_leaves_no_half_file_and_resumes(
 
 def test_what_a_killed_writer_left_is_no_shard(project: Path, tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
-    (tmp_path / "records" / ".00000.parquet.999999.tmp").write_bytes(b"PAR1 half")
+    temporary_name(tmp_path / "records" / "00000.parquet").write_bytes(b"PAR1 half")
     assert len(run_records(project, tmp_path, data={"n": 1}, **QUICK)) == 2
 
 

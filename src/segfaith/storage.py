@@ -122,8 +122,7 @@ def make_ready(directory: Path) -> None:
             write_synced(trial.joinpath(*missing, "trial"), bytes(PROBE))
         finally:
             shutil.rmtree(trial, ignore_errors=True)
-    if not missing:
-        remove_leftovers(directory)
+    remove_leftovers(ground, ".segfaith.*.tmp" if missing else ".*.tmp")
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -144,13 +143,13 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Removes what dead processes were making in a directory and in the folders of a run there.
+def remove_leftovers(directory: Path, names: str = ".*.tmp") -> None:
+    """Removes what dead processes were making, under these names, in a directory and in the folders of a run there.
 
     A process of another machine counts as dead after a day.
     """
     folders = [directory, *(one for name in FOLDERS if not (one := directory / name).is_symlink())]
-    for path in (path for folder in folders for path in folder.glob(".*.tmp")):
+    for path in (path for folder in folders for path in folder.glob(names)):
         named = _TEMPORARY.fullmatch(path.name)
         with suppress(OSError):  # another process was faster
             if named and (_dead(named[1], int(named[2])) or path.lstat().st_mtime < time.time() - STALE):

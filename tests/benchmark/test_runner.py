@@ -361,7 +361,7 @@ def test_records_call_methods_of_others_by_their_last_part(
     (root / "code" / "theirs").mkdir()
     names = ["code/own.py:red", "maps:code/theirs", "dea@alpha=0.8"]
     settings = write_settings(root, data={"n": 1}, methods={"names": names, "ria": {"grid": 4}})
-    assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 0
+    assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 1, "there are no maps of theirs"
     records = load_run(tmp_path / "run").records
     assert list(records["method"]) == ["own.py:red", "maps:theirs", "dea@alpha=0.8", "random_cells", "gamed"]
 

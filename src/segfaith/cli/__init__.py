@@ -1,5 +1,6 @@
 """The command line: thin verbs, each one call into the library."""
 
+import errno
 import sys
 from typing import NoReturn
 
@@ -28,6 +29,8 @@ def main() -> None:
     except SegfaithError as error:
         _end(str(error), 2)
     except OSError as error:  # of a file that no verb watches
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            _end(f"the path {str(error.filename)[:80]!r}... cannot be used: {error.strerror}; give another path", 2)
         remedy = REMEDIES.get(error.errno or 0)
         if remedy is None:
             raise

@@ -95,6 +95,11 @@ WRONG: dict[str, tuple[str, Any, str]] = {
 }
 
 
+def test_tuples_of_python_are_lists() -> None:
+    model = content(".")["model"] | {"mean": (0.0, 0.5, 0.5)}
+    assert make_settings(content(".", model=model, data={"range": (0, 9)})).model.mean == [0.0, 0.5, 0.5]
+
+
 def nested(key: str, value: Any) -> dict[str, Any]:
     *tables, last = key.split(".")
     values = content(".", methods={"names": ["rise", "ria", "dea"]})

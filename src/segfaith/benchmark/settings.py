@@ -122,10 +122,17 @@ def make_settings(content: Mapping[str, Any], source: str = "settings") -> Setti
     """
     _refuse_deep(content, source)
     try:
-        return Settings.model_validate(dict(content))
+        return Settings.model_validate({key: _with_lists(table) for key, table in content.items()})
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise SettingsError(f"{source}: " + "; ".join(dict.fromkeys(lines))) from error
+
+
+def _with_lists(table: Any) -> Any:
+    """A table whose tuples, which Python has and TOML has not, are lists."""
+    if not isinstance(table, Mapping):
+        return table
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
 
 
 def _explain(item: Any) -> str:

@@ -157,13 +157,11 @@ def test_a_model_that_workers_cannot_load_stops_the_run(workers: Pool, tmp_path:
         run_shards(prepared, tmp_path / "run", todo, lambda sample_id: None, workers.measure)
 
 
-def test_runs_of_a_suite_share_the_workers(
-    workers: Pool, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_of_a_suite_share_the_workers(workers: Pool, project: Path, tmp_path: Path) -> None:
     """Two models, one pool: the workers stay and change their model."""
+    by_workers(workers, project, tmp_path / "first", methods={"names": ["gpa"]})
     made = workers.made
-    for seed in (0, 1):
-        by_workers(workers, project, tmp_path / f"run{seed}", seed=seed, methods={"names": ["gpa"]})
+    by_workers(workers, project, tmp_path / "second", seed=1, methods={"names": ["gpa"]})
     assert workers.made == made
 
 
@@ -225,7 +223,8 @@ print("done")
         text=True,
         timeout=300,
     )
-    assert done.stdout.split() == ["removed", "done"], done.stdout + done.stderr
+    told = [line for line in done.stdout.splitlines() if line in ("removed", "done")]  # Ray talks of the lost node too
+    assert told == ["removed", "done"], done.stdout + done.stderr
     alone = run_records(deadly, tmp_path / "alone")
     assert_same_records(alone, load_run(tmp_path / "together").records)
 

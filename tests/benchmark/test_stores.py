@@ -68,13 +68,13 @@ def test_every_verb_takes_an_address(
     local: Path, weather: Weather, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run in two steps, its state, its report, the check with random weights."""
-    settings, address = write_settings(local, **CHANGES), f"s3://{BUCKET}/runs/small"
+    settings, address = write_settings(local, **CHANGES), f"s3://{BUCKET}/verbs/small"
     assert command(monkeypatch, "run", settings, "-o", address, "-n", "2") == 0
     assert command(monkeypatch, "run", settings, "-o", address, "-n", "4") == 0
     assert f"extends {address} from 2 to 4 samples" in capsys.readouterr().err
     assert command(monkeypatch, "run", settings, "-o", address, "-n", "4") == 0
     assert "is finished: all 4 samples" in capsys.readouterr().out
-    assert command(monkeypatch, "status", f"s3://{BUCKET}/runs") == 0
+    assert command(monkeypatch, "status", f"s3://{BUCKET}/verbs") == 0
     assert "finished      4/4" in " ".join(capsys.readouterr().out.split("small", 1)[1].splitlines()[:1])
     assert command(monkeypatch, "randomise", address, "-n", "1", "--allow-code", f"{local}/tiny.py:build") == 0
     assert command(monkeypatch, "report", address, "--html", "--figures") == 0

@@ -60,16 +60,16 @@ def place(text: str | Path) -> Path:
     """
     if not isinstance(text, str) or "://" not in text:
         return Path(text) if isinstance(text, str) else text
-    protocol = text.partition("://")[0]
+    protocol, _, rest = text.partition("://")
+    if protocol in ("file", "local"):
+        return Path(rest)
     try:
-        from upath import UPath
+        from segfaith.stores import store_path
 
-        found = UPath(text, use_listings_cache=False)  # other machines write there too
-        found.fs  # noqa: B018  # loads the store's own library
+        return cast(Path, store_path(text))
     except (ImportError, ValueError) as error:
-        remedy = f"install it with: {EXTRAS[protocol]}" if protocol in EXTRAS else f"fsspec knows it by: {error}"
+        remedy = f"install it with: {EXTRAS[protocol]}" if protocol in EXTRAS else f"fsspec says: {error}"
         raise SettingsError(f"{text}: addresses of {protocol}:// cannot be opened here; {remedy}") from error
-    return Path(found.path) if protocol in ("file", "local") else cast(Path, found)
 
 
 EXTRAS = {"s3": "pip install 'segfaith[s3]'", "gs": "pip install 'segfaith[gcs]'", "gcs": "pip install 'segfaith[gcs]'"}

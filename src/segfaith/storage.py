@@ -10,12 +10,12 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from segfaith.errors import SegfaithError, StorageError, words_of
+from segfaith.errors import StorageError
 from segfaith.paths import is_remote
 
 PROBE = 2**20
@@ -31,7 +31,6 @@ _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{4})-(\d+)\.tmp", flags=re.DOTALL)
 _IN_THE_WAY = "a file stands where a folder is needed: move it away, or choose another directory"
 _CLOSED = "make it writable, or choose another directory"
 _FULL = "make room there and give the command again, or choose another directory; what is finished stays"
-_STORE = "check the address, the network and your rights there, and give the command again; what is finished stays"
 REMEDIES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -52,7 +51,7 @@ def storage_error(place: Path, error: OSError) -> StorageError:
     """A failure to write below a directory, in words with a remedy."""
     if isinstance(error, StorageError):
         return error
-    remedy = _STORE if is_remote(place) else REMEDIES.get(error.errno or 0, "choose another directory")
+    remedy = REMEDIES.get(error.errno or 0, "choose another directory")
     return StorageError(f"cannot write into {place}: {error.strerror or error}; {remedy}")
 
 
@@ -67,27 +66,6 @@ def storing(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise storage_error(place, error) from error
-    except Exception as error:  # the libraries of object stores have errors of their own
-        if not is_remote(place) or isinstance(error, SegfaithError):
-            raise
-        raise StorageError(f"cannot reach {place}: {words_of(error)}; {_STORE}") from error
-
-
-def content_of(path: Path) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        StorageError: its store cannot be reached: nobody knows whether it is there.
-        OSError: it is not there, or cannot be read.
-    """
-    if not is_remote(path):
-        return path.read_bytes()
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise StorageError(f"cannot reach {path}: {words_of(error)}; {_STORE}") from error
 
 
 def temporary_name(path: Path) -> Path:
@@ -153,8 +131,7 @@ def remove_leftovers(directory: Path, names: str = ".*.tmp") -> None:
         named = _TEMPORARY.fullmatch(path.name)
         with suppress(OSError):  # another process was faster
             if named and (_dead(named[1], int(named[2])) or path.lstat().st_mtime < time.time() - STALE):
-                remove: Callable[[Path], object] = Path.unlink if not _is_folder(path) else shutil.rmtree
-                remove(path)
+                shutil.rmtree(path) if _is_folder(path) else path.unlink()
 
 
 def _is_folder(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,20 @@ from typing import Any
 import pytest
 
 import segfaith
-from folder_runs import MODEL, assert_same_records, command, content, make_project, run_records, write_settings
+from folder_runs import (
+    MODEL,
+    add_sample,
+    assert_same_records,
+    command,
+    content,
+    make_project,
+    run_records,
+    sample_arrays,
+    write_settings,
+)
 from segfaith.benchmark import executors, pool
 from segfaith.benchmark.executors import Executors, calibrate, of_suite, powers_of_two
+from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.pool import Pace, Pool
 from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.runner import open_directory, run_shards
@@ -31,10 +43,11 @@ DEADLY = MODEL.replace(
     """        import json, pathlib, signal
         death = pathlib.Path(__file__).with_name("death.json")
         if death.exists():
-            level, times = json.loads(death.read_text())
-            if abs(float(x[0].mean()) - level) < 1e-3 and os.getpid() not in times["spared"] and times["left"]:
-                death.write_text(json.dumps([level, {**times, "left": times["left"] - 1}]))
-                os.kill(os.getpid(), signal.SIGKILL)
+            plan = json.loads(death.read_text())
+            deadly = any(abs(float(x[0].mean()) - level) < 1e-3 for level in plan["levels"])
+            if deadly and os.getpid() not in plan["spared"] and plan["left"]:
+                death.write_text(json.dumps({**plan, "left": plan["left"] - 1}))
+                os.kill(os.getpid(), plan["signal"])
         features = self.backbone(x)
 """,
 )
@@ -68,11 +81,12 @@ def by_workers(workers: Pool, root: Path, directory: Path, **changes: Any) -> Pa
     return directory
 
 
-def deaths(root: Path, sample_id: str, times: int) -> None:
-    """Lets workers die that measure this sample, so many of them; this process is spared."""
+def deaths(root: Path, *ids: str, times: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Lets workers die that measure these samples, so many of them; this process is spared."""
     prepared = prepare(make_settings(content(root)))
-    level = float(prepared.plan.dataset.load(sample_id, 32).image.mean())
-    (root / "death.json").write_text(json.dumps([level, {"left": times, "spared": [os.getpid()]}]))
+    levels = [float(prepared.plan.dataset.load(sample_id, 32).image.mean()) for sample_id in ids]
+    plan = {"levels": levels, "left": times, "spared": [os.getpid()], "signal": int(by)}
+    (root / "death.json").write_text(json.dumps(plan))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -109,43 +123,62 @@ def test_bad_samples_have_the_rows_that_they_have_in_one_process(workers: Pool, 
     assert_same_records(alone, together)
 
 
-def test_a_worker_that_is_killed_costs_no_sample(workers: Pool, deadly: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_is_killed_costs_no_sample(
+    workers: Pool, deadly: Path, tmp_path: Path, by: signal.Signals
+) -> None:
+    workers.fill()
     made = workers.made
-    deaths(deadly, "s1", times=2)
+    deaths(deadly, "s1", times=2, by=by)
     together = load_run(by_workers(workers, deadly, tmp_path / "together")).records
     alone = run_records(deadly, tmp_path / "alone")
-    assert json.loads((deadly / "death.json").read_text())[1]["left"] == 0, "two workers died"
+    assert json.loads((deadly / "death.json").read_text())["left"] == 0, "two workers died"
     assert workers.made == made + 2, "and two came for them"
     assert_same_records(alone, together)
 
 
-def test_a_sample_that_kills_every_worker_becomes_failed_rows(workers: Pool, deadly: Path, tmp_path: Path) -> None:
-    deaths(deadly, "s2", times=100)
+def test_samples_that_kill_every_worker_become_failed_rows(workers: Pool, deadly: Path, tmp_path: Path) -> None:
+    """The first samples of the run do, before anything is measured."""
+    bad_ids = ["s0", "s1", "s2"]
+    deaths(deadly, *bad_ids, times=100)
     alone = run_records(deadly, tmp_path / "alone")
     together = load_run(by_workers(workers, deadly, tmp_path / "together")).records
-    bad = together["sample_id"] == "s2"
+    bad = together["sample_id"].isin(bad_ids)
     assert set(together.loc[bad, "status"]) == {"failed"}
     assert together.loc[bad, "reason"].str.contains("the worker process died while it measured this sample, 3").all()
-    assert_same_records(alone[alone["sample_id"] != "s2"].reset_index(drop=True), together[~bad].reset_index(drop=True))
+    assert_same_records(
+        alone[~alone["sample_id"].isin(bad_ids)].reset_index(drop=True), together[~bad].reset_index(drop=True)
+    )
 
 
 def test_workers_that_see_other_code_or_data_stop_the_run(workers: Pool, tmp_path: Path) -> None:
     root = make_project(tmp_path / "project", samples=3)
     prepared = prepare(make_settings(content(root)))
     todo = open_directory(tmp_path / "run", prepared)
-    with (root / "tiny.py").open("a") as file:
-        file.write("\n# another version\n")
-    prepared.plan.dataset.content("s0")
-    described = prepared.description  # as this process has read it
+    real = pool.sample_identity
 
     def before(*arguments: Any) -> Any:
-        return {**described["identity"], "sources": {"model": "0" * 64}}
+        return {**real(*arguments), "sources": {"model": "0" * 64}}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "identity", before)
+        patch.setattr(pool, "sample_identity", before)
         with pytest.raises(SettingsError, match=r"would measure another run(.|\n)*sources\.model"):
             run_shards(prepared, tmp_path / "run", todo, lambda sample_id: None, workers.measure)
     assert not list((tmp_path / "run/records").glob("*"))
+
+
+def test_workers_take_the_draw_of_the_process_that_began_the_run(workers: Pool, tmp_path: Path) -> None:
+    """The folder grows after that, and would be drawn otherwise: the same samples have stability all the same."""
+    root = make_project(tmp_path / "project", samples=6)
+    changes: dict[str, Any] = {"evaluation": {"stability": 2}, "data": {"n": 5}}
+    prepared = prepare(make_settings(content(root, **changes)))
+    todo = open_directory(tmp_path / "together", prepared)
+    alone = run_records(root, tmp_path / "alone", **changes)
+    for number in range(6, 12):
+        add_sample(root / "data", f"s{number}", *sample_arrays(number))
+    assert make_plan(make_settings(content(root, **changes))).stability_ids != prepared.plan.stability_ids
+    run_shards(prepared, tmp_path / "together", todo, lambda sample_id: None, workers.measure)
+    assert_same_records(alone, load_run(tmp_path / "together").records)
 
 
 def test_a_model_that_workers_cannot_load_stops_the_run(workers: Pool, tmp_path: Path) -> None:
@@ -202,14 +235,10 @@ with Pool(cluster.address) as own:
     own.hire(2, 1, gpu=False)
     prepared = prepare(make_settings(content({str(deadly)!r})))
     directory = Path({str(tmp_path / "together")!r})
-    nodes = set()
     def once(sample_id):
-        nodes.update(hand.node for hand in own.hands if hand.node)
-        if len(nodes) == 2 and other in cluster.list_all_nodes():
+        if other in cluster.list_all_nodes():  # with a worker that measures, or loads its model
             cluster.remove_node(other, allow_graceful=False)
-            print("removed")
-    # both must be there before the first sample is given out
-    ray.get([hand.hello for hand in own.hands])
+            print("removed", flush=True)
     run_shards(prepared, directory, open_directory(directory, prepared), once, own.measure)
 cluster.shutdown()
 print("done")
@@ -248,8 +277,8 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, bool]]:
     class Noted:
         def __init__(self, *_: Any) -> None: ...
 
-        def total(self, resource: str) -> int:
-            return {"CPU": 8, "GPU": 0}[resource]
+        def places(self, cores: int, *, gpu: bool) -> tuple[int, int]:
+            return 8 // cores, cores
 
         def hire(self, count: int, cores: int, *, gpu: bool) -> None:
             hired.append((count, cores, gpu))

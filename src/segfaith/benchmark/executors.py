@@ -4,7 +4,6 @@
 place, and the work is longer than `SMALL`; so small jobs run in one process.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -13,7 +12,7 @@ from statistics import median
 import torch
 
 from segfaith.benchmark.measuring import Measure, serial
-from segfaith.benchmark.pool import INSTALL, Pace, Pool
+from segfaith.benchmark.pool import INSTALL, Pace, Pool, cores_here
 from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.setting_tables import ExecutionSettings
 from segfaith.benchmark.suites import Suite
@@ -53,8 +52,13 @@ class Executors:
     ) -> None:
         self.settings, self.say, self.on_pace = settings, say, on_pace
         self.pool: Pool | None = None
+        self.cores: int | None = None
+        self.room: int | None = None
+        self.told = ""
 
     def __enter__(self) -> "Executors":
+        if self.settings.executor == "ray" or (self.settings.executor == "auto" and self.settings.address is not None):
+            self._open()  # what cannot work is told before any run
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,36 +72,38 @@ class Executors:
         Raises:
             SettingsError: Ray is asked for and cannot be used.
         """
-        asked = self.settings.executor
-        if asked == "auto" and self.settings.address is not None:
-            asked = "ray"
-        if asked == "serial":
+        execution, gpu = prepared.plan.settings.execution, prepared.model.device.type == "cuda"
+        named = ":" in execution.device
+        if self.settings.executor == "serial":
             return self._serial("as asked for")
-        if asked == "auto" and find_spec("ray") is None:
-            return self._serial(f"Ray is not installed: {INSTALL}")
-        if asked == "auto" and samples < 2:
-            return self._serial("one sample")
-        if asked == "auto":
-            passes = prepared.plan.passes * samples / len(prepared.plan.ids)
-            work = passes * calibrate(prepared, [torch.get_num_threads()]).get(torch.get_num_threads(), SMALL)
+        if self.settings.executor == "auto" and self.settings.address is None:
+            if find_spec("ray") is None:
+                return self._serial(f"Ray is not installed: {INSTALL}")
+            if named:
+                return self._serial(f"the settings name one GPU, {execution.device}")
+            found = calibrate(prepared, [torch.get_num_threads()])
+            work = prepared.plan.passes * samples / len(prepared.plan.ids) * max(found.values(), default=SMALL)
             if work < SMALL:
                 return self._serial(f"about {work:.0f} s of model passes")
-        else:
-            self._open()
-        gpu = prepared.model.device.type == "cuda"
-        cores = self.pool.total("CPU") if self.pool else cores_here()
-        gpus = (self.pool.total("GPU") if self.pool else torch.cuda.device_count()) if gpu else 0
-        seconds = {} if gpu else calibrate(prepared, powers_of_two(min(cores, cores_here())))
-        a_worker = self._cores_per_worker(seconds, cores, gpus)
-        count = max(1, min(gpus if gpu else cores // a_worker, samples, self.settings.workers or samples))
-        if not gpu:
-            count = places(count)
-        if asked == "auto" and count < 2:
-            return self._serial("there is a place for one worker only")
+            if (torch.cuda.device_count() if gpu else cores_here()) < 2:
+                return self._serial("there is a place for one worker only")
+        if named:
+            raise SettingsError(
+                f"execution.device = {execution.device!r} names one GPU, and Ray's workers take all; use "
+                "'cuda', or executor = 'serial'"
+            )
         pool = self._open()
-        pool.hire(count, a_worker, gpu=gpu)
-        each = f"each with {'a GPU and ' * gpu}{_cores(a_worker)}"
-        self.say(f"executor  ray: {count} worker{'s' * (count != 1)}, {each}{_told(seconds)}")
+        if self.cores is None:  # of all runs of the command, which share the workers
+            self.cores, self.told = self._cores_per_worker(prepared, gpu=gpu)
+        count, cores = pool.places(self.cores, gpu=gpu)
+        if not gpu and self.settings.address is None:
+            if self.room is None:
+                self.room = places(count)
+            count = min(count, self.room)
+        count = max(1, min(count, samples, self.settings.workers or samples))
+        pool.hire(count, cores, gpu=gpu)
+        each = f"each with {'a GPU and ' * gpu}{_cores(cores)}"
+        self.say(f"executor  ray: {count} worker{'s' * (count != 1)}, {each}{self.told}")
         return pool.measure
 
     def _serial(self, why: str) -> Measure:
@@ -109,14 +115,15 @@ class Executors:
             self.pool = Pool(self.settings.address, self.on_pace)
         return self.pool
 
-    def _cores_per_worker(self, seconds: dict[int, float], cores: int, gpus: int) -> int:
-        """As asked for, else that with the most altered images a second of the whole machine."""
+    def _cores_per_worker(self, prepared: Prepared, *, gpu: bool) -> tuple[int, str]:
+        """As asked for, else that with the most altered images a second of the whole machine; and words for it."""
         asked = self.settings.cores_per_worker or self.settings.threads
         if asked is not None:
-            return asked
-        if gpus:
-            return max(1, cores // gpus)
-        return min(seconds, key=lambda threads: threads * seconds[threads], default=1)
+            return asked, ""
+        if gpu:
+            return cores_here(), ""  # no more than the machine has for each GPU
+        seconds = calibrate(prepared, powers_of_two(cores_here()))
+        return min(seconds, key=lambda threads: threads * seconds[threads], default=1), _told(seconds)
 
 
 def of_suite(suite: Suite) -> ExecutionSettings:
@@ -126,7 +133,7 @@ def of_suite(suite: Suite) -> ExecutionSettings:
         SettingsError: two runs ask for others.
     """
     asked = {run.name: run.settings.execution for run in suite.runs}
-    for key in ("executor", "address", "workers", "cores_per_worker"):
+    for key in ("executor", "address", "workers", "cores_per_worker", "threads"):
         values = {name: getattr(execution, key) for name, execution in asked.items()}
         if len(set(values.values())) > 1:
             raise SettingsError(
@@ -145,11 +152,6 @@ def _told(seconds: dict[int, float]) -> str:
     if len(seconds) < 2:
         return ""
     return " (one process: " + ", ".join(f"{1 / one:.1f} images/s on {_cores(n)}" for n, one in seconds.items()) + ")"
-
-
-def cores_here() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def powers_of_two(most: int) -> list[int]:

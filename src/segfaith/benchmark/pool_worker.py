@@ -1,7 +1,9 @@
 """The workers of a `pool.Pool`: each is a process that holds a model and measures samples."""
 
 import os
+import signal
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,30 +21,58 @@ from segfaith.scores import BatchSize
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker must know of a run; `key` tells it from other calls."""
+    """What a worker must know of a run.
 
-    key: str
+    Attributes:
+        settings: of the run, with the worker's device and threads.
+        folder: the working folder of the process that began the run, for relative paths.
+        ids, stability_ids: the samples that were drawn there, and those with stability.
+        known: the ids of the data set there, of which wired pairs are made.
+    """
+
     settings: Settings
     folder: str
+    ids: list[str]
+    stability_ids: frozenset[str]
+    known: list[str]
+
+
+BROKEN = 70
+"""Status with which a worker ends whose GPU fails."""
 
 
 class Worker:
-    """The actor: measures samples of the run that it was given last."""
+    """The actor: measures samples of the run that it took last."""
 
     def __init__(self) -> None:
         keep_memory()
-        self.job: Job | None = None
+        with suppress(ValueError):  # Ray would raise SystemExit in the middle of a sample, which would become its rows
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
         self.prepared: Prepared | None = None
         self.batch = BatchSize(1)
 
-    def hello(self) -> tuple[str, str]:
-        """The id of its node, and the name of that machine."""
-        import ray
+    def take(self, job: Job) -> str:
+        """Loads the model of a run, and says the name of this machine.
 
-        return ray.get_runtime_context().get_node_id(), socket.gethostname()
+        Raises:
+            SettingsError: it cannot be loaded here, or the data set has other samples here.
+        """
+        host = socket.gethostname()
+        with suppress(OSError):  # another machine may not have the folder
+            os.chdir(job.folder)
+        self.prepared = None  # the other model goes before this one comes
+        try:
+            prepared = prepare(job.settings)
+        except SettingsError as error:
+            raise SettingsError(f"the worker on {host} cannot begin: {error}") from error
+        if job.settings.data.wired is not None and prepared.plan.dataset.ids != job.known:
+            raise SettingsError(f"the data set has other samples on {host}; give all machines the same data")
+        prepared.replan(replace(prepared.plan, ids=job.ids, stability_ids=job.stability_ids))
+        self.prepared, self.batch = prepared, BatchSize(job.settings.execution.batch_size)
+        return host
 
-    def measure(self, job: Job, sample_id: str, expected: dict[str, Any]) -> Measured:
-        """The rows and files of a sample.
+    def measure(self, sample_id: str, expected: dict[str, Any]) -> Measured:
+        """The rows and files of a sample of the run that was taken.
 
         Args:
             expected: the identity of a run of this sample alone, as the process that began the run computes it.
@@ -50,24 +80,30 @@ class Worker:
         Raises:
             SettingsError: this machine has other code, weights or data.
         """
-        if self.job is None or self.job.key != job.key:
-            self._take(job)
         assert self.prepared is not None
-        prepared = self.prepared
-        plan = prepared.plan
-        with suppress(OSError):  # a sample that cannot be read becomes rows
-            here = identity(replace(plan, ids=[sample_id]), prepared.model)
-            if expected and here != expected:
-                raise SettingsError(
-                    f"the worker on {socket.gethostname()} would measure another run; give all machines the same code, "
-                    "weights and data.\nHere -> there:\n  " + "\n  ".join(differences(expected, here))
-                )
-        return run_sample(prepared, sample_id, partial(load_sample, plan, prepared.model, sample_id), self.batch)
+        prepared, plan = self.prepared, self.prepared.plan
+        here = self._identity(sample_id)
+        if here != expected:
+            time.sleep(1)  # a file system of a network may have stumbled
+            here = self._identity(sample_id)
+        if here != expected:
+            raise SettingsError(
+                f"the worker on {socket.gethostname()} would measure another run; give all machines the same code, "
+                "weights and data.\nHere -> there:\n  " + "\n  ".join(differences(expected, here))
+            )
+        measured = run_sample(prepared, sample_id, partial(load_sample, plan, prepared.model, sample_id), self.batch)
+        if any("CUDA error" in str(row["reason"]) for row in measured.records):
+            os._exit(BROKEN)  # every later sample would fail here too; others measure this one
+        return measured
 
-    def _take(self, job: Job) -> None:
-        with suppress(OSError):  # relative paths of the settings; another machine may not have the folder
-            os.chdir(job.folder)
-        self.prepared = None  # the other model goes before this one comes
-        self.prepared = prepare(job.settings)
-        self.batch = BatchSize(job.settings.execution.batch_size)
-        self.job = job
+    def _identity(self, sample_id: str) -> dict[str, Any]:
+        assert self.prepared is not None
+        return sample_identity(self.prepared, sample_id)
+
+
+def sample_identity(prepared: Prepared, sample_id: str) -> dict[str, Any]:
+    """The identity of a run of one sample alone; {} where a file cannot be read, which its rows then say."""
+    try:
+        return identity(replace(prepared.plan, ids=[sample_id]), prepared.model)
+    except OSError:
+        return {}

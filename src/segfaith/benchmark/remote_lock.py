@@ -18,7 +18,6 @@ from threading import Event, Thread
 from uuid import uuid4
 
 from segfaith.results.records.files import create_file
-from segfaith.storage import content_of, storing
 
 RENEWED, DEAD = 5.0, 20.0
 """Seconds between two renewals, and without any after which the owner counts as dead."""
@@ -76,8 +75,7 @@ def _renew(file: Path, owner: str, done: Event) -> None:
         with suppress(OSError):  # the store may throttle; the next renewal comes soon
             if _owner(file) != owner:
                 return
-            with storing(file.parent):
-                file.write_bytes(_content(owner, beat).encode("utf-8"))
+            file.write_bytes(_content(owner, beat).encode("utf-8"))
 
 
 def _content(owner: str, beat: int) -> str:
@@ -87,14 +85,13 @@ def _content(owner: str, beat: int) -> str:
 def _read(file: Path) -> str | None:
     """What the lock says; None where there is none."""
     try:
-        return content_of(file).decode("utf-8")
+        return file.read_bytes().decode("utf-8")
     except FileNotFoundError:
         return None
 
 
 def _remove(file: Path) -> None:
-    with storing(file.parent):
-        file.unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
 
 
 def _owner(file: Path) -> str | None:

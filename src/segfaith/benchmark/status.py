@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from segfaith.benchmark.lock import at_work, is_at_work
-from segfaith.errors import SettingsError
+from segfaith.errors import SettingsError, StorageError
 from segfaith.paths import inside
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.select import without_truth
@@ -190,6 +190,8 @@ def _statuses(shards: list[pd.DataFrame]) -> "pd.Series[str]":
 def _read(file: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+    except StorageError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{file} cannot be read ({error}); restore it, or move {file.parent} away") from error
     if not isinstance(content, dict):

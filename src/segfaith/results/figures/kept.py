@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segfaith.errors import SettingsError
+from segfaith.errors import SettingsError, StorageError
 from segfaith.paths import map_name
 
 UNREADABLE = (OSError, ValueError, EOFError, SyntaxError, MemoryError, Image.DecompressionBombError)
@@ -32,6 +32,8 @@ def read_map(folder: Path, method: str, size: tuple[int, ...] | None = None) -> 
         heatmap = heatmap.astype(np.float32)
         if not np.isfinite(heatmap).all():
             raise ValueError("it has values that are not finite")
+    except StorageError:
+        raise
     except UNREADABLE as error:
         raise _unusable(path, str(error)) from error
     _expect(path, heatmap.shape, size or heatmap.shape[:2])
@@ -43,6 +45,8 @@ def kept_size(folder: Path) -> tuple[int, int] | None:
     try:
         with (folder / "image.png").open("rb") as content, Image.open(content, formats=("PNG",)) as file:
             return file.height, file.width
+    except StorageError:
+        raise
     except UNREADABLE:
         return None
 
@@ -59,6 +63,8 @@ def read_picture(path: Path, size: tuple[int, ...] | None = None) -> NDArray[np.
     try:
         with path.open("rb") as content, Image.open(content, formats=("PNG",)) as file:
             picture = np.asarray(file.convert("RGB"))
+    except StorageError:
+        raise
     except UNREADABLE as error:
         raise _unusable(path, str(error)) from error
     _expect(path, picture.shape[:2], size or picture.shape[:2])

@@ -104,12 +104,14 @@ def create_file(path: Path, text: str) -> bool:
     """
     if is_remote(path):
         try:
-            with storing(path.parent), path.open("xb") as file:
+            with path.open("xb") as file:
                 file.write(text.encode("utf-8"))
-        except StorageError as error:
-            if isinstance(error.__cause__, FileExistsError):
-                return False
-            raise
+        except FileExistsError:
+            return False
+        except StorageError:  # not all stores say in the same words that it is there
+            if not path.is_file():
+                raise
+            return False
         return True
     with storing(path.parent), _in_the_making(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -140,8 +142,7 @@ def remove_folder(folder: Path) -> None:
     if not folder.exists():
         return
     if is_remote(folder):
-        with storing(folder):
-            folder.fs.rm(folder.path, recursive=True)  # type: ignore[attr-defined]  # of fsspec
+        folder.remove_all()  # type: ignore[attr-defined]  # a `stores.StorePath`
     else:
         shutil.rmtree(folder)
 

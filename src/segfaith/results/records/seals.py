@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from segfaith.errors import SettingsError, StorageError
 from segfaith.paths import is_remote
 from segfaith.results.records.schema import LATER, REAL, TEXT, Columns
-from segfaith.storage import content_of
 
 _MARK, _BLANK = b"segfaith-sha256:", b"0" * 64
 _OWNER, _SEAL = b"segfaith.identity", b"segfaith.seal"
@@ -108,7 +107,7 @@ def owner_of(path: Path) -> str | None:
 def _opened(path: Path) -> tuple[bytes, str]:
     """The bytes of a sealed file, held against their digest, and the identity of its run."""
     try:
-        content = content_of(_plain(path))
+        content = _plain(path).read_bytes()
     except StorageError:
         raise
     except OSError as error:
@@ -155,7 +154,7 @@ def read_json(path: Path) -> dict[str, Any]:
         "very run stays"
     )
     try:
-        text = content_of(_plain(path)).decode("utf-8")
+        text = _plain(path).read_bytes().decode("utf-8")
         if not text.strip():
             raise DamagedFileError(path, "is empty", remedy)
         content = json.loads(text)

@@ -85,7 +85,8 @@ def make_ready(directory: Path) -> None:
         with storing(directory):
             trial = directory / f".segfaith.{_HERE}-{os.getpid()}.tmp"
             trial.write_bytes(b"trial")
-            trial.unlink()
+            for one in directory.glob(".segfaith.*.tmp"):  # also of processes that were killed here
+                one.unlink(missing_ok=True)
         return
     with storing(directory):
         ground, missing = directory, list[str]()

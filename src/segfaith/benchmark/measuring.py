@@ -30,7 +30,7 @@ class Measured:
     """A sample's rows and files.
 
     Attributes:
-        workers: how many processes of the run measured on that machine at the same time, this one included.
+        workers: how many processes of the run that machine had, this one included.
     """
 
     sample_id: str

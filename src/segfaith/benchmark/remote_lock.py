@@ -3,8 +3,9 @@
 `lock.json` appears where there is none (a conditional put), and its owner writes it anew every `RENEWED` seconds. A
 lock that does not change for `DEAD` seconds has a dead owner, and is taken over. Nobody compares clocks for that.
 
-An owner that was silent for so long may come back beside the new one. That costs work and harms nothing: both write the
-same rows under the same names, and each object appears whole.
+An owner that was silent for so long may come back beside the new one, and two processes may take over at the same
+moment. Then both work until one notices. That costs work; both write the same rows under the same names, and each
+object appears whole.
 """
 
 import json
@@ -60,12 +61,18 @@ def _taken(file: Path, owner: str) -> bool:
         while (now := _read(file)) == seen and now is not None:
             if time.monotonic() > deadline:
                 _remove(file)
-                break
+                return create_file(file, _content(owner, 0)) and _kept(file, owner)
             time.sleep(min(1.0, RENEWED))
         else:
             if now is not None:
                 return False
     return True
+
+
+def _kept(file: Path, owner: str) -> bool:
+    """Whether a lock that was taken over is still the owner's after a while, since another may have been at it too."""
+    time.sleep(RENEWED)
+    return _owner(file) == owner
 
 
 def _renew(file: Path, owner: str, done: Event) -> None:

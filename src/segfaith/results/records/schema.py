@@ -39,8 +39,8 @@ def _record_columns() -> dict[str, tuple[Any, str]]:
         "runtime_s": last["runtime_s"],
         "workers": (
             REAL,
-            "how many processes of the run measured on the machine at the same time; with more than one they share its "
-            "memory, and runtime_s may be longer than on an idle machine",
+            "how many processes of the run the machine had, this one included; several share its memory, "
+            "and runtime_s may be longer than on an idle machine",
         ),
         "degenerate": (TRUTH, "the map is constant (range below 1e-12)"),
         "tied_share_target": (REAL, "fraction of S_t that is there by the tie-break alone"),

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,11 @@ def check_own(directory: Path, identity: str) -> None:
         SettingsError: `run.json` is damaged.
     """
     try:
-        owner = read_description(directory)["identity_sha256"]
+        seen = (directory / "run.json").stat()
+        owner = _owner(directory, (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns))
     except DamagedFileError:
         raise
-    except SettingsError:
+    except (OSError, SettingsError):
         owner = None
     if owner != identity:
         what = "was removed" if owner is None else "was replaced by another run"
@@ -39,6 +41,16 @@ def check_own(directory: Path, identity: str) -> None:
             f"{directory} {what} while this run worked, which writes nothing more; what it had finished is not here: "
             "give the command again with another directory"
         )
+
+
+@lru_cache(maxsize=8)
+def _owner(directory: Path, file: tuple[int, ...]) -> str:
+    """The identity in a directory's `run.json`, which is read once as long as it is this very file.
+
+    The file lists all samples, and each shard is written after two checks: to read it each time would make a sample of
+    a large run cost more than one of a small run.
+    """
+    return str(read_description(directory)["identity_sha256"])
 
 
 def relabel(directory: Path, before: Mapping[str, Any], description: Mapping[str, Any]) -> None:

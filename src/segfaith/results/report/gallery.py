@@ -203,6 +203,15 @@ def spreads(rows: pd.DataFrame, metric: str = "tdd") -> dict[tuple[str, str], fl
     return found
 
 
+def kept_map(folder: Path, method: str) -> NDArray[np.float32] | None:
+    """A method's map (H, W), or None where it was not kept or can't be read."""
+    try:
+        heatmap = np.load(folder / map_name(method), allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError):
+        return None
+    return heatmap if heatmap.ndim == 2 and np.isfinite(heatmap).all() else None
+
+
 def shrunk(heatmap: NDArray[Any], side: int) -> Image.Image:
     """A map averaged down so that its longer side is at most `side`."""
     image = Image.fromarray(np.ascontiguousarray(heatmap, dtype=np.float32))

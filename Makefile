@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: test lint venv quickstart bench wheel clean
+.PHONY: test lint venv quickstart bench fuzz security wheel clean
 
 venv: .venv/.installed
 
@@ -24,6 +24,12 @@ quickstart: venv
 
 bench: venv
 	$(BIN)/python benchmarks/speed.py $(BENCH)
+
+fuzz: venv
+	SEGFAITH_FUZZ=$(or $(FUZZ),20000) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_fuzz.py -p no:logging --durations=0 --numprocesses auto
+
+security: venv
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive src
 
 wheel: venv
 	$(BIN)/python -m build --wheel

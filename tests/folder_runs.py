@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import segfaith
+import segfaith.cli
 from segfaith.benchmark.prepared import Prepared, prepare
 from segfaith.benchmark.settings import make_settings
 from segfaith.cli import main
@@ -208,6 +209,7 @@ def run_records(root: Path, directory: Path, **changes: Any) -> pd.DataFrame:
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     """The exit status of `segfaith ARGUMENTS`, run in this process."""
     monkeypatch.setattr(sys, "argv", ["segfaith", *map(str, arguments)])
+    monkeypatch.setattr(segfaith.cli, "bound_memory", lambda: False)  # it would bind all tests after this one
     with pytest.raises(SystemExit) as stop:
         main()
     return stop.value.code or 0

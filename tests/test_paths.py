@@ -270,7 +270,7 @@ def test_failed_shards_are_not_forgotten_through_a_link(
     """The folder of another run, whose shard failed: `--retry-failed` would remove it there."""
     (project / "data/masks/s0.png").unlink()
     arguments = ["run", project / "settings.toml", "--retry-failed", "-o"]
-    assert command(monkeypatch, *arguments, project / "other") == 0
+    assert command(monkeypatch, *arguments, project / "other") == 1
     shutil.copytree(project / "other", project / "run")
     shutil.rmtree(project / "run/records")
     (project / "run/records").symlink_to(project / "other/records")

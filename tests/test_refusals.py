@@ -370,7 +370,7 @@ def test_a_method_that_exits_does_not_end_the_run(
 ) -> None:
     settings = settings_file(project)
     methods = f"methods.names=['ria', '{project / 'own.py'}:explain']"
-    assert command(monkeypatch, "run", settings, "-o", tmp_path, "--set", methods) == 0, "ria was measured"
+    assert command(monkeypatch, "run", settings, "-o", tmp_path, "--set", methods) == 1, "ria was measured"
     assert "failed: 2 sample(s)" in capsys.readouterr().out
 
 

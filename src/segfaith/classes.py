@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segfaith.constants import IGNORE
 from segfaith.errors import SettingsError
+from segfaith.paths import absolute
 
 VOC_CLASSES = [
     "background",
@@ -68,16 +69,27 @@ def read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | None
     if classes == "voc":
         return list(VOC_CLASSES)
     if isinstance(classes, str | Path):
-        path = Path(classes)
-        if not path.is_file():
-            raise SettingsError(f"no class-name file {path}; expected 'voc', a list, or a file with one name a line")
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = _read_names(absolute(str(classes), Path.cwd()))
     else:
         names = list(classes)
         if not all(isinstance(name, str) for name in names):
             raise SettingsError(f"class names must be text; got {names[:5]}{', ...' * (len(names) > 5)}")
     if not names or len(set(names)) != len(names):
         raise SettingsError(f"class names must be at least one and all different; got {names}")
+    return names
+
+
+def _read_names(path: Path) -> list[str]:
+    """The names in a text file, one a line, which may begin with a byte order mark."""
+    if not path.is_file():
+        raise SettingsError(f"no class-name file {path}; expected 'voc', a list, or a file with one name a line")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"class-name file {path} cannot be read ({error}); save it as text in UTF-8") from error
+    names = [name for line in text.splitlines() if (name := line.strip())]
+    if bad := [name for name in names if not name.isprintable()]:
+        raise SettingsError(f"class-name file {path} has the name {bad[0]!r} with a control character; expected text")
     return names
 
 

@@ -12,6 +12,10 @@ class SettingsError(SegfaithError, ValueError):
     """Settings, arguments or files of a run that cannot be used: the run does not start."""
 
 
+class StorageError(SegfaithError, OSError):
+    """A place that cannot be written, is full, is gone or is in use: mend that, and the same command works."""
+
+
 class SampleError(SegfaithError, ValueError):
     """One sample that cannot be measured: it becomes rows with status `failed`; the run goes on."""
 

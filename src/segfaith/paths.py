@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 from segfaith.errors import SettingsError
 
@@ -23,6 +24,7 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     (r"[A-Za-z]:.*", "it begins with a drive's letter"),
     (r".*[/\\].*", "it has a slash, so it would name a folder"),
     (r".*[\x00-\x1f\x7f\x80-\x9f\u2028\u2029].*", "it has a control character"),
+    (r".*[\ud800-\udfff].*", "its bytes are no text in UTF-8"),
     (r"\s.*|.*\s", "it begins or ends with a space"),
     (r".*\.", "it ends with a dot"),
 )
@@ -50,6 +52,34 @@ def check_ids(names: Iterable[object], place: str, remedy: str) -> None:
             raise SettingsError(f"{place}: the sample id {name!r} cannot name a folder and files: {why}; {remedy}")
 
 
+def place(text: str | Path) -> Path:
+    """A path; the address of a folder in an object store, `s3://bucket/runs/voc`, has the methods of a path too.
+
+    Raises:
+        SettingsError: the library that reads such addresses is not installed.
+    """
+    if not isinstance(text, str) or "://" not in text:
+        return Path(text) if isinstance(text, str) else text
+    protocol = text.partition("://")[0]
+    try:
+        from upath import UPath
+
+        found = UPath(text, use_listings_cache=False)  # other machines write there too
+        found.fs  # noqa: B018  # loads the store's own library
+    except (ImportError, ValueError) as error:
+        remedy = f"install it with: {EXTRAS[protocol]}" if protocol in EXTRAS else f"fsspec knows it by: {error}"
+        raise SettingsError(f"{text}: addresses of {protocol}:// cannot be opened here; {remedy}") from error
+    return Path(found.path) if protocol in ("file", "local") else cast(Path, found)
+
+
+EXTRAS = {"s3": "pip install 'segfaith[s3]'", "gs": "pip install 'segfaith[gcs]'", "gcs": "pip install 'segfaith[gcs]'"}
+
+
+def is_remote(path: Path) -> bool:
+    """Whether it lies in an object store: each file appears there whole; none can be renamed, linked or locked."""
+    return not isinstance(path, Path)
+
+
 def inside(directory: Path, *parts: str) -> Path:
     """The path of `parts` below a run's directory, safe for writing and removing whatever the parts are.
 
@@ -63,11 +93,33 @@ def inside(directory: Path, *parts: str) -> Path:
         if part == ".." or "\0" in part or Path(part).parts != (part,):  # such as a drive's letter on Windows
             raise SettingsError(f"{part!r} is not a plain name; nothing is written there, outside {directory}")
     path = directory.joinpath(*parts)
+    if is_remote(directory):
+        return path
     if path.parent.resolve() != directory.resolve().joinpath(*parts[:-1]):
         raise SettingsError(
             f"{path.parent} is a symbolic link, or lies behind one, and nothing is written or removed outside "
             f"{directory}; put a folder there, or choose another directory"
         )
+    return path
+
+
+def absolute(text: str, base: Path) -> Path:
+    """A path that a user gave, absolute: relative to `base`, with `~` and `~NAME` as the homes that they are.
+
+    Raises:
+        SettingsError: it is empty, there is no such home, or no path can be called that.
+    """
+    if not text.strip():
+        raise SettingsError("a path is empty; expected a file or a folder, or leave the key out")
+    try:
+        path = (base / Path(text).expanduser()).resolve()
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # who reads it says so
+    except (OSError, RuntimeError, ValueError) as error:
+        shown = text if len(text) <= 80 else f"{text[:80]}..., {len(text)} characters"
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"the path {shown!r} cannot be used: {why}; give another path") from error
     return path
 
 

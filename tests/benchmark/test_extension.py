@@ -202,10 +202,12 @@ def test_a_process_that_dies_on_the_way_loses_nothing(
         if step == "take_place":
             replace = extension.replace_file
             dying.setattr(
-                extension, "replace_file", lambda path, write: dies() if path.parent == run else replace(path, write)
+                extension,
+                "replace_file",
+                lambda path, *rest, **more: dies() if path.parent == run else replace(path, *rest, **more),
             )
         elif step == "take_over":
-            move = extension.os.replace
+            move = extension.move_file
             moved: list[Path] = []
 
             def once(source: Path, target: Path) -> None:
@@ -215,7 +217,7 @@ def test_a_process_that_dies_on_the_way_loses_nothing(
                         dies()
                 move(source, target)
 
-            dying.setattr(extension.os, "replace", once)
+            dying.setattr(extension, "move_file", once)
         else:
             write, number = runner.write_rows, 1 if step == "second shard" else 3
 
@@ -244,7 +246,9 @@ def test_the_smaller_command_still_resumes_before_the_larger_run_took_its_place(
     with monkeypatch.context() as dying:
         replace = extension.replace_file
         dying.setattr(
-            extension, "replace_file", lambda path, write: dies() if path.parent == run else replace(path, write)
+            extension,
+            "replace_file",
+            lambda path, *rest, **more: dies() if path.parent == run else replace(path, *rest, **more),
         )
         with pytest.raises(KeyboardInterrupt):
             segfaith.run(settings_of(project, 7), run)

@@ -30,7 +30,7 @@ from segfaith.data.images import load_image
 from segfaith.data.masks import read_labels
 from segfaith.errors import SegfaithError, SettingsError
 from segfaith.results.figures import cases as galleries
-from segfaith.results.figures import tiles as pictures
+from segfaith.results.figures.kept import read_picture
 from segfaith.results.records.runs import load_run
 from segfaith.results.records.seals import owner_of, sealed_table
 from segfaith.results.report import gallery as page_gallery
@@ -301,9 +301,8 @@ class Bomb:
 
 
 READERS: dict[str, Callable[[Path], object]] = {
-    "figures": lambda folder: galleries._read(folder / "image.png"),
+    "figures": lambda folder: read_picture(folder / "image.png"),
     "page": lambda folder: page_pictures._scaled(folder / "image.png", 8, PillowImage.Resampling.NEAREST),
-    "pictures": lambda folder: pictures._read(folder / "image.png"),
     "photographs": lambda folder: load_image(folder / "image.png"),
     "masks": lambda folder: read_labels(folder / "image.png")[0],
     "maps": lambda folder: read_map(folder, "image", (8, 8)),

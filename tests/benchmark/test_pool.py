@@ -318,14 +318,15 @@ def test_without_ray_auto_is_serial_and_ray_is_refused(project: Path, monkeypatc
         chosen(project, executor="ray")
 
 
-def test_a_pool_takes_no_more_workers_than_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"MemAvailable": 8_000_000, "VmRSS": 2_000_000}
-    monkeypatch.setattr(executors, "_kilobytes", lambda file, name: sizes[name])
-    assert [executors.places(count) for count in (1, 3, 8)] == [1, 3, 3]
-    sizes["VmRSS"] = 80_000_000
-    assert executors.places(8) == 1
-    monkeypatch.setattr(executors, "_kilobytes", lambda *_: (_ for _ in ()).throw(FileNotFoundError()))
-    assert executors.places(8) == 8
+@pytest.mark.parametrize(
+    ("free", "own", "counts"), [(8e9, 2e9, [1, 3, 3]), (8e9, 8e10, [1, 1, 1]), (None, 2e9, [1, 3, 8])]
+)
+def test_a_pool_takes_no_more_workers_than_fit_the_memory(
+    monkeypatch: pytest.MonkeyPatch, free: float | None, own: float, counts: list[int]
+) -> None:
+    monkeypatch.setattr(executors, "free_memory", lambda: free)
+    monkeypatch.setattr(executors, "own_memory", lambda: own)
+    assert [executors.places(count) for count in (1, 3, 8)] == counts
 
 
 def test_the_calibration_leaves_the_threads_alone(project: Path) -> None:

@@ -430,7 +430,7 @@ def test_an_old_process_writes_nothing_into_a_directory_that_another_run_took(
             if again:
                 runner.open_directory(directory, other)
 
-    words = rf"run was {'replaced by another run' if again else 'removed'} while this run worked, which writes nothing"
+    words = rf"run was {'replaced by another run' if again else 'removed or renamed'} while this run worked"
     with pytest.raises(RunIsBusyError, match=words):
         segfaith.run(make_settings(content(project, **changed)), directory, take)
     assert [path.name for path in directory.rglob("*")] == (["run.json"] if again else [])
@@ -509,9 +509,9 @@ def test_a_report_that_cannot_be_written_is_printed_all_the_same(
 ) -> None:
     directory, place = make_run(tmp_path / "run", **SMALL), tmp_path / "place"
     place.write_text("")
-    assert command(monkeypatch, "report", directory, "-o", place) == 2
+    assert command(monkeypatch, "report", directory, "-o", place) == 3
     said = capsys.readouterr()
-    assert re.search(r"error: cannot write into .*place \(.*\); choose another place with -o DIR", said.err)
+    assert re.search(r"error: cannot write into .*place: .*; .* or choose another directory", said.err)
     assert "voc2012 val: TDD and OT abs pooled / mean" in said.out
 
 

@@ -43,6 +43,7 @@ from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
 from segfaith.results.records.runs import load_run
 from segfaith.scores import BatchSize
+from segfaith.storage import temporary_name
 from segfaith.targets import find_targets
 
 # The same records whatever the batch, the shard, the order
@@ -312,7 +313,7 @@ def test_a_crash_while_a_shard_is_written_leaves_no_half_file_and_resumes(
 
 def test_what_a_killed_writer_left_is_no_shard(project: Path, tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
-    (tmp_path / "records" / ".00000.parquet.999999.tmp").write_bytes(b"PAR1 half")
+    temporary_name(tmp_path / "records" / "00000.parquet").write_bytes(b"PAR1 half")
     assert len(run_records(project, tmp_path, data={"n": 1}, **QUICK)) == 2
 
 
@@ -360,7 +361,7 @@ def test_records_call_methods_of_others_by_their_last_part(
     (root / "code" / "theirs").mkdir()
     names = ["code/own.py:red", "maps:code/theirs", "dea@alpha=0.8"]
     settings = write_settings(root, data={"n": 1}, methods={"names": names, "ria": {"grid": 4}})
-    assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 0
+    assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 1, "there are no maps of theirs"
     records = load_run(tmp_path / "run").records
     assert list(records["method"]) == ["own.py:red", "maps:theirs", "dea@alpha=0.8", "random_cells", "gamed"]
 

@@ -162,7 +162,7 @@ def test_an_unknown_parameter_is_an_error_whichever_methods_run(names: list[str]
             {"size": "large"},
             r"data\.size = 'large': expected \"native\", or the side of a square in whole pixels",
         ),
-        ("data", {"size": 0}, r"size must be 'native' or at least 1, got 0"),
+        ("data", {"size": 0}, r"size must be 'native' or from 1 to 13377, got 0"),
         ("data", {"ids": "a"}, r"data\.ids = 'a': .*valid list"),
         ("data", {"ids": []}, r"ids"),
         ("data", {"n": 2, "ids": ["a"]}, r"give n or ids, not both"),

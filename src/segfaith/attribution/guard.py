@@ -38,9 +38,9 @@ GLOBAL_STATE: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         lambda: torch.get_rng_state().numpy().tobytes(),
         lambda state: torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8)),
     ),
-    "numpy's random state": (
+    "numpy's random state": (  # a pickle of this process, which is compared and read back here alone
         lambda: pickle.dumps(np.random.get_state()),  # noqa: NPY002 - the legacy state is what is guarded
-        lambda state: np.random.set_state(pickle.loads(state)),  # noqa: NPY002
+        lambda state: np.random.set_state(pickle.loads(state)),  # noqa: NPY002 # nosec B301
     ),
     "torch's grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
     "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),

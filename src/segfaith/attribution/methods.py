@@ -38,6 +38,7 @@ from segfaith.evidence.regions import Regions
 from segfaith.lookup import lookup
 from segfaith.models.building import import_function
 from segfaith.models.segmentation import SegmentationModel
+from segfaith.paths import absolute
 from segfaith.scores import BatchSize
 from segfaith.types import Float, Image, Int, InterventionEvidence, Map, Target, Tensor
 
@@ -242,12 +243,26 @@ def _parameters(name: str, kind: type[Parameters], values: dict[str, Any]) -> Pa
         raise SettingsError(f"method {name!r}, parameter {place}: {first['msg']}; it has {known}") from error
 
 
-def refuse_repeated(methods: Sequence[MethodInstance]) -> None:
-    """Raises SettingsError where two methods have one name, by which maps and records tell them apart."""
-    names = [method.name for method in methods]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise SettingsError(f"method {twice[0]!r} is named twice; name each method once")
+def refuse_repeated(methods: Sequence[MethodInstance], tables: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Refuses two methods of one name, by which maps and records tell them apart, and one method in two spellings.
+
+    A method whose table of settings makes it the same as one of its variants is let through: a study of parameters has
+    both, as `dea` with alpha = 0.5 and `dea@alpha=0.5`.
+
+    Raises:
+        SettingsError: there are such methods.
+    """
+    given = {key for table in (tables or {}).values() for key in table}
+    names: set[str] = set()
+    spellings: dict[Any, str] = {}
+    for method in methods:
+        if method.name in names:
+            raise SettingsError(f"method {method.name!r} is named twice; name each method once")
+        names.add(method.name)
+        keys = given & {pair.partition("=")[0] for pair in method.name.partition("@")[2].split(",")}
+        same = spellings.setdefault((method.method.name, repr(method.parameters), *sorted(keys)), method.name)
+        if same != method.name:
+            raise SettingsError(f"methods {same!r} and {method.name!r} are one method in two spellings; leave one out")
 
 
 def _library_method(name: str, entry: Entry, table: Mapping[str, Any]) -> MethodInstance:
@@ -284,14 +299,15 @@ def _library_method(name: str, entry: Entry, table: Mapping[str, Any]) -> Method
 
 
 def _maps_method(name: str) -> MethodInstance:
-    folder = Path(name.removeprefix("maps:")).expanduser()
+    text = name.removeprefix("maps:")
+    folder = absolute(text, Path.cwd())
     if not folder.is_dir():
-        raise SettingsError(f"method {name!r}: no folder {folder}; expected a folder with ID.npy or ID.png per sample")
+        raise SettingsError(f"method {name!r}: no folder {text}; expected a folder with ID.npy or ID.png per sample")
 
     def combine(name: str, size: tuple[int, int]) -> Map:
         return read_map(folder, name, size)
 
-    short = f"maps:{folder.resolve().name}"
+    short = f"maps:{folder.name}"
     return MethodInstance(short, Method(short, "computed elsewhere", ("file",), combine), Parameters())
 
 

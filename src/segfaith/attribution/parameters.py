@@ -1,6 +1,6 @@
 """The parameters of methods, with their defaults and ranges. Names that a method does not define are refused."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -21,9 +21,17 @@ Fill = Annotated[str, AfterValidator(_known_fill)]
 
 
 class Parameters(BaseModel):
-    """Base of every method's parameters: names that the method does not define are refused."""
+    """Base of every method's parameters: names that the method does not define are refused, and true as a number."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: Any) -> Any:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind is not bool and bool not in get_args(kind):
+            raise ValueError(f"expected {getattr(kind, '__name__', kind)}, got {value}")
+        return value
 
 
 class GradientParameters(Parameters):
@@ -37,16 +45,16 @@ class EgaParameters(GradientParameters):
     """Pooling of the gradient over blocks of `window` x `window` feature pixels; a window of 1 changes nothing."""
 
     pool: Literal["mean", "max"] = "mean"
-    window: int = Field(default=1, ge=1)
+    window: int = Field(default=1, ge=1, le=1024)
 
 
 class CellParameters(Parameters):
     """The regions of an image and the operator that occludes them: see `evidence.regions.Regions`."""
 
-    grid: int = Field(default=14, ge=1)
+    grid: int = Field(default=14, ge=1, le=1024)
     occlusion: str = "mean"
     regions: RegionKind = "grid"
-    passes: int = Field(default=Regions().passes, ge=1)
+    passes: int = Field(default=Regions().passes, ge=1, le=2**20)
     refine: Refine = "drop"
 
     @field_validator("occlusion")
@@ -89,8 +97,8 @@ class MeaParameters(EgaParameters, RiaParameters):
 class RiseParameters(Parameters):
     """The random masks of `attribution.rise`: how many, their cells a side, the share that is kept, and the fill."""
 
-    masks: int = Field(default=1000, ge=1)
-    cells: int = Field(default=7, ge=1)
+    masks: int = Field(default=1000, ge=1, le=2**20)
+    cells: int = Field(default=7, ge=1, le=1024)
     keep: float = Field(default=0.5, gt=0, lt=1)
     fill: Fill = "mean"
 
@@ -102,7 +110,7 @@ class SobolParameters(Parameters):
     """
 
     grid: int = Field(default=7, ge=1, le=102)
-    samples: int = Field(default=8, ge=1)
+    samples: int = Field(default=8, ge=1, le=2**20)
     fill: Fill = "mean"
 
     @field_validator("samples")

@@ -227,4 +227,6 @@ def _cost(prepared: Prepared, seen: Seen) -> Iterator[Line]:
         unit = 1 if sys.platform == "darwin" else 1024
         used, where = getrusage(RUSAGE_SELF).ru_maxrss * unit, "the process"
     batch = plan.settings.execution.batch_size
-    yield Line("ok", "memory", f"{where} has held up to {used / 2**30:.1f} GiB so far, with batches of {batch} images")
+    yield Line(
+        "ok", "memory", f"{where} has held up to {used / 2**30:.1f} GiB so far, with batches of at most {batch} images"
+    )

@@ -13,10 +13,30 @@ LEAST_FIDELITY = 4 * LEAST_SETS
 """With fewer sets, those inside and outside the target would be too few for a correlation."""
 
 
-class Section(BaseModel):
-    """Base of every table: keys that it does not define are refused."""
+LARGEST = 2**63 - 1
+"""The largest whole number of settings, which torch, NumPy and Parquet can hold."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
+
+class Section(BaseModel):
+    """Base of every table: keys that it does not define are refused, and values of other types (true is no number), and
+    numbers that are not finite."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        populate_by_name=True,
+        strict=True,
+        allow_inf_nan=False,
+    )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _in_64_bits(cls, value: Any) -> Any:
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int) and abs(number) > LARGEST:
+                raise ValueError(f"expected a whole number of at most {LARGEST}")
+        return value
 
 
 class EvaluationSettings(Section):
@@ -36,9 +56,9 @@ class EvaluationSettings(Section):
     ignore: Literal["include", "exclude"] = "include"
     whole: bool = True
     own_null: bool = False
-    fidelity: int = Field(default=96, ge=0)
+    fidelity: int = Field(default=96, ge=0, le=2**20)
     fidelity_parts: Literal["grid", "superpixels"] = "grid"
-    fidelity_grid: int = Field(default=17, ge=2)
+    fidelity_grid: int = Field(default=17, ge=2, le=1024)
     fidelity_size: int = Field(default=8, ge=1)
     fidelity_per: Per = "pixel"
     fidelity_occlusion: str | None = None

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -24,6 +23,7 @@ from segfaith.evidence.gradient import clock
 from segfaith.evidence.intervention import bounding_boxes
 from segfaith.evidence.regions import grid_cells
 from segfaith.incremental.scoring import scorer_for
+from segfaith.process import free_memory, own_memory
 from segfaith.scores import BatchSize, Scalar, score_images
 from segfaith.types import Tensor
 
@@ -208,12 +208,5 @@ def places(wanted: int) -> int:
 
     All of them where the system does not say how much is free.
     """
-    with suppress(OSError, ValueError, StopIteration):
-        free = _kilobytes("/proc/meminfo", "MemAvailable")
-        return max(1, min(wanted, int(USABLE * free / _kilobytes("/proc/self/status", "VmRSS"))))
-    return wanted
-
-
-def _kilobytes(file: str, name: str) -> int:
-    lines = Path(file).read_text(encoding="ascii", errors="replace").splitlines()
-    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
+    free, own = free_memory(), own_memory()
+    return wanted if free is None or own is None else max(1, min(wanted, int(USABLE * free / own)))

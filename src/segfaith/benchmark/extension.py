@@ -10,8 +10,6 @@ Every step can be repeated, and each file of records carries the identity of its
 loses nothing: the larger run goes on from there.
 """
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +24,7 @@ from segfaith.benchmark.worker import SampleResult
 from segfaith.errors import SettingsError
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import inside, map_folder, map_name
-from segfaith.results.records.files import replace_file, write_rows
+from segfaith.results.records.files import move_file, remove_folder, replace_file, write_rows
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.schema import RANDOMISATION_COLUMNS
 from segfaith.results.records.seals import DamagedFileError, check_table, owner_of, sealed_json
@@ -112,11 +110,11 @@ def _take_place(directory: Path, before: Mapping[str, Any], description: Mapping
     with at_work(directory):
         if read_description(directory)["identity_sha256"] != before["identity_sha256"]:
             return
-        replace_file(kept, lambda temporary: shutil.copyfile(file, temporary))
+        replace_file(kept, lambda temporary: temporary.write_bytes(file.read_bytes()), lasting=True)
         begun = {key: before.get(key) for key in ("created", "versions", "machine")}
         history = [*before.get("extended_from", []), {"samples": len(before["data"]["samples"]), **begun}]
         text = sealed_json({**description, "extended_from": history})
-        replace_file(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        replace_file(file, lambda temporary: temporary.write_text(text, encoding="utf-8"), lasting=True)
 
 
 def take_over(directory: Path, identity_sha256: str) -> None:
@@ -141,8 +139,7 @@ def take_over(directory: Path, identity_sha256: str) -> None:
                 _reseal(file, read_description(folder), identity_sha256)
             else:
                 target = inside(folder, file.parent.name, file.name)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, target)
+                move_file(file, target)
 
 
 def _owned(directory: Path, folders: Mapping[str, Path]) -> Iterator[tuple[Path, Path]]:
@@ -222,8 +219,7 @@ def _rows(file: Path, owner: str) -> list[dict[str, Any]]:
 
 def forget_smaller(directory: Path) -> None:
     """Removes `smaller/`: the larger run is finished and holds its rows."""
-    if (directory / SMALLER).exists():
-        shutil.rmtree(inside(directory, SMALLER, "run").parent)
+    remove_folder(inside(directory, SMALLER, "run").parent)
 
 
 def _folder(directory: Path, identity_sha256: str) -> Path:

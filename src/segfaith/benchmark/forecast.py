@@ -176,7 +176,7 @@ def _occlusion_seconds(
         begun = clock(model.device)
         scores = scorer.score(altered, where)
         took = clock(model.device) - begun
-        if calls == 1:
+        if not images:  # the first batch that fits into memory
             every = max(1, ceil(took * count / len(altered) / BUDGET))
         seconds, images = seconds + took, images + len(altered)
         return scores

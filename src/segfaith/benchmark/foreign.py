@@ -1,8 +1,8 @@
 """Settings from a run directory, which may be a stranger's. Code that they name runs only if the user allows it.
 
-A `run.json` can name code, `package.module:function` or `path/to/file.py:function`, as model or method, and the author
-of the file chose that name. So code is imported only if the user has named the same code. A file of code must also be
-the file that the run was made with.
+A `run.json` can name code, `package.module:function` or `path/to/file.py:function`, as model, as its `reshape` or as
+method, and the author of the file chose that name. So code is imported only if the user has named the same code. A file
+of code must also be the file that the run was made with.
 """
 
 import shlex
@@ -56,18 +56,20 @@ def settings_of(directory: Path, overrides: Sequence[str] = (), allowed: Iterabl
 
 
 def code_named(settings: Settings) -> list[tuple[str, str]]:
-    """The code that a run's model and methods import, as pairs: "model" or "method", and the code's name."""
-    model = settings.model.name
+    """The code that a run imports, as pairs: "model", "reshape" or "method", and the code's name."""
+    model, reshape = settings.model.name, settings.model.reshape
     own = ("maps", *LIBRARIES)  # prefixes that name no code of the user's, as resolve_method decides
     methods = [name for name in settings.methods.names if name.partition(":")[0] not in own]
-    named = [("model", model), *(("method", name) for name in methods)]
+    named = [("model", model), ("reshape", reshape or ""), *(("method", name) for name in methods)]
     return [(role, name) for role, name in named if ":" in name]
 
 
 def _check_source(description: dict[str, Any], role: str, name: str, file: Path) -> None:
     """Compares a file of code with the digest in `run.json`."""
     source = Path(name.rpartition(":")[0])
-    served = role if role == "model" else f"{source.name}:{name.rpartition(':')[2]}"  # as plan._sources calls it
+    served = (
+        role if role in ("model", "reshape") else f"{source.name}:{name.rpartition(':')[2]}"
+    )  # as plan._sources calls it
     if not source.is_file():
         raise SettingsError(f"no file {source}, the {role} of {file}; name it where it is now, with --set")
     before = ((description.get("identity") or {}).get("sources") or {}).get(served)
@@ -79,8 +81,9 @@ def _check_source(description: dict[str, Any], role: str, name: str, file: Path)
 
 
 def _named(overrides: Sequence[str]) -> list[str]:
-    """The names of models and methods among the overrides."""
+    """The names of models, their `reshape`, and methods among the overrides."""
     own: dict[str, Any] = {}
     override(own, overrides)
-    names = [own.get("model", {}).get("name"), *own.get("methods", {}).get("names", [])]
+    model = own.get("model", {})
+    names = [model.get("name"), model.get("reshape"), *own.get("methods", {}).get("names", [])]
     return [name for name in names if isinstance(name, str)]

@@ -1,7 +1,7 @@
 """A lock on `run.json` marks the process that works on a run. The system releases it however the process ends.
 
 `flock` is advisory: reading `run.json` needs no lock. Without `flock` (Windows, some network file systems) nothing is
-locked, and it is unknown whether a process works on a run.
+locked, and it is unknown whether a process works on a run. Runs in object stores have another lock, see `remote_lock`.
 """
 
 import os
@@ -11,7 +11,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
-from segfaith.errors import SettingsError
+from segfaith.benchmark import remote_lock
+from segfaith.errors import StorageError
+from segfaith.paths import is_remote
 
 try:
     import fcntl
@@ -22,8 +24,18 @@ PATIENCE = 1.0
 """Seconds to wait for a lock. A process that only checks whether the lock is held keeps it for less."""
 
 
-class RunIsBusyError(SettingsError):
+BUSY = (
+    "another process works on {directory}; wait until it ends (segfaith status {directory}), stop it, or choose "
+    "another directory"
+)
+
+
+class RunIsBusyError(StorageError):
     """Another process works on the run."""
+
+
+class RunIsGoneError(RunIsBusyError):
+    """Somebody removed or renamed the directory of a run while it worked."""
 
 
 @contextmanager
@@ -33,6 +45,12 @@ def at_work(directory: Path) -> Iterator[None]:
     Raises:
         RunIsBusyError: another process holds it.
     """
+    if is_remote(directory):
+        with remote_lock.held(directory) as mine:
+            if not mine:
+                raise RunIsBusyError(BUSY.format(directory=directory))
+            yield
+        return
     with _locked(directory) or nullcontext():
         yield
 
@@ -54,10 +72,7 @@ def _locked(directory: Path) -> IO[bytes] | None:
             return file
         file.close()
         if time.monotonic() > deadline:
-            raise RunIsBusyError(
-                f"another process works on {directory}; wait until it ends (segfaith status {directory}), stop it, "
-                "or choose another directory"
-            )
+            raise RunIsBusyError(BUSY.format(directory=directory))
         time.sleep(0.05)
 
 
@@ -72,6 +87,9 @@ def _is_in_place(file: IO[bytes], path: Path) -> bool:
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
     """Lets processes into the block one after the other, if directories can be locked; for work of milliseconds."""
+    if is_remote(directory):
+        yield
+        return
     try:
         handle = os.open(directory, os.O_RDONLY)
     except OSError:  # Windows opens no directories
@@ -88,6 +106,8 @@ def alone(directory: Path) -> Iterator[None]:
 
 def is_at_work(directory: Path) -> bool | None:
     """Whether a process works on the run now; None if there are no locks, so that it is unknown."""
+    if is_remote(directory):
+        return remote_lock.is_held(directory)
     try:
         with (directory / "run.json").open("rb") as file:
             free = _lock(file.fileno(), exclusive=False)

@@ -1,15 +1,14 @@
 """Whose a run directory is, and what lies in it that is not what its run wrote."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from segfaith.benchmark.lock import RunIsBusyError, at_work
+from segfaith.benchmark.lock import RunIsBusyError, RunIsGoneError, at_work
 from segfaith.errors import SettingsError
-from segfaith.results.records.files import replace_file
+from segfaith.results.records.files import move_file, replace_file
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.seals import DamagedFileError, owner_of, sealed_json
 from segfaith.results.records.shards import planned_files, read_curves, read_randomisation, read_records, record_files
@@ -25,7 +24,8 @@ def check_own(directory: Path, identity: str) -> None:
     written carries its own identity, and nobody reads it as that run's.
 
     Raises:
-        RunIsBusyError: another run has taken its place, or nobody has.
+        RunIsBusyError: another run has taken its place.
+        RunIsGoneError: nobody has: the directory was removed or renamed.
         SettingsError: `run.json` is damaged.
     """
     try:
@@ -35,11 +35,15 @@ def check_own(directory: Path, identity: str) -> None:
         raise
     except (OSError, SettingsError):
         owner = None
+    if owner is None:
+        raise RunIsGoneError(
+            f"{directory} was removed or renamed while this run worked, which writes nothing more: put it back, or "
+            "name its new place with -o, and give the command again, which goes on with what is finished there"
+        )
     if owner != identity:
-        what = "was removed" if owner is None else "was replaced by another run"
         raise RunIsBusyError(
-            f"{directory} {what} while this run worked, which writes nothing more; what it had finished is not here: "
-            "give the command again with another directory"
+            f"{directory} was replaced by another run while this run worked, which writes nothing more; what it had "
+            "finished is not here: give the command again with another directory"
         )
 
 
@@ -71,7 +75,9 @@ def relabel(directory: Path, before: Mapping[str, Any], description: Mapping[str
     text = sealed_json({**before, "methods": methods, "settings": settings})
     with at_work(directory):
         check_own(directory, before["identity_sha256"])
-        replace_file(directory / "run.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        replace_file(
+            directory / "run.json", lambda temporary: temporary.write_text(text, encoding="utf-8"), lasting=True
+        )
 
 
 def whose_records(directory: Path) -> set[str]:
@@ -118,7 +124,6 @@ def _damage(directory: Path, description: Mapping[str, Any]) -> Iterator[tuple[l
 def _move_aside(file: Path, directory: Path) -> None:
     """Moves a file into `damaged/`, under a name that none has there yet."""
     folder = directory / ASIDE
-    folder.mkdir(exist_ok=True)
     name = "-".join(file.relative_to(directory).parts)
     free = next(one for number in count(1) if not (one := folder / f"{name}.{number}").exists())
-    os.replace(file, free)
+    move_file(file, free)

@@ -5,6 +5,7 @@ from math import gcd
 
 from segfaith.attribution.methods import MethodInstance
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
+from segfaith.data.images import Size
 from segfaith.errors import SettingsError
 from segfaith.evaluation.fidelity import Sets, draw_sets
 from segfaith.evaluation.subject import Subject
@@ -47,6 +48,25 @@ def check_partition(
             raise SettingsError(
                 f"the regions of {method.name!r}, on a grid of {own} cells a side, share borders with those of "
                 f"fidelity, {grid} a side, which would favour this method; {remedy}"
+            )
+
+
+def check_grids(methods: Sequence[MethodInstance], evaluation: EvaluationSettings, size: Size) -> None:
+    """Holds the grids that are asked for against images of one size; a sample of its own size fails by itself.
+
+    Raises:
+        SettingsError: a grid has more cells a side than the images have pixels.
+    """
+    if size == "native":
+        return
+    asked = {f"the grid of {one.name!r}": one.regions.grid for one in methods if one.intervention_key is not None}
+    if evaluation.fidelity and "fidelity_grid" in evaluation.model_fields_set:
+        asked["evaluation.fidelity_grid"] = evaluation.fidelity_grid
+    for what, cells in asked.items():
+        if cells > size:
+            raise SettingsError(
+                f"{what} has {cells} cells a side, more than the images have pixels at data.size = {size}; set it to "
+                f"at most {size}"
             )
 
 

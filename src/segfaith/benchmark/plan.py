@@ -15,7 +15,7 @@ from segfaith.attribution.methods import (
     resolve_method,
 )
 from segfaith.attribution.parameters import Parameters, RiaParameters
-from segfaith.benchmark.partition import check_partition
+from segfaith.benchmark.partition import check_grids, check_partition
 from segfaith.benchmark.passes import passes_per_sample, scale_of
 from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.setting_tables import DataSettings, MethodSettings, Settings
@@ -109,7 +109,7 @@ def resolve_methods(names: Sequence[Any], tables: dict[str, dict[str, Any]]) -> 
     methods = [resolve_method(name, tables) for name in names]
     if GAIN_CONTROL not in [method.name for method in methods]:
         methods.append(resolve_method(GAIN_CONTROL, tables))
-    refuse_repeated(methods)
+    refuse_repeated(methods, tables)
     methods += _gamed(methods, tables)
     return methods
 
@@ -168,6 +168,7 @@ def make_plan(settings: Settings) -> Plan:
     dataset = _opened(settings, read_classes(settings.data.classes))
     methods = methods_of(settings)
     check_partition(methods, settings.evaluation)
+    check_grids(methods, settings.evaluation, settings.data.size)
     return _drawn(settings, dataset, methods)
 
 

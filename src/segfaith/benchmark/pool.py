@@ -8,25 +8,20 @@ takes its place. A sample in whose measurement workers died `TRIES` times become
 """
 
 import os
-import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from segfaith.benchmark.measuring import Measured, lost, run_sample
-from segfaith.benchmark.plan import differences, identity
-from segfaith.benchmark.prepared import Prepared, prepare
-from segfaith.benchmark.setting_tables import Settings
-from segfaith.benchmark.targeting import load_sample
+from segfaith.benchmark.measuring import Measured, lost
+from segfaith.benchmark.plan import identity
+from segfaith.benchmark.pool_worker import Job, Worker
+from segfaith.benchmark.prepared import Prepared
 from segfaith.errors import SampleError, SegfaithError, SettingsError
-from segfaith.process import keep_memory
-from segfaith.scores import BatchSize
 
 TRIES = 3
 """Workers that may die while they measure one sample, before the sample counts as the cause."""
@@ -35,15 +30,6 @@ PATIENCE = 120.0
 STORE = 2**30
 """Bytes of shared memory, at most, in which a Ray that is started here keeps the rows and maps on their way."""
 INSTALL = "pip install 'segfaith[ray]'"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker must know of a run; `key` tells it from other calls."""
-
-    key: str
-    settings: Settings
-    folder: str
 
 
 @dataclass(frozen=True)
@@ -73,53 +59,6 @@ class _Hand:
     since: float = 0.0
 
 
-class Worker:
-    """The actor: measures samples of the run that it was given last."""
-
-    def __init__(self) -> None:
-        keep_memory()
-        self.job: Job | None = None
-        self.prepared: Prepared | None = None
-        self.batch = BatchSize(1)
-
-    def hello(self) -> tuple[str, str]:
-        """The id of its node, and the name of that machine."""
-        import ray
-
-        return ray.get_runtime_context().get_node_id(), socket.gethostname()
-
-    def measure(self, job: Job, sample_id: str, expected: dict[str, Any]) -> Measured:
-        """The rows and files of a sample.
-
-        Args:
-            expected: the identity of a run of this sample alone, as the process that began the run computes it.
-
-        Raises:
-            SettingsError: this machine has other code, weights or data.
-        """
-        if self.job is None or self.job.key != job.key:
-            self._take(job)
-        assert self.prepared is not None
-        prepared = self.prepared
-        plan = prepared.plan
-        with suppress(OSError):  # a sample that cannot be read becomes rows
-            here = identity(replace(plan, ids=[sample_id]), prepared.model)
-            if here != expected:
-                raise SettingsError(
-                    f"the worker on {socket.gethostname()} would measure another run; give all machines the same code, "
-                    "weights and data.\nHere -> there:\n  " + "\n  ".join(differences(expected, here))
-                )
-        return run_sample(prepared, sample_id, partial(load_sample, plan, prepared.model, sample_id), self.batch)
-
-    def _take(self, job: Job) -> None:
-        with suppress(OSError):  # relative paths of the settings; another machine may not have the folder
-            os.chdir(job.folder)
-        self.prepared = None  # the other model goes before this one comes
-        self.prepared = prepare(job.settings)
-        self.batch = BatchSize(job.settings.execution.batch_size)
-        self.job = job
-
-
 class Pool:
     """Ray's workers; one pool serves all runs of a command. Use it in a `with` block.
 
@@ -143,7 +82,8 @@ class Pool:
         quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
         try:
             if address is None:
-                ray.init("local", include_dashboard=False, object_store_memory=STORE, **quiet)
+                here = "127.0.0.1"  # Ray runs code for whoever reaches its ports
+                ray.init("local", include_dashboard=False, object_store_memory=STORE, _node_ip_address=here, **quiet)
             else:
                 ray.init(address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:

@@ -1,6 +1,5 @@
 """Runs a plan shard by shard into a run directory that describes itself and resumes."""
 
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,11 +14,12 @@ from segfaith.benchmark.plan import Plan, differences, record_file
 from segfaith.benchmark.prepared import Prepared, prepare
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.errors import SettingsError
-from segfaith.paths import inside
-from segfaith.results.records.files import create_file, write_rows
+from segfaith.paths import inside, is_remote, place
+from segfaith.results.records.files import create_file, remove_folder, write_rows
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.schema import CURVE_COLUMNS, RECORD_COLUMNS
 from segfaith.results.records.seals import sealed_json
+from segfaith.storage import make_ready, storing, temporary_name
 
 
 def _warn(words: str) -> None:
@@ -102,15 +102,17 @@ def run(
 
     Args:
         prepared: settings, or what `prepare` made of them.
-        directory: made if it does not exist.
+        directory: made if it does not exist; a path, or the address of a folder in an object store, `s3://bucket/voc`.
         on_sample: called with the id after each sample.
 
     Raises:
         SettingsError: see `prepare` and `open_directory`. A bad sample raises nothing: it becomes rows.
+        StorageError: the directory cannot be written: told before the model is loaded, or when the disk is full.
     """
+    directory = place(directory)
+    make_ready(directory)
     if isinstance(prepared, Settings):
         prepared = prepare(prepared)
-    directory = Path(directory)
     todo = open_directory(directory, prepared)
     execution = prepared.plan.settings.execution
     with Executors(execution) as executors:
@@ -174,18 +176,27 @@ def _write_if_whole(directory: Path, prepared: Prepared, shard: int, done: dict[
 
 
 def _write_maps(directory: Path, identity: str, files: Files) -> None:
-    """Writes the maps and pictures of each target into its folder, which is whole: it has a temporary name first."""
+    """Writes the maps and pictures of each target into its folder, which is whole: it has a temporary name first.
+
+    In a store it is not: a sample whose rows are not there yet may have some of its files.
+    """
     for name, contents in files.items():
         check_own(directory, identity)
-        folder, temporary = (inside(directory, "maps", part, "file").parent for part in (name, f".{name}.tmp"))
+        folder = inside(directory, "maps", name, "file").parent
+        if is_remote(directory):
+            with storing(directory):
+                for file, content in contents.items():
+                    inside(folder, file).write_bytes(content)
+            continue
+        temporary = inside(directory, "maps", temporary_name(folder).name, "file").parent
         if folder.exists() and not folder.is_dir():
             raise SettingsError(
                 f"{folder} is a file where the sample's maps go; move it away and give the command again"
             )
-        for stale in (temporary, folder):
-            if stale.is_dir():
-                shutil.rmtree(stale)
-        temporary.mkdir(parents=True)
-        for file, content in contents.items():
-            inside(temporary, file).write_bytes(content)
-        temporary.rename(folder)
+        with storing(directory):
+            for stale in (temporary, folder):
+                remove_folder(stale)
+            temporary.mkdir(parents=True)
+            for file, content in contents.items():
+                inside(temporary, file).write_bytes(content)
+            temporary.rename(folder)

@@ -2,21 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
 
 from segfaith.attribution.libraries import LIBRARIES
 from segfaith.attribution.methods import DEFAULT_METHODS, METHODS, OPTIONAL
-from segfaith.benchmark.evaluation_settings import EvaluationSettings, Section
+from segfaith.benchmark.evaluation_settings import LARGEST, EvaluationSettings, Section
 from segfaith.data.reading import Reading
 from segfaith.halves import Wiring
 from segfaith.lookup import nearest
 from segfaith.models.padding import check_pad
 from segfaith.models.segmentation import Head
 from segfaith.models.tiling import tiling_of
+from segfaith.paths import refusal
 from segfaith.target_choice import NO_VERSUS, WIDTH, Part, PerImage, TargetChoice, TargetSource
 from segfaith.types import COMPARING, Score
+
+LARGEST_SIDE = 13_377
+"""The side of the largest square image, in pixels: as Pillow, segfaith reads no image of more than 179 million."""
 
 
 class DataSettings(Section):
@@ -62,10 +66,13 @@ class DataSettings(Section):
     @classmethod
     def _pairs(cls, value: Any) -> Any:
         parts = value if isinstance(value, list | tuple) else [value]
-        pairs = parts if all(isinstance(part, list | tuple) for part in parts) else [parts]
-        if value is not None and not all(len(pair) == 2 for pair in pairs):
+        several = all(isinstance(part, list | tuple) for part in parts)
+        pairs = parts if several else [parts]
+        if value is None:
+            return None
+        if not all(len(pair) == 2 for pair in pairs):
             raise ValueError("expected [LOW, HIGH], or a list of such pairs, one for each channel")
-        return value
+        return [tuple(pair) for pair in pairs] if several else tuple(parts)
 
     @property
     def reading(self) -> Reading:
@@ -82,8 +89,8 @@ class DataSettings(Section):
         _ = self.reading  # it refuses values that mean nothing
         if self.n is not None and self.ids is not None:
             raise ValueError("give n or ids, not both (settings that name ids take no -n; use --set 'data.ids=[...]')")
-        if self.size != "native" and self.size < 1:
-            raise ValueError(f"size must be 'native' or at least 1, got {self.size}")
+        if self.size != "native" and not 1 <= self.size <= LARGEST_SIDE:
+            raise ValueError(f"size must be 'native' or from 1 to {LARGEST_SIDE}, got {self.size}")
         if self.wired is not None and self.size == "native":
             raise ValueError("wired photographs must have one size; set size to a number, such as 224")
         return self
@@ -261,7 +268,7 @@ class ExecutionSettings(Section):
     device: str = "auto"
     batch_size: int = Field(default=16, ge=1)
     shard_size: int = Field(default=8, ge=1)
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     incremental: bool = True
     compile: bool = False
     executor: Literal["auto", "serial", "ray"] = "auto"
@@ -270,11 +277,18 @@ class ExecutionSettings(Section):
     cores_per_worker: int | None = Field(default=None, ge=1)
 
 
+def folder_name(name: str) -> str:
+    """The name of a run or a suite, which names its default directory. Raises ValueError where it cannot."""
+    if why := refusal(name):
+        raise ValueError(f"it names a folder in runs/, and {why}; expected a plain name, as in quickstart")
+    return name
+
+
 class Settings(Section):
     """A run: (data set, model, seed, settings)."""
 
-    name: str = "run"
-    seed: int = Field(default=0, ge=0)
+    name: Annotated[str, AfterValidator(folder_name)] = "run"
+    seed: int = Field(default=0, ge=0, le=LARGEST)
     data: DataSettings = DataSettings()
     model: ModelSettings
     target: TargetSettings = TargetSettings()

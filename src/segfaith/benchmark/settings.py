@@ -11,7 +11,12 @@ from segfaith.benchmark.setting_tables import Settings
 from segfaith.errors import SettingsError
 from segfaith.lookup import nearest
 from segfaith.models.adapters import with_absolute_path
+from segfaith.paths import absolute as absolute_path
 
+DEEPEST = 16
+"""How deep tables and lists may lie in each other; the keys of `[model] args` may be tables."""
+LONGEST_SHOWN = 300
+"""Characters of a wrong value that a message shows."""
 PACKAGED = Path(__file__).parent / "packaged"
 """Settings files that come with segfaith; `segfaith run NAME` takes them by name."""
 
@@ -52,14 +57,41 @@ def read_content(path: Path) -> dict[str, Any]:
     Raises:
         SettingsError: no such file, or no TOML.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"no settings file {path} ({error.strerror}); give a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no TOML: {error}") from error
+    content = read_toml(path, "settings")
     anchor(content, path.resolve().parent)
     return content
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The dictionary in a TOML file, which may begin with a byte order mark; `what` names it for messages.
+
+    Raises:
+        SettingsError: no such file, no TOML, or tables in tables in tables, see `DEEPEST`.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SettingsError(f"no {what} file {path} ({error.strerror}); give a TOML file") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is no TOML: {error}; save it as UTF-8") from error
+    except ValueError as error:  # TOMLDecodeError, and of numbers with thousands of digits or a path with a NUL
+        raise SettingsError(f"{path} is no TOML: {error}") from error
+    except RecursionError as error:
+        raise SettingsError(f"{path} {_TOO_DEEP}") from error
+    _refuse_deep(content, str(path))
+    return content
+
+
+_TOO_DEEP = f"has more than {DEEPEST} tables or lists in each other; expected a table for each section, with its keys"
+
+
+def _refuse_deep(content: Any, source: str, left: int = DEEPEST) -> None:
+    """Raises SettingsError where tables and lists lie deeper in each other than `DEEPEST`."""
+    if not left:
+        raise SettingsError(f"{source} {_TOO_DEEP}")
+    for value in content.values() if isinstance(content, Mapping) else content:
+        if isinstance(value, Mapping | list | tuple):
+            _refuse_deep(value, source, left - 1)
 
 
 def override(content: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -72,7 +104,12 @@ def override(content: dict[str, Any], overrides: Sequence[str]) -> None:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise SettingsError(f"--set {text!r}: expected KEY=VALUE, as in data.n=20")
-        table = _nested(key.strip().split("."), _toml_value(value))
+        parts = key.strip().split(".")
+        if len(parts) > DEEPEST:
+            raise SettingsError(
+                f"--set {key[:80]}...: {len(parts)} names in each other; expected KEY=VALUE, as in data.n=20"
+            )
+        table = _nested(parts, _toml_value(value))
         anchor(table, Path.cwd())
         _merge(content, table, key)
 
@@ -83,11 +120,19 @@ def make_settings(content: Mapping[str, Any], source: str = "settings") -> Setti
     Raises:
         SettingsError: unknown key or a value of the wrong type or range.
     """
+    _refuse_deep(content, source)
     try:
-        return Settings.model_validate(dict(content))
+        return Settings.model_validate({key: _with_lists(table) for key, table in content.items()})
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise SettingsError(f"{source}: " + "; ".join(dict.fromkeys(lines))) from error
+
+
+def _with_lists(table: Any) -> Any:
+    """A table whose tuples, which Python has and TOML has not, are lists."""
+    if not isinstance(table, Mapping):
+        return table
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
 
 
 def _explain(item: Any) -> str:
@@ -102,7 +147,9 @@ def _explain(item: Any) -> str:
     words = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error" and isinstance(item["input"], Mapping):  # a whole table, whose message names keys
         return f"{key or 'settings'}: {words}"
-    return f"{key or 'settings'} = {item['input']!r}: {words}"
+    shown = repr(item["input"])
+    shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..., {len(shown)} characters"
+    return f"{key or 'settings'} = {shown}: {words}"
 
 
 def _keys(place: Sequence[str]) -> list[str]:
@@ -114,9 +161,10 @@ def _keys(place: Sequence[str]) -> list[str]:
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        content = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):  # a bare word
         return text
+    return content["value"] if len(content) == 1 else text
 
 
 def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
@@ -184,4 +232,4 @@ def record_name(name: str) -> str:
 
 
 def _absolute(text: str, base: Path) -> str:
-    return str((base / Path(text).expanduser()).resolve())
+    return str(absolute_path(text, base))

@@ -38,6 +38,7 @@ class RunState:
             `skipped` or `failed` (none).
         written: when its last shard, or else its `run.json`, was written; None before the start.
         reason: why it failed, or why a finished one has nothing measured, or "".
+        failed_rows: how many of its rows have the status `failed`.
     """
 
     name: str
@@ -50,6 +51,7 @@ class RunState:
     failed: int = 0
     written: datetime | None = None
     reason: str = ""
+    failed_rows: int = 0
 
     @property
     def measured(self) -> int:
@@ -130,7 +132,8 @@ def run_state(directory: Path, samples: int | None = None) -> RunState:
     working = is_at_work(directory)  # before the shards are counted: what is finished in between is finished
     description = read_description(directory)
     planned, shards = planned_files(description), record_files(directory)
-    statuses = _statuses([read_records(shard, planned, description, STATUS) for shard in shards])
+    tables = [read_records(shard, planned, description, STATUS) for shard in shards]
+    statuses, failed_rows = _statuses(tables), sum(int((table["status"] == "failed").sum()) for table in tables)
     samples = len(description["data"]["samples"])
     state: State
     if len(shards) == len(planned):
@@ -146,7 +149,8 @@ def run_state(directory: Path, samples: int | None = None) -> RunState:
         state = "failed" if failed else "finished"
         reason = f"no sample could be measured ({skipped} skipped, {failed} failed); its records say why"
     written = datetime.fromtimestamp(max(one.stat().st_mtime for one in [file, *shards]))
-    return RunState(directory.name, state, samples, len(statuses), ok, partly, skipped, failed, written, reason)
+    counts = samples, len(statuses), ok, partly, skipped, failed
+    return RunState(directory.name, state, *counts, written, reason, failed_rows)
 
 
 def forget_failed(directory: Path) -> int:

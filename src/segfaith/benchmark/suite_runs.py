@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from segfaith.benchmark import runner
 from segfaith.benchmark.forecast import Pace, pace
-from segfaith.benchmark.lock import RunIsBusyError, alone
+from segfaith.benchmark.lock import RunIsBusyError, RunIsGoneError, alone
 from segfaith.benchmark.measuring import Measure, serial
 from segfaith.benchmark.plan import RESULTS_VERSION, Plan, differences, make_plan, methods_of
 from segfaith.benchmark.prepared import Prepared, prepare
@@ -26,6 +26,7 @@ from segfaith.results.records import identity
 from segfaith.results.records.files import replace_file
 from segfaith.results.records.identity import that_matter
 from segfaith.results.records.runs import read_description
+from segfaith.storage import make_ready
 
 
 @dataclass(frozen=True)
@@ -176,12 +177,22 @@ def run_suite(
     Raises:
         SettingsError: two runs are one, see `refuse_repeats`; the directory holds runs of the suite with other
             settings; or its `suite.json` cannot be read.
+        StorageError: the directory cannot be written, the disk is full, or the directory went away.
     """
     refuse_repeats(suite)
+    make_ready(directory)
     _check_same(suite, directory)
     _remember(suite, directory)
     for run in suite.runs:
-        yield _run_one(run, directory / run.name, on_start, on_sample, choose, retry_failed=retry_failed)
+        outcome = _run_one(run, directory / run.name, on_start, on_sample, choose, retry_failed=retry_failed)
+        yield outcome
+        if not (directory / SUITE_FILE).is_file():
+            raise RunIsGoneError(
+                f"{directory} was removed or renamed while this suite worked: put it back, or name its new place with "
+                "-o, and give the command again, which goes on with what is finished there"
+            )
+        if outcome.state == "failed":  # where the disk is full, every other run would fail too
+            make_ready(directory)
 
 
 def _run_one(
@@ -197,6 +208,7 @@ def _run_one(
     if directory.is_symlink():
         return Outcome(run, "failed", f"{directory} is a symbolic link; a suite writes through none: remove it")
     try:
+        make_ready(directory)
         prepared = prepare(run.settings)
         todo = runner.open_directory(directory, prepared, damaged.append, damaged.append)
         if retry_failed and forget_failed(directory):
@@ -208,6 +220,8 @@ def _run_one(
         if todo:
             runner.run_shards(prepared, directory, todo, on_sample, choose(prepared, left))
         state = run_state(directory)
+    except RunIsGoneError as error:
+        return Outcome(run, "failed", str(error))
     except RunIsBusyError as error:
         return Outcome(run, "busy", str(error))
     except Exception as error:  # the night's other runs must not be lost; what it was is kept

@@ -5,18 +5,17 @@ each `[[runs]]` adds runs with sections of their own (docs/suites.md). The paper
 """
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from segfaith.attribution.methods import DEFAULT_METHODS
-from segfaith.benchmark.setting_tables import ModelSettings, Settings
-from segfaith.benchmark.settings import PACKAGED, anchor, make_settings, override, record_name
+from segfaith.benchmark.setting_tables import ModelSettings, Settings, folder_name
+from segfaith.benchmark.settings import PACKAGED, anchor, make_settings, override, read_toml, record_name
 from segfaith.errors import SettingsError
 from segfaith.lookup import lookup, nearest
 from segfaith.models import MODELS
@@ -30,7 +29,8 @@ FIXED = ("name", "seed", "model.name")
 WEIGHT_ENDINGS = (".pth", ".pt", ".safetensors")
 
 Table = dict[str, Any]
-Seeds = list[Annotated[int, Field(ge=0)]]
+Name = Annotated[str, AfterValidator(folder_name)]
+Seeds = list[Annotated[int, Field(ge=0, strict=True)]]
 Part = TypeVar("Part", bound=BaseModel)
 
 
@@ -63,7 +63,7 @@ class _Runs(_Sections):
 class _File(_Sections):
     """A suite file."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: Name = Field(pattern=r"^[\w.-]+$")
     seeds: Seeds = [0]
     include: list[str] = []
     models: list[Table] = []
@@ -184,13 +184,7 @@ def _read_suite(path: Path, overrides: Sequence[str], above: tuple[Path, ...]) -
     path = path.resolve()
     if path in above:
         raise SettingsError(f"suites include each other: {' > '.join(one.name for one in (*above, path))}")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"no suite file {path} ({error.strerror}); give a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no TOML: {error}") from error
-    file = _checked(_File, content, str(path))
+    file = _checked(_File, read_toml(path, "suite"), str(path))
     included = [
         run for name in file.include for run in _read_suite(_included(path, name), overrides, (*above, path)).runs
     ]

@@ -1,6 +1,8 @@
 """A model's first use in a run: it is tested, and then runs once as in the run, before anything is timed."""
 
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +19,9 @@ from segfaith.incremental.scoring import scorer_for
 from segfaith.models import load_model
 from segfaith.models.probe import ModelFails, probe
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize, Scalar
-from segfaith.types import Image
+from segfaith.perturbation import PERTURBATIONS, clean_variant
+from segfaith.scores import BatchSize, Scalar, in_batches
+from segfaith.types import Image, Tensor
 
 
 def chosen_model(settings: Settings) -> SegmentationModel:
@@ -85,14 +87,16 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
             raise
         probe(model, sample.to(model.device), settings.execution.batch_size)
     try:
+        gradients, interventions = evidence_keys(plan.methods)
+        counts = [asked.count * (1 + model.wired) for asked in interventions]
+        most = min(settings.execution.batch_size, max(len(PERTURBATIONS), settings.evaluation.fidelity, *counts))
+        batch, scalar = BatchSize(most), Scalar(1, independent=model.independent)
         with torch.no_grad():  # tensors that a model caches in its first pass must allow gradients
-            model.logits(image.expand(settings.execution.batch_size, -1, -1, -1))
+            in_batches(most, lambda part: (model.logits(_copies(image, part)).amax((1, 2, 3)),), batch)
         region = torch.ones(image.shape[1:], dtype=torch.bool, device=model.device)
         if model.wired:  # as the targets of samples, it lies in the left half
             region[:, region.shape[1] // 2 :] = False
         variant = clean_variant(image, region)
-        batch, scalar = BatchSize(settings.execution.batch_size), Scalar(1, independent=model.independent)
-        gradients, interventions = evidence_keys(plan.methods)
         for layer, objective in gradients:
             gradient_evidence(model, variant.images, variant.regions, scalar, batch, layer=layer, objective=objective)
         evaluation = settings.evaluation
@@ -106,15 +110,23 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
             scorer = scorer_for(model, image, variant.regions[0], scalar, precision)
             if precision == "fp32":
                 path = scorer.path
-            most = settings.execution.batch_size
-            counts = (most, max(1, most - 1)) if model.compile else (most,)  # two sizes: torch compiles for any size
-            for count in counts:
-                scorer.score(image.expand(count, -1, -1, -1))
+            sizes = (most, max(1, most - 1)) if model.compile else (most,)  # two sizes: torch compiles for any size
+            for count in sizes:
+                in_batches(count, partial(_scores, scorer, image), batch)
     except SettingsError:
         raise
     except Exception as error:  # if it fails on samples too, their rows record it
         return f"unknown: the warm-up failed: {error}"
     return path
+
+
+def _scores(scorer: Any, image: Image, part: slice) -> tuple[Tensor]:
+    return (scorer.score(_copies(image, part)),)
+
+
+def _copies(image: Image, part: slice) -> Tensor:
+    """An image as often as a slice has entries, without copying it."""
+    return image.expand(part.stop - part.start, -1, -1, -1)
 
 
 def _first_image(plan: Plan, model: SegmentationModel) -> Image | None:

@@ -11,7 +11,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 import segfaith
-from segfaith.cli.screen import COLUMNS, app, err, out, say
+from segfaith.cli.screen import COLUMNS, app, err, folder, out, overrides, say
 
 LISTS = {
     "models": ("segfaith.models", "MODELS"),
@@ -61,7 +61,7 @@ def list_command(
         say(f"{'FILE.py:FUNCTION':28}a function of yours that returns a torch.nn.Module; or package.module:function")
 
 
-def _list_methods(config: str | None, overrides: list[str]) -> None:
+def _list_methods(config: str | None, changes: list[str]) -> None:
     """Every method with its paper, needs and cost at the settings, and the names with parameters that they run."""
     from segfaith.attribution.libraries import LIBRARIES, lacks
     from segfaith.attribution.libraries.entry import Scale
@@ -69,8 +69,8 @@ def _list_methods(config: str | None, overrides: list[str]) -> None:
     from segfaith.benchmark.passes import cost_words, scale_of
     from segfaith.benchmark.settings import find_settings, read_settings
 
-    asked = config is not None or bool(overrides)
-    chosen = read_settings(find_settings(config or "quickstart"), overrides) if asked else None
+    asked = config is not None or bool(changes)
+    chosen = read_settings(find_settings(config or "quickstart"), changes) if asked else None
     tables = {} if chosen is None else chosen.methods.tables()
     scale = Scale() if chosen is None else scale_of(chosen)
 
@@ -99,7 +99,7 @@ def _list_methods(config: str | None, overrides: list[str]) -> None:
         say(f"Costs are of one map, of images of {size}; shared passes serve all methods that ask for the same.")
 
 
-def _list_layers(config: str | None, overrides: list[str]) -> None:
+def _list_layers(config: str | None, changes: list[str]) -> None:
     """Prints the layers of a settings file's model, for an image of noise of the run's size."""
     from segfaith.benchmark.settings import find_settings, read_settings
     from segfaith.benchmark.warm_up import chosen_model, noise
@@ -108,7 +108,7 @@ def _list_layers(config: str | None, overrides: list[str]) -> None:
 
     if config is None:
         raise SettingsError("list layers needs a settings file, whose [model] is read: segfaith list layers CONFIG")
-    chosen = read_settings(find_settings(config), overrides)
+    chosen = read_settings(find_settings(config), changes)
     model = chosen_model(chosen)
     model.wiring = None  # wired photographs go through the model one by one
     table = Table(title=model.name, title_justify="left", box=SIMPLE_HEAD)
@@ -145,8 +145,7 @@ def check_command(
     from segfaith.benchmark import check
     from segfaith.benchmark.settings import find_settings, read_settings
 
-    overrides = [] if n is None else [f"data.n={n}"]
-    chosen = read_settings(find_settings(config), overrides + (settings or []))
+    chosen = read_settings(find_settings(config), overrides({"data.n": n}, settings))
     with Progress(*COLUMNS, console=err, transient=True) as bars:
         task = bars.add_task("reading", total=None)
         lines = list(
@@ -220,7 +219,9 @@ def verify_precision_command(
 
 @app.command("train-scenes")
 def train_scenes_command(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for weights, card and log.")] = Path("scenes"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", parser=folder, help="Folder for weights, card and log.")
+    ] = Path("scenes"),
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: the shipped model's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of data and weights.")] = 0,
     hidden: Annotated[

@@ -9,8 +9,9 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from segfaith.cli.screen import app, on_the_way, out, say
+from segfaith.cli.screen import app, folder, on_the_way, out, overrides, say
 from segfaith.errors import SettingsError
+from segfaith.storage import make_ready
 
 NUMBERS = 60
 """Columns of the terminal that the numbers of the table take."""
@@ -49,7 +50,9 @@ def explain_command(
     size: Annotated[
         str | None, typer.Option(help='Side of the square it is resized to, 224; or "native" (data.size).')
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder; default explanations/NAME.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", parser=folder, help="Folder; default explanations/NAME.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the paths, and nothing else.")] = False,
     npy: Annotated[bool, typer.Option("--npy", help="Also write the maps as METHOD.npy, float32.")] = False,
     tiff: Annotated[bool, typer.Option("--tiff", help="Also write the maps as METHOD.tiff, float32.")] = False,
@@ -81,14 +84,17 @@ def explain_command(
         content[table] = {**content.get(table, {}), **fresh[table]}
     if seed is not None:
         content["seed"] = seed
+    flags = {f"{table}.{key}": value for table, values in given.items() for key, value in values.items()}
+    overrides(flags | {"seed": seed}, settings)  # refuses what is given twice
     override(content, settings or [])
     chosen = settings_of(content)
     refuse_unread(settings or [])
+    place = output or Path("explanations") / photo.stem
+    make_ready(place)
     explained = explain_photo(photo, chosen, Wanted(_point(point), mask, truth, missed))
-    folder = output or Path("explanations") / photo.stem
-    paths = write(explained, folder, npy=npy, tiff=tiff)
+    paths = write(explained, place, npy=npy, tiff=tiff)
     if as_json:
-        typer.echo(json.dumps(explained.content | {"paths": [str(path) for path in paths]}, ensure_ascii=False))
+        typer.echo(json.dumps(explained.content | {"paths": [str(path) for path in paths]}))
         return
     _print(explained)
     for path in paths:

@@ -1,12 +1,13 @@
 """The verb that judges the metrics themselves."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import COLUMNS, app, err, say
+from segfaith.cli.screen import COLUMNS, app, err, folder, overrides, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +30,9 @@ PROPERTIES = {
 def judge_metrics_command(
     config: Annotated[str, typer.Argument(help="Settings file (TOML), or packaged settings.")] = "judge",
     n: Annotated[int | None, typer.Option("-n", "--samples", help="Number of samples (data.n).")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for values.csv and judgement.csv.")] = Path(
-        "judgement"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", parser=folder, help="Folder for values.csv and judgement.csv.")
+    ] = Path("judgement"),
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as in data.size=320.")
     ] = None,
@@ -42,10 +43,13 @@ def judge_metrics_command(
     from segfaith.benchmark.settings import find_settings, read_settings
     from segfaith.errors import SettingsError
     from segfaith.planted.judging import BASIC, VARIANTS, measure
+    from segfaith.results.records.files import replace_file, write_csv
     from segfaith.results.statistics.judgement import judge, leaders
+    from segfaith.storage import make_ready
 
-    chosen = read_settings(find_settings(config), [f"data.n={n}"] * (n is not None) + (settings or []))
+    chosen = read_settings(find_settings(config), overrides({"data.n": n}, settings))
     methods = chosen.methods.model_copy(update={"names": [*BASIC, *VARIANTS], "labels": {}})
+    make_ready(output)
     prepared = prepare(chosen.model_copy(update={"methods": methods}))
     with Progress(*COLUMNS, console=err, transient=True) as bars:
         task = bars.add_task("judging", total=len(prepared.plan.ids))
@@ -57,9 +61,8 @@ def judge_metrics_command(
     if not (values["role"] == "dose").any():
         say("no sample has planted evidence, as scenes and wired data have: truth and ranking are not judged")
     table = judge(values, chosen.target.score)
-    output.mkdir(parents=True, exist_ok=True)
-    values.to_csv(output / "values.csv", index=False)
-    table.to_csv(output / "judgement.csv", index=False, float_format="%.6g")
+    replace_file(output / "values.csv", partial(write_csv, values))
+    replace_file(output / "judgement.csv", partial(write_csv, table, float_format="%.6g"))
     if verbose:
         _numbers(table)
     else:

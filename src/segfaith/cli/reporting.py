@@ -6,15 +6,21 @@ from typing import Annotated
 
 import typer
 
-from segfaith.cli.screen import app, err, out, say, show
-from segfaith.errors import SettingsError
+from segfaith.cli.screen import app, err, folder, out, run_argument, say, show
+from segfaith.errors import StorageError
 
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories, or directories of runs (a suite's).")],
+    runs: Annotated[
+        list[Path],
+        run_argument("Run directories, or directories of runs (a suite's).", "RUNS..."),
+    ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where the files go; default: the first run directory.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", parser=folder, metavar="DIR", help="Where the files go; default: the first run directory."
+        ),
     ] = None,
     min_s: Annotated[
         float | None,
@@ -83,4 +89,4 @@ def report(
         say(f"written into {written.directory}:")
         out.print(", ".join(sorted({name.parts[0] + ("/" if len(name.parts) > 1 else "") for name in names})))
     if written.refused:
-        raise SettingsError(written.refused)
+        raise StorageError(written.refused)

@@ -6,8 +6,23 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import ADDRESS, COLUMNS, EXECUTOR, app, duration, err, on_the_way, say, show, worker_bars
+from segfaith.cli.screen import (
+    ADDRESS,
+    COLUMNS,
+    EXECUTOR,
+    OUTPUT,
+    app,
+    duration,
+    err,
+    on_the_way,
+    overrides,
+    run_argument,
+    say,
+    show,
+    worker_bars,
+)
 from segfaith.errors import SegfaithError, SettingsError
+from segfaith.storage import make_ready
 
 
 @app.command("run")
@@ -15,7 +30,7 @@ def run_command(
     config: Annotated[
         str, typer.Argument(help="Settings file (TOML; docs/settings.md), or the packaged settings `quickstart`.")
     ] = "quickstart",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Run directory; default runs/NAME.")] = None,
+    output: Annotated[Path | None, OUTPUT] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print samples, passes and time; run nothing.")] = False,
     n: Annotated[int | None, typer.Option("-n", "--samples", help="Number of samples (data.n).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run (seed).")] = None,
@@ -40,9 +55,10 @@ def run_command(
 
     flags = {"data.n": n, "seed": seed, "execution.device": device, "execution.batch_size": batch_size}
     flags |= {"execution.executor": executor, "execution.address": address}
-    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    chosen = read_settings(find_settings(config), overrides + (settings or []))
+    chosen = read_settings(find_settings(config), overrides(flags, settings))
     directory = output or Path("runs") / chosen.name
+    if not dry_run:
+        make_ready(directory)
     prepared = prepare(chosen)
     if dry_run:
         _print_plan(prepared)
@@ -155,7 +171,7 @@ def _summarise(directory: Path, first: str = "") -> int:
     """Draws the pictures, then prints how the samples ended, the table and where they are.
 
     Returns:
-        1 if nothing was measured or samples are still to go, else 0.
+        1 if nothing was measured, a row failed or samples are still to go, else 0.
     """
     from segfaith.results.figures.tiles import write_pictures
     from segfaith.results.records.runs import load_run
@@ -165,7 +181,7 @@ def _summarise(directory: Path, first: str = "") -> int:
 
     run = load_run(directory)
     description, records = run.description, run.records
-    pictures = write_pictures(directory, description, records)  # before a reader of what is printed may go away
+    pictures = write_pictures(directory, description, records, on_the_way)  # before a reader of words may go away
     if first:
         say(first)
     bad = records[records["status"] != "ok"]
@@ -175,7 +191,8 @@ def _summarise(directory: Path, first: str = "") -> int:
         say(
             f"{status}: {len(ids)} sample(s), {len(group)} row(s) ({which}): {reason}",
         )
-    if (bad["status"] == "failed").any():
+    failed = bool((bad["status"] == "failed").any())
+    if failed:
         say("The same command with --retry-failed measures again what failed.")
     ok, planned = records[records["status"] == "ok"], len(description["data"]["samples"])
     if to_go := planned - records["sample_id"].nunique():
@@ -194,7 +211,7 @@ def _summarise(directory: Path, first: str = "") -> int:
     if pictures:
         say(f"pictures: {pictures[0]}, and one for each sample in {pictures[1].parent}")
     say(f"Next: segfaith report {directory}")
-    return 1 if to_go else 0
+    return 1 if to_go or failed else 0
 
 
 def _say_overlap(target: Any, ok: Any) -> None:
@@ -220,7 +237,7 @@ def _say_paths(records: Any) -> None:
 
 @app.command("randomise")
 def randomise_command(
-    directory: Annotated[Path, typer.Argument(help="Run directory, or that of a suite for all its runs.")],
+    directory: Annotated[Path, run_argument("Run directory, or that of a suite for all its runs.")],
     n: Annotated[int, typer.Option("-n", "--samples", min=1, help="Samples, the first of each run.")] = 8,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What moved since, as in data.root=DIR.")
@@ -265,7 +282,9 @@ def _randomise(run: Path, n: int, overrides: list[str], allowed: list[str], told
     from segfaith.benchmark.foreign import settings_of
     from segfaith.benchmark.prepared import prepare
 
-    prepared = prepare(settings_of(run, overrides, allowed))
+    chosen = settings_of(run, overrides, allowed)
+    make_ready(run)
+    prepared = prepare(chosen)
     runner.open_directory(run, prepared, on_the_way)
     for words in _layers(prepared.model):
         if words not in told:
@@ -283,5 +302,6 @@ def download(
     """Download a data set from its official address."""
     from segfaith.data.datasets import open_dataset
 
+    make_ready(root)
     dataset = open_dataset(name, root, split, download=True)
     say(f"{name} is in {root}: {len(dataset.ids)} samples in {split}")

@@ -1,9 +1,12 @@
 """What all verbs share: the application, the two consoles, and how tables and times are printed."""
 
+import codecs
+import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -19,12 +22,58 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from segfaith.errors import SettingsError
+from segfaith.paths import place
+
 app = typer.Typer(
     help="Judge attribution maps of semantic-segmentation models by intervention.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+PLAIN = str.maketrans(
+    {
+        "✓": "+",
+        "✗": "x",
+        "−": "-",
+        "–": "-",
+        "×": "x",
+        "±": "+-",
+        "≥": ">=",
+        "≤": "<=",
+        "↑": "^",
+        "↓": "v",
+        "…": "~",
+        "“": '"',
+        "”": '"',
+        "‘": "'",
+        "’": "'",
+        "′": "'",
+        "\N{NO-BREAK SPACE}": " ",
+        "\ufffd": "?",
+    }
+)
+"""Signs of the words and tables, for terminals whose encoding lacks them. Verdicts keep signs that differ."""
+
+
+def _plain_signs(error: UnicodeError) -> tuple[str, int]:
+    """What is printed for characters that an encoding lacks: `PLAIN`, else an escape, as \\xe9 for é."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    part = error.object[error.start : error.end].translate(PLAIN)
+    return part.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+codecs.register_error("segfaith", _plain_signs)
+
+
+def print_anything() -> None:
+    """Lets both outputs print every text: what their encoding lacks is replaced, see `PLAIN`, and raises nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="segfaith")
 
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -70,6 +119,32 @@ COLUMNS = (
 
 
 EXECUTOR = "serial (this process), ray (worker processes), or auto (execution.executor; docs/scaling.md)."
+
+
+def folder(text: str | Path) -> Path:
+    """A folder, or an address in an object store. Raises typer.BadParameter for "", which is the working folder."""
+    if not str(text).strip():
+        raise typer.BadParameter("expected a folder, got an empty name; leave the option out for the default")
+    try:
+        return place(text)
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+OUTPUT: Any = typer.Option(
+    "-o",
+    "--output",
+    parser=folder,
+    metavar="DIR",
+    help="Directory, or an address such as s3://bucket/runs/voc; default runs/NAME.",
+)
+
+
+def run_argument(words: str, metavar: str = "DIR") -> Any:
+    """An argument that names a run's or a suite's directory, here or in an object store."""
+    return typer.Argument(parser=folder, metavar=metavar, help=words)
+
+
 ADDRESS = 'Of a running Ray, or "auto" to find it (execution.address).'
 
 
@@ -100,6 +175,20 @@ def show(parts: Iterable[RenderableType]) -> None:
     """Prints parts of a report, as `results.report.terminal` gives them."""
     for part in parts:
         out.print(part, highlight=False)
+
+
+def overrides(flags: Mapping[str, Any], settings: Sequence[str] | None) -> list[str]:
+    """The flags that were given, as overrides by their keys, and then those of --set.
+
+    Raises:
+        SettingsError: a key is given by its flag and by --set.
+    """
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    keys = [text.partition("=")[0].strip() for text in settings or ()]
+    for key, value in flags.items():
+        if value is not None and key in keys:
+            raise SettingsError(f"{key} is given twice, by its option ({value}) and by --set; leave one of them out")
+    return given + list(settings or ())
 
 
 def duration(seconds: float) -> str:

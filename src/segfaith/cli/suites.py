@@ -9,13 +9,27 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from segfaith.cli.screen import ADDRESS, COLUMNS, EXECUTOR, app, duration, err, on_the_way, say, show, worker_bars
+from segfaith.cli.screen import (
+    ADDRESS,
+    COLUMNS,
+    EXECUTOR,
+    OUTPUT,
+    app,
+    duration,
+    err,
+    on_the_way,
+    overrides,
+    run_argument,
+    say,
+    show,
+    worker_bars,
+)
 
 
 @app.command("suite")
 def suite_command(
     config: Annotated[str, typer.Argument(help="Suite file (TOML), or leaderboard, paper-voc, paper-sbd, paper.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Suite directory; default runs/NAME.")] = None,
+    output: Annotated[Path | None, OUTPUT] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, samples, passes and time; run nothing.")
     ] = False,
@@ -42,8 +56,7 @@ def suite_command(
         return
     flags = {"data.n": n, "execution.device": device, "execution.batch_size": batch_size}
     flags |= {"execution.executor": executor, "execution.address": address}
-    overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    suite = read_suite(find_suite(config), overrides + (settings or []))
+    suite = read_suite(find_suite(config), overrides(flags, settings))
     if models is not None:
         suite = narrow(suite, [label.strip() for label in models.split(",")])
     if weights_dir is not None:
@@ -114,7 +127,7 @@ def _say_reasons(what: str, reasons: Mapping[str, str]) -> None:
 
 
 def _run_with_progress(suite: Any, directory: Path, *, retry_failed: bool) -> int:
-    """Runs the suite, then prints its table; 130 when it was interrupted, 1 if a run failed, else 0."""
+    """Runs the suite, then prints its table; 130 when it was interrupted, 1 if a run or a row failed, else 0."""
     from segfaith.benchmark.executors import Executors, of_suite
     from segfaith.benchmark.suite_runs import run_suite
 
@@ -175,10 +188,11 @@ def _summarise(directory: Path, outcomes: Sequence[Any]) -> int:
     complete = {one.name for one in states if one.complete}
     if any(one.state == "failed" and one.run.name not in complete for one in outcomes):
         say("The same command tries the runs again that could not start or go on.")
-    _say_failed_samples([one for one in states if one.name in {outcome.run.name for outcome in outcomes}])
+    own = [one for one in states if one.name in {outcome.run.name for outcome in outcomes}]
+    _say_failed_samples(own)
     if measured:
         say(f"Next: segfaith report {shlex.quote(str(directory))} --html")
-    return 1 if any(one.state == "failed" for one in outcomes) else 0
+    return 1 if any(one.state == "failed" for one in outcomes) or any(one.failed_rows for one in own) else 0
 
 
 def _say_failed_samples(states: Sequence[Any]) -> None:
@@ -192,7 +206,7 @@ def _say_failed_samples(states: Sequence[Any]) -> None:
 
 @app.command()
 def status(
-    directory: Annotated[Path, typer.Argument(help="Directory of a run or of a suite.")],
+    directory: Annotated[Path, run_argument("Directory or s3:// address of a run or of a suite.")],
 ) -> None:
     """Show how far a run or the runs of a suite are: done, running, failed."""
     from segfaith.benchmark.status import read_states

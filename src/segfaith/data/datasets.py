@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.io import loadmat
-from torchvision.datasets import SBDataset, VOCSegmentation
+from torchvision.datasets import SBDataset, VOCSegmentation, voc
 
 from segfaith.classes import VOC_CLASSES
+from segfaith.data.archives import fetch
 from segfaith.data.dataset import Dataset
 from segfaith.data.folder import open_folder
 from segfaith.data.masks import read_mask
@@ -20,15 +21,21 @@ from segfaith.data.scenes import open_scenes
 from segfaith.errors import SampleError, SettingsError
 from segfaith.lookup import lookup
 from segfaith.paths import check_ids
+from segfaith.storage import REMEDIES, storage_error
 from segfaith.types import Labels
 
 
 def open_voc2012(root: Path, split: str, classes: list[str] | None, download: bool, reading: Reading) -> Dataset:
     """Pascal VOC 2012 segmentation (Everingham et al. 2010); `root` holds `VOCdevkit/VOC2012`."""
     reading.refuse_for("voc2012")
-    dataset = _torchvision_set(
-        "voc2012", root, split, download, lambda fetch: VOCSegmentation(str(root), "2012", split, download=fetch)
-    )
+
+    def make(download: bool) -> VOCSegmentation:
+        if download:
+            about = voc.DATASET_YEAR_DICT["2012"]
+            fetch(about["url"], root, about["filename"], about["md5"])
+        return VOCSegmentation(str(root), "2012", split, download=download)
+
+    dataset = _torchvision_set("voc2012", root, split, download, make)
     _check_list(Path(dataset.root) / "VOCdevkit/VOC2012/ImageSets/Segmentation" / f"{split}.txt")
     meaning = Meaning(classes or VOC_CLASSES)
     files = _by_id(dataset.images, dataset.masks)
@@ -38,9 +45,13 @@ def open_voc2012(root: Path, split: str, classes: list[str] | None, download: bo
 def open_sbd(root: Path, split: str, classes: list[str] | None, download: bool, reading: Reading) -> Dataset:
     """Semantic Boundaries Dataset (Hariharan et al. 2011); `root` holds `img`, `cls` and the splits' text files."""
     reading.refuse_for("sbd")
-    dataset = _torchvision_set(
-        "sbd", root, split, download, lambda fetch: SBDataset(str(root), split, mode="segmentation", download=fetch)
-    )
+
+    def make(download: bool) -> SBDataset:
+        if download:
+            fetch(SBDataset.url, root, SBDataset.filename, SBDataset.md5)
+        return SBDataset(str(root), split, mode="segmentation", download=download)
+
+    dataset = _torchvision_set("sbd", root, split, download, make)
     _check_list(Path(dataset.root) / f"{split}.txt")
     meaning = Meaning(classes or VOC_CLASSES)
     files = _by_id(dataset.images, dataset.masks)
@@ -96,9 +107,13 @@ def _torchvision_set(
             if not download:
                 raise
             return make(True)
+    except SettingsError:
+        raise
     except ValueError as error:
         raise SettingsError(f"{name} has no split {split!r}: {error}") from error
     except (OSError, RuntimeError) as error:
+        if download and isinstance(error, OSError) and error.errno in REMEDIES:
+            raise storage_error(root, error) from error
         raise SettingsError(
             f"{name} {split} is not in {root.resolve()} ({error}). "
             f"Download it with: segfaith download {name} {shlex.quote(str(root))}"

@@ -12,7 +12,16 @@ from PIL import Image as PillowImage
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from segfaith.data.arrays import ARRAYS, Array, channels_to_front, is_tiff, read_array, read_tiff, refuse_volumes
+from segfaith.data.arrays import (
+    ARRAYS,
+    Array,
+    channels_to_front,
+    is_tiff,
+    read_array,
+    read_tiff,
+    refuse_volumes,
+    stored_shape,
+)
 from segfaith.data.reading import PLAIN, Pair, Reading
 from segfaith.errors import SampleError, SettingsError
 from segfaith.types import Image, Tensor
@@ -128,10 +137,24 @@ def read_image(path: str | Path, reading: Reading = PLAIN) -> ReadImage:
             file.load()  # Pillow turns a TIFF here, and forgets its orientation
             turn = _TURNS.get(orientation_of(file))
             picture = file.copy() if turn is None else file.transpose(turn)
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        raise SampleError(f"image {path} cannot be read: {error}") from error
-    image, clipped = _to_channels(picture, path, reading, form)
+        image, clipped = _to_channels(picture, path, reading, form)
+    except SampleError:
+        raise
+    except Exception as error:  # Pillow raises whatever a damaged file brings about
+        raise SampleError(f"image {path} cannot be read: {error or type(error).__name__}") from error
     return ReadImage(image, orientation, clipped)
+
+
+def stored_size(path: Path) -> tuple[int, int] | None:
+    """The height and width in a file's header, before it is turned by EXIF; None where the header does not say them."""
+    try:
+        if path.suffix.lower() in ARRAYS:
+            shape = stored_shape(path)
+            return shape if shape is not None and len(shape) == 2 else None
+        with PillowImage.open(path) as file:
+            return file.height, file.width
+    except Exception:  # who reads the file says what is wrong with it
+        return None
 
 
 def orientation_of(file: PillowImage.Image) -> int:
@@ -161,13 +184,13 @@ def _to_channels(picture: PillowImage.Image, path: Path, reading: Reading, form:
         picture = picture.convert("RGBA")
         white = PillowImage.new("RGBA", picture.size, "white")
         picture = PillowImage.alpha_composite(white, picture)
-    array = np.array(picture.convert("RGB")).transpose(2, 0, 1)
+    array = np.array(picture.convert("L"))[None] if grey else np.array(picture.convert("RGB")).transpose(2, 0, 1)
     if any(high > 255 for _, high in reading.pairs or ()):
         raise SampleError(
             f"image {path} is read with 8 bits (mode {mode}), values 0 to 255, and [data] range goes beyond 255; set "
             "the range of 8 bits, or store the image as .npy or TIFF with all its bits"
         )
-    return in_range(array[:1] if grey else array, reading, path, (0, 255))
+    return in_range(array, reading, path, (0, 255))
 
 
 def in_range(values: Array, reading: Reading, path: Path, stated: Pair | None) -> tuple[Image, float]:
@@ -224,7 +247,8 @@ def _bytes_in_range(values: Array, path: Path) -> Image:
             f"image {path} has only the values 0 and 1 of 0 to 255, which is black to the eye: it is a mask, or an "
             "image in [0, 1] that was stored as integers; multiply by 255 before it is stored"
         )
-    return torch.from_numpy(np.ascontiguousarray(values, np.float32) / np.float32(255))
+    shares = np.empty(values.shape, np.float32)  # a large image should not be there twice
+    return torch.from_numpy(np.divide(values, np.float32(255), out=shares))
 
 
 def turned_alike(image: Image, orientation: int, labels: Tensor, carried: int) -> Tensor:

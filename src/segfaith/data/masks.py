@@ -61,8 +61,9 @@ def _read_png(path: Path, colours: bool = False) -> tuple[Array, str, int]:
             form, mode, frames = file.format, file.mode, getattr(file, "n_frames", 1)
             packed = {str(tile[3]) for tile in getattr(file, "tile", [])} & {"L;2", "L;4"}
             array, orientation = np.array(file.convert("RGBA") if colours else file), orientation_of(file)
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        raise SampleError(f"label mask {path} cannot be read: {error}{_others(path)}") from error
+    except Exception as error:  # Pillow raises whatever a damaged file brings about
+        why = str(error) or type(error).__name__
+        raise SampleError(f"label mask {path} cannot be read: {why}{_others(path)}") from error
     if form != "PNG":
         raise SampleError(
             f"label mask {path} is stored as {form}, whatever its name; expected PNG, which keeps every label (JPEG "
@@ -144,8 +145,8 @@ def _read_tiff_mask(path: Path, channels_first: bool | None) -> Array:
             packed = {str(tile[3]) for tile in getattr(file, "tile", [])}
             orientation, mode = orientation_of(file), file.mode
             array = np.array(file)
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        raise SampleError(f"label mask {path} cannot be read: {error}") from error
+    except Exception as error:  # Pillow raises whatever a damaged file brings about
+        raise SampleError(f"label mask {path} cannot be read: {error or type(error).__name__}") from error
     if orientation != 1 or mode not in _INDICES or any(name.startswith(("L;2", "L;4")) for name in packed):
         raise SampleError(
             f"label mask {path} has mode {mode} ({', '.join(packed)}) and orientation {orientation}; expected whole "

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from segfaith.data.dataset import Dataset
-from segfaith.data.images import Size, read_image, resize_image, resize_labels, turned_alike
+from segfaith.data.images import Size, read_image, resize_image, resize_labels, stored_size, turned_alike
 from segfaith.data.meaning import Meaning, overlapping
 from segfaith.data.reading import PLAIN, Reading
 from segfaith.errors import SampleError
@@ -37,6 +38,9 @@ def from_pairs(
             raise SampleError(
                 f"{sample_id} has {len(candidates)} masks: {', '.join(path.name for path in candidates)}; keep one"
             )
+        stored = [stored_size(path) for path in (image_path, candidates[0])]
+        if None not in stored and sorted(stored[0] or ()) != sorted(stored[1] or ()):
+            raise _differ(*stored)  # before a large file is read for nothing
         read = read_image(image_path, reading)
         image = read.image
         marked = turned_alike(image, read.orientation, *labels_of(candidates[0]))
@@ -60,10 +64,12 @@ def from_pairs(
 def _check_sizes(image: Image, marked: Tensor) -> None:
     ours, theirs = tuple(image.shape[-2:]), tuple(marked.shape[-2:])
     if ours != theirs:
-        turned = "; height and width are exchanged: one of the two files is turned or transposed" * (
-            ours == theirs[::-1]
-        )
-        raise SampleError(f"image and label mask differ in size: {ours} and {theirs} (height, width){turned}")
+        raise _differ(ours, theirs)
+
+
+def _differ(ours: Any, theirs: Any) -> SampleError:
+    turned = "; height and width are exchanged: one of the two files is turned or transposed" * (ours == theirs[::-1])
+    return SampleError(f"image and label mask differ in size: {ours} and {theirs} (height, width){turned}")
 
 
 def _fingerprint(path: Path) -> bytes:

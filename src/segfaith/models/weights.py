@@ -57,7 +57,11 @@ def _unpacked(content: Any, path: Path) -> dict[str, Tensor]:
     for key in ("model", "state_dict", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if (
+        not isinstance(content, Mapping)
+        or not all(isinstance(value, Tensor) for value in content.values())
+        or not all(isinstance(name, str) for name in content)
+    ):
         raise SettingsError(
             f"weights file {path}: expected a state dict (names to tensors), got {type(content).__name__}"
             f"{_inside(content)}"

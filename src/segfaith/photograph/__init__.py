@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from segfaith.explanation import Explanation, name_of
 from segfaith.models.probe import probe
 from segfaith.paths import map_name
 from segfaith.photograph.target import Wanted, check, choose, listed, predicted_shares
-from segfaith.results.records.files import replace_file
+from segfaith.results.records.files import replace_file, write_array
 from segfaith.types import Image
 
 __all__ = ["Explained", "Wanted", "explain_photo", "listed", "refuse_unread", "settings_of", "write"]
@@ -174,12 +176,8 @@ def write(explained: Explained, folder: Path, *, npy: bool = False, tiff: bool =
     """Writes `panel.png` and `explanation.json`, and the maps as float32 (H, W) where asked: METHOD.npy, METHOD.tiff.
 
     Raises:
-        SettingsError: the folder cannot be made.
+        StorageError: the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"the folder {folder} cannot be made ({error.strerror}); give another with -o") from error
     told, paths = explained.explanation, [folder / "panel.png", folder / "explanation.json"]
     content = json.dumps(explained.content, indent=1, ensure_ascii=False) + "\n"
     picture = told.png()
@@ -188,11 +186,13 @@ def write(explained: Explained, folder: Path, *, npy: bool = False, tiff: bool =
     for name, heatmap in told.items():
         values, file = heatmap.cpu().numpy().astype(np.float32), folder / map_name(name)
         if npy:
-            np.save(file, values)
+            replace_file(file, partial(write_array, values=values))
             paths.append(file)
         if tiff:
             paths.append(file.with_name(file.name.removesuffix(".npy") + ".tiff"))
-            imwrite(paths[-1], values)
+            tiff_file = BytesIO()
+            imwrite(tiff_file, values)
+            replace_file(paths[-1], partial(Path.write_bytes, data=tiff_file.getvalue()))
     return paths
 
 

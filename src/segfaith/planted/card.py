@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from segfaith.classes import SCENE_CLASSES
@@ -19,6 +19,7 @@ from segfaith.models.weights import file_digest
 from segfaith.planted.proof import Proof, prove
 from segfaith.planted.training import Recipe, train
 from segfaith.results.records.files import replace_file
+from segfaith.storage import make_ready, storing
 
 WEIGHTS, CARD, TEXT, LOG = "scenes.safetensors", "scenes.json", "scenes.md", "training.csv"
 
@@ -38,14 +39,16 @@ def train_scenes(
 
     Raises:
         SettingsError: the directory holds weights already.
+        StorageError: the directory cannot be written.
 
     Returns:
         The proof of use. The log is written step by step; the file of weights is complete before the proof starts.
     """
+    make_ready(directory)
     if (directory / WEIGHTS).exists():
         raise SettingsError(f"{directory} holds weights already; choose another folder, or remove {WEIGHTS} there")
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOG).open("w", encoding="utf-8", buffering=1) as log:
+    with storing(directory), (directory / LOG).open("w", encoding="utf-8", buffering=1) as log:
         log.write("step,loss,pattern_loss\n")
 
         def on_step(step: int, loss: float, pattern_loss: float) -> None:
@@ -63,7 +66,8 @@ def save_half(model: nn.Module, path: Path) -> None:
         key: (value.half() if value.is_floating_point() else value).contiguous()
         for key, value in model.state_dict().items()
     }
-    replace_file(path, lambda temporary: save_file(state, temporary))
+    content = save(state)  # `save_file` raises errors of its own where the disk is full
+    replace_file(path, lambda temporary: temporary.write_bytes(content))
 
 
 def prove_weights(

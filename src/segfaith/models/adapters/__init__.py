@@ -8,6 +8,7 @@ from segfaith.errors import SettingsError
 from segfaith.models.adapters import hf, monai, onnx, smp, torchvision
 from segfaith.models.adapters.entry import Adapted, Adapter
 from segfaith.models.building import seeded
+from segfaith.paths import absolute
 
 __all__ = ["ADAPTERS", "Adapted", "Adapter", "adapted", "short_name", "with_absolute_path"]
 
@@ -81,8 +82,10 @@ def with_absolute_path(name: str, base: Path) -> str:
     """
     prefix, _, rest = name.partition(":")
     reads = ADAPTERS[prefix].reads if prefix in ADAPTERS and rest else ""
-    path = (base / Path(rest).expanduser()).resolve()
-    return f"{prefix}:{path}" if reads == "file" or (reads == "folder" and path.is_dir()) else name
+    if not reads:
+        return name
+    path = absolute(rest, base)
+    return f"{prefix}:{path}" if reads == "file" or path.is_dir() else name
 
 
 def short_name(name: str) -> str:

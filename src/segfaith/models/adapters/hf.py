@@ -12,6 +12,8 @@ from segfaith.models.adapters.queries import MASK_SIZES, HubModel
 from segfaith.models.weights import file_digest
 
 ARGS = ("revision", "subfolder", "local_files_only")
+"""What args may hold. Without `revision` the hub's newest is taken (bandit's B615): weights are data, no code runs, and
+records hold their digest."""
 LAYERS = {
     "segformer": "decode_head.activation",
     "upernet": "decode_head.fpn_bottleneck",
@@ -53,7 +55,7 @@ def load(name: str, args: Mapping[str, Any]) -> Adapted:
     place = str(folder) if folder.is_dir() else name
     options = dict(args) | {"trust_remote_code": False}
     try:
-        config = transformers.AutoConfig.from_pretrained(place, **options)
+        config = transformers.AutoConfig.from_pretrained(place, **options)  # nosec B615
     except Exception as error:
         raise _unreachable(name, error) from error
     kind = config.model_type
@@ -70,7 +72,7 @@ def load(name: str, args: Mapping[str, Any]) -> Adapted:
         )
     auto = transformers.AutoModelForSemanticSegmentation if semantic else transformers.AutoModelForUniversalSegmentation
     try:
-        model, told = auto.from_pretrained(
+        model, told = auto.from_pretrained(  # nosec B615
             place, config=config, dtype=torch.float32, output_loading_info=True, **options
         )
     except Exception as error:
@@ -112,7 +114,7 @@ def _normalisation(place: str, options: Mapping[str, Any]) -> tuple[Any, Any, bo
     import transformers
 
     try:
-        processor: Any = transformers.AutoImageProcessor.from_pretrained(place, **options)
+        processor: Any = transformers.AutoImageProcessor.from_pretrained(place, **options)  # nosec B615
     except (OSError, ValueError):  # a model may come without a processor
         return None, None, False
     scale = 255.0 * (processor.rescale_factor if getattr(processor, "do_rescale", False) else 1.0)
@@ -130,7 +132,7 @@ def _task(place: str, kind: str, options: Mapping[str, Any]) -> Any:
     import transformers
 
     try:
-        processor: Any = transformers.OneFormerProcessor.from_pretrained(place, **options)
+        processor: Any = transformers.OneFormerProcessor.from_pretrained(place, **options)  # nosec B615
         return processor._preprocess_text(["the task is semantic"], max_length=processor.task_seq_length)
     except Exception as error:
         raise SettingsError(

@@ -9,7 +9,6 @@ parts, of which the second is the interaction:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
@@ -24,6 +23,7 @@ from PIL import Image
 
 from segfaith.errors import SettingsError
 from segfaith.paths import map_name
+from segfaith.results.figures.kept import kept_size, read_map, read_masks, read_picture
 from segfaith.results.figures.overlay import outlined, overlay
 from segfaith.results.figures.style import FULL_WIDTH, NAMES, STYLE, canvas, literal
 from segfaith.results.statistics.cases import Case, Choice
@@ -98,7 +98,7 @@ def gallery(choice: Choice, methods: Sequence[str], labels: Mapping[str, str] = 
     if not choice.cases:
         raise SettingsError(f"expected at least one case; got none: {choice.why}")
     shown = with_maps(choice, methods)[:MOST_MAPS]
-    images = [_read(case.folder / "image.png") for case in choice.cases]
+    images = [_image(case) for case in choice.cases]
     columns, aspects = 1 + len(shown), [image.shape[1] / image.shape[2] for image in images]
     side = min((FULL_WIDTH - 0.7) / columns, 1.5)
     notes = [_note(case, max(12, int(side * 18))) for case in choice.cases]
@@ -106,7 +106,7 @@ def gallery(choice: Choice, methods: Sequence[str], labels: Mapping[str, str] = 
     figure = canvas(FULL_WIDTH, sum(side * aspect + below for aspect in aspects) + 0.25)
     grid = figure.subplots(len(images), columns, squeeze=False, gridspec_kw={"height_ratios": aspects})
     for axes, case, image, note in zip(grid, choice.cases, images, notes, strict=True):
-        region = _mask(case, "target.png")
+        region = _target(case, image)
         _tile(axes[0], _outlined(case, image), note)
         axes[0].set_ylabel(literal(case.title), fontsize=7)
         for panel, name in zip(axes[1:], shown, strict=True):
@@ -130,7 +130,8 @@ def mechanism(case: Case) -> Figure:
     """
     parts = parts_of(case)
     alpha, beta = parameters(case)
-    image, region = _read(case.folder / "image.png"), _mask(case, "target.png")
+    image = _image(case)
+    region = _target(case, image)
     panels = (
         ("EGA", "$A_g$", _load(case, "ega")),
         ("RIA", "$A_r$", _load(case, "ria")),
@@ -223,30 +224,20 @@ def _frame(axes: Axes, words: str) -> None:
 
 def _outlined(case: Case, image: Array) -> Image.Image:
     """The image of a case with the outlines of the target, of planted evidence and of the prediction, where kept."""
-    masks = [
-        _mask(case, name) if (case.folder / name).is_file() else None for name in ("evidence.png", "prediction.png")
-    ]
-    return outlined(image, _mask(case, "target.png"), *masks)
+    masks = read_masks(case.folder, image.shape[1:])
+    return outlined(image, masks["target"], masks.get("evidence"), masks.get("prediction"))
 
 
-def _mask(case: Case, name: str) -> NDArray[np.bool_]:
-    mask: NDArray[np.bool_] = _read(case.folder / name)[0] > 0.5
-    return mask
+def _target(case: Case, image: Array) -> NDArray[np.bool_]:
+    return read_masks(case.folder, image.shape[1:])["target"]
 
 
 def _load(case: Case, method: str) -> Array:
-    """A kept map (H, W). Raises SettingsError where it cannot be read."""
-    path = case.folder / map_name(method)
-    try:
-        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-    except (OSError, ValueError, EOFError) as error:
-        raise SettingsError(f"map {path} cannot be read ({error}); remove {case.folder}, or run it again") from error
+    """A kept map (H, W). Raises what `kept.read_map` raises."""
+    return read_map(case.folder, method, kept_size(case.folder)).astype(np.float64)
 
 
-def _read(path: Path) -> Array:
-    """An RGB picture as (3, H, W) in [0, 1]. Raises SettingsError where it cannot be read."""
-    try:
-        with Image.open(path, formats=("PNG",)) as file:
-            return np.asarray(file.convert("RGB"), dtype=np.float64).transpose(2, 0, 1) / 255
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"picture {path} cannot be read ({error}); remove it, or run it again") from error
+def _image(case: Case) -> Array:
+    """The image of a case as (3, H, W) in [0, 1]. Raises what `kept.read_picture` raises."""
+    picture: Array = read_picture(case.folder / "image.png").transpose(2, 0, 1) / 255
+    return picture

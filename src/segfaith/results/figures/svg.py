@@ -49,7 +49,7 @@ def inline_svg(figure: Figure, name: str, label: str = "") -> Markup:
     file = BytesIO()
     with rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata=NOTHING, transparent=True)
-    source = ElementTree.fromstring(file.getvalue())
+    source = ElementTree.fromstring(file.getvalue())  # nosec B314
     used = _uses(source)
     definitions = {one.get("id", ""): one for group in source.iter(f"{{{SVG}}}defs") for one in group if one.get("id")}
     names, kept = _numbered({key: one for key, one in definitions.items() if key in used}, used, name)

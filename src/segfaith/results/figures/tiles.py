@@ -1,16 +1,16 @@
 """Pictures of a run that kept its maps: per sample one row, the image and every method's map over it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from segfaith.paths import inside, map_folder, map_name
+from segfaith.errors import SettingsError
+from segfaith.paths import inside, map_folder
+from segfaith.results.figures.kept import read_map, read_masks, read_picture
 from segfaith.results.figures.overlay import outlined, overlay
 from segfaith.results.records.files import replace_file
 from segfaith.results.records.runs import class_name
@@ -23,7 +23,12 @@ OVERVIEW = 40
 """The overview holds at most this many samples, the first ones."""
 
 
-def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> list[Path]:
+def write_pictures(
+    directory: Path,
+    description: Any,
+    records: pd.DataFrame,
+    tell: Callable[[str], object] = lambda words: None,
+) -> list[Path]:
     """Writes a picture for every target whose maps were kept, and `pictures.png` with the first ones.
 
     It is `pictures/ID.png`, or `pictures/ID@TARGET.png` where a sample may have several targets.
@@ -33,6 +38,9 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
     The first tile is the image with the target's outline in white, that of planted evidence in cyan and that of the
     model's prediction in dashes of yellow. The others are the methods' maps, each under its method's label, with their
     TDD and, where evidence was planted, their average precision ("AP").
+
+    Args:
+        tell: is told of each target whose maps or pictures are damaged, which has no picture then.
 
     Returns:
         The overview and then the targets' pictures; nothing if no maps were kept.
@@ -48,7 +56,11 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
         if not (folder / "image.png").is_file():
             continue
         title = class_name(description, int(group["class_index"].iloc[0]))
-        picture = _row(folder, name_of(str(sample_id), str(target)), title, group, labels)
+        try:
+            picture = _row(folder, name_of(str(sample_id), str(target)), title, group, labels)
+        except SettingsError as error:
+            tell(f"no picture of {name}: {error}")
+            continue
         rows.append(inside(directory, "pictures", f"{name}.png"))
         _save(picture, rows[-1])
         pictures += [picture] if len(pictures) < OVERVIEW else []
@@ -66,16 +78,12 @@ def write_pictures(directory: Path, description: Any, records: pd.DataFrame) -> 
 
 
 def _row(folder: Path, name: str, title: str, records: pd.DataFrame, labels: Mapping[str, str]) -> Image.Image:
-    image = _read(folder / "image.png").transpose(2, 0, 1) / 255
-    masks = {
-        mask: _read(folder / f"{mask}.png")[..., 0] > 127
-        for mask in ("target", "evidence", "prediction")
-        if (folder / f"{mask}.png").is_file()
-    }
+    image = read_picture(folder / "image.png").transpose(2, 0, 1) / 255
+    masks = read_masks(folder, image.shape[1:])
     region = masks["target"]
     tiles = [(name, title, outlined(image, region, masks.get("evidence"), masks.get("prediction")))]
     for record in records.to_dict("records"):
-        heatmap = np.load(folder / map_name(str(record["method"])), allow_pickle=False)
+        heatmap = read_map(folder, str(record["method"]), image.shape[1:])
         figures = f"TDD {record['tdd']:.2f}"
         if not isnan(record.get("evidence_ap", float("nan"))):
             figures += f", AP {record['evidence_ap']:.2f}"
@@ -95,11 +103,6 @@ def _tiled(tiles: Sequence[tuple[str, str, Image.Image]]) -> Image.Image:
         size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
         sheet.paste(tile.resize(size, Image.Resampling.LANCZOS), (left, HEAD))
     return sheet
-
-
-def _read(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path, formats=("PNG",)) as file:
-        return np.asarray(file.convert("RGB"))
 
 
 def _save(picture: Image.Image, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from segfaith.errors import SettingsError
-from segfaith.results.records.identity import data_label, refuse_repeats
+from segfaith.results.records.identity import data_label, refuse_repeats, run_key
 from segfaith.results.records.mixtures import refuse_mixtures
 from segfaith.results.records.schema import CURVE_COLUMNS, RANDOMISATION_COLUMNS
 from segfaith.results.records.seals import DamagedFileError, read_json
@@ -91,7 +91,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     Raises:
         SettingsError: a path that is neither a run nor holds one.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for path in paths:
         inner = [path] if (path / "run.json").is_file() else sorted(one.parent for one in path.glob("*/run.json"))
         if not inner:
@@ -103,7 +103,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         if not begun:
             raise SettingsError(f"no run in {path} has records yet; go on with: segfaith suite NAME -o {path}")
         for one in begun:
-            found.setdefault(one.resolve(), one)
+            found.setdefault(str(one.resolve()), one)
     return list(found.values())
 
 
@@ -153,12 +153,13 @@ def read_description(directory: Path) -> dict[str, Any]:
         SettingsError: no run there, or a file that is damaged, was edited, or does not say what a run is.
     """
     file = directory / "run.json"
-    if not file.is_file():
+    try:
+        description = read_json(file)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise SettingsError(
             f"{directory} is no run directory: it has no run.json; make one with: segfaith run FILE -o DIR"
-        )
-    description = read_json(file)
-    if wrong := _misshapen(description):
+        ) from error
+    if wrong := _misshapen(description) or _unreadable(description):
         raise DamagedFileError(file, f"is no description of a run: {wrong}", "run it again into another directory")
     return description
 
@@ -181,6 +182,15 @@ def _misshapen(description: Mapping[str, Any]) -> str:
     labels = [about.get("label") for about in description["methods"].values()]
     if not all(label is None or isinstance(label, str) for label in labels):
         return "expected the label of each method to be text or null"
+    return ""
+
+
+def _unreadable(description: Mapping[str, Any]) -> str:
+    """Why no label and no key can be made of the settings in a `run.json`, or ""."""
+    try:
+        run_key(description)
+    except Exception as error:  # a value of any other type may be anywhere
+        return f"its settings cannot be understood ({type(error).__name__}: {error})"
     return ""
 
 

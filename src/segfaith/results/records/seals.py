@@ -17,8 +17,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segfaith.errors import SettingsError
+from segfaith.errors import SettingsError, StorageError
+from segfaith.paths import is_remote
 from segfaith.results.records.schema import LATER, REAL, TEXT, Columns
+from segfaith.storage import content_of
 
 _MARK, _BLANK = b"segfaith-sha256:", b"0" * 64
 _OWNER, _SEAL = b"segfaith.identity", b"segfaith.seal"
@@ -112,9 +114,13 @@ def owner_of(path: Path) -> str | None:
 def _opened(path: Path) -> tuple[bytes, str]:
     """The bytes of a sealed file, held against their digest, and the identity of its run."""
     try:
-        content = _plain(path).read_bytes()
+        content = content_of(_plain(path))
+    except StorageError:
+        raise
     except OSError as error:
         raise DamagedFileError(path, f"cannot be read ({error})") from error
+    if not content:
+        raise DamagedFileError(path, "is empty")
     place = content.rfind(_MARK) + len(_MARK)
     if place < len(_MARK):
         raise DamagedFileError(path, OLDER)
@@ -132,7 +138,7 @@ def _opened(path: Path) -> tuple[bytes, str]:
 
 def _plain(path: Path) -> Path:
     """A path that is a file, or nothing: a pipe or a device would be waited for."""
-    if path.exists() and not path.is_file():
+    if not is_remote(path) and path.exists() and not path.is_file():
         raise OSError("it is no file")
     return path
 
@@ -146,6 +152,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """A sealed JSON file, `run.json`.
 
     Raises:
+        FileNotFoundError, NotADirectoryError: there is none.
+        StorageError: its store cannot be reached.
         DamagedFileError: it cannot be read, or its content does not match its SHA-256.
     """
     remedy = (
@@ -153,7 +161,12 @@ def read_json(path: Path) -> dict[str, Any]:
         "very run stays"
     )
     try:
-        content = json.loads(_plain(path).read_text(encoding="utf-8"))
+        text = content_of(_plain(path)).decode("utf-8")
+        if not text.strip():
+            raise DamagedFileError(path, "is empty", remedy)
+        content = json.loads(text)
+    except (DamagedFileError, FileNotFoundError, NotADirectoryError, StorageError):
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(path, f"cannot be read ({error})", remedy) from error
     if not isinstance(content, dict):

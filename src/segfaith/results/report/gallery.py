@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
+from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import leading
-from segfaith.paths import map_folder, map_name
+from segfaith.paths import map_folder
+from segfaith.results.figures.kept import kept_size, read_map
 from segfaith.results.records.runs import Run, class_name
 from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import base, is_reference, method_order, without_truth
@@ -176,10 +178,11 @@ def choose(samples: Sequence[Sample], most: int = MOST, always: Collection[Key] 
 def disagreement(sample: Sample) -> float:
     """Mean over pairs of methods of 1 - Spearman correlation of their maps, at most 28 x 28; controls and variants
     are left out, and pairs with a constant map. NaN without two maps."""
-    if sample.folder is None:
+    size = None if sample.folder is None else kept_size(sample.folder)
+    if sample.folder is None or size is None:
         return nan
     compared = [name for name in sample.rows.loc[sample.rows["status"] == "ok", "method"] if _compared(name)]
-    return mean_disagreement([kept for name in compared if (kept := kept_map(sample.folder, name)) is not None])
+    return mean_disagreement([kept for name in compared if (kept := kept_map(sample.folder, name, size)) is not None])
 
 
 def mean_disagreement(maps: Sequence[NDArray[Any]]) -> float:
@@ -203,13 +206,12 @@ def spreads(rows: pd.DataFrame, metric: str = "tdd") -> dict[tuple[str, str], fl
     return found
 
 
-def kept_map(folder: Path, method: str) -> NDArray[np.float32] | None:
-    """A method's map (H, W), or None where it was not kept or can't be read."""
+def kept_map(folder: Path, method: str, size: tuple[int, ...] | None = None) -> NDArray[np.float32] | None:
+    """A method's map, or None where it was not kept, is damaged or hasn't the image's size (H, W)."""
     try:
-        heatmap = np.load(folder / map_name(method), allow_pickle=False).astype(np.float32)
-    except (OSError, ValueError):
+        return read_map(folder, method, size)
+    except SettingsError:
         return None
-    return heatmap if heatmap.ndim == 2 and np.isfinite(heatmap).all() else None
 
 
 def shrunk(heatmap: NDArray[Any], side: int) -> Image.Image:

@@ -116,6 +116,7 @@ def cell_words(cell: Cell) -> str:
 
 
 def table_lines(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table, the first of them its header; bars within cells are escaped."""
-    header, *body = ([cell.replace("|", r"\|") for cell in line] for line in lines)
+    """Lines of a Markdown table, the first of them its header; bars within cells are escaped, and backslashes before
+    them, which would end the escape."""
+    header, *body = ([re.sub(r"(\\*)\|", r"\1\1\|", cell) for cell in line] for line in lines)
     return ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *body)]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segfaith.results.figures.kept import UNREADABLE, kept_size
 from segfaith.results.figures.overlay import outlined, overlay, overlays
 from segfaith.results.records.select import base
 from segfaith.results.report.gallery import Sample, kept_map, methods_of, shrunk
@@ -87,6 +88,9 @@ def _encoded(sample: Sample, methods: Sequence[str], side: int, quality: int) ->
     folder = sample.folder
     if folder is None:
         return {}
+    size = kept_size(folder)
+    if size is None:
+        return {}
     try:
         image = _scaled(folder / "image.png", side, Image.Resampling.LANCZOS)
         region = _mask(folder / "target.png", image)
@@ -94,11 +98,13 @@ def _encoded(sample: Sample, methods: Sequence[str], side: int, quality: int) ->
             _mask(folder / name, image) if (folder / name).is_file() else None
             for name in ("evidence.png", "prediction.png")
         )
-    except (OSError, ValueError):
+    except UNREADABLE:
         return {}
     uris = {"": _uri(outlined(image, region, planted, predicted), quality)}
     measured = set(sample.rows["method"])
-    kept = {name: heatmap for name in methods if name in measured and (heatmap := kept_map(folder, name)) is not None}
+    kept = {
+        name: heatmap for name in methods if name in measured and (heatmap := kept_map(folder, name, size)) is not None
+    }
     small = {name: np.asarray(shrunk(heatmap, side)).clip(0, 1) for name, heatmap in kept.items()}
     fitting = {name: heatmap for name, heatmap in small.items() if heatmap.shape == image.shape[1:]}
     shown = overlays(image, fitting.values(), region)
@@ -107,7 +113,7 @@ def _encoded(sample: Sample, methods: Sequence[str], side: int, quality: int) ->
 
 def _scaled(path: Path, side: int, how: Image.Resampling) -> NDArray[np.float64]:
     """An image file as RGB in [0, 1], (3, H, W), its longer side at most `side`."""
-    with Image.open(path, formats=("PNG",)) as file:
+    with path.open("rb") as content, Image.open(content, formats=("PNG",)) as file:
         scale = min(1.0, side / max(file.size))
         size = (max(1, round(file.width * scale)), max(1, round(file.height * scale)))
         return np.asarray(file.convert("RGB").resize(size, how), dtype=np.float64).transpose(2, 0, 1) / 255
@@ -115,6 +121,8 @@ def _scaled(path: Path, side: int, how: Image.Resampling) -> NDArray[np.float64]
 
 def _mask(path: Path, image: NDArray[np.float64]) -> NDArray[np.bool_]:
     mask: NDArray[np.bool_] = _scaled(path, max(image.shape[1:]), Image.Resampling.NEAREST)[0] > 0.5
+    if mask.shape != image.shape[1:]:
+        raise ValueError("it is no mask of this image")
     return mask
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.figures.save import save_figures
-from segfaith.results.records.files import replace_file
+from segfaith.results.records.files import replace_file, write_csv
 from segfaith.results.records.runs import Run
 from segfaith.results.report.arrange import gathered
 from segfaith.results.report.blocks import Section
@@ -21,6 +21,7 @@ from segfaith.results.statistics.analysis import BYS, OVERS, STRATIFIED, Analysi
 from segfaith.results.statistics.curves import CURVE_KINDS
 from segfaith.results.statistics.paired import TESTED
 from segfaith.results.statistics.summary import TABLE_METRICS
+from segfaith.storage import remove_leftovers, storage_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,7 @@ def write(
     built = topics(analysis)
     report = Written(analysis, gathered(built), directory)
     try:
+        remove_leftovers(directory)
         for path in _write(report, built, figures=figures, diagnostics=diagnostics, tell=tell):
             report.paths.append(path)
         if html:
@@ -85,7 +87,7 @@ def write(
             files = tuple(report.paths)
             report.paths.append(write_page(analysis, report.sections, page, title=title, author=author, files=files))
     except OSError as error:
-        refused = f"cannot write into {directory} ({error}); choose another place with -o DIR"
+        refused = str(storage_error(directory, error))
         return Written(analysis, report.sections, directory, report.paths, refused)
     return report
 
@@ -103,7 +105,7 @@ def _write(
     for name, table in FILES.items():
         content = table(analysis)
         if len(content) or name in ALWAYS:
-            yield _file(directory / name, partial(content.to_csv, index=False))
+            yield _file(directory / name, partial(write_csv, content))
         else:
             (directory / name).unlink(missing_ok=True)  # of an earlier report
     if figures:

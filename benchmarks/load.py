@@ -4,8 +4,8 @@
     python benchmarks/load.py FOLDER --samples 2000       # a first look
     python benchmarks/load.py FOLDER --figure docs/load.png
 
-It makes a folder data set (the 2,000 scenes at 32 px, each as it is and in shifted and noisy variants), a model of three
-convolutions and settings, runs them with the runner in a process of its own, and writes into FOLDER:
+It makes a folder data set (the 2,000 scenes at 32 px, each as it is and in shifted and noisy variants), a model of
+three convolutions and settings, runs them with the runner, and writes into FOLDER:
 
     run.csv     samples done, seconds, processor seconds and resident MB of the running process, every 500 samples
     verbs.csv   of `segfaith run`, `status` and `report --html` on the run with some of its samples done: seconds,

@@ -8,6 +8,7 @@ from typing import Any
 
 from segfaith.benchmark.lock import RunIsBusyError, RunIsGoneError, at_work
 from segfaith.errors import SettingsError
+from segfaith.paths import is_remote
 from segfaith.results.records.files import move_file, replace_file
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.seals import DamagedFileError, owner_of, sealed_json
@@ -29,8 +30,7 @@ def check_own(directory: Path, identity: str) -> None:
         SettingsError: `run.json` is damaged.
     """
     try:
-        seen = (directory / "run.json").stat()
-        owner = _owner(directory, (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns))
+        owner = _owner(directory)
     except DamagedFileError:
         raise
     except (OSError, SettingsError):
@@ -47,13 +47,21 @@ def check_own(directory: Path, identity: str) -> None:
         )
 
 
-@lru_cache(maxsize=8)
-def _owner(directory: Path, file: tuple[int, ...]) -> str:
-    """The identity in a directory's `run.json`, which is read once as long as it is this very file.
+def _owner(directory: Path) -> str:
+    """The identity in a directory's `run.json`, which is read anew only where it is another file than before.
 
     The file lists all samples, and each shard is written after two checks: to read it each time would make a sample of
-    a large run cost more than one of a small run.
+    a large run cost more than one of a small run. What a store says of a file is too little to know it by.
     """
+    if is_remote(directory):
+        return str(read_description(directory)["identity_sha256"])
+    seen = (directory / "run.json").stat()
+    return _owner_of(directory, (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns))
+
+
+@lru_cache(maxsize=8)
+def _owner_of(directory: Path, file: tuple[int, ...]) -> str:
+    """The identity in the file that is known by these numbers."""
     return str(read_description(directory)["identity_sha256"])
 
 

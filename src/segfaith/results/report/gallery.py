@@ -151,7 +151,8 @@ def gallery(parts: Sequence[DataAnalysis], most: int = MOST, always: Collection[
     if maps:
         samples = [replace(one, disagreement=disagreement(one)) for one in samples]
     else:
-        found = {run.directory: spreads(run.records, leading(SHOWN, run.score)[0]) for part in parts for run in part.read}
+        runs = [run for part in parts for run in part.read]
+        found = {run.directory: spreads(run.records, leading(SHOWN, run.score)[0]) for run in runs}
         samples = [
             replace(one, disagreement=found[one.run.directory].get((one.sample_id, one.target), nan)) for one in samples
         ]

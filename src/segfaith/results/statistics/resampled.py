@@ -28,7 +28,7 @@ RESAMPLES = 1000
 BLOCK = 50
 """So many draws are computed at once."""
 MANY = 10_000
-"""Of more images, each is drawn by its number and then counted: the same law in a fifth of the time, but other draws."""
+"""More images are drawn by their numbers and then counted: the same law in a fifth of the time, but other draws."""
 QUANTITY_COLUMNS = ["method", "metric", "of", "value", "low", "high", "backbones", "images"]
 Real = NDArray[np.float64]
 

@@ -25,10 +25,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -167,13 +169,21 @@ def fill(settings: Path, directory: Path) -> None:
     samples = [rows for _, rows in load_run(directory).records.groupby("sample_id", sort=False)]
     rng = np.random.default_rng(0)
     for shard in todo:
-        rows = []
-        for sample_id in prepared.plan.shards[shard]:
-            copy = samples[rng.integers(len(samples))].assign(sample_id=sample_id)
-            numbers = copy.select_dtypes("float")
-            copy[numbers.columns] = numbers * rng.normal(1, 0.001, numbers.shape)
-            rows += copy.astype(object).where(copy.notna(), None).to_dict("records")
+        rows = copies(samples, prepared.plan.shards[shard], rng)
         write_rows(record_file(directory, shard), rows, RECORD_COLUMNS, prepared.identity)
+
+
+def copies(samples: Sequence[pd.DataFrame], ids: Sequence[str], rng: np.random.Generator) -> list[dict[Hashable, Any]]:
+    """Rows for these ids, each with those of a sample that is drawn."""
+    drawn = [samples[place] for place in rng.integers(len(samples), size=len(ids))]
+    table = pd.concat(drawn, ignore_index=True)
+    table["sample_id"] = np.repeat(ids, [len(rows) for rows in drawn])
+    numbers = table.select_dtypes("float")
+    table[numbers.columns] = numbers * rng.normal(1, 0.001, numbers.shape)
+    words = table.columns.difference(numbers.columns)  # a missing number stays NaN, a missing word is none
+    return (
+        table.astype(dict.fromkeys(words, object)).replace({name: {np.nan: None} for name in words}).to_dict("records")
+    )
 
 
 def append(file: Path, columns: Sequence[str], values: Sequence[object]) -> None:

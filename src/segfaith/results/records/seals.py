@@ -67,7 +67,7 @@ def read_table(path: Path, identity: str, expected: Columns, columns: list[str] 
     Raises:
         DamagedFileError: see `check_table`; or it lacks a column, or has it twice or of another type.
     """
-    file, expected = pq.ParquetFile(BytesIO(check_table(path, identity))), dict(expected.items())
+    file, expected = _checked(path, identity)[1], dict(expected.items())
     schema, held = file.schema_arrow, defaultdict(list)
     for name, kind in zip(schema.names, schema.types, strict=True):
         held[name].append(str(kind))
@@ -97,10 +97,15 @@ def check_table(path: Path, identity: str) -> bytes:
     Raises:
         DamagedFileError: it is damaged, has no seal, or is another run's.
     """
-    content, owner = _opened(path)
+    return _checked(path, identity)[0]
+
+
+def _checked(path: Path, identity: str) -> tuple[bytes, pq.ParquetFile]:
+    """The bytes of a sealed Parquet file of this run, and the file whose rows are still to be read."""
+    content, owner, file = _opened(path)
     if owner != identity:
         raise DamagedFileError(path, f"is of another run: it carries the identity {owner[:12]}, not {identity[:12]}")
-    return content
+    return content, file
 
 
 def owner_of(path: Path) -> str | None:
@@ -111,8 +116,8 @@ def owner_of(path: Path) -> str | None:
         return None
 
 
-def _opened(path: Path) -> tuple[bytes, str]:
-    """The bytes of a sealed file, held against their digest, and the identity of its run."""
+def _opened(path: Path) -> tuple[bytes, str, pq.ParquetFile]:
+    """The bytes of a sealed file, held against their digest, the identity of its run, and the file opened."""
     try:
         content = content_of(_plain(path))
     except StorageError:
@@ -131,7 +136,8 @@ def _opened(path: Path) -> tuple[bytes, str]:
     if actual.hexdigest().encode() != content[place:end]:
         raise DamagedFileError(path, "is damaged: its content does not match its SHA-256")
     try:
-        return content, pq.read_schema(BytesIO(content)).metadata[_OWNER].decode()
+        file = pq.ParquetFile(BytesIO(content))
+        return content, file.schema_arrow.metadata[_OWNER].decode(), file
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:  # sealed, but not by segfaith
         raise DamagedFileError(path, f"cannot be read ({type(error).__name__}: {error})") from error
 

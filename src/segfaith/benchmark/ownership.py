@@ -1,12 +1,14 @@
 """Whose a run directory is, and what lies in it that is not what its run wrote."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from segfaith.benchmark.lock import RunIsBusyError, RunIsGoneError, at_work
 from segfaith.errors import SettingsError
+from segfaith.paths import is_remote
 from segfaith.results.records.files import move_file, replace_file
 from segfaith.results.records.runs import read_description
 from segfaith.results.records.seals import DamagedFileError, owner_of, sealed_json
@@ -28,10 +30,10 @@ def check_own(directory: Path, identity: str) -> None:
         SettingsError: `run.json` is damaged.
     """
     try:
-        owner = read_description(directory)["identity_sha256"]
+        owner = _owner(directory)
     except DamagedFileError:
         raise
-    except SettingsError:
+    except (OSError, SettingsError):
         owner = None
     if owner is None:
         raise RunIsGoneError(
@@ -43,6 +45,24 @@ def check_own(directory: Path, identity: str) -> None:
             f"{directory} was replaced by another run while this run worked, which writes nothing more; what it had "
             "finished is not here: give the command again with another directory"
         )
+
+
+def _owner(directory: Path) -> str:
+    """The identity in a directory's `run.json`, which is read anew only where it is another file than before.
+
+    The file lists all samples, and each shard is written after two checks: to read it each time would make a sample of
+    a large run cost more than one of a small run. What a store says of a file is too little to know it by.
+    """
+    if is_remote(directory):
+        return str(read_description(directory)["identity_sha256"])
+    seen = (directory / "run.json").stat()
+    return _owner_of(directory, (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns))
+
+
+@lru_cache(maxsize=8)
+def _owner_of(directory: Path, file: tuple[int, ...]) -> str:
+    """The identity in the file that is known by these numbers."""
+    return str(read_description(directory)["identity_sha256"])
 
 
 def relabel(directory: Path, before: Mapping[str, Any], description: Mapping[str, Any]) -> None:

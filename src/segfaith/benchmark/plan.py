@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class Plan:
     methods: list[MethodInstance]
     labels: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def shards(self) -> list[list[str]]:
         """The ids in pieces of `shard_size`; each becomes one file of records."""
         size = self.settings.execution.shard_size

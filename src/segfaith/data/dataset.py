@@ -52,7 +52,8 @@ class Dataset:
         """
         known = sorted(self.ids)
         if ids is not None:
-            missing = [name for name in ids if name not in self.ids]
+            there = set(known)
+            missing = [name for name in ids if name not in there]
             if missing:
                 close = nearest(missing[0], known)
                 raise SettingsError(

@@ -1,5 +1,6 @@
 """A folder of images and masks as a data set."""
 
+from collections import Counter
 from collections.abc import Set
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def open_folder(root: Path, split: str, classes: list[str] | None, download: boo
     if not images:
         raise SettingsError(f"{base / 'images'} holds no files; expected at least one image")
     stems = [path.stem for path in images]
-    twice = {stem for stem in stems if stems.count(stem) > 1}
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
     if twice:
         raise SettingsError(
             f"two images share the name {min(twice)!r} in {base / 'images'}; names without ending are ids"

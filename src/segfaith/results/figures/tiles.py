@@ -45,6 +45,8 @@ def write_pictures(
     Returns:
         The overview and then the targets' pictures; nothing if no maps were kept.
     """
+    if not (directory / "maps").is_dir():
+        return []
     labels = {name: about.get("label") or name for name, about in description["methods"].items()}
     rows: list[Path] = []
     pictures: list[Image.Image] = []

@@ -6,6 +6,7 @@ itself stands, and is checked before anything is parsed. `run.json` carries the 
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from hashlib import sha256
 from io import BytesIO
@@ -65,22 +66,27 @@ def read_table(path: Path, identity: str, expected: Columns, columns: list[str] 
     Raises:
         DamagedFileError: see `check_table`; or it lacks a column, or has it twice or of another type.
     """
-    content = check_table(path, identity)
-    schema = pq.read_schema(BytesIO(content))
+    file, expected = _checked(path, identity)[1], dict(expected.items())
+    schema, held = file.schema_arrow, defaultdict(list)
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        held[name].append(str(kind))
     # the curves have a number of the name `score`, which no file lacks
     later = {name: value for name, value in LATER.items() if expected.get(name, (None,))[0] == TYPES[type(value)]}
     for name, (kind, _) in expected.items():
-        found = [str(schema.field(number).type) for number in schema.get_all_field_indices(name)]
+        found = held.get(name, [])
         if found != [str(kind)] and (found or name not in later):
             raise DamagedFileError(path, f"has {' and '.join(found) or 'no'} column {name}; expected one of {kind}")
-    wanted = columns and [name for name in columns if name in schema.names or name not in later]
+    wanted = columns and [name for name in columns if name in held or name not in later]
     try:
-        rows = pd.read_parquet(BytesIO(content), columns=wanted)
+        rows = file.read(wanted, use_threads=False).to_pandas()
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(path, f"cannot be read ({error})") from error
     for name, value in later.items():
         if name in (columns or expected):
-            rows[name] = rows[name].fillna(value) if name in rows and isinstance(value, str) else rows.get(name, value)
+            if name not in rows:
+                rows[name] = value
+            elif isinstance(value, str) and rows[name].hasnans:
+                rows[name] = rows[name].fillna(value)
     return rows
 
 
@@ -90,10 +96,15 @@ def check_table(path: Path, identity: str) -> bytes:
     Raises:
         DamagedFileError: it is damaged, has no seal, or is another run's.
     """
-    content, owner = _opened(path)
+    return _checked(path, identity)[0]
+
+
+def _checked(path: Path, identity: str) -> tuple[bytes, pq.ParquetFile]:
+    """The bytes of a sealed Parquet file of this run, and the file whose rows are still to be read."""
+    content, owner, file = _opened(path)
     if owner != identity:
         raise DamagedFileError(path, f"is of another run: it carries the identity {owner[:12]}, not {identity[:12]}")
-    return content
+    return content, file
 
 
 def owner_of(path: Path) -> str | None:
@@ -104,8 +115,8 @@ def owner_of(path: Path) -> str | None:
         return None
 
 
-def _opened(path: Path) -> tuple[bytes, str]:
-    """The bytes of a sealed file, held against their digest, and the identity of its run."""
+def _opened(path: Path) -> tuple[bytes, str, pq.ParquetFile]:
+    """The bytes of a sealed file, held against their digest, the identity of its run, and the file opened."""
     try:
         content = _plain(path).read_bytes()
     except StorageError:
@@ -124,7 +135,8 @@ def _opened(path: Path) -> tuple[bytes, str]:
     if actual.hexdigest().encode() != content[place:end]:
         raise DamagedFileError(path, "is damaged: its content does not match its SHA-256")
     try:
-        return content, pq.read_schema(BytesIO(content)).metadata[_OWNER].decode()
+        file = pq.ParquetFile(BytesIO(content))
+        return content, file.schema_arrow.metadata[_OWNER].decode(), file
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:  # sealed, but not by segfaith
         raise DamagedFileError(path, f"cannot be read ({type(error).__name__}: {error})") from error
 

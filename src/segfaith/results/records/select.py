@@ -24,7 +24,7 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 def methods_of(runs: Iterable[Run]) -> list[str]:
     """The distinct methods of the runs in the order of their records."""
-    return list(dict.fromkeys(name for run in runs for name in run.records["method"]))
+    return list(dict.fromkeys(name for run in runs for name in run.records["method"].unique()))
 
 
 def own_methods(runs: Iterable[Run]) -> list[str]:

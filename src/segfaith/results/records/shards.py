@@ -57,7 +57,9 @@ def read_records(
     identity = description["identity_sha256"]
     records = read_table(file, identity, RECORD_COLUMNS, columns and list(dict.fromkeys([*columns, "target"])))
     _check_targets(file, records)
-    targets = records.groupby("sample_id")["target"].unique()
+    targets: dict[str, dict[str, None]] = {}
+    for sample, target in zip(records["sample_id"], records["target"], strict=True):
+        targets.setdefault(sample, {})[target] = None
     expected = [
         (sample, target, method)
         for sample in planned[file.name]

@@ -79,10 +79,12 @@ class Sample:
         """The image, and which of its targets where it has several."""
         return name_of(self.sample_id, self.target)
 
-    @property
+    @cached_property
     def status(self) -> str:
         """`failed` if any method failed, `skipped`, or `ok`."""
-        found = set(without_truth(self.rows)["status"])
+        found = set(self.rows["status"])
+        if found != {"ok"}:
+            found = set(without_truth(self.rows)["status"])
         return next((one for one in ("failed", "skipped") if one in found), "ok")
 
     @property
@@ -146,9 +148,14 @@ def gallery(parts: Sequence[DataAnalysis], most: int = MOST, always: Collection[
         one.folder for one in samples
     )
     measure = "disagreement" if maps else "spread"
-    samples = [
-        replace(one, disagreement=disagreement(one) if maps else spread(one.rows, one.shown[0])) for one in samples
-    ]
+    if maps:
+        samples = [replace(one, disagreement=disagreement(one)) for one in samples]
+    else:
+        runs = [run for part in parts for run in part.read]
+        found = {run.directory: spreads(run.records, leading(SHOWN, run.score)[0]) for run in runs}
+        samples = [
+            replace(one, disagreement=found[one.run.directory].get((one.sample_id, one.target), nan)) for one in samples
+        ]
     chosen = choose(samples, most, always)
     ordered = sorted(chosen, key=_by_disagreement)
     return Gallery(tuple(_anchored(ordered)), _rule(samples, chosen, most, measure, len(always)), measure)
@@ -187,10 +194,17 @@ def mean_disagreement(maps: Sequence[NDArray[Any]]) -> float:
     return float(np.mean(values)) if values else nan
 
 
-def spread(rows: pd.DataFrame, metric: str = "tdd") -> float:
-    """Largest less smallest TDD (or `metric`) of the methods, without controls and variants; NaN below two of them."""
-    values = rows.loc[(rows["status"] == "ok") & rows["method"].map(_compared).astype(bool), metric].dropna()
-    return float(values.max() - values.min()) if len(values) > 1 else nan
+def spreads(rows: pd.DataFrame, metric: str = "tdd") -> dict[tuple[str, str], float]:
+    """Of each target the largest less the smallest TDD (or `metric`) of the methods, without controls and variants.
+
+    Targets with fewer than two values are left out.
+    """
+    compared = {name for name in rows["method"].unique() if _compared(name)}
+    values = rows[(rows["status"] == "ok") & rows["method"].isin(compared) & rows[metric].notna()]
+    by_target = values.groupby(TARGET, sort=False)[metric].agg(["max", "min", "count"])
+    by_target = by_target[by_target["count"] > 1]
+    found: dict[tuple[str, str], float] = (by_target["max"] - by_target["min"]).to_dict()
+    return found
 
 
 def kept_map(folder: Path, method: str, size: tuple[int, ...] | None = None) -> NDArray[np.float32] | None:

@@ -148,6 +148,8 @@ def candidates(part: DataAnalysis) -> pd.DataFrame:
     columns = [f"{metric}_{method}" for metric in USED for method in methods]
     rows: list[dict[str, Any]] = []
     for place, run in enumerate(part.runs if part.of_probability else ()):
+        if not (run.directory / "maps").is_dir():
+            continue
         measured = run.records[(run.records["status"] == "ok") & run.records["method"].isin(methods)]
         for (sample_id, target), group in measured.groupby(TARGET):
             folder = run.directory / "maps" / map_folder(str(sample_id), str(target))

@@ -21,7 +21,7 @@ from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import is_control
 from segfaith.results.statistics.paired import Paired
-from segfaith.results.statistics.summary import side
+from segfaith.results.statistics.summary import DRAW, RUNTIME_DRAW, side
 from segfaith.results.statistics.targets import IMAGE
 
 MISSED_IOU = 0.1
@@ -175,9 +175,11 @@ def _flip(tables: dict[str, pd.DataFrame], names: Sequence[str], first: str, met
                 lead = float(sign * (means[name][place] - means[first][place]))
                 image, instead = str(images[place]), name
     for name in (name for name in names if name != first and not image):
-        pairs = zip(means[first].tolist(), means[name].tolist(), strict=True)
-        drawn = [place for place, (ours, theirs) in enumerate(pairs) if side(ours, theirs, metric) == 0]
-        image = str(images[drawn[0]]) if drawn else ""
+        ours, theirs = means[first], means[name]
+        most = 2 * (RUNTIME_DRAW * np.maximum(np.abs(ours), np.abs(theirs)) if metric == "runtime_s" else DRAW)
+        near = np.flatnonzero(np.abs(ours - theirs) < most)  # far from a draw are most images, of which nobody need ask
+        drawn = (place for place in near.tolist() if side(float(ours[place]), float(theirs[place]), metric) == 0)
+        image = next((str(images[place]) for place in drawn), "")
     return image, instead
 
 

@@ -31,8 +31,11 @@ def positive_pairs(differences: ArrayLike) -> float:
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:
         return nan
-    sums = (values[:, None] + values[None])[np.triu_indices(len(values), 1)]
-    return float(((np.sign(sums) + 1) / 2).mean())
+    ordered, count = np.sort(values), len(values)
+    # the others that exceed -D_i, and those that are -D_i; D_i itself is no other
+    above = count - np.searchsorted(ordered, -values, side="right") - (values > 0)
+    equal = np.searchsorted(ordered, -values, side="right") - np.searchsorted(ordered, -values) - (values == 0)
+    return float((above + equal / 2).sum() / (count * (count - 1)))
 
 
 def images_needed(differences: ArrayLike) -> float:

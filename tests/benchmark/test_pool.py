@@ -58,8 +58,10 @@ CHANGES: dict[str, Any] = {"output": {"maps": True}, "execution": {"device": "cp
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Pool]:
     """Two workers of a Ray of this machine, for all tests of the module."""
-    pytest.importorskip("ray", reason="the extra segfaith[ray] is part of the development requirements")
-    with Pool() as own:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # other tests run beside these, and Ray's workers would starve
+        own = Pool()
+    with own:
         own.hire(2, 1, gpu=False)
         yield own
 
@@ -247,7 +249,7 @@ print("done")
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, str(script)],
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": path, "RAY_worker_niceness": "0"},
         capture_output=True,
         text=True,
         timeout=300,

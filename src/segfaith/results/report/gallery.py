@@ -156,7 +156,7 @@ def gallery(parts: Sequence[DataAnalysis], most: int = MOST, always: Collection[
         samples = [
             replace(one, disagreement=found[one.run.directory].get((one.sample_id, one.target), nan)) for one in samples
         ]
-    chosen = choose(samples, most, always)
+    chosen = [replace(one, rows=one.run.records.loc[one.rows.index]) for one in choose(samples, most, always)]
     ordered = sorted(chosen, key=_by_disagreement)
     return Gallery(tuple(_anchored(ordered)), _rule(samples, chosen, most, measure, len(always)), measure)
 
@@ -246,10 +246,11 @@ def scores_of(sample: Sample, measure: str) -> dict[str, Any]:
 
 
 def _samples(part: DataAnalysis) -> list[Sample]:
+    """All samples, with the few columns by which they are chosen: whole rows of all would be held twice."""
     return [
         Sample(run, label, str(sample_id), rows, target=str(target))
         for label, run in zip(part.names, part.read, strict=True)
-        for (sample_id, target), rows in run.records.groupby(TARGET, sort=False)
+        for (sample_id, target), rows in run.records[[*TARGET, "method", "status"]].groupby(TARGET, sort=False)
     ]
 
 

@@ -79,7 +79,7 @@ def read_table(path: Path, identity: str, expected: Columns, columns: list[str] 
             raise DamagedFileError(path, f"has {' and '.join(found) or 'no'} column {name}; expected one of {kind}")
     wanted = columns and [name for name in columns if name in held or name not in later]
     try:
-        rows = file.read(wanted, use_threads=False).to_pandas()
+        rows: pd.DataFrame = file.read(wanted, use_threads=False).to_pandas()
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(path, f"cannot be read ({error})") from error
     for name, value in later.items():

@@ -194,7 +194,7 @@ def mean_disagreement(maps: Sequence[NDArray[Any]]) -> float:
     return float(np.mean(values)) if values else nan
 
 
-def spreads(rows: pd.DataFrame, metric: str = "tdd") -> dict[tuple[str, str], float]:
+def spreads(rows: pd.DataFrame, metric: str = "tdd") -> dict[Hashable, float]:
     """Of each target the largest less the smallest TDD (or `metric`) of the methods, without controls and variants.
 
     Targets with fewer than two values are left out.
@@ -203,7 +203,7 @@ def spreads(rows: pd.DataFrame, metric: str = "tdd") -> dict[tuple[str, str], fl
     values = rows[(rows["status"] == "ok") & rows["method"].isin(compared) & rows[metric].notna()]
     by_target = values.groupby(TARGET, sort=False)[metric].agg(["max", "min", "count"])
     by_target = by_target[by_target["count"] > 1]
-    found: dict[tuple[str, str], float] = (by_target["max"] - by_target["min"]).to_dict()
+    found: dict[Hashable, float] = (by_target["max"] - by_target["min"]).to_dict()
     return found
 
 

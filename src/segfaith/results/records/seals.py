@@ -6,7 +6,6 @@ itself stands, and is checked before anything is parsed. `run.json` carries the 
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from hashlib import sha256
 from io import BytesIO
@@ -67,9 +66,10 @@ def read_table(path: Path, identity: str, expected: Columns, columns: list[str] 
         DamagedFileError: see `check_table`; or it lacks a column, or has it twice or of another type.
     """
     file, expected = _checked(path, identity)[1], dict(expected.items())
-    schema, held = file.schema_arrow, defaultdict(list)
+    schema = file.schema_arrow
+    held: dict[str, list[str]] = {}
     for name, kind in zip(schema.names, schema.types, strict=True):
-        held[name].append(str(kind))
+        held.setdefault(name, []).append(str(kind))
     # the curves have a number of the name `score`, which no file lacks
     later = {name: value for name, value in LATER.items() if expected.get(name, (None,))[0] == TYPES[type(value)]}
     for name, (kind, _) in expected.items():
@@ -78,7 +78,7 @@ def read_table(path: Path, identity: str, expected: Columns, columns: list[str] 
             raise DamagedFileError(path, f"has {' and '.join(found) or 'no'} column {name}; expected one of {kind}")
     wanted = columns and [name for name in columns if name in held or name not in later]
     try:
-        rows = file.read(wanted, use_threads=False).to_pandas()
+        rows: pd.DataFrame = file.read(wanted, use_threads=False).to_pandas()
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(path, f"cannot be read ({error})") from error
     for name, value in later.items():

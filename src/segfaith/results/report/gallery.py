@@ -156,7 +156,7 @@ def gallery(parts: Sequence[DataAnalysis], most: int = MOST, always: Collection[
         samples = [
             replace(one, disagreement=found[one.run.directory].get((one.sample_id, one.target), nan)) for one in samples
         ]
-    chosen = choose(samples, most, always)
+    chosen = [replace(one, rows=one.run.records.loc[one.rows.index]) for one in choose(samples, most, always)]
     ordered = sorted(chosen, key=_by_disagreement)
     return Gallery(tuple(_anchored(ordered)), _rule(samples, chosen, most, measure, len(always)), measure)
 
@@ -194,7 +194,7 @@ def mean_disagreement(maps: Sequence[NDArray[Any]]) -> float:
     return float(np.mean(values)) if values else nan
 
 
-def spreads(rows: pd.DataFrame, metric: str = "tdd") -> dict[tuple[str, str], float]:
+def spreads(rows: pd.DataFrame, metric: str = "tdd") -> dict[Hashable, float]:
     """Of each target the largest less the smallest TDD (or `metric`) of the methods, without controls and variants.
 
     Targets with fewer than two values are left out.
@@ -203,7 +203,7 @@ def spreads(rows: pd.DataFrame, metric: str = "tdd") -> dict[tuple[str, str], fl
     values = rows[(rows["status"] == "ok") & rows["method"].isin(compared) & rows[metric].notna()]
     by_target = values.groupby(TARGET, sort=False)[metric].agg(["max", "min", "count"])
     by_target = by_target[by_target["count"] > 1]
-    found: dict[tuple[str, str], float] = (by_target["max"] - by_target["min"]).to_dict()
+    found: dict[Hashable, float] = (by_target["max"] - by_target["min"]).to_dict()
     return found
 
 
@@ -246,10 +246,11 @@ def scores_of(sample: Sample, measure: str) -> dict[str, Any]:
 
 
 def _samples(part: DataAnalysis) -> list[Sample]:
+    """All samples, with the few columns by which they are chosen: whole rows of all would be held twice."""
     return [
         Sample(run, label, str(sample_id), rows, target=str(target))
         for label, run in zip(part.names, part.read, strict=True)
-        for (sample_id, target), rows in run.records.groupby(TARGET, sort=False)
+        for (sample_id, target), rows in run.records[[*TARGET, "method", "status"]].groupby(TARGET, sort=False)
     ]
 
 

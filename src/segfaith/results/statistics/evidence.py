@@ -250,8 +250,8 @@ def agreement(rows: pd.DataFrame, kind: str, metric: str, *, seed: int = 0) -> A
     if isnan(tau):
         return replace(known, why="all methods are tied")
     draws = np.random.default_rng(seed).integers(0, scenes, (RESAMPLES, scenes))
-    means = np.stack([(left[drawn].mean(0), right[drawn].mean(0)) for drawn in draws])
-    low, high = np.nanpercentile(taus(means[:, 0], means[:, 1]), [2.5, 97.5])
+    drawn_means = np.stack([(left[drawn].mean(0), right[drawn].mean(0)) for drawn in draws])
+    low, high = np.nanpercentile(taus(drawn_means[:, 0], drawn_means[:, 1]), [2.5, 97.5])
     return replace(known, tau=float(tau), low=float(low), high=float(high))
 
 

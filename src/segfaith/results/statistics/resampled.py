@@ -14,6 +14,7 @@ backbones too, as far as a handful can: with fewer than five it is rough.
 from collections.abc import Sequence
 from functools import lru_cache
 from math import nan
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ MANY = 10_000
 """More images are drawn by their numbers and then counted: the same law in a fifth of the time, but other draws."""
 QUANTITY_COLUMNS = ["method", "metric", "of", "value", "low", "high", "backbones", "images"]
 Real = NDArray[np.float64]
+Counts = NDArray[np.integer[Any]]
 
 
 def backbones(runs: Sequence[Run]) -> list[int]:
@@ -121,7 +123,7 @@ def _interval(values: Real, weights: Real, counts: Real, of: str, seed: int) -> 
     return (float(low), float(high)) if high - low >= 1e-12 else (nan, nan)
 
 
-def _of_draws(values: Real, weights: Real, times: NDArray[np.integer], of: str) -> Real:
+def _of_draws(values: Real, weights: Real, times: Counts, of: str) -> Real:
     """The quantity of each draw, which has each value so many times; NaN of a draw without any value."""
     if of == TRIMMED:
         order = np.argsort(values)
@@ -129,19 +131,21 @@ def _of_draws(values: Real, weights: Real, times: NDArray[np.integer], of: str) 
     else:
         often = times.astype(float)
     below = often @ weights if of == POOLED else often.sum(1)
-    return np.divide(often @ values, below, out=np.full(len(often), nan), where=below != 0)
+    found: Real = np.divide(often @ values, below, out=np.full(len(often), nan), where=below != 0)
+    return found
 
 
-def _trimmed(times: NDArray[np.integer], share: float) -> Real:
+def _trimmed(times: Counts, share: float) -> Real:
     """How often each draw has each value, in ascending order, without the lowest and highest `share` of its values."""
     until = times.cumsum(1, dtype=float)
     every = until[:, -1:]
     cut = np.floor(share * every)
-    return np.diff(until.clip(cut, every - cut), axis=1, prepend=cut)
+    kept: Real = np.diff(until.clip(cut, every - cut), axis=1, prepend=cut)
+    return kept
 
 
 @lru_cache(maxsize=2)
-def _draws(seed: int, backbones_: int, images: int) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+def _draws(seed: int, backbones_: int, images: int) -> tuple[Counts, Counts]:
     """How often each draw has each backbone and each image: (draws, backbones) and (draws, images).
 
     They depend on these numbers alone, and are kept, since most methods and metrics have as many images. In few bytes:

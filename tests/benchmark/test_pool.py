@@ -44,7 +44,7 @@ DEADLY = MODEL.replace(
         death = pathlib.Path(__file__).with_name("death.json")
         if death.exists():
             plan = json.loads(death.read_text())
-            deadly = any(abs(float(x[0].mean()) - level) < 1e-3 for level in plan["levels"])
+            deadly = any(abs(float(x[0].mean()) - level) < 1e-6 for level in plan["levels"])
             if deadly and os.getpid() not in plan["spared"] and plan["left"]:
                 death.write_text(json.dumps({**plan, "left": plan["left"] - 1}))
                 os.kill(os.getpid(), plan["signal"])
@@ -370,8 +370,20 @@ def test_the_calibration_leaves_the_threads_alone(project: Path) -> None:
     assert [powers_of_two(most) for most in (1, 2, 3, 8)] == [[1], [1, 2], [1, 2], [1, 2, 4, 8]]
 
 
-def test_an_address_without_ray_is_refused_with_words(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"there is no Ray at '127\.0\.0\.1:1'"):
+def test_an_address_without_ray_is_refused_with_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def nobody(*_: Any, **__: Any) -> None:
+        raise ConnectionError("Failed to connect\nto the cluster")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", nobody)
+    with pytest.raises(SettingsError, match=r"there is no Ray at '127\.0\.0\.1:1' \(to the cluster\); start one with"):
+        Pool("127.0.0.1:1")
+    with pytest.raises(SettingsError, match=r"Ray cannot be started on this machine .* use --executor serial"):
+        Pool()
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with pytest.raises(SettingsError, match="this process has a Ray already"):
         Pool("127.0.0.1:1")
 
 

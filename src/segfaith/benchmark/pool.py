@@ -86,6 +86,11 @@ class Pool:
         self.own = not ray.is_initialized()
         if self.own:
             _start(ray, address)
+        elif address is not None:
+            raise SettingsError(
+                f"this process has a Ray already, and none at {address!r} can be joined beside it; leave the address out, "
+                "or call ray.shutdown() first"
+            )
 
     def __enter__(self) -> "Pool":
         return self

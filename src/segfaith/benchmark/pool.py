@@ -88,8 +88,8 @@ class Pool:
             _start(ray, address)
         elif address is not None:
             raise SettingsError(
-                f"this process has a Ray already, and none at {address!r} can be joined beside it; leave the address out, "
-                "or call ray.shutdown() first"
+                f"this process has a Ray already, and none at {address!r} can be joined beside it; leave the address "
+                "out, or call ray.shutdown() first"
             )
 
     def __enter__(self) -> "Pool":

@@ -19,7 +19,19 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 FLOORS = [
-    {"types", "classes", "lookup", "errors", "constants", "randomness", "process", "paths", "halves", "storage"},
+    {
+        "types",
+        "classes",
+        "lookup",
+        "errors",
+        "constants",
+        "randomness",
+        "process",
+        "paths",
+        "halves",
+        "storage",
+        "stores",
+    },
     {"models", "data"},
     {"scores", "incremental", "occlusion", "perturbation", "target_choice", "targets"},
     {"evidence"},

@@ -64,12 +64,15 @@ class StorePath(ProxyUPath):  # type: ignore[misc]  # upath has no types here
                 return None
 
     def exists(self, **_: Any) -> bool:
+        """Whether a file or a folder is there."""
         return self.kind() is not None
 
     def is_file(self) -> bool:
+        """Whether a file is there."""
         return self.kind() == "file"
 
     def is_dir(self) -> bool:
+        """Whether there are files below."""
         return self.kind() == "directory"
 
     def iterdir(self) -> Iterator["StorePath"]:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from segfaith.errors import SampleError
 from segfaith.evidence.regions import Regions, adaptive_cells, adaptive_halves, grid_cells, superpixels
 from segfaith.incremental.scorers import IncrementalScorer
 from segfaith.incremental.scoring import scorer_for
@@ -47,10 +46,6 @@ def intervention_evidence(
         clean = scorer.clean_score()[0] if isinstance(scorer, IncrementalScorer | WiredScorer) else score[n]
         occlude = occluder(regions.occlusion, image, rng(), wired=wired)
         mirrored, size = variants.flipped[n], (image.shape[1], image.shape[2])
-        if regions.grid > min(size):
-            raise SampleError(
-                f"regions of grid = {regions.grid} are more than the image, {size[0]} x {size[1]}, has rows or columns"
-            )
         if regions.kind == "adaptive":
 
             def drops(masks: Tensor, boxes: Boxes, scorer=scorer, occlude=occlude, clean=clean) -> Tensor:  # type: ignore[no-untyped-def]

@@ -227,7 +227,7 @@ def test_a_directory_that_refuses_is_said_and_the_words_are_there(two_runs: list
     (tmp_path / "file").write_text("no directory")
     written = write(two_runs, tmp_path / "file")
     assert "cannot write into" in written.refused
-    assert written.refused.endswith("choose another place with -o DIR")
+    assert written.refused.endswith("move it away, or choose another directory")
     assert written.paths == []
     assert [section.name for section in written.sections][:2] == ["verdict", "leaderboard"]
 

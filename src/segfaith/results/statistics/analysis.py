@@ -81,7 +81,7 @@ class Analysis:
             "than on an idle one; compare them within this run alone."
             for part in self.parts
             for name, run in zip(part.names, part.read, strict=True)
-            if (most := run.measured["workers"].max()) > 1
+            if "workers" in run.records and (most := run.measured["workers"].max()) > 1
         ]
 
     @cached_property

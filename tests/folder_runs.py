@@ -209,6 +209,7 @@ def run_records(root: Path, directory: Path, **changes: Any) -> pd.DataFrame:
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     """The exit status of `segfaith ARGUMENTS`, run in this process."""
     monkeypatch.setattr(sys, "argv", ["segfaith", *map(str, arguments)])
+    monkeypatch.setattr("segfaith.benchmark.executors.SMALL", float("inf"))  # on a slow machine too, only as asked for
     monkeypatch.setattr(segfaith.cli, "bound_memory", lambda: False)  # it would bind all tests after this one
     with pytest.raises(SystemExit) as stop:
         main()

@@ -15,6 +15,7 @@ from segfaith.benchmark.settings import make_settings
 from segfaith.evidence import gradient
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.window_plan import WindowPlan
+from segfaith.scores import BatchSize
 
 FOUR = ["gpa", "ega", "ria", "dea"]
 OWN = """

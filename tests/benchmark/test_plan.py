@@ -27,7 +27,7 @@ from segfaith.attribution.methods import DEFAULT_METHODS, resolve_method
 from segfaith.benchmark import measuring, runner
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.passes import passes_per_sample
-from segfaith.benchmark.plan import Plan, settings_in_use
+from segfaith.benchmark.plan import Plan, make_plan, settings_in_use
 from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
@@ -40,20 +40,18 @@ from segfaith.scores import BatchSize
 
 
 def test_the_seed_changes_the_subset(project: Path) -> None:
-    drawn = [
-        tuple(runner.make_plan(make_settings(content(project, seed=seed, data={"n": 3}))).ids) for seed in range(6)
-    ]
+    drawn = [tuple(make_plan(make_settings(content(project, seed=seed, data={"n": 3}))).ids) for seed in range(6)]
     assert all(len(set(ids)) == 3 and list(ids) == sorted(ids) for ids in drawn)
     assert len(set(drawn)) > 1
-    again = runner.make_plan(make_settings(content(project, data={"n": 3})))
+    again = make_plan(make_settings(content(project, data={"n": 3})))
     assert tuple(again.ids) == drawn[0]
 
 
 def test_more_samples_than_there_are_and_unknown_ids_are_errors(project: Path) -> None:
     with pytest.raises(SettingsError, match=r"n = 7 samples asked for; folder val has 6"):
-        runner.make_plan(make_settings(content(project, data={"n": 7})))
+        make_plan(make_settings(content(project, data={"n": 7})))
     with pytest.raises(SettingsError, match=r"folder val has no sample 's9'; the nearest are s"):
-        runner.make_plan(make_settings(content(project, data={"ids": ["s0", "s9"]})))
+        make_plan(make_settings(content(project, data={"ids": ["s0", "s9"]})))
 
 
 def test_random_cells_is_there_even_where_it_is_not_named(project: Path, tmp_path: Path) -> None:

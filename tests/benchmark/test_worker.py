@@ -391,7 +391,7 @@ def test_a_bad_sample_becomes_rows_and_the_run_goes_on(
     damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = write_settings(damaged, methods={"names": ["gpa", "ria"], "ria": {"grid": 4}})
-    assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 0
+    assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 1
     output = capsys.readouterr().out
     records = load_run(tmp_path / "run").records
     assert sorted(records["sample_id"].unique()) == sorted([*BAD, "s0", "s1"])

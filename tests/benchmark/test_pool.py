@@ -315,6 +315,18 @@ def test_long_jobs_run_on_workers_of_the_size_that_measures_most(
     assert words.startswith("executor  ray: 2 workers, each with 4 cores (one process: 1.0 images/s on 1 core")
 
 
+def test_a_model_that_cannot_be_timed_runs_in_this_process(
+    project: Path, no_ray: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exits(*_: Any) -> float:
+        raise SystemExit(0)
+
+    monkeypatch.setattr(executors, "_seconds_of_an_image", exits)
+    measure, words = chosen(project)
+    assert measure is executors.serial
+    assert "could not be timed" in words
+
+
 @pytest.mark.parametrize(
     ("asked", "samples", "expected"),
     [

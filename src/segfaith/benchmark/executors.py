@@ -82,7 +82,9 @@ class Executors:
             if named:
                 return self._serial(f"the settings name one GPU, {execution.device}")
             found = calibrate(prepared, [torch.get_num_threads()])
-            work = prepared.plan.passes * samples / len(prepared.plan.ids) * max(found.values(), default=SMALL)
+            if not found:
+                return self._serial("the model could not be timed on an artificial image")
+            work = prepared.plan.passes * samples / len(prepared.plan.ids) * max(found.values())
             if work < SMALL:
                 return self._serial(f"about {work:.0f} s of model passes")
             if (torch.cuda.device_count() if gpu else cores_here()) < 2:
@@ -172,7 +174,7 @@ def calibrate(prepared: Prepared, threads: Sequence[int]) -> dict[int, float]:
     try:
         for number in threads:
             torch.set_num_threads(number)
-            with suppress(Exception):  # where it fails on samples too, their rows say so
+            with suppress(Exception, SystemExit):  # where it fails on samples too, their rows say so
                 found[number] = _seconds_of_an_image(prepared)
     finally:
         torch.set_num_threads(before)

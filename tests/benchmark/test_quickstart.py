@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_the_settings_are_those_of_the_issue() -> None:
-    """At least 16 scenes, the planted question, four methods and three controls, stability on four, else defaults."""
+    """At least 16 scenes, the planted question, four methods and three controls, stability on four, one process, else defaults."""
     settings = read_settings(find_settings("quickstart"))
     assert find_settings("quickstart") == PACKAGED / "quickstart.toml"
     assert settings.data.ids is not None
@@ -56,6 +56,7 @@ def test_the_settings_are_those_of_the_issue() -> None:
         "methods": {"names": METHODS},
         "evaluation": {"stability": 4, "whole": False},
         "output": {"maps": True},
+        "execution": {"executor": "serial"},
     }
 
 

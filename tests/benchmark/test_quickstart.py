@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_the_settings_are_those_of_the_issue() -> None:
-    """At least 16 scenes, the planted question, four methods and three controls, stability on four, one process, else defaults."""
+    """At least 16 scenes, the planted question, four methods, three controls, stability on four, one process."""
     settings = read_settings(find_settings("quickstart"))
     assert find_settings("quickstart") == PACKAGED / "quickstart.toml"
     assert settings.data.ids is not None

@@ -38,6 +38,7 @@ STEP = 500
 SHARD = 8
 VARIANTS = 10
 PIXELS = 32
+PHASES = ["run", "verbs", "figure"]
 METHODS = ["gpa", "ega", "ria@grid=4", "dea@grid=4", "random", "random_cells", "mask", "gamed@grid=4"]
 RUN_COLUMNS = ["samples", "seconds", "processor_seconds", "resident_mb"]
 VERB_COLUMNS = ["verb", "samples", "seconds", "processor_seconds", "peak_mb"]
@@ -262,19 +263,23 @@ def main() -> None:
     parser.add_argument("--measured", type=int, help="measure the first so many; the others' rows are copies of theirs")
     parser.add_argument("--light", action="store_true", help="no fidelity sets and no scores of the whole image")
     parser.add_argument("--figure", type=Path, help="where the figure goes; default FOLDER/load.png")
-    parser.add_argument("--phase", choices=["run", "verbs", "figure"], help="one of them alone; default all")
+    parser.add_argument("--phase", choices=PHASES, help="one of them alone; default all")
     given = parser.parse_args()
+    if given.phase is None:  # each in a process of its own: a child's peak memory counts that of the process it came from
+        for phase in PHASES:
+            subprocess.run([sys.executable, *sys.argv, "--phase", phase], check=True)
+        return
     folder: Path = given.folder
     settings = make_project(folder, given.samples, given.light)
     directory = folder / "run"
-    if given.phase in (None, "run"):
+    if given.phase == "run":
         run(settings, directory, given.measured or given.samples, folder / "run.csv")
-    if given.phase in (None, "verbs"):
+    if given.phase == "verbs":
         if given.measured:
             fill(settings, directory)
         sizes = sorted({given.samples * share // 20 // SHARD * SHARD for share in (1, 5, 10)} | {given.samples})
         verbs(settings, directory, sizes, folder / "verbs.csv")
-    if given.phase in (None, "figure"):
+    if given.phase == "figure":
         figure(folder / "run.csv", given.figure or folder / "load.png")
 
 

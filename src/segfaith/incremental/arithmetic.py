@@ -10,12 +10,15 @@ from typing import Any
 
 from torch import fx
 
-from segfaith.incremental.convolution import Convolution
+from segfaith.incremental.convolution import Activation, Convolution, convolve
 from segfaith.incremental.windows import Box, Pairs, Windows, view
 from segfaith.types import Float, Tensor
 
 Values = dict[fx.Node, Any]
 """A value for each node: maps as `Windows` or tensors, and whatever else nodes give."""
+
+Part = tuple[Tensor, Pairs, Pairs]
+"""A part of maps, and the rows and columns of zeros before and after it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,7 @@ class Function:
         limits: between which values it clamps its input, if it does that; the upper limit may be None.
         fill: what stands outside the maps that it reads.
         gives_map: whether its result is a map.
+        activation: the same as a convolution applies it to its outputs, if any does.
     """
 
     node: fx.Node
@@ -36,6 +40,7 @@ class Function:
     limits: tuple[float, float | None] | None = None
     fill: float = 0.0
     gives_map: bool = True
+    activation: Activation | None = None
 
     def __call__(self, inputs: Values) -> Any:
         """The result for these inputs; of windows, what they hold."""
@@ -64,9 +69,14 @@ class Exact:
         """
         return view(windows, None if self.clean is None else self.clean[node], start, size, fill)
 
-    def convolution(self, exact: Convolution) -> Convolution:
-        """The convolution to apply to what windows hold: here the layer's own."""
-        return exact
+    def convolve(self, exact: Convolution, then: Function | None, part: Part, start: Pairs, size: Pairs) -> Tensor:
+        """What the windows at `start` hold after a convolution, and after the function that follows it directly.
+
+        Args:
+            then: None where no function follows at once.
+            part: what the convolution reads.
+        """
+        return convolve(exact, *part, size, None if then is None else then.activation)
 
     def apply(self, function: Function, inputs: Values, start: Pairs) -> Any:
         """What the node's windows at `start` hold, or its value where that is not a map, from its inputs."""

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from segfaith.incremental.arithmetic import Function, Values
-from segfaith.incremental.convolution import Convolution
+from segfaith.incremental.arithmetic import Function, Part, Values
+from segfaith.incremental.convolution import Convolution, convolve
 from segfaith.incremental.windows import Box, Pairs, Windows, cut, view
 from segfaith.types import Float, Tensor
 
@@ -42,9 +42,13 @@ class Differences:
         """Outside the windows, and outside the map, nothing differs."""
         return view(windows, None, start, size)
 
-    def convolution(self, exact: Convolution) -> Convolution:
-        """In bfloat16, without its bias."""
-        return exact.linear(SMALL)
+    def convolve(self, exact: Convolution, then: Function | None, part: Part, start: Pairs, size: Pairs) -> Tensor:
+        """In bfloat16, without the bias; then the function."""
+        data = convolve(exact.linear(SMALL), *part, size)
+        if then is None:
+            return data
+        (source,) = then.node.all_input_nodes
+        return self.apply(then, {source: Windows(data, start, np.array(self.clean[source].shape[2:]))}, start)
 
     def apply(self, function: Function, inputs: Values, start: Pairs) -> Any:
         """By the table above, from windows of differences and values that are not maps."""

@@ -1,6 +1,8 @@
 """Convolutions on parts of maps, and the choice of how each is computed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,20 @@ from segfaith.types import Float, Tensor
 
 LIVE_SHARE = 0.7
 """A dilated convolution is done tap by tap where less than this share of its products meets the map."""
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """A function of each output of a convolution.
+
+    Attributes:
+        name, scalars: of oneDNN's operation after a convolution.
+        apply: the same on a tensor, in place.
+    """
+
+    name: str
+    scalars: tuple[float, ...]
+    apply: Callable[[Tensor], Tensor]
 
 
 def kernel_of(module: nn.Module) -> Kernel | None:
@@ -37,6 +53,7 @@ class Convolution:
         bias: (K,).
         winograd: whether `winograd` may compute it where that is faster.
         row_weights: its weights for `winograd`, once they were used.
+        packed: its weights in the order of oneDNN, once they were used.
     """
 
     kernel: Kernel
@@ -45,6 +62,7 @@ class Convolution:
     groups: int
     winograd: bool = True
     row_weights: list[Tensor] | None = None
+    packed: Tensor | None = None
     _linear: dict[torch.dtype, "Convolution"] = field(default_factory=dict)
 
     def linear(self, dtype: torch.dtype) -> "Convolution":
@@ -68,34 +86,81 @@ def convolve(
     before: Pairs,
     after: Pairs,
     size: Pairs,
+    activation: Activation | None = None,
     *,
     skip_dead_taps: bool = True,
 ) -> Float[Tensor, "B K _ _"]:
-    """The convolution of a part of a map, by the fastest way.
+    """The convolution of a part of a map and what follows it, by the fastest way.
 
     Tap by tap where few products meet the map; by Winograd's rows where these take half of the multiplications; else
-    by torch. Differences in bfloat16 differ in nothing but their weights (`Convolution.linear`).
+    by oneDNN, which applies the activation to its own results. Differences in bfloat16 differ in nothing but their
+    weights (`Convolution.linear`).
 
     Args:
         part: the input inside the map.
         before, after: rows and columns of zero padding before and after it.
         size: rows and columns of the output.
+        activation: what is applied to the result.
         skip_dead_taps: whether it may be done tap by tap.
     """
     kernel, weight, bias = convolution.kernel, convolution.weight, convolution.bias
     extent = np.array(part.shape[2:])
     padded = before.any() or after.any()
     if padded and skip_dead_taps and is_sparse(convolution, extent, before, size):
-        return tap_by_tap(convolution, part, before, size)
+        return _activated(tap_by_tap(convolution, part, before, size), activation)
     if padded and (before != after).any() and (kernel.outputs(extent, before) != size).any():
         # torch pads alike on both sides
         part, before = pad(part, before, after), np.zeros_like(before)
     if convolution.winograd and winograd.pays(kernel, weight, convolution.groups, size):
         if convolution.row_weights is None:
             convolution.row_weights = winograd.transformed(weight)
-        return winograd.convolve_rows(kernel, convolution.row_weights, bias, part, before, size)
+        rows = winograd.convolve_rows(kernel, convolution.row_weights, bias, part, before, size)
+        return _activated(rows, activation)
     stride, padding, dilation = kernel.stride.tolist(), before.tolist(), kernel.dilation.tolist()
-    return F.conv2d(part, weight, bias, stride, padding, dilation, convolution.groups)
+    if _packs(part.device, part.dtype):
+        return _by_onednn(convolution, part, stride, padding, dilation, activation)
+    return _activated(F.conv2d(part, weight, bias, stride, padding, dilation, convolution.groups), activation)
+
+
+def _activated(result: Tensor, activation: Activation | None) -> Tensor:
+    return result if activation is None else activation.apply(result)
+
+
+def _by_onednn(
+    convolution: Convolution,
+    part: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    activation: Activation | None,
+) -> Tensor:
+    """The convolution with weights that are brought into oneDNN's order once, and not in each call."""
+    if convolution.packed is None:
+        given = convolution.weight.detach().to_mkldnn(), padding, stride, dilation, convolution.groups, None
+        convolution.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(*given)
+    name, scalars = ("none", ()) if activation is None else (activation.name, activation.scalars)
+    settings = padding, stride, dilation, convolution.groups, name, list(scalars), ""
+    result: Tensor = torch.ops.mkldnn._convolution_pointwise(part, convolution.packed, convolution.bias, *settings)
+    return result
+
+
+@cache
+def _packs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this torch packs weights and applies activations with oneDNN on a device: it is tried once.
+
+    Inductor's code calls these functions; torch has no public ones.
+    """
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    drawn = torch.Generator().manual_seed(0)
+    part, weight = (torch.randn(2, 8, size, size, generator=drawn).to(dtype) for size in (6, 3))
+    kernel = Kernel(*(np.full(2, value, dtype=np.int64) for value in (3, 1, 1, 1)))
+    trial = Convolution(kernel, weight, None, 1)
+    try:
+        found = _by_onednn(trial, part, [1, 1], [1, 1], [1, 1], Activation("relu", (), F.relu_))
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.allclose(found, F.relu(F.conv2d(part, weight, padding=1)), atol=1e-2)
 
 
 def is_sparse(convolution: Convolution, extent: Pairs, before: Pairs, size: Pairs) -> bool:

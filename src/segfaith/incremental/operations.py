@@ -5,7 +5,7 @@ its own map (`needs`), and recomputes its windows inside a box, or a value that 
 """
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from segfaith.incremental.arithmetic import Exact, Function, Values
 from segfaith.incremental.bfloat16 import Differences
-from segfaith.incremental.convolution import Convolution, convolve, kernel_of
+from segfaith.incremental.convolution import Activation, Convolution, kernel_of
 from segfaith.incremental.graph import JOINING_FUNCTIONS, POINTWISE_FUNCTIONS, POINTWISE_MODULES, Graph, Shape
 from segfaith.incremental.windows import Box, Kernel, Pairs, Windows, crop, place, whole
 from segfaith.types import Tensor
@@ -29,10 +29,11 @@ LINEAR: set[Any] = {nn.AdaptiveAvgPool2d, nn.Dropout, nn.Dropout2d, nn.Identity,
 
 @dataclass(frozen=True, eq=False)
 class Convolve:
-    """A convolution of a map."""
+    """A convolution of a map, with the function of each pixel that alone reads it, if there is one."""
 
     sources: tuple[fx.Node]
     convolution: Convolution
+    then: Function | None
     source_size: Pairs
     map_size: Pairs
 
@@ -43,17 +44,18 @@ class Convolve:
     def apply(self, values: Values, box: Box, arithmetic: Arithmetic) -> Windows:
         """Recomputes the outputs that read the windows; does not copy a part that lies alike in all images."""
         (source,), kernel = self.sources, self.convolution.kernel
-        windows, exact = values[source], self.convolution
+        windows = values[source]
         everything = windows.is_whole and box.size.tolist() == self.map_size.tolist()
         if everything and ((padding := kernel.padding) <= kernel.reach).all():  # a short cut
-            return whole(convolve(arithmetic.convolution(exact), windows.data, padding, padding, self.map_size))
+            part = windows.data, padding, padding
+            return whole(arithmetic.convolve(self.convolution, self.then, part, box.starts(1), self.map_size))
         start, size = _changed(kernel, windows, box, arithmetic)
         first, extent = kernel.reads(start, size)
         cropped = crop(windows, first, extent)
         if cropped is None:
             no_padding = np.zeros(2, dtype=np.int64)
             cropped = arithmetic.view(source, windows, first, extent), no_padding, no_padding
-        data = convolve(arithmetic.convolution(exact), *cropped, size)
+        data = arithmetic.convolve(self.convolution, self.then, cropped, start, size)
         return Windows(data, start, self.map_size)
 
 
@@ -195,17 +197,34 @@ def operation_of(graph: Graph, node: fx.Node, shapes: dict[fx.Node, Shape | None
             module, sizes = graph.modules[str(node.target)], (boxes[sources[0]].size, np.array(shape[2:]))
             convolution, kernel = graph.convolutions.get(str(node.target)), kernel_of(module)
             if convolution is not None:
-                return Convolve(sources, convolution, *sizes)
+                return Convolve(sources, convolution, None, *sizes)
             if kernel is not None:
                 return MaxPool(_max_pooling(node, kernel), sources, kernel, *sizes)
             if callee in POINTWISE_MODULES:
-                return Pointwise(Function(node, call, callee in LINEAR, _limits(module)), sources)
+                return _pointwise(graph, Function(node, call, callee in LINEAR, _limits(module)), module, shapes)
         if node.op == "call_function" and {known[2:] for known in maps.values()} == {shape[2:]}:
             if len(sources) == 1 and callee in POINTWISE_FUNCTIONS | JOINING_FUNCTIONS:
-                return Pointwise(Function(node, call, limits=_limits(callee)), sources)
+                return _pointwise(graph, Function(node, call, limits=_limits(callee)), callee, shapes)
             if callee in JOINING_FUNCTIONS or (callee is torch.cat and _dim(node, 0) == 1):
                 return Join(Function(node, call, callee in ADDING_FUNCTIONS), sources)
     return OnWholeMaps(Function(node, call, callee in LINEAR, gives_map=shape is not None), sources, boxes)
+
+
+def _pointwise(
+    graph: Graph, function: Function, callee: Any, shapes: dict[fx.Node, Shape | None]
+) -> Pointwise | Convolve:
+    """A function of each pixel; together with the convolution before it where nothing else reads that."""
+    (source,) = function.node.all_input_nodes
+    convolution = graph.convolutions.get(str(source.target)) if source.op == "call_module" else None
+    activation = _activation(callee)
+    if convolution is None or activation is None or len(source.users) > 1:
+        return Pointwise(function, (source,))
+    (origin,) = source.all_input_nodes
+    before, after = shapes[origin], shapes[source]
+    if before is None or after is None:
+        return Pointwise(function, (source,))
+    then = replace(function, activation=activation)
+    return Convolve((origin,), convolution, then, np.array(before[2:]), np.array(after[2:]))
 
 
 def _reads_shape(node: fx.Node) -> bool:
@@ -236,6 +255,21 @@ def _limits(callee: Any) -> tuple[float, float | None] | None:
     if type(callee) is nn.ReLU6 or callee is F.relu6:
         return 0.0, 6.0
     return (0.0, None) if type(callee) is nn.ReLU or callee in (torch.relu, F.relu) else None
+
+
+def _activation(callee: Any) -> Activation | None:
+    """A function or module as what a convolution does to its outputs; None where none is known."""
+    limits = _limits(callee)
+    if limits is not None:
+        low, high = limits
+        if high is None:
+            return Activation("relu", (), F.relu_)
+        return Activation("hardtanh", (low, high), lambda result: F.hardtanh_(result, low, high))
+    if type(callee) is nn.Hardswish or callee is F.hardswish:
+        return Activation("hardswish", (), lambda result: F.hardswish(result, inplace=True))
+    if type(callee) is nn.SiLU or callee is F.silu:
+        return Activation("swish", (), lambda result: F.silu(result, inplace=True))
+    return None
 
 
 def _read(kernel: Kernel, box: Box, source_size: Pairs) -> Box:

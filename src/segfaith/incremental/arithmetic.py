@@ -11,6 +11,7 @@ from typing import Any
 from torch import fx
 
 from segfaith.incremental.convolution import Activation, Convolution, convolve
+from segfaith.incremental.fused import Pixelwise
 from segfaith.incremental.windows import Box, Pairs, Windows, view
 from segfaith.types import Float, Tensor
 
@@ -31,6 +32,8 @@ class Function:
         limits: between which values it clamps its input, if it does that; the upper limit may be None.
         fill: what stands outside the maps that it reads.
         gives_map: whether its result is a map.
+        of_each: the function of each value by itself, if it is one of a single map.
+        multiplies: whether it is the product of what it reads.
         activation: the same as a convolution applies it to its outputs, if any does.
     """
 
@@ -40,6 +43,8 @@ class Function:
     limits: tuple[float, float | None] | None = None
     fill: float = 0.0
     gives_map: bool = True
+    of_each: Pixelwise | None = None
+    multiplies: bool = False
     activation: Activation | None = None
 
     def __call__(self, inputs: Values) -> Any:

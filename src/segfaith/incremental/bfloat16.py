@@ -12,6 +12,7 @@ float32:
 so that rounding is relative to the change itself. Outside the windows differences are 0.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from torch import fx
 
 from segfaith.incremental.arithmetic import Function, Part, Values
 from segfaith.incremental.convolution import Convolution, convolve
-from segfaith.incremental.windows import Box, Pairs, Windows, cut, view
+from segfaith.incremental.fused import COMPILER, Pixelwise, difference, product_difference
+from segfaith.incremental.windows import Box, Pairs, Windows, cut, pixel_numbers, view
 from segfaith.types import Float, Tensor
 
 SMALL = torch.bfloat16
@@ -48,12 +50,23 @@ class Differences:
         if then is None:
             return data
         (source,) = then.node.all_input_nodes
-        return self.apply(then, {source: Windows(data, start, np.array(self.clean[source].shape[2:]))}, start)
+        windows = Windows(data, start, np.array(self.clean[source].shape[2:]))
+        result: Tensor = self.apply(then, {source: windows}, start)
+        return result
 
     def apply(self, function: Function, inputs: Values, start: Pairs) -> Any:
         """By the table above, from windows of differences and values that are not maps."""
         if function.linear:
             return function(inputs)
+        if function.of_each is not None:
+            ((source, windows),) = inputs.items()
+            changed = self._at_once(function.of_each, source, windows)
+            if changed is not None:
+                return changed
+        if function.multiplies and len(inputs) == 2:
+            changed = self._scaled(inputs)
+            if changed is not None:
+                return changed
         if function.limits is not None:
             ((source, windows),) = inputs.items()
             return self._clamp(function.node, source, *function.limits, windows)
@@ -72,6 +85,26 @@ class Differences:
         """The clean features plus the differences, in float32."""
         clean = cut(self.clean[output], box.starts(1), box.size)
         return clean + self.view(output, windows, box.starts(len(windows.data)), box.size)
+
+    def _at_once(self, function: Pixelwise, source: fx.Node, windows: Windows) -> Tensor | None:
+        """f(c + d) - f(c) by compiled code; None where there is none."""
+        (images, channels, height, width), clean = windows.data.shape, self.clean[source]
+        change, features = (data.permute(0, 2, 3, 1).reshape(-1, channels) for data in (windows.data, clean))
+        start = np.broadcast_to(windows.start, (images, 2))
+        pixels = torch.from_numpy(pixel_numbers(start, windows.size, windows.map_size).ravel())
+        changed = COMPILER.call(repr(function), partial(difference, function), change, features, pixels)
+        return None if changed is None else changed.view(images, height, width, channels).permute(0, 3, 1, 2)
+
+    def _scaled(self, inputs: Values) -> Tensor | None:
+        """A whole map times a factor for each channel, by compiled code; None where there is none, or for other maps."""
+        (factor, factors), (source, windows) = sorted(inputs.items(), key=lambda item: item[1].map_size.prod())
+        if factors.map_size.prod() > 1 or not windows.is_whole or windows.map_size.prod() == 1:
+            return None
+        maps = windows.data, self.clean[source], factors.data, self.clean[factor]
+        rows = [data.permute(0, 2, 3, 1).flatten(1, 2) for data in maps]
+        changed = COMPILER.call("product", product_difference, *rows)
+        height, width = windows.map_size.tolist()
+        return None if changed is None else changed.view(len(changed), height, width, -1).permute(0, 3, 1, 2)
 
     def _clamp(self, node: fx.Node, source: fx.Node, low: float, high: float | None, windows: Windows) -> Tensor:
         if node not in self._clamps:

@@ -1,6 +1,6 @@
 """Convolutions on parts of maps, and the choice of how each is computed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -53,7 +53,6 @@ class Convolution:
         bias: (K,).
         winograd: whether `winograd` may compute it where that is faster.
         row_weights: its weights for `winograd`, once they were used.
-        packed: its weights in the order of oneDNN, once they were used.
     """
 
     kernel: Kernel
@@ -62,7 +61,6 @@ class Convolution:
     groups: int
     winograd: bool = True
     row_weights: list[Tensor] | None = None
-    packed: Tensor | None = None
     _linear: dict[torch.dtype, "Convolution"] = field(default_factory=dict)
 
     def linear(self, dtype: torch.dtype) -> "Convolution":
@@ -116,51 +114,48 @@ def convolve(
             convolution.row_weights = winograd.transformed(weight)
         rows = winograd.convolve_rows(kernel, convolution.row_weights, bias, part, before, size)
         return _activated(rows, activation)
-    stride, padding, dilation = kernel.stride.tolist(), before.tolist(), kernel.dilation.tolist()
-    if _packs(part.device, part.dtype):
-        return _by_onednn(convolution, part, stride, padding, dilation, activation)
-    return _activated(F.conv2d(part, weight, bias, stride, padding, dilation, convolution.groups), activation)
+    stride, dilation = kernel.stride.tolist(), kernel.dilation.tolist()
+    return _conv2d(part, weight, bias, stride, before.tolist(), dilation, convolution.groups, activation)
 
 
 def _activated(result: Tensor, activation: Activation | None) -> Tensor:
     return result if activation is None else activation.apply(result)
 
 
-def _by_onednn(
-    convolution: Convolution,
+def _conv2d(
     part: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    activation: Activation | None,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+    activation: Activation | None = None,
 ) -> Tensor:
-    """The convolution with weights that are brought into oneDNN's order once, and not in each call."""
-    if convolution.packed is None:
-        given = convolution.weight.detach().to_mkldnn(), padding, stride, dilation, convolution.groups, None
-        convolution.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(*given)
-    name, scalars = ("none", ()) if activation is None else (activation.name, activation.scalars)
-    settings = padding, stride, dilation, convolution.groups, name, list(scalars), ""
-    result: Tensor = torch.ops.mkldnn._convolution_pointwise(part, convolution.packed, convolution.bias, *settings)
+    """torch's convolution, then the activation. On the CPU oneDNN does both in one pass over the outputs."""
+    if not _calls_onednn(part.device, part.dtype):
+        return _activated(F.conv2d(part, weight, bias, stride, padding, dilation, groups), activation)
+    name, scalars = ("none", []) if activation is None else (activation.name, list(activation.scalars))
+    result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        part, weight, bias, padding, stride, dilation, groups, name, scalars, ""
+    )
     return result
 
 
 @cache
-def _packs(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this torch packs weights and applies activations with oneDNN on a device: it is tried once.
+def _calls_onednn(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a device has the function that inductor's code calls for convolutions. It is tried once.
 
-    Inductor's code calls these functions; torch has no public ones.
+    With one thread `F.conv2d` takes a slower way for 1 x 1 kernels; this function never does.
     """
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    drawn = torch.Generator().manual_seed(0)
-    part, weight = (torch.randn(2, 8, size, size, generator=drawn).to(dtype) for size in (6, 3))
-    kernel = Kernel(*(np.full(2, value, dtype=np.int64) for value in (3, 1, 1, 1)))
-    trial = Convolution(kernel, weight, None, 1)
+    part, weight = torch.ones(2, 8, 6, 6, dtype=dtype), torch.ones(8, 8, 3, 3, dtype=dtype)
     try:
-        found = _by_onednn(trial, part, [1, 1], [1, 1], [1, 1], Activation("relu", (), F.relu_))
+        found = torch.ops.mkldnn._convolution_pointwise(part, weight, None, [0, 0], [1, 1], [1, 1], 1, "relu", [], "")
     except (AttributeError, RuntimeError):
         return False
-    return torch.allclose(found, F.relu(F.conv2d(part, weight, padding=1)), atol=1e-2)
+    return bool((found == 72).all())
 
 
 def is_sparse(convolution: Convolution, extent: Pairs, before: Pairs, size: Pairs) -> bool:
@@ -193,15 +188,14 @@ def _live(kernel: Kernel, extent: Pairs, before: Pairs, size: Pairs, axis: int) 
 
 
 def tap_by_tap(convolution: Convolution, part: Tensor, before: Pairs, size: Pairs) -> Tensor:
-    """The convolution as a matrix product for each tap, over the outputs where the tap meets the map."""
-    kernel, weight = convolution.kernel, convolution.weight
-    pixels, extent = part.permute(0, 2, 3, 1), np.array(part.shape[2:])
-    result = part.new_zeros(len(part), *size.tolist(), len(weight))
-    if convolution.bias is not None:
-        result += convolution.bias
+    """The convolution as one with a 1 x 1 kernel for each tap, over the outputs where the tap meets the map."""
+    kernel, weight, extent = convolution.kernel, convolution.weight, np.array(part.shape[2:])
+    shape, bias = (len(part), len(weight), *size.tolist()), convolution.bias
+    result = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=torch.channels_last)
+    result.copy_(torch.zeros_like(weight[:, 0, 0, 0])[:, None, None] if bias is None else bias[:, None, None])
     for i, (top, bottom, y) in enumerate(_live(kernel, extent, before, size, 0)):
         for j, (left, right, x) in enumerate(_live(kernel, extent, before, size, 1)):
             if bottom > top and right > left:
-                inputs = pixels[:, y : y + bottom - top, x : x + right - left]
-                result[:, top:bottom, left:right] += inputs @ weight[:, :, i, j].T
-    return result.permute(0, 3, 1, 2)
+                inputs = part[:, :, y : y + bottom - top, x : x + right - left]
+                result[:, :, top:bottom, left:right] += _conv2d(inputs, weight[:, :, i : i + 1, j : j + 1])
+    return result

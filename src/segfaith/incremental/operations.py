@@ -207,7 +207,9 @@ def operation_of(graph: Graph, node: fx.Node, shapes: dict[fx.Node, Shape | None
                 return _pointwise(graph, Function(node, call, limits=_limits(callee)), callee, shapes)
             if callee in JOINING_FUNCTIONS or (callee is torch.cat and _dim(node, 0) == 1):
                 return Join(Function(node, call, callee in ADDING_FUNCTIONS), sources)
-    return OnWholeMaps(Function(node, call, callee in LINEAR, gives_map=shape is not None), sources, boxes)
+    multiplies = callee in (operator.mul, torch.mul) and len(sources) == len(maps)
+    function = Function(node, call, callee in LINEAR, gives_map=shape is not None, multiplies=multiplies)
+    return OnWholeMaps(function, sources, boxes)
 
 
 def _pointwise(
@@ -215,6 +217,8 @@ def _pointwise(
 ) -> Pointwise | Convolve:
     """A function of each pixel; together with the convolution before it where nothing else reads that."""
     (source,) = function.node.all_input_nodes
+    if function.node.args == (source,) and not function.node.kwargs:
+        function = replace(function, of_each=callee)
     convolution = graph.convolutions.get(str(source.target)) if source.op == "call_module" else None
     activation = _activation(callee)
     if convolution is None or activation is None or len(source.users) > 1:

@@ -144,7 +144,7 @@ def view(
     """The maps of the altered images at other windows: `windows` where they cover them, `clean` elsewhere.
 
     Args:
-        clean: the clean image's map, or None for zeros.
+        clean: the clean image's map, or None for zeros; then `fill` is 0 too.
         start, size: (B, 2) and (2,); windows may reach beyond the map, where `fill` stands.
     """
     if (size == windows.size).all() and (start == windows.start).all():
@@ -157,16 +157,17 @@ def view(
     shape, (height, width) = windows.map_size, windows.size
     rows, columns = (start[:, axis, None] + np.arange(size[axis]) for axis in (0, 1))
     in_map = _grid(np.logical_and, (rows >= 0) & (rows < shape[0]), (columns >= 0) & (columns < shape[1]))
-    index = np.where(in_map, _grid(np.add, rows * shape[1], columns), shape.prod())
     inner_rows, inner_columns = (at - windows.start[:, axis, None] for axis, at in ((0, rows), (1, columns)))
-    held = _grid(
+    held = in_map & _grid(
         np.logical_and, (inner_rows >= 0) & (inner_rows < height), (inner_columns >= 0) & (inner_columns < width)
     )
     inner = _grid(np.add, inner_rows * width, inner_columns) + np.arange(images)[:, None, None] * height * width
-    index = np.where(held & in_map, shape.prod() + 1 + inner, index)
     if clean is None:
-        clean = windows.data.new_zeros(1, channels, *shape.tolist())
-    return _gathered([clean, windows.data.new_full((1, channels, 1, 1), fill), windows.data], index)
+        nothing = windows.data.new_zeros(1, channels, 1, 1)
+        return _gathered([nothing, windows.data], np.where(held, 1 + inner, 0))
+    outside = windows.data.new_full((1, channels, 1, 1), fill)
+    index = np.where(in_map, _grid(np.add, rows * shape[1], columns), shape.prod())
+    return _gathered([clean, outside, windows.data], np.where(held, shape.prod() + 1 + inner, index))
 
 
 def cut(clean: Float[Tensor, "1 C H W"], start: Pairs, size: Pairs, fill: float = 0.0) -> Float[Tensor, "_ C h w"]:
@@ -177,8 +178,13 @@ def cut(clean: Float[Tensor, "1 C H W"], start: Pairs, size: Pairs, fill: float 
     if (start < 0).any() or (start + size > shape).any():
         nothing = Windows(clean.new_empty(len(start), clean.shape[1], 0, 0), np.zeros_like(start), shape)
         return view(nothing, clean, start, size, fill)
+    return _gathered([clean], pixel_numbers(start, size, shape))
+
+
+def pixel_numbers(start: Pairs, size: Pairs, map_size: Pairs) -> NDArray[np.int64]:
+    """The numbers (B, h, w) of a whole map's pixels, counted by rows, in windows that lie inside it."""
     rows, columns = (start[:, axis, None] + np.arange(size[axis]) for axis in (0, 1))
-    return _gathered([clean], _grid(np.add, rows * shape[1], columns))
+    return _grid(np.add, rows * map_size[1], columns)
 
 
 def _grid(combine: np.ufunc, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -1,0 +1,73 @@
+"""Differences after a function of each pixel, in one pass over memory: f(c + d) - f(c).
+
+Step by step this reads and writes each value six times. Inductor's code for the CPU does it at once, and gathers the
+clean features on the way. The first use on a machine compiles, which takes half a minute and needs a C++ compiler; torch
+keeps the code for later processes. Without a compiler everything is computed step by step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch._dynamo.exc import BackendCompilerFailed
+
+from segfaith.types import Float, Int, Tensor
+
+LEAST = 1 << 14
+"""Fewer values are not worth a call of compiled code."""
+
+Pixelwise = Callable[[Tensor], Tensor]
+"""A function of each value of a tensor by itself."""
+
+
+def difference(
+    function: Pixelwise, change: Float[Tensor, "N C"], clean: Float[Tensor, "P C"], pixels: Int[Tensor, "N"]
+) -> Float[Tensor, "N C"]:
+    """f(c + d) - f(c) for rows of pixels, in float32 and then rounded to the type of d.
+
+    Args:
+        change: d, N pixels of C channels.
+        clean: c for each pixel of the clean map.
+        pixels: which pixel of the clean map each row belongs to.
+    """
+    features = clean[pixels]
+    return (function(features + change) - function(features)).to(change.dtype)
+
+
+def product_difference(
+    change: Float[Tensor, "B P C"],
+    clean: Float[Tensor, "1 P C"],
+    factor_change: Float[Tensor, "B 1 C"],
+    factor: Float[Tensor, "1 1 C"],
+) -> Float[Tensor, "B P C"]:
+    """(c + d) (g + e) - c g: maps whose channels are scaled, as squeeze-and-excitation does."""
+    product = (clean + change) * (factor + factor_change) - clean * factor
+    return product.to(change.dtype)
+
+
+@dataclass(eq=False)
+class Compiler:
+    """Compiled functions by their name.
+
+    Attributes:
+        missing: why nothing can be compiled here; None as far as it is known.
+    """
+
+    missing: str | None = None
+    made: dict[str, Callable[..., Tensor]] = field(default_factory=dict)
+
+    def call(self, name: str, function: Callable[..., Tensor], change: Tensor, *others: Tensor) -> Tensor | None:
+        """function(change, *others) in one pass; None where that cannot be compiled or is not worth it."""
+        if self.missing is not None or change.device.type != "cpu" or change.numel() < LEAST:
+            return None
+        if name not in self.made:
+            self.made[name] = torch.compile(function, dynamic=True)
+        try:
+            return self.made[name](change, *others)
+        except BackendCompilerFailed as error:
+            self.missing = str(error).strip().splitlines()[0]
+            return None
+
+
+COMPILER = Compiler()
+"""Of this process."""

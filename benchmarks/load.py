@@ -265,7 +265,9 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="where the figure goes; default FOLDER/load.png")
     parser.add_argument("--phase", choices=PHASES, help="one of them alone; default all")
     given = parser.parse_args()
-    if given.phase is None:  # each in a process of its own: a child's peak memory counts that of the process it came from
+    if (
+        given.phase is None
+    ):  # each in a process of its own: a child's peak memory counts that of the process it came from
         for phase in PHASES:
             subprocess.run([sys.executable, *sys.argv, "--phase", phase], check=True)
         return

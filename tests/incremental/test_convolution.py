@@ -22,9 +22,9 @@ from segfaith.incremental.convolution import (
     live_share,
     tap_by_tap,
 )
+from segfaith.incremental.operations import _activation
 from segfaith.incremental.scorers import IncrementalScorer
 from segfaith.incremental.windows import Kernel
-from segfaith.incremental.winograd import convolve_rows
 from toys import plain
 
 
@@ -139,7 +139,11 @@ def test_each_convolution_goes_its_fastest_way(
     channels: int, options: Any, small: bool, taps: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ways: list[str] = []
-    where = {"torch": (F, "conv2d"), "rows": (winograd, "convolve_rows"), "taps": (convolution, "tap_by_tap")}
+    where = {
+        "torch": (convolution, "_conv2d"),
+        "rows": (winograd, "convolve_rows"),
+        "taps": (convolution, "tap_by_tap"),
+    }
     made = convolution_with(channels, channels, **options)
     data = torch.rand(1, channels, 28, 28)
     if small:
@@ -151,11 +155,44 @@ def test_each_convolution_goes_its_fastest_way(
     for way, (owner, name) in where.items():
         real = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *given, way=way, real=real: ways.append(way) or real(*given))
-    if expected == "rows":  # its own products are torch's
-        monkeypatch.setattr(F, "conv2d", torch.conv2d)
-        monkeypatch.setattr(winograd, "convolve_rows", lambda *given: ways.append("rows") or convolve_rows(*given))
     assert convolve(made, data, padding, padding, outputs, skip_dead_taps=taps).dtype == data.dtype
-    assert ways == [expected]
+    assert ways[0] == expected
+    assert expected == "taps" or len(ways) == 1  # each tap is a convolution of its own
+
+
+ACTIVATIONS: dict[str, nn.Module] = {
+    "relu": nn.ReLU(), "clamp": nn.Hardtanh(-0.3, 0.7), "relu6": nn.ReLU6(), "hardswish": nn.Hardswish(),
+    "silu": nn.SiLU(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("way", ["rows", "taps", "onednn", "torch"])
+def test_an_activation_follows_the_convolution_on_each_way(
+    name: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "torch":
+        monkeypatch.setattr(convolution, "_calls_onednn", lambda device, dtype: False)
+    channels, options = (256, {}) if way == "rows" else (8, {"dilation": 24} if way == "taps" else {})
+    made = convolution_with(channels, channels, **options)
+    torch.manual_seed(0)
+    data, activation = torch.randn(2, channels, 28, 28), _activation(ACTIVATIONS[name])
+    assert activation is not None
+    padding = made.kernel.padding
+    before = convolve(made, data, padding, padding, np.array([28, 28]))
+    kept = before.clone()
+    found = convolve(made, data, padding, padding, np.array([28, 28]), activation)
+    torch.testing.assert_close(found, ACTIVATIONS[name](before), rtol=1e-6, atol=1e-5)
+    assert torch.equal(before, kept)
+    assert not torch.equal(found, kept)
+    data[1, 3, 14, 14] = torch.nan
+    spoilt = convolve(made, data, padding, padding, np.array([28, 28]), activation)
+    assert bool(spoilt[1, :, 14, 14].isnan().all())  # oneDNN's own ReLU would give 0
+
+
+def test_onednn_is_called_on_the_processors_of_the_tests() -> None:
+    assert convolution._calls_onednn(torch.device("cpu"), torch.float32)
+    assert not convolution._calls_onednn(torch.device("meta"), torch.float32)
 
 
 def test_linear_parts_are_made_once() -> None:

@@ -161,6 +161,34 @@ def test_windows_get_what_the_operation_gives_on_whole_images(
         torch.testing.assert_close(found, in_box(expected, box), rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("forward", "alone"),
+    [
+        (lambda self, x: F.relu(self.layer(x)), True),
+        (lambda self, x: F.hardswish(self.layer(x)), True),
+        (lambda self, x: torch.sigmoid(self.layer(x)), False),  # not among what a convolution applies here
+        (lambda self, x: (y := self.layer(x)) + F.relu(y), False),
+        (lambda self, x: F.relu(self.layer(x).tanh()), False),
+    ],
+)
+def test_a_convolution_takes_the_function_that_alone_reads_it(forward: Any, alone: bool) -> None:
+    module = zoo.randomised(zoo.Of(forward, layer=nn.Conv2d(3, 4, 3, padding=1))).eval()
+    image = torch.rand(1, 3, *SIZE)
+    graph = Graph(module, image)
+    with torch.no_grad():
+        clean = graph.clean(image)
+        plan = WindowPlan(
+            graph, graph.output, graph.map_shapes(clean), Box(np.zeros(2, dtype=np.int64), np.array(SIZE))
+        )
+        found = plan.evaluate(
+            Windows(clean[graph.image] * 0.5, np.zeros((1, 2), dtype=np.int64), np.array(SIZE)), Exact(clean)
+        )
+        torch.testing.assert_close(found, module(image * 0.5), rtol=0, atol=1e-6)
+    taken = [operation for operation in plan.operations.values() if isinstance(operation, Convolve) and operation.then]
+    assert len(taken) == alone
+    assert len(plan.operations) == len(graph.nodes) - 2 - alone  # neither the image nor the output's node
+
+
 def test_a_window_grows_by_the_kernel_and_stays_inside_the_box() -> None:
     graph, operation, clean, _ = of_case("convolution")
     data, start = clean[graph.image][:, :, 6:8, 6:8], np.array([[6, 6]])

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import zoo
 from drops import single
 from exactness import TIGHT, photograph
+from segfaith.incremental import convolution
+from segfaith.incremental.convolution import _conv2d as conv2d
 from segfaith.incremental.scorers import IncrementalScorer
 from segfaith.incremental.scoring import scorer_for
 from segfaith.scores import Scalar
@@ -53,12 +54,12 @@ def test_pixels_outside_the_cone_are_never_touched(monkeypatch: pytest.MonkeyPat
     scorer.score(image[None])
     computed: list[int] = []
 
-    def convolved(data: Tensor, *arguments: Any) -> Tensor:
-        result = torch.conv2d(data, *arguments)
+    def convolved(*given: Any) -> Tensor:
+        result = conv2d(*given)
         computed.append(int(np.prod(result.shape[2:])))
         return result
 
-    monkeypatch.setattr(F, "conv2d", convolved)
+    monkeypatch.setattr(convolution, "_conv2d", convolved)
     poisoned = image.clone()
     poisoned[:, 30:] = torch.nan
     poisoned[:, :, :20] = torch.nan
@@ -78,12 +79,12 @@ def test_only_what_an_alteration_reaches_is_computed(monkeypatch: pytest.MonkeyP
     assert scorer.clean
     computed: list[list[int]] = []
 
-    def convolved(data: Tensor, *arguments: Any) -> Tensor:
-        result = torch.conv2d(data, *arguments)
+    def convolved(*given: Any) -> Tensor:
+        result = conv2d(*given)
         computed.append(list(result.shape[2:]))
         return result
 
-    monkeypatch.setattr(F, "conv2d", convolved)
+    monkeypatch.setattr(convolution, "_conv2d", convolved)
     altered = image.repeat(2, 1, 1, 1)
     altered[0, :, 20, 20] = 0
     altered[1, :, 41, 31] = 1

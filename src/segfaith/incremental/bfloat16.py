@@ -96,7 +96,7 @@ class Differences:
         return None if changed is None else changed.view(images, height, width, channels).permute(0, 3, 1, 2)
 
     def _scaled(self, inputs: Values) -> Tensor | None:
-        """A whole map times a factor for each channel, by compiled code; None where there is none, or for other maps."""
+        """A whole map times a factor for each channel, by compiled code; None for other maps, or without such code."""
         (factor, factors), (source, windows) = sorted(inputs.items(), key=lambda item: item[1].map_size.prod())
         if factors.map_size.prod() > 1 or not windows.is_whole or windows.map_size.prod() == 1:
             return None

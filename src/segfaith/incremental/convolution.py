@@ -23,13 +23,13 @@ class Activation:
     """A function of each output of a convolution.
 
     Attributes:
-        name, scalars: of oneDNN's operation after a convolution.
-        apply: the same on a tensor, in place.
+        apply: the function of a tensor, in place.
+        onednn: its name in oneDNN, which applies it in the pass of the convolution; None where oneDNN gives something
+            else: its ReLU and its clamp turn NaN into a number, and would hide it.
     """
 
-    name: str
-    scalars: tuple[float, ...]
     apply: Callable[[Tensor], Tensor]
+    onednn: str | None = None
 
 
 def kernel_of(module: nn.Module) -> Kernel | None:
@@ -91,7 +91,7 @@ def convolve(
     """The convolution of a part of a map and what follows it, by the fastest way.
 
     Tap by tap where few products meet the map; by Winograd's rows where these take half of the multiplications; else
-    by oneDNN, which applies the activation to its own results. Differences in bfloat16 differ in nothing but their
+    by torch or oneDNN. Differences in bfloat16 differ in nothing but their
     weights (`Convolution.linear`).
 
     Args:
@@ -132,14 +132,14 @@ def _conv2d(
     groups: int = 1,
     activation: Activation | None = None,
 ) -> Tensor:
-    """torch's convolution, then the activation. On the CPU oneDNN does both in one pass over the outputs."""
+    """torch's convolution, then the activation. On the CPU oneDNN does some in one pass over the outputs."""
     if not _calls_onednn(part.device, part.dtype):
         return _activated(F.conv2d(part, weight, bias, stride, padding, dilation, groups), activation)
-    name, scalars = ("none", []) if activation is None else (activation.name, list(activation.scalars))
+    name = activation.onednn if activation is not None else None
     result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        part, weight, bias, padding, stride, dilation, groups, name, scalars, ""
+        part, weight, bias, padding, stride, dilation, groups, name or "none", [], ""
     )
-    return result
+    return result if name else _activated(result, activation)
 
 
 @cache
@@ -152,7 +152,7 @@ def _calls_onednn(device: torch.device, dtype: torch.dtype) -> bool:
         return False
     part, weight = torch.ones(2, 8, 6, 6, dtype=dtype), torch.ones(8, 8, 3, 3, dtype=dtype)
     try:
-        found = torch.ops.mkldnn._convolution_pointwise(part, weight, None, [0, 0], [1, 1], [1, 1], 1, "relu", [], "")
+        found = torch.ops.mkldnn._convolution_pointwise(part, weight, None, [0, 0], [1, 1], [1, 1], 1, "none", [], "")
     except (AttributeError, RuntimeError):
         return False
     return bool((found == 72).all())

@@ -1,8 +1,8 @@
 """Differences after a function of each pixel, in one pass over memory: f(c + d) - f(c).
 
 Step by step this reads and writes each value six times. Inductor's code for the CPU does it at once, and gathers the
-clean features on the way. The first use on a machine compiles, which takes half a minute and needs a C++ compiler; torch
-keeps the code for later processes. Without a compiler everything is computed step by step.
+clean features on the way. The first use on a machine compiles, which takes half a minute and needs a C++ compiler.
+torch keeps the code for later processes. Without a compiler everything is computed step by step.
 """
 
 from collections.abc import Callable
@@ -65,7 +65,7 @@ class Compiler:
         try:
             return self.made[name](change, *others)
         except BackendCompilerFailed as error:
-            self.missing = str(error).strip().splitlines()[0]
+            self.missing = " ".join(str(error).split("\n\n")[0].split())
             return None
 
 

@@ -267,12 +267,12 @@ def _activation(callee: Any) -> Activation | None:
     if limits is not None:
         low, high = limits
         if high is None:
-            return Activation("relu", (), F.relu_)
-        return Activation("hardtanh", (low, high), lambda result: F.hardtanh_(result, low, high))
+            return Activation(F.relu_)
+        return Activation(lambda result: F.hardtanh_(result, low, high))
     if type(callee) is nn.Hardswish or callee is F.hardswish:
-        return Activation("hardswish", (), lambda result: F.hardswish(result, inplace=True))
+        return Activation(partial(F.hardswish, inplace=True), "hardswish")
     if type(callee) is nn.SiLU or callee is F.silu:
-        return Activation("swish", (), lambda result: F.silu(result, inplace=True))
+        return Activation(partial(F.silu, inplace=True), "swish")
     return None
 
 

@@ -251,7 +251,8 @@ def figure(log: Path, path: Path) -> None:
     axes[1].set_ylabel("processor time, ms per sample")
     for one in axes:
         one.set_xlabel("samples done")
-        one.set_ylim(0)
+        one.locator_params("x", nbins=5)
+        one.set_ylim(0, 1.15 * one.dataLim.y1)
         one.spines[["top", "right"]].set_visible(False)
     drawn.savefig(path, dpi=110)
 

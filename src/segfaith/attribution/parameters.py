@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from segfaith.evidence.gradient import Objective
 from segfaith.evidence.regions import Refine, RegionKind, Regions
-from segfaith.incremental.scorers import Precision
+from segfaith.incremental.precision import Asked
 from segfaith.lookup import lookup
 from segfaith.occlusion import FILLS, OPERATORS
 
@@ -76,7 +76,7 @@ class CellParameters(Parameters):
 class RiaParameters(CellParameters):
     """Of the interventions also the precision."""
 
-    precision: Precision = "fp32"
+    precision: Asked = "fp32"
 
 
 class DeaParameters(EgaParameters, RiaParameters):

@@ -10,6 +10,7 @@ from segfaith.benchmark.check_data import Line, Seen, data_lines, read_all
 from segfaith.benchmark.check_fit import fit_lines
 from segfaith.benchmark.forecast import pace
 from segfaith.benchmark.plan import Plan, check_bands, check_classes, make_plan, with_names
+from segfaith.benchmark.precision import precision_lines
 from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import target_choice, targets_of
@@ -95,6 +96,8 @@ def examine(
     if path is None:
         return
     yield Line("ok", "scored", path)
+    for fine, words in precision_lines(plan.methods, model.device):
+        yield Line("ok" if fine else "warn", "precision", words)
     if forecast:
         yield from _cost(Prepared(plan, model, choice, path), seen)
 

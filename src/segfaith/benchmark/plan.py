@@ -17,6 +17,7 @@ from segfaith.attribution.methods import (
 from segfaith.attribution.parameters import Parameters, RiaParameters
 from segfaith.benchmark.partition import check_grids, check_partition
 from segfaith.benchmark.passes import passes_per_sample, scale_of
+from segfaith.benchmark.precision import automatic
 from segfaith.benchmark.rows import GAIN_CONTROL
 from segfaith.benchmark.setting_tables import DataSettings, MethodSettings, Settings
 from segfaith.benchmark.settings import record_name
@@ -273,7 +274,7 @@ def identity(plan: Plan, model: SegmentationModel) -> dict[str, Any]:
         "settings": settings,
         "weights_digest": model.provenance["state_sha256"],
         "data_digest": plan.dataset.digest(plan.ids),
-        "sources": _sources(plan),
+        "sources": _sources(plan) | automatic(plan.methods, model.device),
         "samples": len(plan.ids),
     }
 

@@ -14,7 +14,7 @@ from segfaith.benchmark.targeting import load_sample
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.regions import superpixels
-from segfaith.incremental.scorers import Precision
+from segfaith.incremental.precision import Asked
 from segfaith.incremental.scoring import scorer_for
 from segfaith.models import load_model
 from segfaith.models.probe import ModelFails, probe
@@ -105,7 +105,7 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
         for asked in interventions:
             if asked.kind == "superpixels":
                 superpixels(image, asked.count, mirrored=False, wired=model.wired)
-        precisions: list[Precision] = ["fp32", *(asked.precision for asked in interventions)]
+        precisions: list[Asked] = ["fp32", *(asked.precision for asked in interventions)]
         for precision in dict.fromkeys(precisions):
             scorer = scorer_for(model, image, variant.regions[0], scalar, precision)
             if precision == "fp32":

@@ -184,6 +184,7 @@ def verify_precision_command(
     from math import isnan
 
     from segfaith.benchmark import fast_modes
+    from segfaith.benchmark.precision import bf16_words
     from segfaith.benchmark.prepared import prepare
     from segfaith.benchmark.settings import find_settings, read_settings
 
@@ -213,6 +214,9 @@ def verify_precision_command(
     out.print(table)
     for mode, row in results.iterrows():
         say(f"{mode}: {row['note'] or row['meaning'] + '; scored ' + row['path']}")
+    if {"exact", "bf16"} <= set(shown.index):
+        exact, bf16 = (float(shown["seconds"][mode]) for mode in ("exact", "bf16"))
+        say(bf16_words(exact, bf16, prepared.model.device))
     samples = results.attrs["samples"]
     say(f"{samples} sample(s); each mode is compared with the plain one-by-one loop; seconds are for a clean image.")
 

@@ -22,7 +22,7 @@ import torch
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import Objective
 from segfaith.halves import halves, side_by_side
-from segfaith.incremental.scorers import Precision
+from segfaith.incremental.precision import Asked
 from segfaith.occlusion import grid_partition
 from segfaith.scores import Boxes
 from segfaith.types import Bool, Float, Image, Int, Mask, Tensor
@@ -61,7 +61,7 @@ class Regions:
     passes: int = 80
     refine: Refine = "drop"
     guide: tuple[str | None, Objective] | None = None
-    precision: Precision = "fp32"
+    precision: Asked = "fp32"
 
     @property
     def count(self) -> int:

@@ -5,7 +5,7 @@ Either way the logits are resized to the image's size and become scores at the t
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,6 +17,7 @@ from segfaith.constants import EPS
 from segfaith.incremental.arithmetic import Exact, Values
 from segfaith.incremental.bfloat16 import Differences
 from segfaith.incremental.graph import Graph, Shape
+from segfaith.incremental.precision import Precision
 from segfaith.incremental.window_plan import WindowPlan
 from segfaith.incremental.windows import Box, Windows, cut, view, whole
 from segfaith.models.padding import reached
@@ -24,7 +25,6 @@ from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import Boxes, Scalar, check_class
 from segfaith.types import Float, Image, Int, Mask, Tensor
 
-Precision = Literal["fp32", "tf32", "bf16"]
 INCREMENTAL = "incremental"
 """The path of a traced graph."""
 

@@ -14,7 +14,8 @@ import torch
 from segfaith.errors import SampleError, SettingsError
 from segfaith.halves import side_of
 from segfaith.incremental.graph import Graph, NoGraph
-from segfaith.incremental.scorers import INCREMENTAL, IncrementalScorer, PlainScorer, Precision, extent
+from segfaith.incremental.precision import Asked, chosen
+from segfaith.incremental.scorers import INCREMENTAL, IncrementalScorer, PlainScorer, extent
 from segfaith.incremental.tiles import TiledScorer
 from segfaith.incremental.wired import WiredScorer, wired_scorer
 from segfaith.models.segmentation import SegmentationModel
@@ -54,7 +55,7 @@ def scorer_for(
     image: Image,
     region: Mask,
     scalar: Scalar,
-    precision: Precision = "fp32",
+    asked: Asked = "fp32",
     *,
     expected: float | None = None,
 ) -> IncrementalScorer | PlainScorer | TiledScorer | WiredScorer:
@@ -66,18 +67,19 @@ def scorer_for(
     each gets a scorer of its own, see `wired`; a target that lies in both halves is scored by the model itself.
 
     Args:
-        precision: "bf16": differences from the clean image go through the convolutions in bfloat16, the rest is
-            float32 (`differences`); "tf32" needs a CUDA device.
+        asked: the precision. "bf16": differences from the clean image go through the convolutions in bfloat16, the
+            rest is float32 (`bfloat16`); "tf32" needs a CUDA device; "auto": see `precision.chosen`.
         expected: s of the clean image by the model itself, which the graph's must equal.
 
     Raises:
         SettingsError: a precision that the device or the model cannot do.
         SampleError: the model has no such class.
     """
+    precision = chosen(asked, model.device)
     if precision == "tf32" and model.device.type != "cuda":
         raise SettingsError("precision 'tf32' is a mode of NVIDIA GPUs; on the CPU use 'fp32' or 'bf16'")
     if model.wired and side_of(region) is not None:
-        return _wired_scorer(model, image, region, scalar, precision, expected)
+        return _wired_scorer(model, image, region, scalar, asked, expected)
     graph: Graph | str = "incremental = false" if not model.incremental else "compile = true"
     if model.tiling is not None:
         graph = "the model runs on tiles"
@@ -90,7 +92,7 @@ def scorer_for(
         if expected is None or precision == "tf32" or agree(float(scorer.clean_score()), expected):
             return scorer
         graph = OTHERWISE.format("this image")
-    if precision != "fp32":
+    if precision != "fp32" and asked != "auto":
         raise SettingsError(
             f"precision {precision!r} needs incremental = true, compile = false and a model that torch.fx can "
             f"trace; {model.name} is not run that way ({graph}), so use 'fp32'"
@@ -101,17 +103,17 @@ def scorer_for(
 
 
 def _wired_scorer(
-    model: SegmentationModel, image: Image, region: Mask, scalar: Scalar, precision: Precision, expected: float | None
+    model: SegmentationModel, image: Image, region: Mask, scalar: Scalar, asked: Asked, expected: float | None
 ) -> WiredScorer | PlainScorer:
     """`scorer_for` of wired photographs, on a target in one half."""
 
     def of_half(part: Image, target: Mask) -> IncrementalScorer | PlainScorer:
-        scorer = scorer_for(model.of_half, part, target, scalar, precision)
+        scorer = scorer_for(model.of_half, part, target, scalar, asked)
         assert not isinstance(scorer, TiledScorer | WiredScorer)  # settings refuse tiles
         return scorer
 
     scorer = wired_scorer(model, image, region, scalar, of_half)
-    incremental = scorer.path == INCREMENTAL and precision != "tf32"
+    incremental = scorer.path == INCREMENTAL and asked != "tf32"
     if incremental and expected is not None and not agree(float(scorer.clean_score()), expected):
         return plain_scorer(model, image, region, scalar, OTHERWISE.format("this image"))
     return scorer

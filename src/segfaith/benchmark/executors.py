@@ -199,7 +199,7 @@ def calibrate(prepared: Prepared, threads: Sequence[int]) -> dict[int, float]:
     deadline = time.monotonic() + LIMIT
     try:
         for number in threads:
-            if found and time.monotonic() > deadline:
+            if found and time.monotonic() >= deadline:
                 break
             torch.set_num_threads(number)
             with suppress(Exception, SystemExit):  # where it fails on samples too, their rows say so

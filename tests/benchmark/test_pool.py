@@ -4,8 +4,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 
 import segfaith
 from folder_runs import (
-    MODEL,
     add_sample,
     assert_same_records,
     command,
@@ -35,20 +33,6 @@ from segfaith.errors import SettingsError
 from segfaith.results.records.runs import load_run
 from segfaith.results.statistics.analysis import analyse
 
-DEADLY = MODEL.replace(
-    "        features = self.backbone(x)\n",
-    """        import json, pathlib, signal
-        death = pathlib.Path(__file__).with_name("death.json")
-        if death.exists():
-            plan = json.loads(death.read_text())
-            deadly = any(abs(float(x[0].mean()) - level) < 1e-6 for level in plan["levels"])
-            if deadly and os.getpid() not in plan["spared"] and plan["left"]:
-                death.write_text(json.dumps({**plan, "left": plan["left"] - 1}))
-                os.kill(os.getpid(), plan["signal"])
-        features = self.backbone(x)
-""",
-)
-"""The tiny model, which kills its own process at the image whose mean is in `death.json`, as often as that says."""
 CHANGES: dict[str, Any] = {"output": {"maps": True}, "execution": {"device": "cpu", "shard_size": 2}}
 
 
@@ -61,14 +45,6 @@ def workers() -> Iterator[Pool]:
     with own:
         own.hire(2, 1, gpu=False)
         yield own
-
-
-@pytest.fixture
-def deadly(tmp_path: Path) -> Path:
-    """A project whose model can kill its process."""
-    root = make_project(tmp_path / "project", samples=5)
-    (root / "tiny.py").write_text(DEADLY)
-    return root
 
 
 def by_workers(workers: Pool, root: Path, directory: Path, **changes: Any) -> Path:
@@ -93,7 +69,23 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_workers_write_the_records_of_one_process(workers: Pool, project: Path, tmp_path: Path) -> None:
+def both_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives out samples when all workers are ready, so that none measures everything while another one still starts."""
+    real = pool._Round._give_out
+
+    def patiently(self: Any) -> None:
+        waiting, ready = self.waiting, all(hand.host for hand in self.pool.hands)
+        self.waiting = waiting if ready else deque()
+        real(self)
+        self.waiting = waiting
+
+    monkeypatch.setattr(pool._Round, "_give_out", patiently)
+
+
+def test_workers_write_the_records_of_one_process(
+    workers: Pool, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_measure(monkeypatch)
     paces: list[Pace] = []
     workers.on_pace = paces.append
     changes = CHANGES | {"evaluation": {"stability": 2, "k": [0.2, 0.5]}}
@@ -125,29 +117,32 @@ def test_bad_samples_have_the_rows_that_they_have_in_one_process(workers: Pool, 
     assert_same_records(alone, together)
 
 
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(("by", "times"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1)])
 def test_a_worker_that_is_killed_costs_no_sample(
-    workers: Pool, deadly: Path, tmp_path: Path, by: signal.Signals
+    workers: Pool, deadly: Path, tmp_path: Path, by: signal.Signals, times: int
 ) -> None:
     workers.fill()
     made = workers.made
-    deaths(deadly, "s1", times=2, by=by)
+    deaths(deadly, "s1", times=times, by=by)
     together = load_run(by_workers(workers, deadly, tmp_path / "together")).records
     alone = run_records(deadly, tmp_path / "alone")
-    assert json.loads((deadly / "death.json").read_text())["left"] == 0, "two workers died"
-    assert workers.made == made + 2, "and two came for them"
+    assert json.loads((deadly / "death.json").read_text())["left"] == 0, "workers died"
+    assert workers.made == made + times, "and others came for them"
     assert_same_records(alone, together)
 
 
-def test_samples_that_kill_every_worker_become_failed_rows(workers: Pool, deadly: Path, tmp_path: Path) -> None:
-    """The first samples of the run do, before anything is measured."""
-    bad_ids = ["s0", "s1", "s2"]
+def test_samples_that_kill_every_worker_become_failed_rows(
+    workers: Pool, deadly: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first samples of the run do, before anything is measured: one for each worker."""
+    bad_ids = ["s0", "s1"]
+    monkeypatch.setattr(pool, "TRIES", 2)
     deaths(deadly, *bad_ids, times=100)
     alone = run_records(deadly, tmp_path / "alone")
     together = load_run(by_workers(workers, deadly, tmp_path / "together")).records
     bad = together["sample_id"].isin(bad_ids)
     assert set(together.loc[bad, "status"]) == {"failed"}
-    assert together.loc[bad, "reason"].str.contains("the worker process died while it measured this sample, 3").all()
+    assert together.loc[bad, "reason"].str.contains("the worker process died while it measured this sample, 2").all()
     assert_same_records(
         alone[~alone["sample_id"].isin(bad_ids)].reset_index(drop=True), together[~bad].reset_index(drop=True)
     )
@@ -214,47 +209,3 @@ def test_the_command_starts_and_ends_a_ray_of_its_own(
     assert "executor  ray: 2 workers, each with 1 core" in told.err
     assert "3 of 3 samples measured" in told.out
     assert set(load_run(tmp_path / "run").records["sample_id"]) <= {f"s{number}" for number in range(6)}
-
-
-def test_a_node_that_is_lost_costs_no_sample(deadly: Path, tmp_path: Path) -> None:
-    """A cluster of two machines, as Ray's own tests make it: one is taken away while it measures."""
-    script = tmp_path / "cluster.py"
-    script.write_text(
-        f"""
-import ray
-from ray.cluster_utils import Cluster
-from pathlib import Path
-from folder_runs import content
-from segfaith.benchmark.pool import Pool
-from segfaith.benchmark.prepared import prepare
-from segfaith.benchmark.runner import open_directory, run_shards
-from segfaith.benchmark.settings import make_settings
-
-cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "object_store_memory": 10**8}})
-other = cluster.add_node(num_cpus=1, object_store_memory=10**8)
-cluster.wait_for_nodes()
-with Pool(cluster.address) as own:
-    own.hire(2, 1, gpu=False)
-    prepared = prepare(make_settings(content({str(deadly)!r})))
-    directory = Path({str(tmp_path / "together")!r})
-    def once(sample_id):
-        if other in cluster.list_all_nodes():  # with a worker that measures, or loads its model
-            cluster.remove_node(other, allow_graceful=False)
-            print("removed", flush=True)
-    run_shards(prepared, directory, open_directory(directory, prepared), once, own.measure)
-cluster.shutdown()
-print("done")
-"""
-    )
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env=os.environ | {"PYTHONPATH": path, "RAY_worker_niceness": "0"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    told = [line for line in done.stdout.splitlines() if line in ("removed", "done")]  # Ray talks of the lost node too
-    assert told == ["removed", "done"], done.stdout + done.stderr
-    alone = run_records(deadly, tmp_path / "alone")
-    assert_same_records(alone, load_run(tmp_path / "together").records)

@@ -43,7 +43,7 @@ def settings_of(project: Path, n: int | None, **changes: Any) -> Settings:
         "seed": SEED,
         "data": {"n": n} if n else {},
         "methods": {"names": ["ega", "ria", "random"], "ria": {"grid": 2}},
-        "evaluation": {"stability": STABLE, "k": [0.2, 0.5]},
+        "evaluation": {"stability": STABLE, "k": [0.2, 0.5], "fidelity": 32, "whole": False},
         "execution": {"device": "cpu", "shard_size": 2},
     }
     for key, value in changes.items():

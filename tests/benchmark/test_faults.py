@@ -41,7 +41,7 @@ from segfaith.storage import make_ready, remove_leftovers, temporary_name
 
 SHARDS: dict[str, Any] = {
     "methods": {"names": ["random"]},
-    "evaluation": {"stability": False, "k": [0.2, 0.4]},
+    "evaluation": {"stability": False, "k": [0.2, 0.4], "fidelity": 0, "whole": False},
     "execution": {"device": "cpu", "shard_size": 2},
 }
 MADE: dict[str, Any] = {

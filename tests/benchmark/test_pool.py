@@ -41,6 +41,7 @@ def workers() -> Iterator[Pool]:
     """Two workers of a Ray of this machine, for all tests of the module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_worker_niceness", "0")  # other tests run beside these, and Ray's workers would starve
+        patch.setattr(pool, "cores_here", lambda: 2)  # also on a machine of one core
         own = Pool()
     with own:
         own.hire(2, 1, gpu=False)

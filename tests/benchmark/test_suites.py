@@ -70,6 +70,8 @@ ria = { grid = 4 }
 
 [evaluation]
 stability = false
+fidelity = 32
+whole = false
 
 [execution]
 threads = 1

@@ -22,6 +22,8 @@ from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.suites import find_suite, read_suite
 from segfaith.errors import SettingsError
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 
 @pytest.fixture(scope="module")
 def ready(project: Path) -> Prepared:

@@ -26,6 +26,8 @@ from segfaith.results.records.files import replace_file
 from segfaith.results.records.runs import load_run
 from segfaith.results.records.seals import owner_of
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 STABLE = 2
 SEED = 3
 """Of the 3 samples that it draws, 2 keep their rows among 7; the third loses its stability."""

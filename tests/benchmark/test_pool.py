@@ -33,6 +33,8 @@ from segfaith.errors import SettingsError
 from segfaith.results.records.runs import load_run
 from segfaith.results.statistics.analysis import analyse
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 CHANGES: dict[str, Any] = {"output": {"maps": True}, "execution": {"device": "cpu", "shard_size": 2}}
 
 

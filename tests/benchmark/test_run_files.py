@@ -32,6 +32,8 @@ from segfaith.results.records.runs import load_run
 from segfaith.results.records.schema import CURVE_COLUMNS, RECORD_COLUMNS
 from segfaith.results.records.seals import DamagedFileError, owner_of, read_table, sealed_table
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 SMALL: dict[str, Any] = {"samples": ("a", "b", "c", "d"), "methods": ("gpa", "ega"), "maps": 0}
 SHARDS: dict[str, Any] = {
     "methods": {"names": ["random"]},

@@ -26,7 +26,13 @@ from segfaith.results.records.files import create_file, move_file, remove_folder
 from segfaith.results.records.runs import load_run, load_runs
 from stores import BUCKET, Weather, store
 
-CHANGES: dict[str, Any] = {"output": {"maps": True}, "methods": {"names": ["gpa", "mask"]}}
+pytestmark = pytest.mark.usefixtures("as_users")
+
+CHANGES: dict[str, Any] = {
+    "output": {"maps": True},
+    "methods": {"names": ["gpa", "mask"]},
+    "evaluation": {"stability": False, "fidelity": 32, "whole": False},
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,14 @@
 """Shape checks on every call of the typed modules, and what several tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("COLUMNS", "LINES"):  # a worker finds them set, and consoles would keep them; tests set their own
         os.environ.pop(name, None)
 
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 _TYPED = (
     *("types", "models", "scores", "incremental", "occlusion", "perturbation", "targets", "evidence", "attribution"),
@@ -48,6 +49,19 @@ def require_realdata() -> None:
 def shared() -> Path:
     """The folder of real photographs and weights; tests that use it carry the marker `realdata`."""
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def as_users() -> Iterator[None]:
+    """Without the checks of every call, which take as long as the calls themselves.
+
+    For modules about files, processes and words: other modules check the same calls.
+    """
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -226,14 +226,14 @@ RAW = ("s", "s_target_deleted", "s_off_deleted", "s_baseline", "s_inserted")
 
 def assert_same_records(first: pd.DataFrame, second: pd.DataFrame, derived: float = 0.0) -> None:
     """Raw scores to 1e-5, other figures to `derived` (0: exactly; quotients of
-    small numbers to ten times that, relatively), words and classes exactly; runtimes, and the workers that
-    measured, not at all.
+    small numbers to ten times that, relatively), words and classes exactly; runtimes, and the workers and
+    machines that measured, not at all.
     """
     assert list(first.columns) == list(second.columns)
     assert len(first) == len(second) > 0
     for name in first.columns:
         a, b = first[name].to_numpy(), second[name].to_numpy()
-        if name in ("runtime_s", "workers"):
+        if name in ("runtime_s", "workers", "machine"):
             continue
         if a.dtype.kind == "f":
             raw = name in RAW

@@ -27,11 +27,13 @@ class Weather:
         hang: so many puts are answered only after `seconds`.
         down: every request is answered by 500.
         puts: how many objects were put.
+        after_head: called after each answer to a question for an object's size and date.
     """
 
     def __init__(self) -> None:
         self.throttle = self.fail = self.hang = self.puts = 0
         self.seconds, self.down = 0.0, False
+        self.after_head: Callable[[], object] = lambda: None
         self.lock = Lock()
 
     def over(self, application: Answer) -> Answer:
@@ -53,6 +55,8 @@ class Weather:
             if bad == "hang":
                 time.sleep(self.seconds)
             found: Iterable[bytes] = application(environ, start)
+            if environ["REQUEST_METHOD"] == "HEAD":
+                self.after_head()
             return found
 
         return answer

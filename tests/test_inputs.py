@@ -34,6 +34,7 @@ from segfaith.data.images import read_image
 from segfaith.errors import SampleError, SettingsError
 from segfaith.models.weights import read_state_dict
 from segfaith.results.records.files import write_csv
+from segfaith.results.records.runs import load_runs
 from segfaith.results.report.markdown import table_lines
 from segfaith.scores import BatchSize, in_batches
 
@@ -487,6 +488,57 @@ def test_the_reshape_that_a_strangers_run_names_is_code_too(
     shown = " ".join(capsys.readouterr().err.split())
     assert f"names code that segfaith would import and call: reshape {tmp_path / 'evil.py'}:f" in shown
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "value"),
+    [
+        ("target", "text"),
+        ("evaluation", {"occlusion": ["mean"], "k": {"a": "b"}}),
+        ("evaluation", {"occlusion": []}),
+        ("data", {"name": "folder", "root": 3}),
+    ],
+    ids=["text for a table", "text for a number", "an empty list", "a number for a path"],
+)
+def test_settings_of_other_types_in_a_strangers_run_are_words(tmp_path: Path, table: str, value: Any) -> None:
+    run = make_run(tmp_path / "run", samples=("a", "b"), methods=("gpa", "mask", "random_cells"), maps=0)
+
+    def change(about: dict[str, Any]) -> None:
+        about["settings"][table] = value
+        about["data"]["name"] = "folder"
+
+    edit_description(run, change)
+    with pytest.raises(SettingsError, match=r"run\.json is no description of a run: its settings cannot be understood"):
+        load_runs([run])
+
+
+# Where results go without -o
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/a"])
+@pytest.mark.parametrize("verb", ["run", "suite"])
+def test_without_o_nothing_is_written_where_a_name_cannot_be_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str, name: str
+) -> None:
+    """It would be `runs/NAME`, and the file may be a stranger's."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    models = {"suite": "models = ['scenes']\nseeds = [0]\n", "run": ""}
+    (tmp_path / "file.toml").write_text(f"name = {name!r}\n{models[verb]}")
+    assert command(monkeypatch, verb, tmp_path / "file.toml") == 2
+    assert f"name = {name!r}" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file.toml", "here"]
+
+
+def test_the_default_of_o_is_a_folder_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "judge-metrics", "none.toml") == 2
+    assert "none.toml" in capsys.readouterr().err
+    assert command(monkeypatch, "judge-metrics", "none.toml", "-o", " ") == 2
+    assert "expected a folder, got an empty name" in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 # Memory

@@ -236,7 +236,7 @@ def test_maps_of_a_bad_id_go_nowhere_even_if_it_came_so_far(project: Path) -> No
     before = files(project / "foreign")
     for name in ("..", "../..", str(project / "foreign")):
         with pytest.raises(SettingsError, match="is not a plain name"):
-            runner._write_maps(directory, prepared.identity, {name: {"image.png": b""}})
+            runner._write_maps(directory, {name: {"image.png": b""}}, lambda: None)
     assert files(project / "foreign") == before
 
 

@@ -3,14 +3,13 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from jaxtyping import config
 from torch import Tensor, nn
 
 import segfaith
@@ -22,15 +21,7 @@ from segfaith.incremental.scoring import graph_of
 from segfaith.models.weights import state_digest
 from toys import SmallCNN
 
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Without the tests' own checks of every call, which users do not have."""
-    config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("as_users")
 
 
 IMAGE = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
@@ -205,7 +196,6 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", WRONG)
 def test_what_a_user_can_get_wrong_in_python_is_a_message(name: str) -> None:
     use, message = WRONG[name]
@@ -340,6 +330,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings_file(root: Path, model: str | dict[str, Any] | None = None, **changes: Any) -> Path:
     values = content(".", methods={"names": ["ria"], "ria": {"grid": 2}}, **changes)
+    values["evaluation"] |= {"fidelity": 32, "whole": False}
     if isinstance(model, str):
         values["model"] = {"name": f"own.py:{model}"}
     else:

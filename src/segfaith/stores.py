@@ -46,8 +46,18 @@ def _told(name: str) -> Callable[..., Any]:
 class StorePath(ProxyUPath):  # type: ignore[misc]  # upath has no types here
     """A file or folder of an object store."""
 
-    read_bytes, write_bytes, stat = _told("read_bytes"), _told("write_bytes"), _told("stat")
-    read_text, write_text, unlink = _told("read_text"), _told("write_text"), _told("unlink")
+    write_bytes, write_text = _told("write_bytes"), _told("write_text")
+    stat, unlink = _told("stat"), _told("unlink")
+
+    def read_bytes(self) -> bytes:
+        """The content as it is now. To open a file reads it as it was when it was opened, and fails once it changed."""
+        with reaching(self):
+            content: bytes = self.fs.cat_file(self.path)
+            return content
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The content as text."""
+        return self.read_bytes().decode(encoding)
 
     @contextmanager
     def open(self, mode: str = "r", **options: Any) -> Iterator[Any]:

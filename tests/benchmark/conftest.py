@@ -7,8 +7,23 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from folder_runs import add_sample, make_project, run_records, sample_arrays
+from folder_runs import MODEL, add_sample, make_project, run_records, sample_arrays
 from segfaith.results.records.runs import load_run
+
+DEADLY = MODEL.replace(
+    "        features = self.backbone(x)\n",
+    """        import json, pathlib, signal
+        death = pathlib.Path(__file__).with_name("death.json")
+        if death.exists():
+            plan = json.loads(death.read_text())
+            deadly = any(abs(float(x[0].mean()) - level) < 1e-6 for level in plan["levels"])
+            if deadly and os.getpid() not in plan["spared"] and plan["left"]:
+                death.write_text(json.dumps({**plan, "left": plan["left"] - 1}))
+                os.kill(os.getpid(), plan["signal"])
+        features = self.backbone(x)
+""",
+)
+"""The tiny model, which kills its own process at the image whose mean is in `death.json`, as often as that says."""
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +74,11 @@ def kept(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("kept") / "run"
     run_records(project, directory, data={"n": 2, "size": "native"}, output={"maps": True})
     return directory
+
+
+@pytest.fixture
+def deadly(tmp_path: Path) -> Path:
+    """A project whose model can kill its process."""
+    root = make_project(tmp_path / "project", samples=5)
+    (root / "tiny.py").write_text(DEADLY)
+    return root

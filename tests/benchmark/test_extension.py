@@ -26,6 +26,8 @@ from segfaith.results.records.files import replace_file
 from segfaith.results.records.runs import load_run
 from segfaith.results.records.seals import owner_of
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 STABLE = 2
 SEED = 3
 """Of the 3 samples that it draws, 2 keep their rows among 7; the third loses its stability."""
@@ -43,7 +45,7 @@ def settings_of(project: Path, n: int | None, **changes: Any) -> Settings:
         "seed": SEED,
         "data": {"n": n} if n else {},
         "methods": {"names": ["ega", "ria", "random"], "ria": {"grid": 2}},
-        "evaluation": {"stability": STABLE, "k": [0.2, 0.5]},
+        "evaluation": {"stability": STABLE, "k": [0.2, 0.5], "fidelity": 32, "whole": False},
         "execution": {"device": "cpu", "shard_size": 2},
     }
     for key, value in changes.items():

@@ -39,9 +39,11 @@ from segfaith.results.records.runs import load_run
 from segfaith.results.records.schema import RECORD_COLUMNS
 from segfaith.storage import make_ready, remove_leftovers, temporary_name
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 SHARDS: dict[str, Any] = {
     "methods": {"names": ["random"]},
-    "evaluation": {"stability": False, "k": [0.2, 0.4]},
+    "evaluation": {"stability": False, "k": [0.2, 0.4], "fidelity": 0, "whole": False},
     "execution": {"device": "cpu", "shard_size": 2},
 }
 MADE: dict[str, Any] = {

@@ -4,10 +4,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import pytest
 
 import segfaith
 from folder_runs import (
-    MODEL,
     add_sample,
     assert_same_records,
     command,
@@ -26,32 +23,18 @@ from folder_runs import (
     write_settings,
 )
 from segfaith.benchmark import executors, pool
-from segfaith.benchmark.executors import Executors, calibrate, of_suite, powers_of_two
+from segfaith.benchmark.description import machine_words
 from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.pool import Pace, Pool
 from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.runner import open_directory, run_shards
-from segfaith.benchmark.setting_tables import ExecutionSettings
 from segfaith.benchmark.settings import make_settings
-from segfaith.benchmark.suites import find_suite, read_suite
 from segfaith.errors import SettingsError
 from segfaith.results.records.runs import load_run
 from segfaith.results.statistics.analysis import analyse
 
-DEADLY = MODEL.replace(
-    "        features = self.backbone(x)\n",
-    """        import json, pathlib, signal
-        death = pathlib.Path(__file__).with_name("death.json")
-        if death.exists():
-            plan = json.loads(death.read_text())
-            deadly = any(abs(float(x[0].mean()) - level) < 1e-6 for level in plan["levels"])
-            if deadly and os.getpid() not in plan["spared"] and plan["left"]:
-                death.write_text(json.dumps({**plan, "left": plan["left"] - 1}))
-                os.kill(os.getpid(), plan["signal"])
-        features = self.backbone(x)
-""",
-)
-"""The tiny model, which kills its own process at the image whose mean is in `death.json`, as often as that says."""
+pytestmark = pytest.mark.usefixtures("as_users")
+
 CHANGES: dict[str, Any] = {"output": {"maps": True}, "execution": {"device": "cpu", "shard_size": 2}}
 
 
@@ -60,18 +43,11 @@ def workers() -> Iterator[Pool]:
     """Two workers of a Ray of this machine, for all tests of the module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_worker_niceness", "0")  # other tests run beside these, and Ray's workers would starve
+        patch.setattr(pool, "cores_here", lambda: 2)  # also on a machine of one core
         own = Pool()
     with own:
         own.hire(2, 1, gpu=False)
         yield own
-
-
-@pytest.fixture
-def deadly(tmp_path: Path) -> Path:
-    """A project whose model can kill its process."""
-    root = make_project(tmp_path / "project", samples=5)
-    (root / "tiny.py").write_text(DEADLY)
-    return root
 
 
 def by_workers(workers: Pool, root: Path, directory: Path, **changes: Any) -> Path:
@@ -96,7 +72,23 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_workers_write_the_records_of_one_process(workers: Pool, project: Path, tmp_path: Path) -> None:
+def both_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives out samples when all workers are ready, so that none measures everything while another one still starts."""
+    real = pool._Round._give_out
+
+    def patiently(self: Any) -> None:
+        waiting, ready = self.waiting, all(hand.host for hand in self.pool.hands)
+        self.waiting = waiting if ready else deque()
+        real(self)
+        self.waiting = waiting
+
+    monkeypatch.setattr(pool._Round, "_give_out", patiently)
+
+
+def test_workers_write_the_records_of_one_process(
+    workers: Pool, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_measure(monkeypatch)
     paces: list[Pace] = []
     workers.on_pace = paces.append
     changes = CHANGES | {"evaluation": {"stability": 2, "k": [0.2, 0.5]}}
@@ -108,6 +100,9 @@ def test_workers_write_the_records_of_one_process(workers: Pool, project: Path, 
     assert files(alone / "maps") == files(together / "maps")
     assert first.description["identity_sha256"] == second.description["identity_sha256"]
     assert set(first.records["workers"]) == {1.0}
+    device = first.description["machine"]["device"]
+    assert set(first.records["machine"]) == {machine_words(prepare(make_settings(content(project))).model)}
+    assert set(second.records["machine"]) == {f"{device}, 1 thread"}, "of the workers"
     assert 2.0 in set(second.records["workers"]), "rows say that their runtimes are contended"
     (note,) = analyse([second]).runtime_notes
     assert "up to 2 processes measured side by side" in note
@@ -125,29 +120,32 @@ def test_bad_samples_have_the_rows_that_they_have_in_one_process(workers: Pool, 
     assert_same_records(alone, together)
 
 
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(("by", "times"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1)])
 def test_a_worker_that_is_killed_costs_no_sample(
-    workers: Pool, deadly: Path, tmp_path: Path, by: signal.Signals
+    workers: Pool, deadly: Path, tmp_path: Path, by: signal.Signals, times: int
 ) -> None:
     workers.fill()
     made = workers.made
-    deaths(deadly, "s1", times=2, by=by)
+    deaths(deadly, "s1", times=times, by=by)
     together = load_run(by_workers(workers, deadly, tmp_path / "together")).records
     alone = run_records(deadly, tmp_path / "alone")
-    assert json.loads((deadly / "death.json").read_text())["left"] == 0, "two workers died"
-    assert workers.made == made + 2, "and two came for them"
+    assert json.loads((deadly / "death.json").read_text())["left"] == 0, "workers died"
+    assert workers.made == made + times, "and others came for them"
     assert_same_records(alone, together)
 
 
-def test_samples_that_kill_every_worker_become_failed_rows(workers: Pool, deadly: Path, tmp_path: Path) -> None:
-    """The first samples of the run do, before anything is measured."""
-    bad_ids = ["s0", "s1", "s2"]
+def test_samples_that_kill_every_worker_become_failed_rows(
+    workers: Pool, deadly: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first samples of the run do, before anything is measured: one for each worker."""
+    bad_ids = ["s0", "s1"]
+    monkeypatch.setattr(pool, "TRIES", 2)
     deaths(deadly, *bad_ids, times=100)
     alone = run_records(deadly, tmp_path / "alone")
     together = load_run(by_workers(workers, deadly, tmp_path / "together")).records
     bad = together["sample_id"].isin(bad_ids)
     assert set(together.loc[bad, "status"]) == {"failed"}
-    assert together.loc[bad, "reason"].str.contains("the worker process died while it measured this sample, 3").all()
+    assert together.loc[bad, "reason"].str.contains("the worker process died while it measured this sample, 2").all()
     assert_same_records(
         alone[~alone["sample_id"].isin(bad_ids)].reset_index(drop=True), together[~bad].reset_index(drop=True)
     )
@@ -214,197 +212,3 @@ def test_the_command_starts_and_ends_a_ray_of_its_own(
     assert "executor  ray: 2 workers, each with 1 core" in told.err
     assert "3 of 3 samples measured" in told.out
     assert set(load_run(tmp_path / "run").records["sample_id"]) <= {f"s{number}" for number in range(6)}
-
-
-def test_a_node_that_is_lost_costs_no_sample(deadly: Path, tmp_path: Path) -> None:
-    """A cluster of two machines, as Ray's own tests make it: one is taken away while it measures."""
-    script = tmp_path / "cluster.py"
-    script.write_text(
-        f"""
-import ray
-from ray.cluster_utils import Cluster
-from pathlib import Path
-from folder_runs import content
-from segfaith.benchmark.pool import Pool
-from segfaith.benchmark.prepared import prepare
-from segfaith.benchmark.runner import open_directory, run_shards
-from segfaith.benchmark.settings import make_settings
-
-cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "object_store_memory": 10**8}})
-other = cluster.add_node(num_cpus=1, object_store_memory=10**8)
-cluster.wait_for_nodes()
-with Pool(cluster.address) as own:
-    own.hire(2, 1, gpu=False)
-    prepared = prepare(make_settings(content({str(deadly)!r})))
-    directory = Path({str(tmp_path / "together")!r})
-    def once(sample_id):
-        if other in cluster.list_all_nodes():  # with a worker that measures, or loads its model
-            cluster.remove_node(other, allow_graceful=False)
-            print("removed", flush=True)
-    run_shards(prepared, directory, open_directory(directory, prepared), once, own.measure)
-cluster.shutdown()
-print("done")
-"""
-    )
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env=os.environ | {"PYTHONPATH": path, "RAY_worker_niceness": "0"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    told = [line for line in done.stdout.splitlines() if line in ("removed", "done")]  # Ray talks of the lost node too
-    assert told == ["removed", "done"], done.stdout + done.stderr
-    alone = run_records(deadly, tmp_path / "alone")
-    assert_same_records(alone, load_run(tmp_path / "together").records)
-
-
-# Which executor
-
-
-def chosen(project: Path, samples: int = 100, **asked: Any) -> tuple[Any, str]:
-    """What is chosen for a run over the project, and the words that are said."""
-    prepared = prepare(make_settings(content(project, methods={"names": ["ria"]})))
-    said: list[str] = []
-    measure = Executors(ExecutionSettings(**asked), said.append).choose(prepared, samples)
-    return measure, " ".join(said)
-
-
-@pytest.fixture
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, bool]]:
-    """A pool that only notes whom it hires, on a machine of eight cores."""
-    hired: list[tuple[int, int, bool]] = []
-
-    class Noted:
-        def __init__(self, *_: Any) -> None: ...
-
-        def places(self, cores: int, *, gpu: bool) -> tuple[int, int]:
-            return 8 // cores, cores
-
-        def hire(self, count: int, cores: int, *, gpu: bool) -> None:
-            hired.append((count, cores, gpu))
-
-        def measure(self, *_: Any) -> None: ...
-
-    monkeypatch.setattr(executors, "Pool", Noted)
-    monkeypatch.setattr(executors, "cores_here", lambda: 8)
-    monkeypatch.setattr(executors, "places", lambda wanted: wanted)
-    return hired
-
-
-TIMES = {1: 1.0, 2: 0.6, 4: 0.2, 8: 0.15}
-"""Seconds of an image by threads: four threads are best for the machine, two workers of 4 x 0.2 core seconds."""
-
-
-def test_small_jobs_run_in_this_process(project: Path, no_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "calibrate", lambda prepared, threads: dict.fromkeys(threads, 1e-6))
-    measure, words = chosen(project)
-    assert measure is executors.serial
-    assert words == "executor  serial: about 0 s of model passes"
-    assert no_ray == []
-
-
-def test_long_jobs_run_on_workers_of_the_size_that_measures_most(
-    project: Path, no_ray: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(executors, "calibrate", lambda prepared, threads: {n: TIMES[n] for n in threads})
-    monkeypatch.setattr(executors.torch, "get_num_threads", lambda: 8)
-    _, words = chosen(project)
-    assert no_ray == [(2, 4, False)]
-    assert words.startswith("executor  ray: 2 workers, each with 4 cores (one process: 1.0 images/s on 1 core")
-
-
-def test_a_model_that_cannot_be_timed_runs_in_this_process(
-    project: Path, no_ray: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def exits(*_: Any) -> float:
-        raise SystemExit(0)
-
-    monkeypatch.setattr(executors, "_seconds_of_an_image", exits)
-    measure, words = chosen(project)
-    assert measure is executors.serial
-    assert "could not be timed" in words
-
-
-@pytest.mark.parametrize(
-    ("asked", "samples", "expected"),
-    [
-        ({"cores_per_worker": 1}, 100, (8, 1, False)),
-        ({"threads": 2}, 100, (4, 2, False)),
-        ({"cores_per_worker": 1, "workers": 3}, 100, (3, 1, False)),
-        ({"cores_per_worker": 1}, 5, (5, 1, False)),
-        ({"cores_per_worker": 16}, 100, (1, 16, False)),
-    ],
-    ids=["a core each", "threads", "workers", "few samples", "more cores than there are"],
-)
-def test_what_is_asked_for_decides(
-    project: Path,
-    no_ray: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    asked: dict[str, Any],
-    samples: int,
-    expected: tuple[int, int, bool],
-) -> None:
-    monkeypatch.setattr(executors, "calibrate", lambda prepared, threads: {n: TIMES.get(n, 1.0) for n in threads})
-    chosen(project, samples, executor="ray", **asked)
-    assert no_ray == [expected]
-
-
-def test_without_ray_auto_is_serial_and_ray_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "find_spec", lambda name: None)
-    assert chosen(project)[0] is executors.serial
-    assert "pip install 'segfaith[ray]'" in chosen(project)[1]
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SettingsError, match="pip install 'segfaith\\[ray\\]'"):
-        chosen(project, executor="ray")
-
-
-@pytest.mark.parametrize(
-    ("free", "own", "counts"), [(8e9, 2e9, [1, 3, 3]), (8e9, 8e10, [1, 1, 1]), (None, 2e9, [1, 3, 8])]
-)
-def test_a_pool_takes_no_more_workers_than_fit_the_memory(
-    monkeypatch: pytest.MonkeyPatch, free: float | None, own: float, counts: list[int]
-) -> None:
-    monkeypatch.setattr(executors, "free_memory", lambda: free)
-    monkeypatch.setattr(executors, "own_memory", lambda: own)
-    assert [executors.places(count) for count in (1, 3, 8)] == counts
-
-
-def test_the_calibration_leaves_the_threads_alone(project: Path) -> None:
-    import torch
-
-    before = torch.get_num_threads()
-    found = calibrate(prepare(make_settings(content(project))), [1, 2])
-    assert torch.get_num_threads() == before
-    assert list(found) == [1, 2]
-    assert all(0 < seconds < 10 for seconds in found.values())
-    assert [powers_of_two(most) for most in (1, 2, 3, 8)] == [[1], [1, 2], [1, 2], [1, 2, 4, 8]]
-
-
-def test_an_address_without_ray_is_refused_with_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    def nobody(*_: Any, **__: Any) -> None:
-        raise ConnectionError("Failed to connect\nto the cluster")
-
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", nobody)
-    with pytest.raises(SettingsError, match=r"there is no Ray at '127\.0\.0\.1:1' \(to the cluster\); start one with"):
-        Pool("127.0.0.1:1")
-    with pytest.raises(SettingsError, match=r"Ray cannot be started on this machine .* use --executor serial"):
-        Pool()
-    monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    with pytest.raises(SettingsError, match="this process has a Ray already"):
-        Pool("127.0.0.1:1")
-
-
-def test_runs_of_a_suite_must_ask_for_one_executor() -> None:
-    suite = read_suite(find_suite("paper-voc"), ["execution.executor=serial"])
-    assert of_suite(suite).executor == "serial"
-    first = suite.runs[0]
-    other = first.settings.execution.model_copy(update={"executor": "ray"})
-    changed = replace(first, settings=first.settings.model_copy(update={"execution": other}))
-    suite = replace(suite, runs=[changed, *suite.runs[1:]])
-    with pytest.raises(SettingsError, match=r"execution\.executor differs"):
-        of_suite(suite)

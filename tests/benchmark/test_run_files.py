@@ -32,6 +32,8 @@ from segfaith.results.records.runs import load_run
 from segfaith.results.records.schema import CURVE_COLUMNS, RECORD_COLUMNS
 from segfaith.results.records.seals import DamagedFileError, owner_of, read_table, sealed_table
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 SMALL: dict[str, Any] = {"samples": ("a", "b", "c", "d"), "methods": ("gpa", "ega"), "maps": 0}
 SHARDS: dict[str, Any] = {
     "methods": {"names": ["random"]},
@@ -156,7 +158,7 @@ def test_files_that_are_set_aside_never_take_anothers_place(project: Path, run: 
 def test_a_suite_says_what_it_measured_again(project: Path, run: Path) -> None:
     damage(run / "records" / "00000.parquet")
     planned = PlannedRun("tiny", make_settings(content(project, **SHARDS)))
-    outcome = _run_one(planned, run, lambda *_: None, lambda _: None, lambda *_: serial, retry_failed=False)
+    outcome = _run_one(planned, run, lambda *_: None, lambda _: None, serial, retry_failed=False)
     assert outcome.state == "finished"
     assert "00000.parquet is damaged: its content does not match its SHA-256; it was set aside in" in outcome.reason
 
@@ -169,7 +171,7 @@ def test_a_shard_that_is_damaged_while_a_suite_works_fails_its_run_alone(project
     def meanwhile(sample_id: str) -> None:
         damage(run / "records" / "00000.parquet")
 
-    outcome = _run_one(planned, run, lambda *_: None, meanwhile, lambda *_: serial, retry_failed=False)
+    outcome = _run_one(planned, run, lambda *_: None, meanwhile, serial, retry_failed=False)
     assert (outcome.state, "00000.parquet is damaged" in outcome.reason) == ("failed", True)
 
 
@@ -354,7 +356,7 @@ def test_what_is_missing_at_the_end_of_a_run_is_to_go(
     monkeypatch.setattr(runner, "run_shards", removes)
     (run / "records" / "00001.parquet").unlink()
     planned = PlannedRun("tiny", make_settings(content(project, **SHARDS)))
-    outcome = _run_one(planned, run, lambda *_: None, lambda _: None, lambda *_: serial, retry_failed=False)
+    outcome = _run_one(planned, run, lambda *_: None, lambda _: None, serial, retry_failed=False)
     assert (outcome.state, outcome.reason) == ("failed", "2 of 3 samples are still to go")
 
 
@@ -452,7 +454,7 @@ def test_an_old_runs_failure_is_not_written_into_the_directory_of_the_new_one(
             runner.open_directory(directory, other)
 
     planned = PlannedRun("tiny", make_settings(content(project, **SHARDS)))
-    outcome = _run_one(planned, directory, lambda *_: None, take, lambda *_: serial, retry_failed=False)
+    outcome = _run_one(planned, directory, lambda *_: None, take, serial, retry_failed=False)
     assert (outcome.state, "was replaced by another run" in outcome.reason) == ("busy", True)
     assert os.listdir(directory) == ["run.json"]
 
@@ -532,6 +534,6 @@ def test_no_member_of_a_suite_that_is_a_link_is_written_through(
     assert "tiny is a symbolic link, and nothing is written through it" in said
     assert f"written: {suite / 'other'}" in said
     planned = PlannedRun("tiny", make_settings(content(project, **SHARDS)))
-    outcome = _run_one(planned, suite / "tiny", lambda *_: None, lambda _: None, lambda *_: serial, retry_failed=False)
+    outcome = _run_one(planned, suite / "tiny", lambda *_: None, lambda _: None, serial, retry_failed=False)
     assert (outcome.state, "tiny is a symbolic link" in outcome.reason) == ("failed", True)
     assert sorted(run.rglob("*")) == before

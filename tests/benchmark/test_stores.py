@@ -3,26 +3,36 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 import segfaith
 from folder_runs import assert_same_records, command, content, make_project, write_settings
-from segfaith.benchmark import remote_lock
+from segfaith.benchmark import remote_lock, suite_runs
 from segfaith.benchmark.lock import RunIsBusyError, at_work, is_at_work
 from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.runner import open_directory, run_shards
 from segfaith.benchmark.settings import make_settings
+from segfaith.benchmark.suites import PlannedRun, Suite
 from segfaith.errors import SettingsError, StorageError
 from segfaith.paths import is_remote, place
 from segfaith.results.records.files import create_file, move_file, remove_folder, replace_file
 from segfaith.results.records.runs import load_run, load_runs
 from stores import BUCKET, Weather, store
 
-CHANGES: dict[str, Any] = {"output": {"maps": True}, "methods": {"names": ["gpa", "mask"]}}
+pytestmark = pytest.mark.usefixtures("as_users")
+
+CHANGES: dict[str, Any] = {
+    "output": {"maps": True},
+    "methods": {"names": ["gpa", "mask"]},
+    "evaluation": {"stability": False, "fidelity": 32, "whole": False},
+}
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +197,56 @@ def test_a_living_process_keeps_the_run_to_itself(weather: Weather) -> None:
     assert is_at_work(directory) is False
     with at_work(directory):
         pass
+
+
+def test_a_run_that_was_taken_over_puts_nothing_more(local: Path, weather: Weather) -> None:
+    """As where two processes took a dead lock over at one moment, or the owner came back after a long silence."""
+    prepared = prepare(settings_of(local))
+    directory = place(f"s3://{BUCKET}/runs/lost")
+    todo, told = open_directory(directory, prepared), list[str]()
+
+    def other(sample_id: str) -> None:
+        told.append(sample_id)
+        (directory / "lock.json").write_bytes(remote_lock._content("another", 0).encode())
+
+    with pytest.raises(RunIsBusyError, match=r"another process has taken s3://bucket/runs/lost over"):
+        run_shards(prepared, directory, todo, other)
+    assert len(told) == 1, "it stopped before it put anything of the second sample"
+    assert {file.name for file in (directory / "maps").iterdir()} == {told[0]}
+    assert json.loads((directory / "lock.json").read_text())["owner"] == "another", "the other one keeps its lock"
+
+
+def test_processes_that_begin_a_suite_in_a_store_at_one_moment_keep_each_others_runs(
+    local: Path, weather: Weather, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them has read `suite.json` before the other writes it, if nothing holds it back."""
+    directory = place(f"s3://{BUCKET}/night")
+    real = suite_runs.planned_runs
+
+    def slowly(directory: Path) -> dict[str, Any]:
+        found = real(directory)
+        time.sleep(0.5)
+        return found
+
+    monkeypatch.setattr(suite_runs, "planned_runs", slowly)
+    names = {"one", "two", "three"}
+    suites = [Suite("night", (PlannedRun(name, settings_of(local, name=name)),)) for name in names]
+    with ThreadPoolExecutor(len(suites)) as processes:
+        list(processes.map(lambda suite: suite_runs._remember(suite, directory), suites))
+    assert set(real(directory)) == names
+    assert [file.name for file in directory.iterdir()] == ["suite.json"], "no lock is left"
+
+
+def test_a_lock_that_is_renewed_while_it_is_read_can_be_read(weather: Weather) -> None:
+    """Another process renews it at every request for its size or date, and what is read then is the new one."""
+    file = place(f"s3://{BUCKET}/renewed/lock.json")
+    file.write_bytes(b"first")
+    client = boto3.client("s3")
+    weather.after_head = lambda: client.put_object(Bucket=BUCKET, Key="renewed/lock.json", Body=b"other")
+    assert file.read_bytes() == b"other"
+    assert file.read_text() == "other"
+    with pytest.raises(FileNotFoundError):
+        file.with_name("missing").read_bytes()
 
 
 def test_files_appear_whole_and_once(weather: Weather) -> None:

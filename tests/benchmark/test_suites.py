@@ -34,6 +34,8 @@ from segfaith.benchmark.suites import Suite, find_suite, narrow, read_suite, wit
 from segfaith.errors import SettingsError
 from segfaith.results.records.runs import find_runs, load_run
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 ROOT = Path(__file__).resolve().parents[2]
 PAPER_METHODS = [
     *("gpa", "ega", "ria", "dea", "dea@alpha=0.5", "dea@alpha=0.6", "dea@alpha=0.7", "dea@alpha=0.8"),
@@ -70,6 +72,8 @@ ria = { grid = 4 }
 
 [evaluation]
 stability = false
+fidelity = 32
+whole = false
 
 [execution]
 threads = 1

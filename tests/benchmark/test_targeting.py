@@ -27,8 +27,10 @@ from folder_runs import (
     sample_arrays,
     write_settings,
 )
+from segfaith.attribution import maps
 from segfaith.benchmark import measuring
 from segfaith.benchmark.fast_modes import verify_precision
+from segfaith.benchmark.pool_worker import sample_identity
 from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.randomisation import randomise
 from segfaith.benchmark.settings import find_settings, make_settings, read_settings
@@ -236,6 +238,11 @@ def test_maps_computed_elsewhere_are_read_by_target(project: Path, whole: Run, t
     shutil.copy(tmp_path / "theirs/s0@box.npy", tmp_path / "theirs/two@box-2.npy")
     other = prepare(make_settings(table(project, methods=names)))
     assert other.description["identity"]["sources"]["maps:theirs"] != digest
+    maps._names_by_id.cache_clear()
+    for sample_id in other.plan.ids:  # as the workers of a pool ask
+        sources = sample_identity(other, sample_id)["sources"]
+        assert sources["maps:theirs"] != other.description["identity"]["sources"]["maps:theirs"]
+    assert maps._names_by_id.cache_info().misses == 1, "the folder is listed once for all samples"
 
 
 def test_a_dry_run_says_that_it_counts_one_target(

@@ -35,6 +35,8 @@ from segfaith.planted.proof import REQUIRED
 from segfaith.planted.training import Recipe
 from segfaith.results.records.runs import load_run
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 VERBS = [
     "run",
     "report",

@@ -14,6 +14,8 @@ from folder_runs import add_sample, command, content, make_project, sample_array
 from made_runs import make_run
 from segfaith.results.records import runs
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 QUICK: dict[str, Any] = {"methods": {"names": ["random"]}, "evaluation": {"stability": False, "fidelity": 0}}
 MADE: dict[str, Any] = {"samples": ("a", "b"), "methods": ("gpa", "ega"), "maps": 0, "curves": False}
 

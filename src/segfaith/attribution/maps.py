@@ -1,5 +1,7 @@
 """Reads heatmaps that were computed elsewhere: `maps:DIR` holds a file for each sample or target."""
 
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +47,23 @@ def read_map(folder: Path, name: str, size: tuple[int, int]) -> Map:
     if not np.isfinite(values).all():
         raise SampleError(f"map {path} holds {int((~np.isfinite(values)).sum())} values that are NaN or infinite")
     return minmax(torch.from_numpy(values)[None])[0].float()
+
+
+def names_of_targets(folder: Path, ids: Iterable[str]) -> list[str]:
+    """The names ID@TARGET of the maps of these samples, of several targets each, that a folder holds; sorted."""
+    changed = folder.stat().st_mtime_ns if folder.is_dir() else 0
+    listed = _names_by_id(folder, changed)
+    return sorted(name for sample_id in set(ids) for name in listed.get(sample_id, ()))
+
+
+@lru_cache(maxsize=8)
+def _names_by_id(folder: Path, changed: int) -> dict[str, set[str]]:
+    """The names ID@TARGET in a folder, by id. Each sample asks for its own, and the folder is listed once for all.
+
+    Args:
+        changed: when a name last came into the folder or left it, in ns: then it is listed anew.
+    """
+    names: dict[str, set[str]] = {}
+    for path in folder.glob("*@*.*"):
+        names.setdefault(path.stem.rpartition("@")[0], set()).add(path.stem)
+    return names

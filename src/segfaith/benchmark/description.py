@@ -61,7 +61,7 @@ def describe(plan: Plan, model: SegmentationModel, path: str) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "machine": {
             "system": platform.platform(),
-            "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _processor(),
+            "device": _device(model),
             "threads": torch.get_num_threads(),
         },
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -83,6 +83,16 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return segfaith.__version__ if package == "segfaith" else "unknown"
+
+
+def machine_words(model: SegmentationModel) -> str:
+    """What this process measures with, for the records: "AMD EPYC 7763, 2 threads"."""
+    threads = torch.get_num_threads()
+    return f"{_device(model)}, {threads} thread{'s' * (threads != 1)}"
+
+
+def _device(model: SegmentationModel) -> str:
+    return torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _processor()
 
 
 def _processor() -> str:

@@ -4,14 +4,15 @@
 place, and the work is longer than `SMALL`; so small jobs run in one process.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from statistics import median
 
 import torch
 
-from segfaith.benchmark.measuring import Measure, serial
+from segfaith.benchmark.measuring import Measure, Measured, serial
 from segfaith.benchmark.pool import INSTALL, Pace, Pool, cores_here
 from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.setting_tables import ExecutionSettings
@@ -31,6 +32,8 @@ SMALL = 120.0
 GRID = 14
 """Cells a side of the altered copies that are timed, as of RIA's regions."""
 REPEATS = 3
+LIMIT = 30.0
+"""Seconds after which a calibration begins no further pass, and makes do with what it has measured."""
 USABLE = 0.8
 """Share of the free memory that workers may fill."""
 
@@ -42,6 +45,8 @@ class Executors:
         settings: `[execution]` of the command's runs: `executor`, `address`, `workers`, `cores_per_worker`.
         say: told a sentence about each choice.
         on_pace: told how fast each worker is, after each of its samples.
+
+    Ray is started by `open`, or where the first samples are to be measured: by then the process holds the run's lock.
     """
 
     def __init__(
@@ -57,14 +62,30 @@ class Executors:
         self.told = ""
 
     def __enter__(self) -> "Executors":
-        if self.settings.executor == "ray" or (self.settings.executor == "auto" and self.settings.address is not None):
-            self._open()  # what cannot work is told before any run
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.pool is not None:
             self.pool.__exit__()
             self.pool = None
+
+    def open(self) -> None:
+        """Starts Ray, if it is asked for, so that what cannot work is told before any run of a suite.
+
+        Raises:
+            SettingsError: Ray is asked for and cannot be used.
+        """
+        if self.settings.executor == "ray" or (self.settings.executor == "auto" and self.settings.address is not None):
+            self._open()
+
+    def measure(self, prepared: Prepared, ids: Sequence[str]) -> Iterator[Measured]:
+        """Chooses the processes for these samples and lets them measure, see `measuring.Measure`.
+
+        Raises:
+            SettingsError: as `choose` and `pool.Pool.measure`.
+        """
+        if ids:
+            yield from self.choose(prepared, len(ids))(prepared, ids)
 
     def choose(self, prepared: Prepared, samples: int) -> Measure:
         """What measures `samples` samples of a run that is about to go on.
@@ -124,8 +145,10 @@ class Executors:
             return asked, ""
         if gpu:
             return cores_here(), ""  # no more than the machine has for each GPU
-        seconds = calibrate(prepared, powers_of_two(cores_here()))
-        return min(seconds, key=lambda threads: threads * seconds[threads], default=1), _told(seconds)
+        wanted = powers_of_two(cores_here())
+        seconds = calibrate(prepared, wanted)
+        best = min(seconds, key=lambda threads: threads * seconds[threads], default=1)
+        return best, _told(seconds, complete=len(seconds) in (0, len(wanted)))
 
 
 def of_suite(suite: Suite) -> ExecutionSettings:
@@ -149,11 +172,13 @@ def _cores(count: int) -> str:
     return f"{count} core{'s' * (count != 1)}"
 
 
-def _told(seconds: dict[int, float]) -> str:
+def _told(seconds: dict[int, float], *, complete: bool) -> str:
     """What was measured, for the words of the choice: images a second of one process, by its number of threads."""
-    if len(seconds) < 2:
+    if len(seconds) < 2 and complete:
         return ""
-    return " (one process: " + ", ".join(f"{1 / one:.1f} images/s on {_cores(n)}" for n, one in seconds.items()) + ")"
+    told = ", ".join(f"{1 / one:.{1 if one < 10 else 3}f} images/s on {_cores(n)}" for n, one in seconds.items())
+    more = "" if complete else "; more cores were not timed: set execution.cores_per_worker if they are better"
+    return f" (one process: {told}{more})"
 
 
 def powers_of_two(most: int) -> list[int]:
@@ -168,20 +193,24 @@ def calibrate(prepared: Prepared, threads: Sequence[int]) -> dict[int, float]:
     it was found. Processes that run side by side share the machine's memory, so each may be slower than this.
 
     Returns:
-        Nothing where the model cannot be run on an artificial image.
+        Nothing where the model cannot be run on an artificial image; after `LIMIT` no more numbers than were timed.
     """
-    before, found = torch.get_num_threads(), {}
+    before, found = torch.get_num_threads(), dict[int, float]()
+    deadline = time.monotonic() + LIMIT
     try:
         for number in threads:
+            if found and time.monotonic() >= deadline:
+                break
             torch.set_num_threads(number)
             with suppress(Exception, SystemExit):  # where it fails on samples too, their rows say so
-                found[number] = _seconds_of_an_image(prepared)
+                found[number] = _seconds_of_an_image(prepared, deadline)
     finally:
         torch.set_num_threads(before)
     return found
 
 
-def _seconds_of_an_image(prepared: Prepared) -> float:
+def _seconds_of_an_image(prepared: Prepared, deadline: float) -> float:
+    """The median of `REPEATS` batches after a first one; of fewer, or of the first, where the deadline comes before."""
     model, settings = prepared.model, prepared.plan.settings
     image = noise(model, settings)
     region = torch.ones(image.shape[1:], dtype=torch.bool, device=model.device)
@@ -203,8 +232,10 @@ def _seconds_of_an_image(prepared: Prepared) -> float:
         score_images(scorer.score, build, count, BatchSize(count), (start[chosen], stop[chosen]))
         return clock(model.device) - begun
 
-    once()
-    return median(once() for _ in range(REPEATS)) / count
+    timed = [once()]
+    while len(timed) <= REPEATS and time.monotonic() < deadline:
+        timed.append(once())
+    return median(timed[1:] or timed) / count
 
 
 def places(wanted: int) -> int:

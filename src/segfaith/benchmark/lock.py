@@ -6,7 +6,7 @@ locked, and it is unknown whether a process works on a run. Runs in object store
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
@@ -28,6 +28,10 @@ BUSY = (
     "another process works on {directory}; wait until it ends (segfaith status {directory}), stop it, or choose "
     "another directory"
 )
+LOST = (
+    "another process has taken {directory} over, because the store had no sign of this one for {seconds:.0f} s; this "
+    "one writes nothing more: give the command again when the other has ended (segfaith status {directory})"
+)
 
 
 class RunIsBusyError(StorageError):
@@ -39,20 +43,27 @@ class RunIsGoneError(RunIsBusyError):
 
 
 @contextmanager
-def at_work(directory: Path) -> Iterator[None]:
-    """Holds the run's lock inside the block.
+def at_work(directory: Path) -> Iterator[Callable[[], None]]:
+    """Holds the run's lock inside the block, which gets a function to call before each write of long work.
+
+    That function raises RunIsBusyError where another process has taken the lock over, as can happen in a store.
 
     Raises:
         RunIsBusyError: another process holds it.
     """
     if is_remote(directory):
-        with remote_lock.held(directory) as mine:
-            if not mine:
+        with remote_lock.held(directory) as still_held:
+            if still_held is None:
                 raise RunIsBusyError(BUSY.format(directory=directory))
-            yield
+
+            def check() -> None:
+                if not still_held():
+                    raise RunIsBusyError(LOST.format(directory=directory, seconds=remote_lock.DEAD))
+
+            yield check
         return
     with _locked(directory) or nullcontext():
-        yield
+        yield lambda: None
 
 
 def _locked(directory: Path) -> IO[bytes] | None:
@@ -86,10 +97,20 @@ def _is_in_place(file: IO[bytes], path: Path) -> bool:
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Lets processes into the block one after the other, if directories can be locked; for work of milliseconds."""
+    """Lets processes into the block one after the other, if directories can be locked; for work of milliseconds.
+
+    Raises:
+        RunIsBusyError: in a store, others were in the block for too long.
+    """
     if is_remote(directory):
-        yield
-        return
+        deadline = time.monotonic() + 3 * remote_lock.DEAD
+        while True:
+            with remote_lock.held(directory) as still_held:
+                if still_held is not None:
+                    yield
+                    return
+            if time.monotonic() > deadline:
+                raise RunIsBusyError(BUSY.format(directory=directory))
     try:
         handle = os.open(directory, os.O_RDONLY)
     except OSError:  # Windows opens no directories

@@ -5,13 +5,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 
+from segfaith.benchmark.description import machine_words
 from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.targeting import all_targets, load_sample, planted_of
 from segfaith.benchmark.worker import SampleResult, evaluate_sample, to_device, unmeasured
@@ -31,6 +32,7 @@ class Measured:
 
     Attributes:
         workers: how many processes of the run that machine had, this one included.
+        machine: what measured, in words; "" where nothing did.
     """
 
     sample_id: str
@@ -38,6 +40,7 @@ class Measured:
     curves: list[dict[str, Any]]
     files: Files
     workers: int = 1
+    machine: str = ""
 
 
 Measure = Callable[[Prepared, Sequence[str]], Iterator[Measured]]
@@ -46,13 +49,13 @@ Measure = Callable[[Prepared, Sequence[str]], Iterator[Measured]]
 
 def serial(prepared: Prepared, ids: Sequence[str]) -> Iterator[Measured]:
     """Measures in this process, in the order of the ids."""
-    batch = BatchSize(prepared.plan.settings.execution.batch_size)
+    batch, machine = BatchSize(prepared.plan.settings.execution.batch_size), machine_words(prepared.model)
     with ThreadPoolExecutor(1) as reader:  # reads and resizes the next sample while the model is at work
         coming = [reader.submit(load_sample, prepared.plan, prepared.model, one) for one in ids[:1]]
         for number, sample_id in enumerate(ids):
             following = ids[number + 1 : number + 2]
             coming += [reader.submit(load_sample, prepared.plan, prepared.model, one) for one in following]
-            yield run_sample(prepared, sample_id, coming.pop(0).result, batch)
+            yield replace(run_sample(prepared, sample_id, coming.pop(0).result, batch), machine=machine)
 
 
 def run_sample(prepared: Prepared, sample_id: str, load: Callable[[], Sample], batch: BatchSize) -> Measured:

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from segfaith.attribution.maps import names_of_targets
 from segfaith.attribution.methods import (
     REFERENCE,
     MethodInstance,
@@ -288,7 +289,7 @@ def _sources(plan: Plan) -> dict[str, str]:
     for role, name in given:
         file, maps = Path(name.rpartition(":")[0]), Path(name.removeprefix("maps:"))
         if name.startswith("maps:"):
-            names = [*plan.ids, *(_of_targets(maps, plan) if plan.settings.target.several else [])]
+            names = [*plan.ids, *(names_of_targets(maps, plan.ids) if plan.settings.target.several else [])]
             files = [maps / f"{name}{ending}" for name in names for ending in (".npy", ".png")]
             sources[role] = digest({path.name: file_digest(path) for path in files if path.is_file()})
         elif file.suffix == ".py":
@@ -301,12 +302,6 @@ def _sources(plan: Plan) -> dict[str, str]:
         files = [mask / f"{sample_id}.png" for sample_id in plan.ids] if mask.is_dir() else [mask]
         sources["target mask"] = digest({path.name: file_digest(path) for path in files if path.is_file()})
     return sources
-
-
-def _of_targets(maps: Path, plan: Plan) -> list[str]:
-    """The names of the maps of several targets, ID@TARGET, that a folder holds."""
-    ids = set(plan.ids)
-    return sorted({path.stem for path in maps.glob("*@*.*") if path.stem.rpartition("@")[0] in ids})
 
 
 def digest(content: Any) -> str:

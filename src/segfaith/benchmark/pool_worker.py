@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from segfaith.benchmark.description import machine_words
 from segfaith.benchmark.measuring import Measured, run_sample
 from segfaith.benchmark.plan import differences, identity
 from segfaith.benchmark.prepared import Prepared, prepare
@@ -94,7 +95,7 @@ class Worker:
         measured = run_sample(prepared, sample_id, partial(load_sample, plan, prepared.model, sample_id), self.batch)
         if any("CUDA error" in str(row["reason"]) for row in measured.records):
             os._exit(BROKEN)  # every later sample would fail here too; others measure this one
-        return measured
+        return replace(measured, machine=machine_words(prepared.model))
 
     def _identity(self, sample_id: str) -> dict[str, Any]:
         assert self.prepared is not None

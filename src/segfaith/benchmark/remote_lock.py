@@ -4,7 +4,8 @@
 lock that does not change for `DEAD` seconds has a dead owner, and is taken over. Nobody compares clocks for that.
 
 An owner that was silent for so long may come back beside the new one, and two processes may take over at the same
-moment. Then both work until one notices. That costs work; both write the same rows under the same names, and each
+moment. The lock names one of them. So who works asks before each put whether it is still named, and stops where it is
+not. Between that question and the put another may take over: both then put the same rows under the same names, and each
 object appears whole.
 """
 
@@ -12,7 +13,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -26,17 +27,17 @@ LOCK_FILE = "lock.json"
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[bool]:
-    """Holds the lock inside the block, which is told whether it does: False where another process holds it."""
+def held(directory: Path) -> Iterator[Callable[[], bool] | None]:
+    """Holds the lock inside the block, which gets a function: is it still held? None: another process holds it."""
     file, owner = directory / LOCK_FILE, uuid4().hex
     if not _taken(file, owner):
-        yield False
+        yield None
         return
     done = Event()
     renewing = Thread(target=_renew, args=(file, owner, done), daemon=True)
     renewing.start()
     try:
-        yield True
+        yield lambda: _owner(file) == owner
     finally:
         done.set()
         renewing.join()

@@ -116,8 +116,7 @@ def run(
     todo = open_directory(directory, prepared)
     execution = prepared.plan.settings.execution
     with Executors(execution) as executors:
-        samples = sum(len(prepared.plan.shards[shard]) for shard in todo)
-        measure = executors.choose(prepared, samples) if execution.executor == "ray" and todo else serial
+        measure = executors.measure if execution.executor == "ray" else serial
         run_shards(prepared, directory, todo, on_sample, measure)
     return directory
 
@@ -134,14 +133,20 @@ def run_shards(
     Samples that a smaller run has measured are not measured again, see `extension.kept_results`.
 
     Args:
-        measure: which processes measure the samples: this one, or those of a `pool.Pool`. Only this one writes.
+        measure: which processes measure the samples: this one, or those of a `pool.Pool`. Only this one writes. It is
+            called when the lock is held: workers are started for no process that must not write.
 
     Raises:
         RunIsBusyError: another process works in the directory, or another run has taken its place.
     """
     plan = prepared.plan
-    with at_work(directory):
-        check_own(directory, prepared.identity)  # else the files of records may be another run's
+    with at_work(directory) as check_lock:
+
+        def check() -> None:
+            check_own(directory, prepared.identity)  # else the files of records may be another run's
+            check_lock()
+
+        check()
         todo = [shard for shard in shards if not record_file(directory, shard).is_file()]  # others were faster
         places = {sample_id: shard for shard in todo for sample_id in plan.shards[shard]}
         kept = kept_results(directory, plan, prepared.model)
@@ -149,39 +154,48 @@ def run_shards(
         for sample_id in done:
             on_sample(sample_id)
         for shard in todo:
-            _write_if_whole(directory, prepared, shard, done)
+            _write_if_whole(directory, prepared, shard, done, check)
         for measured in measure(prepared, [one for one in places if one not in kept]):
-            _write_maps(directory, prepared.identity, measured.files)
+            _write_maps(directory, measured.files, check)
             done[measured.sample_id] = replace(measured, files={})
             on_sample(measured.sample_id)
-            _write_if_whole(directory, prepared, places[measured.sample_id], done)
-        check_own(directory, prepared.identity)
+            _write_if_whole(directory, prepared, places[measured.sample_id], done, check)
+        check()
         if not _to_do(directory, plan):
             forget_smaller(directory)
 
 
-def _write_if_whole(directory: Path, prepared: Prepared, shard: int, done: dict[str, Measured]) -> None:
-    """Writes a shard and takes its samples out of `done`, where that has all of them."""
+def _write_if_whole(
+    directory: Path, prepared: Prepared, shard: int, done: dict[str, Measured], check: Callable[[], None]
+) -> None:
+    """Writes a shard and takes its samples out of `done`, where that has all of them.
+
+    Args:
+        check: called before each write; raises where this process must not write there any more.
+    """
     ids = prepared.plan.shards[shard]
     if not all(sample_id in done for sample_id in ids):
         return
     samples = [done.pop(sample_id) for sample_id in ids]
     curves = [row for one in samples for row in one.curves]
     if curves:
-        check_own(directory, prepared.identity)
+        check()
         write_rows(record_file(directory, shard, "curves"), curves, CURVE_COLUMNS, prepared.identity)
-    records = [{"workers": float(one.workers), **row} for one in samples for row in one.records]
-    check_own(directory, prepared.identity)
+    records = [{"workers": float(one.workers), "machine": one.machine, **row} for one in samples for row in one.records]
+    check()
     write_rows(record_file(directory, shard), records, RECORD_COLUMNS, prepared.identity)
 
 
-def _write_maps(directory: Path, identity: str, files: Files) -> None:
+def _write_maps(directory: Path, files: Files, check: Callable[[], None]) -> None:
     """Writes the maps and pictures of each target into its folder, which is whole: it has a temporary name first.
 
     In a store it is not: a sample whose rows are not there yet may have some of its files.
+
+    Args:
+        check: as in `_write_if_whole`.
     """
     for name, contents in files.items():
-        check_own(directory, identity)
+        check()
         folder = inside(directory, "maps", name, "file").parent
         if is_remote(directory):
             with storing(directory):

@@ -14,7 +14,7 @@ from segfaith.benchmark.forecast import Pace, pace
 from segfaith.benchmark.lock import RunIsBusyError, RunIsGoneError, alone
 from segfaith.benchmark.measuring import Measure, serial
 from segfaith.benchmark.plan import RESULTS_VERSION, Plan, differences, make_plan, methods_of
-from segfaith.benchmark.prepared import Prepared, prepare
+from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.status import FAILURE_FILE, SUITE_FILE, forget_failed, planned_runs, run_state
 from segfaith.benchmark.suites import PlannedRun, Suite
@@ -158,7 +158,7 @@ def run_suite(
     directory: Path,
     on_start: Callable[[PlannedRun, int, int], None] = lambda run, done, samples: None,
     on_sample: Callable[[str], None] = lambda sample_id: None,
-    choose: Callable[[Prepared, int], Measure] = lambda prepared, samples: serial,
+    measure: Measure = serial,
     *,
     retry_failed: bool = False,
 ) -> Iterator[Outcome]:
@@ -171,7 +171,7 @@ def run_suite(
     Args:
         on_start: called with the run, the number of its samples that are done, and that of all of them.
         on_sample: called with the id after each sample.
-        choose: what measures so many samples of a run, see `executors.Executors.choose`; all runs may share one pool.
+        measure: which processes measure, see `executors.Executors.measure`; all runs may share one pool.
         retry_failed: also measures again what failed, see `forget_failed`.
 
     Raises:
@@ -184,7 +184,7 @@ def run_suite(
     _check_same(suite, directory)
     _remember(suite, directory)
     for run in suite.runs:
-        outcome = _run_one(run, directory / run.name, on_start, on_sample, choose, retry_failed=retry_failed)
+        outcome = _run_one(run, directory / run.name, on_start, on_sample, measure, retry_failed=retry_failed)
         yield outcome
         if not (directory / SUITE_FILE).is_file():
             raise RunIsGoneError(
@@ -200,7 +200,7 @@ def _run_one(
     directory: Path,
     on_start: Callable[[PlannedRun, int, int], None],
     on_sample: Callable[[str], None],
-    choose: Callable[[Prepared, int], Measure],
+    measure: Measure,
     *,
     retry_failed: bool,
 ) -> Outcome:
@@ -218,7 +218,7 @@ def _run_one(
         left = sum(len(shards[shard]) for shard in todo)
         on_start(run, len(ids) - left, len(ids))
         if todo:
-            runner.run_shards(prepared, directory, todo, on_sample, choose(prepared, left))
+            runner.run_shards(prepared, directory, todo, on_sample, measure)
         state = run_state(directory)
     except RunIsGoneError as error:
         return Outcome(run, "failed", str(error))

@@ -159,9 +159,8 @@ def _run_with_progress(prepared: Any, directory: Path, todo: list[int]) -> None:
             Progress(*COLUMNS, console=err) as progress,
             Executors(plan.settings.execution, on_the_way, worker_bars(progress)) as executors,
         ):
-            measure = executors.choose(prepared, left)
             task = progress.add_task(plan.settings.name, total=len(plan.ids), completed=len(plan.ids) - left)
-            run_shards(prepared, directory, todo, lambda sample_id: progress.advance(task), measure)
+            run_shards(prepared, directory, todo, lambda sample_id: progress.advance(task), executors.measure)
     except KeyboardInterrupt:
         err.print("Stopped. At most the shard in work is lost; the same command resumes.")
         raise typer.Exit(130) from None

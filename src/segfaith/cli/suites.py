@@ -137,6 +137,7 @@ def _run_with_progress(suite: Any, directory: Path, *, retry_failed: bool) -> in
             Progress(*COLUMNS, console=err) as progress,
             Executors(of_suite(suite), on_the_way, worker_bars(progress)) as executors,
         ):
+            executors.open()
             bars: list[Any] = []
 
             def start(run: Any, done: int, samples: int) -> None:
@@ -147,7 +148,7 @@ def _run_with_progress(suite: Any, directory: Path, *, retry_failed: bool) -> in
                 progress.advance(bars[-1])
 
             outcomes_as_they_come = run_suite(
-                suite, directory, start, advance, executors.choose, retry_failed=retry_failed
+                suite, directory, start, advance, executors.measure, retry_failed=retry_failed
             )
             for outcome in outcomes_as_they_come:
                 outcomes.append(outcome)

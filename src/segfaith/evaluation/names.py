@@ -10,7 +10,7 @@ from segfaith.errors import SettingsError
 FIXED_COLUMNS = (
     *("sample_id", "class_index", "target", "method", "target_area", "target_iou", "majority_class", "head"),
     *("score", "kind"),
-    *("degenerate", "tied_share_target", "tied_share_off", "path", "workers", "status", "reason"),
+    *("degenerate", "tied_share_target", "tied_share_off", "path", "workers", "machine", "status", "reason"),
 )
 """The columns of the records that are neither scores, metrics nor correlations."""
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -38,6 +39,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     folder = tmp_path_factory.mktemp("made")
     ids = tuple(f"i{number:02d}" for number in range(12))
     return [load_run(make_run(folder / f"seed{seed}", seed=seed, samples=ids, maps=0)) for seed in (0, 1)]
+
+
+def test_runtimes_of_several_machines_are_told(made: list[Run]) -> None:
+    records = made[0].records.assign(machine=["fast", "slow"] * (len(made[0].records) // 2))
+    mixed = replace(made[0], records=records)
+    (note,) = analyse([mixed]).runtime_notes
+    assert "its runtimes are means over several machines (fast; slow)" in note
+    assert note in analyse([mixed]).notes
+    assert analyse([made[0]]).runtime_notes == []
 
 
 TABLES = (

@@ -42,6 +42,7 @@ def _record_columns() -> dict[str, tuple[Any, str]]:
             "how many processes of the run the machine had, this one included; several share its memory, "
             "and runtime_s may be longer than on an idle machine",
         ),
+        "machine": (TEXT, "the processor or GPU that measured, and its threads; empty where it is not known"),
         "degenerate": (TRUTH, "the map is constant (range below 1e-12)"),
         "tied_share_target": (REAL, "fraction of S_t that is there by the tie-break alone"),
         "tied_share_off": (REAL, "fraction of S_o that is there by the tie-break alone"),
@@ -78,6 +79,7 @@ LATER: Mapping[str, Any] = {
     **dict.fromkeys(("deletion_area", "deletion_auc", "insertion_area", "insertion_auc"), nan),
     **dict.fromkeys(("tdd_own", "tdd_gain_own"), nan),
     "workers": 1.0,
+    "machine": "",
 }
 """Columns that older files lack, and the value of their rows."""
 

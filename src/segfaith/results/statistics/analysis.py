@@ -75,13 +75,24 @@ class Analysis:
 
     @cached_property
     def runtime_notes(self) -> list[str]:
-        """A sentence for each run whose runtimes were measured by several processes of one machine at the same time."""
-        return [
+        """Sentences on runs whose runtimes several processes of one machine measured at a time, or several machines."""
+        side_by_side = [
             f"{name}: up to {most:.0f} processes measured side by side on one machine, so its runtimes may be longer "
             "than on an idle one; compare them within this run alone."
             for part in self.parts
             for name, run in zip(part.names, part.read, strict=True)
             if "workers" in run.records and (most := run.measured["workers"].max()) > 1
+        ]
+        machines = {
+            name: sorted(set(run.measured["machine"]) - {""})
+            for part in self.parts
+            for name, run in zip(part.names, part.read, strict=True)
+            if "machine" in run.records
+        }
+        return side_by_side + [
+            f"{name}: its runtimes are means over several machines ({'; '.join(named)})."
+            for name, named in machines.items()
+            if len(named) > 1
         ]
 
     @cached_property

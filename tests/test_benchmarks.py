@@ -24,7 +24,7 @@ def case() -> Workload:
     """Noise instead of the photograph, of which hardly two pixels are alike."""
     with pytest.MonkeyPatch.context() as patch:
         noise = torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-        patch.setattr("workload.read_image", lambda: noise)
+        patch.setattr("workload.read_image", lambda size: noise)
         return make_case(plain(SmallCNN(), layer="backbone"), 0.2)
 
 

@@ -41,27 +41,27 @@ FEW = 2 * GRID
 """Cells of a warm-up and of a scaled sample: two in each row of the grid."""
 
 
-def evidence(case: Workload, instance: MethodInstance, batch: int | None = None) -> Gathered:
+def evidence(case: Workload, instance: MethodInstance, batch: BatchSize | None = None) -> Gathered:
     """What the library gathers for one method and the image as it is."""
     return gather(
         case.model,
         clean_variant(case.image, case.region),
         Target(case.class_index, case.region),
         [instance],
-        BatchSize(batch or ExecutionSettings().batch_size),
+        batch or BatchSize(ExecutionSettings().batch_size),
         sample_rng(SEED, SAMPLE),
     )
 
 
-def intervene(case: Workload, batch: int | None, count: int, *, method: str) -> Output:
-    """Score drops of all regions; None: the default number of images a batch."""
-    (found,) = evidence(case, resolve_method(method, case.tables), batch).intervention.values()
+def intervene(case: Workload, batch: int, count: int, *, method: str, own: BatchSize | None = None) -> Output:
+    """Score drops of all regions; `own`: other batches than a run's."""
+    (found,) = evidence(case, resolve_method(method, case.tables), own).intervention.values()
     if isinstance(found, Exception):
         raise found
     return Output({"drop": found.drop[0].cpu().numpy()})
 
 
-def explain(case: Workload, batch: int | None, count: int, *, method: str) -> Output:
+def explain(case: Workload, batch: int, count: int, *, method: str) -> Output:
     """A gradient map."""
     instance = resolve_method(method, {})
     gathered = evidence(case, instance)
@@ -79,13 +79,13 @@ def measure_sample(case: Workload, methods: list[MethodInstance], settings: Eval
     return Output({row["method"]: np.array([row[metric] for metric in peers.METRICS]) for row in records})
 
 
-def sample(case: Workload, batch: int | None, count: int) -> Output:
+def sample(case: Workload, batch: int, count: int) -> Output:
     """The sample that peers compose too."""
     names = ("gpa", "ega", "ria", "dea", "random_cells")
     return measure_sample(case, [resolve_method(name, case.tables) for name in names], EvaluationSettings())
 
 
-def quickstart_sample(case: Workload, batch: int | None, count: int) -> Output:
+def quickstart_sample(case: Workload, batch: int, count: int) -> Output:
     """A sample with the methods and metrics of `segfaith run quickstart`."""
     settings = read_settings(find_settings("quickstart"))
     return measure_sample(case, resolve_methods(settings.methods.names, case.tables), settings.evaluation)
@@ -145,7 +145,7 @@ class Worker:
             SettingsError: the job cannot be run here.
         """
         function = JOBS[job] if job in JOBS else partial(intervene, method=job)
-        case, batch = self.cases[mask], 1 if job in JOBS else None
+        case, batch = self.cases[mask], 1
         if job.partition(", ")[0] in IN_DRESSES:
             batch = self.best_batch(dress_of(job).like or dress_of(job).name, mask)
         work = partial(function, case, batch, 2 * case.grid if few else case.count)
@@ -153,9 +153,7 @@ class Worker:
             return self._timed(work, memory=memory, flops=flops)
         except Exception as error:  # compilers are not everywhere, and fail in many ways
             if job.partition(", ")[0] in IN_DRESSES and dress_of(job).compiled:
-                raise SettingsError(
-                    f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
-                ) from error
+                raise SettingsError(_words(error)) from error
             raise
 
     def _timed(self, work: Callable[[], Output], *, memory: bool, flops: bool) -> Run:
@@ -207,17 +205,27 @@ class Worker:
         Args:
             incremental: whether only what a cell changes is computed.
             mode: of `torch.compile`, for whole images; None: not compiled.
+
+        Raises:
+            SettingsError: it cannot be compiled here, or memory is too small.
         """
         from torch._inductor import config, list_mode_options  # takes seconds, and only this needs it
 
-        case, model = self.cases[mask], self.model
+        case, model, own = self.cases[mask], self.model, BatchSize(batch)
+        work = partial(intervene, case, batch, case.count, method="ria", own=own)
         model.incremental, model.compile = incremental, mode is not None
         try:
             with config.patch(list_mode_options(mode)) if mode else nullcontext():
                 for _ in range(2):  # the first run traces, compiles and tunes
-                    found = self._timed(partial(intervene, case, batch, 0, method="ria"), memory=True, flops=False)
+                    found = self._timed(work, memory=True, flops=False)
+        except Exception as error:
+            if mode is None:
+                raise
+            raise SettingsError(_words(error)) from error
         finally:
             model.incremental, model.compile = True, False
+        if own.images < batch:
+            raise SettingsError(f"memory is too small for {batch} images a batch: {own.images} were used")
         return found
 
     def dense_flops(self) -> int:
@@ -259,6 +267,11 @@ class Worker:
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
         } | {name: version(name) for name in ("segfaith", "torch", "torchvision", "captum", "grad-cam")}
+
+
+def _words(error: Exception) -> str:
+    """The kind of an error and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
 
 
 def _flops(work: Callable[[], Any]) -> int:

@@ -35,6 +35,8 @@ HEAD = (
     *("Spearman (drops above 1e-3)", "share of peak", "memory, segfaith / peer, MB"),
 )
 """The columns of `performance_rows`."""
+SWITCHES = ("model", "way", "images a batch", "s", "images a second", "difference", "peak memory, MB")
+"""The columns of `switch_line`."""
 VOC_VAL = 1449
 """Images of VOC 2012's segmentation split `val`."""
 
@@ -128,6 +130,16 @@ def voc_val(results: Sequence[dict[str, Any]]) -> list[str]:
         if one["ours"] == "quickstart"
         for hours in [one["ours_s"] * VOC_VAL / 3600]
     ]
+
+
+def switch_line(model: str, one: dict[str, Any]) -> str:
+    """The line of one way to compute exact drops, under `SWITCHES`; where it could not run, the reason."""
+    head = [TITLES.get(model, model), one["way"], str(one["batch"])]
+    if "reason" in one:
+        return f"| {' | '.join([*head, one['reason'], '', '', ''])} |"
+    peak = "" if one["peak_mb"] is None else f"{one['peak_mb']:.0f}"
+    figures = [f"{one['seconds']:.3g}", f"{one['images_per_s']:.0f}", f"{one['difference']:.1e}", peak]
+    return f"| {' | '.join([*head, *figures])} |"
 
 
 def markdown(content: dict[str, Any]) -> str:

@@ -184,7 +184,7 @@ def model_command(python: Path, model: str, options: argparse.Namespace, limit: 
     command: list[str | Path] = [python, ROOT / "benchmarks" / "speed.py", "--models", model, "--masks", "medium"]
     command += ["--rows", *options.rows, "--repeats", str(options.repeats), "--seconds", str(BEGIN * limit)]
     command += ["--dresses", *options.dresses] if options.dresses else []
-    return [*command, *_place(options), "--json", options.output / f"{model}.json"]
+    return [*command, "--one-process", *_place(options), "--json", options.output / f"{model}.json"]
 
 
 def switches_command(python: Path, model: str, options: argparse.Namespace, limit: float) -> list[str | Path]:

@@ -58,18 +58,17 @@ SHORT = 4
 
 def run_model(model: str, options: argparse.Namespace, content: dict[str, Any]) -> None:
     """Adds a model's results to `content`, which is written after each group of rows."""
-    gpu = options.device != "cpu"
-    names = PROCESSES[gpu:]  # on a GPU the tuned one alone
+    names = PROCESSES[options.one_process :]
     given = (options.size, options.grid)
     processes = {name: Process(model, options.device, *given, tuned=name == "tuned") for name in names}
     tuned, machine = processes["tuned"], content["machine"]
     if not machine:
         machine |= tuned.call("machine")
-        kinds = ("float32", *(["tf32"] if gpu else []), "bfloat16")
+        kinds = ("float32", *(["tf32"] if options.device != "cpu" else []), "bfloat16")
         machine |= {f"peak GFLOP/s {kind}": round(tuned.call("peak", kind) / 1e9) for kind in kinds}
         print(machine, flush=True)
     dense = tuned.call("dense_flops")
-    sampled = options.whole == "sampled" or (options.whole is None and "resnet" in model and not gpu)
+    sampled = options.whole == "sampled" or (options.whole is None and "resnet" in model and not options.one_process)
     races = []
     for mask in options.masks:
         for group in GROUPS:
@@ -77,7 +76,9 @@ def run_model(model: str, options: argparse.Namespace, content: dict[str, Any]) 
                 row for row in rows_of(group, options.dresses, options.grid, options.passes) if row.key in options.rows
             ]
             rounds = options.repeats * (SHORT if group == FEATURES else 1)
-            races.append(Race(processes, rows, mask, rounds, scaled=sampled and group != FEATURES, whole=gpu))
+            races.append(
+                Race(processes, rows, mask, rounds, scaled=sampled and group != FEATURES, whole=options.one_process)
+            )
     for compiled in (False, True):
         for race in (race for race in races if race.jobs(compiled=compiled)):
             what = f"{model}, {race.mask}, {', '.join(row.title for row in race.rows)}{', compiled peers' * compiled}"
@@ -126,6 +127,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--passes", type=int, help="budget of adaptive regions, if not the default")
     parser.add_argument("--whole", choices=("exact", "sampled"), help="peers in full, or scaled")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--one-process", action="store_true", help="as on a GPU: the tuned process alone, peers in full"
+    )
     parser.add_argument("--size", type=int, default=SIZE, help="side of the image in pixels")
     parser.add_argument("--grid", type=int, default=GRID, help="cells a side, an even number that divides the size")
     parser.add_argument("--seconds", type=float, help="after so many no other group of rows is begun")
@@ -137,6 +141,7 @@ def read_options() -> argparse.Namespace:
     if options.grid < 2 or options.grid % 2 or options.size % options.grid:
         parser.error("--grid must be even and divide --size")
     gpu = options.device != "cpu"
+    options.one_process = options.one_process or gpu
     options.rows = options.rows or [key for key in keys if gpu or key != "tf32"]
     options.dresses = options.dresses or [
         name for name, dress in DRESSES.items() if gpu or (dress.precision != "tf32" and not dress.compiled)

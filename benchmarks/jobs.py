@@ -1,6 +1,5 @@
 """The worker: a process that holds one model and runs named jobs, one at a time, when the parent asks for them."""
 
-import ctypes
 import gc
 import traceback
 from collections.abc import Callable
@@ -17,8 +16,8 @@ import numpy as np
 import peers
 import torch
 from dress import DRESSES, dress_of, in_dress
+from gauges import flops_of, forget_memory, memory_of
 from pytorch_grad_cam import GradCAM, GradCAMElementWise, HiResCAM
-from torch.utils.flop_counter import FlopCounterMode
 from workload import GRID, MASKS, SAMPLE, SEED, SIZE, Output, Workload, make_case, read_model
 
 from segfaith.attribution.explain import Gathered, gather, heatmaps, sample_rng
@@ -37,6 +36,8 @@ from segfaith.types import Target
 
 BATCHES = {"cpu": (1, 2, 4, 8, 16), "cuda": (16, 49, 98, 196)}
 """Perturbations per pass among which captum's best is looked for."""
+SEARCH = 0.5
+"""Seconds for which a batch is tried, if a pass is that short, and five passes at most."""
 FEW = 2 * GRID
 """Cells of a warm-up and of a scaled sample: two in each row of the grid."""
 
@@ -159,16 +160,16 @@ class Worker:
     def _timed(self, work: Callable[[], Output], *, memory: bool, flops: bool) -> Run:
         device = self.model.device
         gc.collect()
-        idle = _forget_memory(device) if memory else None
+        idle = forget_memory(device) if memory else None
         start = clock(device)
         output = work()
         seconds = clock(device) - start + output.left_out
-        peak = _memory(device, "VmHWM") if memory else None
+        peak = memory_of(device, "VmHWM") if memory else None
         self.model.module.zero_grad()  # grad-cam leaves gradients in the parameters
-        return Run(seconds, output.values, peak, idle, _flops(work) if flops else None)
+        return Run(seconds, output.values, peak, idle, flops_of(work) if flops else None)
 
     def best_batch(self, dress: str, mask: str) -> int:
-        """Images a pass in a dress with which an image takes least, found once; each is tried for about a second.
+        """Images a pass in a dress with which an image takes least, found once; each is tried for `SEARCH`.
 
         No larger batches are tried after one that takes a quarter more than the best, or for which memory is too small.
         """
@@ -180,7 +181,7 @@ class Worker:
         for batch in BATCHES[device.type]:
             images, spent = case.image.expand(batch, -1, -1, -1).contiguous(), []
             try:
-                while not spent or (sum(spent) < 1 and len(spent) < 5):
+                while not spent or (sum(spent) < SEARCH and len(spent) < 5):
                     start = clock(device)
                     with torch.no_grad(), peers.autocast(DRESSES[dress], device):
                         score(images)
@@ -231,7 +232,7 @@ class Worker:
     def dense_flops(self) -> int:
         """FLOPs of one plain pass of one image."""
         with torch.no_grad():
-            return _flops(lambda: self.model.logits(next(iter(self.cases.values())).image[None]))
+            return flops_of(lambda: self.model.logits(next(iter(self.cases.values())).image[None]))
 
     def peak(self, dtype: str) -> float:
         """FLOP/s that this machine reaches: a 3 x 3 convolution of 256 channels by oneDNN, or a matmul on a GPU.
@@ -272,37 +273,6 @@ class Worker:
 def _words(error: Exception) -> str:
     """The kind of an error and the first line of its message."""
     return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
-
-
-def _flops(work: Callable[[], Any]) -> int:
-    counter = FlopCounterMode(display=False)
-    with counter:
-        work()
-    return counter.get_total_flops()
-
-
-def _forget_memory(device: torch.device) -> float | None:
-    """Returns what earlier jobs freed to the system and starts the peak anew; what is left in use, in MB."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device) / 1e6
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    except (OSError, AttributeError):
-        return None
-    return _memory(device, "VmRSS")
-
-
-def _memory(device: torch.device, key: str) -> float | None:
-    """The process's resident memory in MB, of Linux (`VmHWM` its peak, `VmRSS` now), or the GPU's peak."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    except OSError:
-        return None
-    return int(lines[key].split()[0]) * 1.024e-3
 
 
 def serve(pipe: Connection, tuned: bool, *args: Any) -> None:

@@ -103,7 +103,10 @@ def figures(row: Row, timed: Timings, dense: int, peak: float) -> dict[str, Any]
     ours = timed[row.ours, "tuned"]
     found: dict[str, Any] = {"row": row.title, "ours": row.ours, "ours_s": ours.seconds}
     found |= {"ours_peak_mb": ours.first.peak_mb, "idle_mb": ours.first.idle_mb}
+    taken = {key: one.first.seconds for key, one in timed.items() if key[0] in (*row.peers, *row.fast)}
     for name in PROCESSES:
+        if before := {peer: seconds for (peer, where), seconds in taken.items() if where == name}:
+            found[f"peers_{name}_before_rounds_s"] = before
         found |= _ratios(_raced(row.peers, timed, name), ours.seconds, "", name)
         if row.fast:
             found |= _ratios(_raced((*row.peers, *row.fast), timed, name), ours.seconds, "_all", name)

@@ -80,9 +80,9 @@ def performance_rows(results: Sequence[dict[str, Any]]) -> list[str]:
     """
     lines, before = [], ""
     for one in results:
-        place = f"{TITLES.get(one['model'], one['model'])}, {one['mask_share']:.0%}"
+        place = f"{TITLES.get(one['model'], one['model'])}, {100 * one['mask_share']:.0f} %"
         memory = " / ".join(f"{one[key]:.0f}" for key in ("ours_peak_mb", "peer_peak_mb") if one.get(key) is not None)
-        share = "" if one.get("peak_share") is None else f"{one['peak_share']:.0%}"
+        share = "" if one.get("peak_share") is None else f"{100 * one['peak_share']:.0f} %"
         ours = f"{one['ours_s']:.3g}"
         exact = (*_peer(one, ""), *_agreement(one))
         name, seconds, ratio, *agreement = exact

@@ -43,14 +43,14 @@ def test_a_phase_without_time_left_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
     told = phases(
         130,
-        {"tests": 60, "fcn_resnet50": 10},
+        {"tests": 60, MODEL: 70, "deeplabv3_resnet50": 70, "fcn_resnet50": 10, "switches fcn_resnet50": 0},
         Phase("tests", taking(50)),
-        Phase(MODEL, taking(70, "stopped after 70 s")),
+        Phase(MODEL, taking(70, "stopped after 80 s")),
         Phase("deeplabv3_resnet50", taking(1)),
         Phase("fcn_resnet50", taking(4, "ended with 1")),
         Phase("switches fcn_resnet50", taking(1)),
     )
-    assert limits == [60, 70, 10], "a phase gets its budget, or what is left"
+    assert limits == [60, 80, 10], "a phase gets its budget and what the one before left, as far as the total allows"
     assert [(one["phase"], one["outcome"]) for one in told] == [
         ("tests", "done"),
         (MODEL, "stopped"),
@@ -63,7 +63,7 @@ def test_a_phase_without_time_left_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     content = {"machine": {}, "phases": told, "tests": gpu.tests_told(ROOT / "none"), "results": [], "skipped": []}
     text = gpu.markdown(content | {"voc_val": [], "switches": []})
     assert f"- {words}" in text
-    assert f"- {MODEL}: stopped (70 s): stopped after 70 s" in text
+    assert f"- {MODEL}: stopped (70 s): stopped after 80 s" in text
 
 
 def test_without_an_environment_nothing_else_runs() -> None:

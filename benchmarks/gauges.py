@@ -1,12 +1,32 @@
-"""What a job takes besides time: FLOPs, and memory of a process or of a GPU."""
+"""What a job took and gave, and how FLOPs and memory are counted."""
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a job took and gave; where asked for, memory in MB (the peak, and before the job) and FLOPs."""
+
+    seconds: float
+    values: dict[str, np.ndarray]
+    peak_mb: float | None = None
+    idle_mb: float | None = None
+    flops: int | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Why a job cannot be run."""
+
+    reason: str
 
 
 def flops_of(work: Callable[[], Any]) -> int:

@@ -4,7 +4,6 @@ import gc
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -16,7 +15,7 @@ import numpy as np
 import peers
 import torch
 from dress import DRESSES, dress_of, in_dress
-from gauges import flops_of, forget_memory, memory_of
+from gauges import Run, Skipped, flops_of, forget_memory, memory_of
 from pytorch_grad_cam import GradCAM, GradCAMElementWise, HiResCAM
 from workload import GRID, MASKS, SAMPLE, SEED, SIZE, Output, Workload, make_case, read_model
 
@@ -108,24 +107,6 @@ JOBS: dict[str, Callable[[Workload, int, int], Output]] = {  # any other is a me
     "GradCAMElementWise": partial(peers.cam, kind=GradCAMElementWise),
     "each by itself": partial(peers.whole_sample, reuse=False),
 } | {in_dress(name, key): partial(job, dress=one) for name, job in IN_DRESSES.items() for key, one in DRESSES.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What a job took and gave; where asked for, memory in MB (the peak, and before the job) and FLOPs."""
-
-    seconds: float
-    values: dict[str, np.ndarray]
-    peak_mb: float | None = None
-    idle_mb: float | None = None
-    flops: int | None = None
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """Why a job cannot be run."""
-
-    reason: str
 
 
 class Worker:

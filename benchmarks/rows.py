@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from dress import DRESSES, in_dress
-from jobs import Run
+from gauges import Run
 from scipy.stats import spearmanr
 from tables import PROCESSES
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jobs import Skipped
+from gauges import Skipped
 from tables import SWITCHES, switch_line, table
 from timing import Process
 from workload import GRID, MODELS, SIZE

@@ -6,7 +6,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from dress import dress_of
-from jobs import Skipped, serve
+from gauges import Skipped
 from rows import CAPTUM, Row, Timed, Timings
 
 CLOSE = 1.3
@@ -19,7 +19,7 @@ class Process:
     def __init__(self, model: str, device: str, size: int, grid: int, *, tuned: bool) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, tuned, model, device, size, grid), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, tuned, model, device, size, grid), daemon=True)
         self.process.start()
         theirs.close()
         self._answer()
@@ -42,6 +42,12 @@ class Process:
         """Ends the process."""
         self.pipe.send(None)
         self.process.join()
+
+
+def _serve(*args: Any) -> None:
+    from jobs import serve  # the worker alone needs the peers' packages
+
+    serve(*args)
 
 
 @dataclass

@@ -305,4 +305,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped from outside"))  # so that a phase's processes end too
     main()

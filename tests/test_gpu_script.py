@@ -177,8 +177,9 @@ def test_the_benchmark_runs_with_the_cpu_in_place_of_the_gpu(tmp_path: Path, mon
         assert 0 < one["peak_share"] < 1
         assert one["ours_peak_mb"] > 0
     assert exact["difference"] < 1e-5
-    assert list(bf16["fast"]) == ["FeatureAblation, autocast"]
-    assert bf16["fast"]["FeatureAblation, autocast"]["difference"] > exact["difference"]
+    [(peer, told)] = bf16["fast"].items()
+    assert peer in ("Occlusion, autocast", "FeatureAblation, autocast"), "the faster of them"
+    assert told["difference"] > exact["difference"]
     assert content["machine"]["peak GFLOP/s bfloat16"] > 0
     assert content["skipped"] == []
     (voc,) = content["voc_val"]

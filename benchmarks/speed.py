@@ -23,7 +23,7 @@ Each model has two worker processes. The tuned one has segfaith's process settin
 runs both sides; the plain one has none and runs the peers as their user would. On a GPU these settings change nothing,
 and there is one process. One job runs at a time: peers in the plain process and in the tuned one, then segfaith in the
 tuned one, and again; medians are over these rounds. Before them each job runs once, for its peak memory (on the CPU
-peers on a part of the cells). Where captum takes over 1.3 times as long as its fastest kind of the same precision in
+peers on a part of the cells). Where captum takes over 1.15 times as long as its fastest kind of the same precision in
 this run, it has no rounds; the fastest FeatureAblation always has, for its drops. Compiled peers come last, by
 themselves. Of several peers the fastest counts.
 

@@ -9,7 +9,7 @@ from dress import dress_of
 from gauges import Skipped
 from rows import CAPTUM, Row, Timed, Timings
 
-CLOSE = 1.3
+CLOSE = 1.15
 """A kind of captum's that took so many times as long as the fastest before the rounds has none."""
 
 

@@ -112,7 +112,9 @@ def run_logged(command: Sequence[str | Path], limit: float, log: Path) -> str:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
-    return f"ended with {code}, see {log.name}" if code else ""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
+    return f"ended with {code}, see {log.name}{': ' * bool(last)}{last}" if code else ""
 
 
 # The environment

@@ -91,6 +91,8 @@ def test_a_command_that_takes_too_long_is_stopped_with_its_children(tmp_path: Pa
     else:
         pytest.fail("the child still runs")
     assert run_logged([sys.executable, "-c", "raise SystemExit(3)"], 60, log) == "ended with 3, see log"
+    words = run_logged([sys.executable, "-c", "raise ValueError('x')"], 60, log)
+    assert words == "ended with 1, see log: ValueError: x"
     assert run_logged([sys.executable, "-c", ""], 60, log) == ""
 
 

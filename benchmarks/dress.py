@@ -86,14 +86,14 @@ def _put_on(dress: Dress, device: torch.device, module: Callable[[Tensor], Any])
     order = torch.channels_last if dress.channels_last else torch.contiguous_format
 
     def run(images: Tensor) -> Any:
-        with _fastest(device, tf32=dress.precision == "tf32"), autocast(dress, device):
+        with fastest(device, tf32=dress.precision == "tf32"), autocast(dress, device):
             return forward(images.contiguous(memory_format=order))
 
     return run
 
 
 @contextmanager
-def _fastest(device: torch.device, *, tf32: bool) -> Iterator[None]:
+def fastest(device: torch.device, *, tf32: bool) -> Iterator[None]:
     """On a GPU convolutions by the fastest algorithms of cuDNN, which segfaith does not allow itself."""
     if device.type != "cuda":
         yield

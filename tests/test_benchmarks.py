@@ -14,11 +14,11 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import jobs
 import peers
 import speed
-from dress import DRESSES, dress_of, dressed, in_dress
-from jobs import FEW, JOBS, Run, Worker, intervene
+from dress import DRESSES, dress_of, dressed, fastest, in_dress
+from jobs import FEW, JOBS, Run, Skipped, Worker, intervene
 from rows import CAPTUM, GROUPS, Row, Timed, figures, gaps, rows_of
 from tables import markdown, means, performance_rows, voc_val
-from timing import in_race
+from timing import Race, in_race
 from workload import CELLS, SIZE, Workload, make_case
 
 from toys import SmallCNN, plain
@@ -224,6 +224,58 @@ def test_slow_kinds_of_captum_have_no_rounds_but_the_best_feature_ablation_has()
         ("GradCAM", "user"),
         ("FeatureAblation", "tuned"),
     }
+
+
+class Answers:
+    """A process that notes what it is asked for; compiling fails for Occlusion."""
+
+    def __init__(self, name: str, asked: list[tuple[str, str, bool]]) -> None:
+        self.name, self.asked = name, asked
+
+    def call(self, method: str, job: str, mask: str, *, few: bool = False, **_: bool) -> Run | Skipped:
+        assert (method, mask) == ("run", "medium")
+        self.asked.append((job, self.name, few))
+        return Skipped("no compiler") if job == "Occlusion, compiled" else run(1.0, drop=[0.5])
+
+
+def test_jobs_are_timed_in_turn_and_compiled_peers_by_themselves() -> None:
+    asked: list[tuple[str, str, bool]] = []
+    peers = ("FeatureAblation", "Occlusion, compiled", "FeatureAblation, compiled")
+    row = Row("ria", "RIA", "ria", peers, peers)
+    processes = {name: Answers(name, asked) for name in ("user", "tuned")}
+    race = Race(processes, [row], "medium", rounds=2, scaled=False, whole=False)
+    race.run(compiled=False)
+    turn = [("FeatureAblation", "user", False), ("FeatureAblation", "tuned", False), ("ria", "tuned", False)]
+    first = [("ria", "tuned", False), ("FeatureAblation", "user", True), ("FeatureAblation", "tuned", True)]
+    assert asked == [*first, *turn, *turn]
+    assert list(race.reasons()) == []
+    asked.clear()
+    race.run(compiled=True)
+    assert {job for job, _, _ in asked} == {"Occlusion, compiled", "FeatureAblation, compiled"}
+    assert [job for job, _, _ in asked].count("Occlusion, compiled") == 1, "it is not tried again"
+    assert [job for job, name, _ in asked if name == "user"].count("FeatureAblation, compiled") == 4
+    assert list(race.reasons()) == [("Occlusion, compiled", "no compiler")]
+    assert list(race.reasons()) == [], "each reason is told once"
+    found = figures(row, race.timed, dense=1, peak=1.0)
+    assert set(found["peers_tuned_s"]) == {"FeatureAblation", "FeatureAblation, compiled"}
+    assert set(found["peers_tuned_before_rounds_s"]) == set(found["peers_tuned_s"])
+
+
+def test_on_a_gpu_a_dress_sets_its_precision_and_leaves_the_process_as_it_was() -> None:
+    def flags() -> tuple[bool, ...]:
+        cudnn = torch.backends.cudnn
+        return torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+
+    def fail(tf32: bool) -> None:
+        with fastest(torch.device("cuda"), tf32=tf32):
+            assert flags() == (tf32, tf32, True, False)
+            raise KeyError
+
+    before = flags()
+    for tf32 in (False, True):
+        with pytest.raises(KeyError):
+            fail(tf32)
+        assert flags() == before
 
 
 def fast_figures() -> dict[str, object]:

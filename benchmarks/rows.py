@@ -14,7 +14,7 @@ from tables import PROCESSES
 LEAST_DROP = 1e-3
 """Drops are ranked where the exact one is larger."""
 CAPTUM = ("Occlusion", "FeatureAblation")
-CELLS, FEATURES, SAMPLES, ONE = GROUPS = ("cells", "features", "samples", "one")
+DROPS, GRADIENTS, COMPOSED, QUICKSTART = GROUPS = ("drops", "gradients", "composed", "quickstart")
 """Groups of rows, whose jobs are timed in turn."""
 
 
@@ -73,7 +73,7 @@ def rows_of(group: str, dresses: Sequence[str], grid: int, passes: int | None) -
         wanted = [name for name in dresses if DRESSES[name].precision == precision]
         return tuple(in_dress(job, name) for name in wanted for job in CAPTUM)
 
-    if group == CELLS:
+    if group == DROPS:
         exact, images = captum("float32"), grid**2 + 1
         budget, words = ("", "") if passes is None else (f",passes={passes}", f", {passes} passes")
         return (
@@ -82,12 +82,12 @@ def rows_of(group: str, dresses: Sequence[str], grid: int, passes: int | None) -
             Row("bf16", "RIA, bf16", "ria@precision=bf16", exact, exact, images, "bfloat16", captum("bfloat16")),
             Row("adaptive", f"RIA, adaptive regions{words}", f"ria@regions=adaptive{budget}", exact, ()),
         )
-    if group == FEATURES:
+    if group == GRADIENTS:
         return (
             Row("gpa", "GPA", "gpa", ("GradCAM",), ("GradCAM",)),
             Row("ega", "EGA", "ega", ("HiResCAM", "GradCAMElementWise"), ("HiResCAM",)),
         )
-    if group == ONE:
+    if group == QUICKSTART:
         return (Row("quickstart", "sample of quickstart's methods", "quickstart", (), ()),)
     images = 6 * (grid**2 + 1) + 1 + 3 * 7  # six variants with their cells, the baseline, three for each of seven maps
     wanted = [name for name in dresses if DRESSES[name].precision == "float32" and not DRESSES[name].compiled]

@@ -40,14 +40,14 @@ memory is that of 28 cells in the plain process.
 
 import argparse
 import json
-from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
 from dress import DRESSES
-from rows import FEATURES, GROUPS, figures, rows_of
+from rows import GRADIENTS, GROUPS, figures, rows_of
 from tables import COLUMNS, PROCESSES, line, markdown, means
 from timing import Process, Race
 from workload import GRID, MASKS, MODELS, SHARED, SIZE
@@ -70,15 +70,12 @@ def run_model(model: str, options: argparse.Namespace, content: dict[str, Any]) 
     dense = tuned.call("dense_flops")
     sampled = options.whole == "sampled" or (options.whole is None and "resnet" in model and not options.one_process)
     races = []
-    for mask in options.masks:
-        for group in GROUPS:
-            rows = [
-                row for row in rows_of(group, options.dresses, options.grid, options.passes) if row.key in options.rows
-            ]
-            rounds = options.repeats * (SHORT if group == FEATURES else 1)
-            races.append(
-                Race(processes, rows, mask, rounds, scaled=sampled and group != FEATURES, whole=options.one_process)
-            )
+    for mask, group in product(options.masks, GROUPS):
+        asked = rows_of(group, options.dresses, options.grid, options.passes)
+        rows = [row for row in asked if row.key in options.rows]
+        rounds = options.repeats * (SHORT if group == GRADIENTS else 1)
+        scaled = sampled and group != GRADIENTS
+        races.append(Race(processes, rows, mask, rounds, scaled=scaled, whole=options.one_process))
     for compiled in (False, True):
         for race in (race for race in races if race.jobs(compiled=compiled)):
             what = f"{model}, {race.mask}, {', '.join(row.title for row in race.rows)}{', compiled peers' * compiled}"
@@ -94,16 +91,13 @@ def run_model(model: str, options: argparse.Namespace, content: dict[str, Any]) 
                 for row in race.rows
                 if (row.ours, "tuned") in race.timed
             ]
-            content["results"] = [one for one in content["results"] if not _among(one, found)] + found
+            by_row = {(one["model"], one["mask"], one["row"]): one for one in content["results"] + found}
+            content["results"] = list(by_row.values())  # compiled peers change rows that are there
             for one in found:
                 print(line(one, [*COLUMNS]), flush=True)
             save(content, options)
     for process in processes.values():
         process.close()
-
-
-def _among(one: dict[str, Any], found: Sequence[dict[str, Any]]) -> bool:
-    return any(all(one[key] == other[key] for key in ("model", "mask", "row")) for other in found)
 
 
 def save(content: dict[str, Any], options: argparse.Namespace) -> None:

@@ -188,7 +188,7 @@ def test_what_is_undefined_on_one_side_only_shows() -> None:
 
 
 def test_rows_stand_beside_peers_of_their_precision() -> None:
-    rows = {row.key: row for row in rows_of("cells", list(DRESSES), 4, 57)}
+    rows = {row.key: row for row in rows_of("drops", list(DRESSES), 4, 57)}
     exact = {*CAPTUM, *(in_dress(one, name) for one in CAPTUM for name in ("channels last", "compiled"))}
     for row in rows.values():
         assert set(row.peers) == exact
@@ -197,7 +197,7 @@ def test_rows_stand_beside_peers_of_their_precision() -> None:
     assert rows["ria"].fast == rows["adaptive"].fast == ()
     assert (rows["ria"].images, rows["tf32"].dtype) == (17, "tf32")
     assert rows["adaptive"].ours == "ria@regions=adaptive,passes=57"
-    (_, reused) = rows_of("samples", ["as it is", "channels last", "autocast"], 14, None)
+    (_, reused) = rows_of("composed", ["as it is", "channels last", "autocast"], 14, None)
     assert reused.peers == ("passes reused", "passes reused, channels last")
     known = {
         peer for group in GROUPS for row in rows_of(group, list(DRESSES), 14, None) for peer in row.peers + row.fast

@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: test lint venv quickstart bench fuzz security wheel clean
+.PHONY: test lint venv quickstart bench bench-bf16 gpu fuzz security wheel clean
 
 venv: .venv/.installed
 
@@ -24,6 +24,12 @@ quickstart: venv
 
 bench: venv
 	$(BIN)/python benchmarks/speed.py $(BENCH)
+
+bench-bf16: venv
+	$(BIN)/python benchmarks/speed.py --models lraspp_mobilenet_v3_large trained deeplabv3_resnet50 --masks medium --rows ria bf16 adaptive --repeats 3 $(BENCH)
+
+gpu:
+	$(PYTHON) benchmarks/gpu.py $(if $(WHEELS),--wheels $(WHEELS)) $(GPU)
 
 fuzz: venv
 	SEGFAITH_FUZZ=$(or $(FUZZ),20000) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_fuzz.py -p no:logging --durations=0 --numprocesses auto

@@ -1,7 +1,8 @@
 """The same numbers by captum and pytorch-grad-cam: single attributions, and the protocol of a whole sample.
 
-Their attributions are used as their documentation shows. What belongs to the protocol and to no attribution (perturbed
-images, random control maps, the order in which equal values are ranked) comes from segfaith in both, at the same cost.
+Their attributions are used as their documentation shows, captum's also in each dress of `dress.py`. What belongs to the
+protocol and to no attribution (perturbed images, random control maps, the order in which equal values are ranked) comes
+from segfaith in both, at the same cost.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from captum.attr import FeatureAblation, Occlusion
+from dress import AS_IT_IS, Dress, autocast, dressed
 from pytorch_grad_cam import GradCAM, HiResCAM
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import SemanticSegmentationTarget
 from torch import Tensor, nn
-from workload import CELLS, GRID, SAMPLE, SEED, SIZE, Output, Workload
+from workload import SAMPLE, SEED, Output, Workload
 
 from segfaith.attribution.explain import Gathered, heatmaps, sample_rng
 from segfaith.attribution.methods import resolve_method
@@ -41,10 +43,11 @@ class Logits(nn.Module):
         return self.logits(images)
 
 
-def masked_mean(case: Workload, region: Tensor) -> Callable[[Tensor], Tensor]:
+def masked_mean(case: Workload, region: Tensor, dress: Dress = AS_IT_IS) -> Callable[[Tensor], Tensor]:
     """The masked mean class probability of a batch, as captum wants it."""
     weights = region / (region.sum() + EPS)
-    return lambda images: (case.model.logits(images).softmax(1)[:, case.class_index] * weights).sum((1, 2))
+    module = dressed(case.model, dress)
+    return lambda images: (case.model.logits_of(module, images).softmax(1)[:, case.class_index] * weights).sum((1, 2))
 
 
 def mean_image(image: Tensor) -> Tensor:
@@ -52,57 +55,61 @@ def mean_image(image: Tensor) -> Tensor:
     return image.mean((1, 2))[None, :, None, None].expand(1, *image.shape).contiguous()
 
 
-def ablate(case: Workload, image: Tensor, region: Tensor, cells: Tensor, batch: int) -> Tensor:
+def ablate(case: Workload, image: Tensor, region: Tensor, cells: Tensor, batch: int, dress: Dress) -> Tensor:
     """captum's FeatureAblation: the drop of each cell, painted on it (H, W)."""
-    painted: Tensor = FeatureAblation(masked_mean(case, region)).attribute(
-        image[None], baselines=mean_image(image), feature_mask=cells[None, None], perturbations_per_eval=batch
-    )
+    with autocast(dress, image.device):
+        painted: Tensor = FeatureAblation(masked_mean(case, region, dress)).attribute(
+            image[None], baselines=mean_image(image), feature_mask=cells[None, None], perturbations_per_eval=batch
+        )
     return painted[0, 0]
 
 
 def drops(case: Workload, painted: Tensor) -> Output:
     """The cells' values of a map that is constant on cells."""
-    values = painted.new_zeros(CELLS)
+    values = painted.new_zeros(case.count)
     values[case.cells.flatten()] = painted.flatten()
     return Output({"drop": values.double().cpu().numpy()})
 
 
 def some_cells(case: Workload, count: int) -> Tensor:
-    """All cells, or `count` (a divisor of 196) of them, spread over the image; what they leave is cell `count`."""
-    step = CELLS // count
+    """All cells, or `count` (a divisor of their number) of them, spread over the image; the rest is cell `count`."""
+    step = case.count // count
     return case.cells if step == 1 else torch.where(case.cells % step == 0, case.cells // step, count)
 
 
 def left_out(case: Workload, start: float, count: int) -> float:
     """Seconds that the other cells would have taken; one pass is the image as it is, one what the cells leave."""
-    passes = count + 1 + (count < CELLS)
-    return (clock(case.model.device) - start) * ((CELLS + 1) / passes - 1)
+    passes = count + 1 + (count < case.count)
+    return (clock(case.model.device) - start) * ((case.count + 1) / passes - 1)
 
 
-def feature_ablation(case: Workload, batch: int, count: int) -> Output:
+def feature_ablation(case: Workload, batch: int, count: int, dress: Dress = AS_IT_IS) -> Output:
     """RIA's drops by FeatureAblation."""
     start = clock(case.model.device)
-    painted = ablate(case, case.image, case.region, some_cells(case, count), batch)
+    painted = ablate(case, case.image, case.region, some_cells(case, count), batch, dress)
     rest = left_out(case, start, count)
     found = drops(case, painted).values["drop"]
-    found[np.arange(CELLS) % (CELLS // count) != 0] = np.nan
+    found[np.arange(case.count) % (case.count // count) != 0] = np.nan
     return Output({"drop": found}, rest)
 
 
-def occlusion(case: Workload, batch: int, count: int) -> Output:
-    """RIA's drops by Occlusion with window = stride = cell; fewer cells (a divisor of 196) are wider, for time only."""
+def occlusion(case: Workload, batch: int, count: int, dress: Dress = AS_IT_IS) -> Output:
+    """RIA's drops by Occlusion with window = stride = cell; fewer cells (a multiple of the grid's side that divides
+    their number) are wider, for time only."""
     start = clock(case.model.device)
-    window = (3, SIZE // GRID, SIZE * GRID // count)
-    painted = Occlusion(masked_mean(case, case.region)).attribute(
-        case.image[None],
-        sliding_window_shapes=window,
-        strides=window,
-        baselines=mean_image(case.image),
-        perturbations_per_eval=batch,
-    )
+    side = case.image.shape[-1]
+    window = (3, side // case.grid, side * case.grid // count)
+    with autocast(dress, case.image.device):
+        painted = Occlusion(masked_mean(case, case.region, dress)).attribute(
+            case.image[None],
+            sliding_window_shapes=window,
+            strides=window,
+            baselines=mean_image(case.image),
+            perturbations_per_eval=batch,
+        )
     rest = left_out(case, start, count)
     found = drops(case, painted[0, 0]).values["drop"]
-    return Output({"drop": found if count == CELLS else np.full_like(found, np.nan)}, rest)
+    return Output({"drop": found if count == case.count else np.full_like(found, np.nan)}, rest)
 
 
 def cams(kind: type[BaseCAM], case: Workload, images: Tensor, regions: Tensor) -> Tensor:
@@ -126,18 +133,19 @@ def scaled(values: Tensor) -> Tensor:
 
 @dataclass
 class Ablation:
-    """RIA maps of variants by captum; with fewer cells than 196 `left_out` sums up what the others would have taken."""
+    """RIA maps of variants by captum; `left_out` sums up what the cells that are not ablated would have taken."""
 
     case: Workload
     batch: int
     count: int
+    dress: Dress
     left_out: float = 0.0
 
     def maps(self, variants: Variants) -> list[Tensor]:
         cells = variants.mirror(some_cells(self.case, self.count).expand(len(variants.names), -1, -1))
         start = clock(self.case.model.device)
         drop = [
-            ablate(self.case, image, region, one, self.batch)
+            ablate(self.case, image, region, one, self.batch, self.dress)
             for image, region, one in zip(variants.images, variants.regions, cells, strict=True)
         ]
         self.left_out += left_out(self.case, start, self.count)
@@ -149,12 +157,13 @@ def fuse(gradient: Tensor, region: Tensor) -> Tensor:
     return scaled(ALPHA * gradient * (1 + BETA * region) + (1 - ALPHA) * region)
 
 
-def whole_sample(case: Workload, batch: int, count: int, *, reuse: bool) -> Output:
+def whole_sample(case: Workload, batch: int, count: int, dress: Dress = AS_IT_IS, *, reuse: bool) -> Output:
     """Four methods and the control on the image and its five perturbations: metrics and stability.
 
     Args:
         batch: images a pass; only interventions and metric images are batched.
-        count: cells that are really ablated, of 196.
+        count: cells that are really ablated.
+        dress: of interventions and metric images.
         reuse: each piece of evidence once, gradient maps of six variants in one pass, metric images in batches.
             Otherwise each method by itself, and each image by itself.
     """
@@ -167,7 +176,7 @@ def whole_sample(case: Workload, batch: int, count: int, *, reuse: bool) -> Outp
         torch.cat([clean.images, others.images]),
         torch.cat([clean.regions, others.regions]),
     )
-    ablation = Ablation(case, batch, count)
+    ablation = Ablation(case, batch, count, dress)
 
     def gradient_maps(kind: type[BaseCAM]) -> list[Tensor]:
         if reuse:
@@ -182,7 +191,7 @@ def whole_sample(case: Workload, batch: int, count: int, *, reuse: bool) -> Outp
     }
     first, second = (maps["ega"][0], maps["ria"][0]) if reuse else (gradient_maps(HiResCAM), ablation.maps(everything))
     maps["dea"] = [[fuse(one, two) for one, two in zip(first, second, strict=True)]]
-    control = resolve_method("random_cells", {})
+    control = resolve_method("random_cells", case.tables)
     maps["random_cells"] = [
         [
             one
@@ -193,13 +202,13 @@ def whole_sample(case: Workload, batch: int, count: int, *, reuse: bool) -> Outp
         ]
         for draw in range(control.method.draws)
     ]
-    deletions = _metrics(case, [draw[0] for draws in maps.values() for draw in draws], batch if reuse else 1)
+    deletions = _metrics(case, [draw[0] for draws in maps.values() for draw in draws], batch if reuse else 1, dress)
     values = {}
     for name, draws in maps.items():
         rows = [deletions.pop(0) for _ in draws]
         steady = [[_correlation(draw[0], one) for one in everything.mirror(torch.stack(draw))[1:]] for draw in draws]
         values[name] = np.append(np.mean(rows, 0), np.nanmean(steady))
-    if count < CELLS:
+    if count < case.count:
         values = {name: value for name, value in values.items() if name not in ("ria", "dea")}
     return Output(values, ablation.left_out)
 
@@ -210,20 +219,20 @@ def _correlation(first: Tensor, second: Tensor) -> float:
     return float(np.corrcoef(first.double().flatten().cpu().numpy(), second.double().flatten().cpu().numpy())[0, 1])
 
 
-def _metrics(case: Workload, maps: Sequence[Tensor], batch: int) -> list[list[float]]:
+def _metrics(case: Workload, maps: Sequence[Tensor], batch: int, dress: Dress) -> list[list[float]]:
     """TDD, ODD and insertion gain of each map of the clean image."""
-    k = EvaluationSettings().fractions[0]
-    ranks = tie_ranks((SIZE, SIZE), EvaluationSettings().ties, sample_rng(SEED, SAMPLE)("ties")).to(case.image.device)
+    k, size = EvaluationSettings().fractions[0], (case.image.shape[1], case.image.shape[2])
+    ranks = tie_ranks(size, EvaluationSettings().ties, sample_rng(SEED, SAMPLE)("ties")).to(case.image.device)
     baseline = mean_image(case.image)[0]
     images = [case.image, baseline]
     for one in maps:
         chosen = []
         for region in (case.region, ~case.region):
             order = rank_region(one, region, ranks)
-            chosen.append(top_pixels(order, top_count(k, len(order)), (SIZE, SIZE)))
+            chosen.append(top_pixels(order, top_count(k, len(order)), size))
         images += [torch.where(area, baseline, case.image) for area in chosen]
         images.append(torch.where(chosen[0], case.image, baseline))
-    score = masked_mean(case, case.region)
+    score = masked_mean(case, case.region, dress)
     with torch.inference_mode():
         parts = [score(torch.stack(images[i : i + batch])) for i in range(0, len(images), batch)]
     s, s_baseline, *rest = torch.cat(parts).double().tolist()

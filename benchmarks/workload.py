@@ -15,6 +15,7 @@ from segfaith.types import Mask
 
 SIZE, GRID = 224, 14
 CELLS = GRID * GRID
+"""Of the default grid; `Workload.count` of the case at hand."""
 SEED, SAMPLE = 0, "bench"
 MODELS = ("deeplabv3_resnet50", "fcn_resnet50", "lraspp_mobilenet_v3_large", "trained")
 MASKS = {"small": 0.05, "medium": 0.2, "large": 0.5}
@@ -25,13 +26,24 @@ PHOTOGRAPH = SHARED / "voc" / "VOCdevkit" / "VOC2012" / "JPEGImages" / "2007_000
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """The model, the image (3, H, W) in [0, 1], the target's class and region, and RIA's cells."""
+    """The model, the image (3, H, W) in [0, 1], the target's class and region, and RIA's cells, `grid` a side."""
 
     model: SegmentationModel
     image: Tensor
     class_index: int
     region: Mask
     cells: Tensor
+    grid: int = GRID
+
+    @property
+    def count(self) -> int:
+        """The number of cells."""
+        return self.grid**2
+
+    @property
+    def tables(self) -> dict[str, dict[str, int]]:
+        """The settings of the methods, which differ from the defaults in the grid alone."""
+        return {"ria": {"grid": self.grid}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,21 +76,21 @@ def read_model(name: str, device: str) -> SegmentationModel:
     return model.to(device)
 
 
-def read_image() -> Tensor:
+def read_image(size: int = SIZE) -> Tensor:
     """The photograph, or the first drawn scene."""
     if PHOTOGRAPH.is_file():
-        return load_image(PHOTOGRAPH, size=SIZE)
+        return load_image(PHOTOGRAPH, size=size)
     scenes = open_dataset("scenes", None)
-    return scenes.load(scenes.ids[0], SIZE).image
+    return scenes.load(scenes.ids[0], size).image
 
 
-def make_case(model: SegmentationModel, share: float) -> Workload:
-    """A centred rectangle of `share` of the image; the class is the most probable one in it, background left out."""
-    image = read_image().to(model.device)
-    half = round(SIZE * share**0.5 / 2)
-    region = torch.zeros(SIZE, SIZE, dtype=torch.bool, device=model.device)
-    region[SIZE // 2 - half : SIZE // 2 + half, SIZE // 2 - half : SIZE // 2 + half] = True
+def make_case(model: SegmentationModel, share: float, size: int = SIZE, grid: int = GRID) -> Workload:
+    """A centred square of `share` of the image; the class is the most probable one in it, background left out."""
+    image = read_image(size).to(model.device)
+    half = round(size * share**0.5 / 2)
+    region = torch.zeros(size, size, dtype=torch.bool, device=model.device)
+    region[size // 2 - half : size // 2 + half, size // 2 - half : size // 2 + half] = True
     with torch.inference_mode():
         inside = model.logits(image[None]).softmax(1)[0][:, region].mean(1)
-    cells = grid_partition((SIZE, SIZE), GRID).to(model.device)
-    return Workload(model, image, int(inside[1:].argmax()) + 1, region, cells)
+    cells = grid_partition((size, size), grid).to(model.device)
+    return Workload(model, image, int(inside[1:].argmax()) + 1, region, cells, grid)

@@ -1,4 +1,6 @@
-"""On a GPU: the numbers of the CPU, the modes of NVIDIA's cards, and no waiting inside batches."""
+"""On a GPU: the numbers of the CPU, the modes of NVIDIA's cards, memory, whole runs, and no waiting inside batches."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,18 +10,25 @@ from torchvision.models import segmentation
 
 import zoo
 from drops import evidence, loop, single
+from folder_runs import assert_same_records, content, make_project, run_records
 from segfaith.attribution.explain import sample_rng
 from segfaith.attribution.methods import DEFAULT_METHODS, resolve_method
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
+from segfaith.benchmark.pool import Pool
+from segfaith.benchmark.prepared import prepare
+from segfaith.benchmark.runner import open_directory, run_shards
+from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.intervention import bounding_boxes
 from segfaith.evidence.regions import Regions
-from segfaith.incremental.scorers import IncrementalScorer, Precision
+from segfaith.incremental.scorers import IncrementalScorer, PlainScorer, Precision
 from segfaith.incremental.scoring import scorer_for
+from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import grid_partition, occluder
-from segfaith.scores import BatchSize, Scalar, sent
+from segfaith.results.records.runs import load_run
+from segfaith.scores import BatchSize, Scalar, score_images, sent
 from segfaith.types import Target
 from toys import SmallCNN, plain
 
@@ -68,6 +77,106 @@ def test_drops_are_those_of_the_loop(name: str, scene: tuple[Tensor, Tensor]) ->
     expected = loop(model, *scene, CLASS, GRID)
     assert np.abs(expected).max() > 1e-4
     np.testing.assert_allclose(evidence(model, *scene, CLASS, Regions(GRID)), expected, rtol=0, atol=1e-5)
+
+
+def test_a_model_moves_to_the_gpu_and_back() -> None:
+    """Its scorer on the CPU is made anew: the graph of the other device is not used."""
+    model, (image, region) = plain(SmallCNN(), layer="backbone"), made_scene(SIZE, "cpu")
+    before = evidence(model, image, region, CLASS, Regions(GRID))
+    assert np.abs(before).max() > 1e-3
+    assert model.to(DEVICE).device.type == "cuda"
+    there = evidence(model, image.to(DEVICE), region.to(DEVICE), CLASS, Regions(GRID))
+    assert model.to("cpu").device.type == "cpu"
+    again = evidence(model, image, region, CLASS, Regions(GRID))
+    np.testing.assert_allclose(there, before, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(again, before, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "auto"])
+def test_models_are_loaded_onto_the_gpu(device: str) -> None:
+    model = load_model("scenes", device=device)
+    assert model.device.type == "cuda"
+    assert {one.device.type for one in model.module.state_dict().values()} == {"cuda"}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_drops_are_those_of_the_cpu(name: str, scene: tuple[Tensor, Tensor]) -> None:
+    model = torchvision_model(name)
+    there = evidence(model, *scene, CLASS, Regions(GRID))
+    here = evidence(model.to("cpu"), *made_scene(SIZE, "cpu"), CLASS, Regions(GRID))
+    np.testing.assert_allclose(there, here, rtol=0, atol=2e-5)  # each is within 1e-5 of its own device's loop
+
+
+def test_adaptive_regions_are_those_of_the_cpu(scene: tuple[Tensor, Tensor]) -> None:
+    """The same cells are refined, and each drop is the same."""
+    regions = Regions(8, kind="adaptive", passes=30)
+    model = plain(SmallCNN(), layer="backbone")
+    here = evidence(model, *made_scene(SIZE, "cpu"), CLASS, regions)
+    there = evidence(model.to(DEVICE), *scene, CLASS, regions)
+    assert np.abs(here).max() > 1e-3
+    np.testing.assert_allclose(there, here, rtol=0, atol=1e-5)
+
+
+def test_a_batch_that_does_not_fit_is_halved(scene: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image takes a fourth of the free memory: for 13 and for 5 images it is too small, 2 fit."""
+    model, (image, region) = plain(Hungry(), layer="backbone").to(DEVICE), scene
+    expected = loop(model, image, region, CLASS, GRID)
+    cells, occlude = grid_partition(SIZE, GRID).to(DEVICE), occluder("mean", image, np.random.default_rng(0))
+    batch = BatchSize(16)
+    torch.cuda.empty_cache()
+    with monkeypatch.context() as patch:
+        patch.setattr(Hungry, "bytes_an_image", torch.cuda.mem_get_info()[0] // 4)
+        scores = score_images(
+            PlainScorer(model, region, Scalar(CLASS)).score,
+            lambda numbers: occlude(cells == sent(numbers, DEVICE)[:, None, None]),
+            GRID * GRID,
+            batch,
+        )
+    torch.cuda.empty_cache()
+    assert batch.images == 2, "it was halved until it fitted, and stays so"
+    drops = single(model, image, region, CLASS) - scores.cpu().numpy()
+    np.testing.assert_allclose(drops, expected, rtol=0, atol=1e-5)
+
+
+class Hungry(SmallCNN):
+    """Allocates so much memory for each image of a batch."""
+
+    bytes_an_image = 0
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        if self.bytes_an_image:
+            torch.empty(len(x) * self.bytes_an_image, dtype=torch.uint8, device=x.device)
+        return super().forward(x)
+
+
+def test_a_run_on_the_gpu_records_what_one_on_the_cpu_does(tmp_path: Path) -> None:
+    root = make_project(tmp_path / "project", samples=2)
+    evaluation = {"stability": True}
+    here = run_records(root, tmp_path / "cpu", evaluation=evaluation, execution={"device": "cpu"})
+    there = run_records(root, tmp_path / "gpu", evaluation=evaluation, execution={"device": "cuda"})
+    assert set(there["status"]) == {"ok"}
+    assert set(there["path"].dropna()) == {"incremental"}
+    keys = ["sample_id", "method"]
+    assert there[keys].equals(here[keys])
+    for metric in ("s", "tdd", "insertion_gain", "stability"):
+        np.testing.assert_allclose(there[metric], here[metric], atol=1e-3, err_msg=metric)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_the_pool_uses_every_gpu(tmp_path: Path) -> None:
+    """Each worker has a GPU of its own, and together they measure what one process does."""
+    pytest.importorskip("ray")
+    root = make_project(tmp_path / "project", samples=4)
+    prepared = prepare(make_settings(content(root, execution={"device": "cuda", "shard_size": 1})))
+    todo = open_directory(tmp_path / "together", prepared)
+    with Pool() as pool:
+        count, cores = pool.places(1, gpu=True)
+        assert count == torch.cuda.device_count()
+        pool.hire(2, cores, gpu=True)
+        run_shards(prepared, tmp_path / "together", todo, lambda sample_id: None, pool.measure)
+        assert len({hand.name for hand in pool.hands}) == 2
+    alone = run_records(root, tmp_path / "alone", execution={"device": "cuda", "shard_size": 1})
+    assert_same_records(alone, load_run(tmp_path / "together").records, derived=1e-4)
 
 
 def test_a_sample_measures_what_it_does_on_the_cpu() -> None:

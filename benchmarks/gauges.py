@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +31,15 @@ class Skipped:
 
 def flops_of(work: Callable[[], Any]) -> int:
     """The FLOPs of convolutions and matrix products that `work` runs."""
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._convolution_pointwise: _of_onednn})
     with counter:
         work()
     return counter.get_total_flops()
+
+
+def _of_onednn(data: list[int], weight: list[int], *_: Any, out_shape: list[int]) -> int:
+    """The FLOPs of the function by which segfaith calls oneDNN, which torch does not count."""
+    return conv_flop_count(data, weight, out_shape)
 
 
 def forget_memory(device: torch.device) -> float | None:

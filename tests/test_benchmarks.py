@@ -354,3 +354,19 @@ def test_tables_mark_what_was_scaled() -> None:
     assert "~2.00" in lines["small"]
     assert "~" not in lines["large"]
     assert "Skipped: x: no weights" in text
+
+
+def test_convolutions_of_the_graph_count_as_those_of_the_model() -> None:
+    from gauges import flops_of
+
+    from segfaith.incremental.convolution import convolution_of, convolve
+
+    layer, data = torch.nn.Conv2d(3, 4, 3, padding=1), torch.zeros(2, 3, 9, 11)
+    made = convolution_of(layer)
+    assert made is not None
+    padding = made.kernel.padding
+    with torch.no_grad():
+        expected = flops_of(lambda: layer(data))
+        convolve(made, data, padding, padding, np.array([9, 11]))  # the first call tries oneDNN
+        assert flops_of(lambda: convolve(made, data, padding, padding, np.array([9, 11]))) == expected
+    assert expected == 2 * 2 * 9 * 11 * 4 * 3 * 9

@@ -6,10 +6,12 @@ float32:
 
     convolution              d' = W d                          in bfloat16, without the bias
     sum, concatenation       the same of the differences
-    clamp(., low, high)      d' = clamp(d - (p - c), low - p, high - p), p = clamp(c), in bfloat16
     anything else            d' = f(c + d) - f(c)              in float32
 
-so that rounding is relative to the change itself. Outside the windows differences are 0.
+so that rounding is relative to the change itself. Outside the windows differences are 0. Functions of each value, and
+factors of channels, are computed by compiled code where there is any (`fused`). Where there is none, clamps are
+
+    clamp(., low, high)      d' = clamp(d - (p - c), low - p, high - p), p = clamp(c), in bfloat16
 """
 
 from functools import partial
@@ -55,7 +57,7 @@ class Differences:
         return result
 
     def apply(self, function: Function, inputs: Values, start: Pairs) -> Any:
-        """By the table above, from windows of differences and values that are not maps."""
+        """By the list above, from windows of differences and values that are not maps."""
         if function.linear:
             return function(inputs)
         if function.of_each is not None:

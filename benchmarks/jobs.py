@@ -22,13 +22,12 @@ from workload import MASKS, SAMPLE, SEED, Output, Workload, make_case, read_mode
 from segfaith.attribution.explain import Gathered, gather, heatmaps, sample_rng
 from segfaith.attribution.methods import MethodInstance, resolve_method
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
-from segfaith.benchmark.setting_tables import ExecutionSettings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.gradient import clock
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize
+from segfaith.scores import DEFAULT_BATCH, BatchSize
 from segfaith.types import Target
 
 BATCHES = {"cpu": (1, 2, 4, 8, 16), "cuda": (8, 16, 32, 64, 128)}
@@ -44,7 +43,7 @@ def evidence(case: Workload, instance: MethodInstance) -> Gathered:
         clean_variant(case.image, case.region),
         Target(case.class_index, case.region),
         [instance],
-        BatchSize(ExecutionSettings().batch_size),
+        BatchSize(DEFAULT_BATCH),
         sample_rng(SEED, SAMPLE),
     )
 
@@ -67,7 +66,7 @@ def explain(case: Workload, batch: int, count: int, *, method: str) -> Output:
 def sample(case: Workload, batch: int, count: int) -> Output:
     """The whole sample, as a run computes it."""
     names = ("gpa", "ega", "ria", "dea", "random_cells")
-    target, batch_size = Target(case.class_index, case.region), BatchSize(ExecutionSettings().batch_size)
+    target, batch_size = Target(case.class_index, case.region), BatchSize(DEFAULT_BATCH)
     subject = Subject(case.model, SAMPLE, case.image, target, SEED, batch_size)
     records = evaluate_sample(subject, [resolve_method(name, {}) for name in names], EvaluationSettings()).records
     failed = [row["reason"] for row in records if row["status"] != "ok"]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import segfaith
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
-from segfaith.benchmark.setting_tables import ExecutionSettings
+from segfaith.benchmark.execution_settings import ExecutionSettings
 from segfaith.benchmark.settings import read_settings
 from segfaith.benchmark.suites import read_suite
 from segfaith.cli import app

@@ -26,12 +26,12 @@ from folder_runs import (
     write_settings,
 )
 from segfaith.benchmark import executors, pool
+from segfaith.benchmark.execution_settings import ExecutionSettings
 from segfaith.benchmark.executors import Executors, calibrate, of_suite, powers_of_two
 from segfaith.benchmark.plan import make_plan
 from segfaith.benchmark.pool import Pace, Pool
 from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.runner import open_directory, run_shards
-from segfaith.benchmark.setting_tables import ExecutionSettings
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.suites import find_suite, read_suite
 from segfaith.errors import SettingsError

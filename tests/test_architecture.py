@@ -29,6 +29,7 @@ FLOORS = [
         "process",
         "paths",
         "halves",
+        "memory",
         "storage",
         "stores",
     },

@@ -289,7 +289,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, bool]]:
 
     monkeypatch.setattr(executors, "Pool", Noted)
     monkeypatch.setattr(executors, "cores_here", lambda: 8)
-    monkeypatch.setattr(executors, "places", lambda wanted: wanted)
+    monkeypatch.setattr(executors, "places", lambda wanted, memory: wanted)
     return hired
 
 

@@ -181,7 +181,6 @@ def _summarise(directory: Path, first: str = "") -> int:
     Returns:
         1 if nothing was measured, a row failed or samples are still to go, else 0.
     """
-    from segfaith.memory import SHORT
     from segfaith.results.figures.tiles import write_pictures
     from segfaith.results.records.runs import load_run
     from segfaith.results.report import terminal
@@ -208,8 +207,7 @@ def _summarise(directory: Path, first: str = "") -> int:
         say(f"{to_go} of {planned} samples are still to go: give the same command again.")
     say(f"model {description['model']['name']}, weights {description['model']['weights']}")
     _say_paths(records)
-    for reason in records["reason"].fillna("").str.extract(rf"({SHORT}.*)", expand=False).dropna().unique():
-        say(reason)
+    _say_memory(records)
     if not len(ok):
         say(f"0 of {planned} samples measured, {len(bad)} rows not ok.")
         return 1
@@ -244,6 +242,15 @@ def _say_paths(records: Any) -> None:
     if list(paths.index) != ["incremental"]:
         for path, count in paths.items():
             say(f"scored {path}: {count} sample(s)")
+
+
+def _say_memory(records: Any) -> None:
+    """Of each size of images of which one took more than `execution.memory`, the sentence that says so."""
+    from segfaith.memory import SHORT
+
+    told = records["reason"].fillna("").str.extract(rf"({SHORT}.*)", expand=False).dropna()
+    for words in {words.partition(" took ")[0]: words for words in told}.values():
+        say(words)
 
 
 @app.command("randomise")

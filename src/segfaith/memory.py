@@ -23,8 +23,9 @@ from segfaith.errors import SettingsError
 from segfaith.process import forget_peak, own_memory, own_peak, return_memory
 
 SHARE = 0.8
-"""How much of the limit batches are made for, since memory is handed out in pieces, and each batch finds other pieces. In
-what was measured, a batch took up to 6 % more than was expected."""
+"""How much of the limit batches are made for: memory is handed out in pieces, and each batch finds other pieces.
+
+In what was measured, a batch took up to 6 % more than was expected."""
 GROWTH = 8
 """How many times as many images as were measured a batch may have."""
 NOT_HERE = (

@@ -33,8 +33,8 @@ THOROUGH = 4
 """How many sizes get the whole check; later sizes get a shorter check, since photographs come in ever new sizes."""
 SMALLER = 4
 """The sides of the image on which a graph's memory is estimated are this many times smaller."""
-CHECK = 3.5
-"""A graph's check took at most this many times the memory of the clean image's features, in what was measured."""
+CHECK = 32
+"""A graph's check took the memory of the clean image's features and of 25 to 35 images' logits, in what was measured."""
 OTHERWISE = "its graph scores {} otherwise than the model itself"
 
 
@@ -197,10 +197,10 @@ def _verdict(model: SegmentationModel, traced: _Traced, image: Image) -> str:
 
 @torch.inference_mode()
 def _expected_bytes(model: SegmentationModel, graph: Graph, image: Image) -> float:
-    """What the check of a graph is expected to take: `CHECK` times the features of the clean image.
+    """What the check of a graph is expected to take: the features of the clean image, and `CHECK` times its logits.
 
-    These are counted on an image of a quarter of the sides, and grow with the pixels. 0 where the model takes no such
-    image: then the check itself shows what it takes.
+    The features are counted on an image of a quarter of the sides, and grow with the pixels. 0 where the model takes no
+    such image: then the check itself shows what it takes.
     """
     small = F.interpolate(image[None], scale_factor=1 / SMALLER, mode="bilinear")
     padded = model.padded(small).contiguous(memory_format=torch.channels_last)
@@ -211,7 +211,8 @@ def _expected_bytes(model: SegmentationModel, graph: Graph, image: Image) -> flo
         return 0.0
     storages = {value.untyped_storage()._cdata: value for value in values if isinstance(value, Tensor)}
     counted = sum(value.untyped_storage().nbytes() for value in storages.values())
-    return CHECK * counted * model.padded(image).numel() / padded.numel()
+    logits = 4 * (model.class_count or 2) * image[0].numel()
+    return counted * model.padded(image).numel() / padded.numel() + CHECK * logits
 
 
 @torch.inference_mode()

@@ -330,6 +330,51 @@ def test_workers_have_room_for_the_model_and_the_limit(project: Path, monkeypatc
     assert executors.places(8, limit) == 4  # of 80 %
 
 
+@on_linux
+def test_python_says_that_an_image_takes_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segfaith.scores.bytes_of", lambda text: 1)
+    model, image = plain(SmallCNN(), layer="backbone.4"), torch.rand(3, 28, 28)
+    region = torch.zeros(28, 28, dtype=torch.bool)
+    region[8:20, 8:20] = True
+    target = segfaith.Target(1, region)
+    scores = segfaith.evaluate(model, image, target, ["ega"], thorough=False, memory="1kB")
+    assert scores.attrs["memory"].startswith("memory limit: one image of 28 x 28 took")
+    assert scores.loc["ega", "path"].startswith("plain: its graph would take about")
+    monkeypatch.undo()
+    scores = segfaith.evaluate(model, image, target, ["ega"], thorough=False, memory="8GB")
+    assert scores.attrs["memory"] == ""
+    assert scores.loc["ega", "path"] == "incremental"
+
+
+@on_linux
+def test_a_photograph_is_explained_under_a_limit(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    own = Memory.__init__
+    monkeypatch.setattr(
+        Memory, "__init__", lambda self, limit, device: (made.append(limit), own(self, limit, device))[1]
+    )
+    settings, photo = write_settings(project), project / "data/images/s0.png"
+    given = ["explain", photo, "--config", settings, "--methods", "ega", "-o", tmp_path / "told"]
+    assert command(monkeypatch, *given, "--set", "execution.memory=2GB") == 0
+    assert made
+    assert set(made) == {2 * 10**9}
+
+
+@on_linux
+@pytest.mark.parametrize("name", ["captum:IntegratedGradients", "captum:KernelShap", "rise"])
+def test_methods_of_libraries_keep_to_the_limit_by_the_same_rule(name: str) -> None:
+    """Their first pass has one image too; the map is the same."""
+    model, image = plain(SmallCNN(), layer="backbone.4"), torch.rand(3, 32, 32)
+    region = torch.zeros(32, 32, dtype=torch.bool)
+    region[8:20, 8:20] = True
+    options = {"rise": "@masks=20", "captum:KernelShap": "@n_samples=20"}.get(name, "@n_steps=8")
+    asked = [name + options]
+    maps = [segfaith.explain(model, image, segfaith.Target(1, region), asked, memory=one) for one in (None, "1GB")]
+    np.testing.assert_allclose(*(one[asked[0]] for one in maps), rtol=0, atol=1e-5)
+
+
 # The limit itself
 
 WITHIN = """

@@ -139,7 +139,7 @@ class Memory:
             images = self._following(known, known.held, most)
             expected = known.held + known.taken * images / known.images
             kinds[kind] = f"{kind} {images} at once ({in_words(expected)})"
-        told = ", ".join(kinds.values())
+        told = ", ".join(kinds.values()) or "no pass was measured"
         return f"at most {in_words(self.limit)} beyond the {in_words(self.base)} in use before: {told}"
 
     def _in_use(self) -> int:

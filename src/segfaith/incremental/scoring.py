@@ -34,7 +34,7 @@ THOROUGH = 4
 SMALLER = 4
 """The sides of the image on which a graph's memory is estimated are this many times smaller."""
 CHECK = 32
-"""A graph's check took the memory of the clean image's features and of 25 to 35 images' logits, in what was measured."""
+"""In what was measured, a graph's check took the memory of the clean features and of 25 to 35 images' logits."""
 OTHERWISE = "its graph scores {} otherwise than the model itself"
 
 

@@ -23,14 +23,13 @@ from segfaith.attribution.explain import Gathered, gather, heatmaps, sample_rng
 from segfaith.attribution.methods import MethodInstance, resolve_method
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.plan import resolve_methods
-from segfaith.benchmark.setting_tables import ExecutionSettings
 from segfaith.benchmark.settings import find_settings, read_settings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.gradient import clock
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize, out_of_memory
+from segfaith.scores import DEFAULT_BATCH, BatchSize, out_of_memory
 from segfaith.types import Target
 
 BATCHES = {"cpu": (1, 2, 4, 8, 16), "cuda": (16, 49, 98, 196)}
@@ -48,7 +47,7 @@ def evidence(case: Workload, instance: MethodInstance, batch: BatchSize | None =
         clean_variant(case.image, case.region),
         Target(case.class_index, case.region),
         [instance],
-        batch or BatchSize(ExecutionSettings().batch_size),
+        batch or BatchSize(DEFAULT_BATCH),
         sample_rng(SEED, SAMPLE),
     )
 
@@ -70,7 +69,7 @@ def explain(case: Workload, batch: int, count: int, *, method: str) -> Output:
 
 def measure_sample(case: Workload, methods: list[MethodInstance], settings: EvaluationSettings) -> Output:
     """The whole sample with stability, as a run computes it."""
-    target, batch_size = Target(case.class_index, case.region), BatchSize(ExecutionSettings().batch_size)
+    target, batch_size = Target(case.class_index, case.region), BatchSize(DEFAULT_BATCH)
     subject = Subject(case.model, SAMPLE, case.image, target, SEED, batch_size)
     records = evaluate_sample(subject, methods, settings).records
     failed = [row["reason"] for row in records if row["status"] != "ok"]

@@ -30,6 +30,7 @@ FLOORS = [
         "process",
         "paths",
         "halves",
+        "memory",
         "storage",
         "stores",
     },

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import segfaith
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
-from segfaith.benchmark.setting_tables import ExecutionSettings
+from segfaith.benchmark.execution_settings import ExecutionSettings
 from segfaith.benchmark.settings import read_settings
 from segfaith.benchmark.suites import read_suite
 from segfaith.cli import app
@@ -114,7 +114,7 @@ def test_settings_page_shows_the_real_keys_and_defaults(tmp_path: Path) -> None:
     file.write_text(text, encoding="utf-8")
     shown = read_settings(file)
     assert shown.evaluation == EvaluationSettings()
-    left_out = dict.fromkeys(("threads", "address", "workers", "cores_per_worker"))
+    left_out = dict.fromkeys(("threads", "address", "workers", "cores_per_worker", "batch_size", "memory"))
     assert shown.execution.model_copy(update=left_out) == ExecutionSettings()
 
 

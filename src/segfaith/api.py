@@ -31,7 +31,7 @@ from segfaith.models.probe import probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
 from segfaith.results.records.schema import RECORD_COLUMNS
-from segfaith.scores import BatchSize
+from segfaith.scores import DEFAULT_BATCH, TRIED, BatchSize, batches
 from segfaith.target_choice import TargetChoice
 from segfaith.targets import find_targets
 from segfaith.types import Image, Map, Target
@@ -48,7 +48,8 @@ def explain(
     k: float = 0.2,
     occlusion: str = "mean",
     seed: int = 0,
-    batch_size: int = 16,
+    batch_size: int | None = None,
+    memory: str | None = None,
 ) -> Explanation:
     """Heatmaps of one image, by method name.
 
@@ -60,6 +61,8 @@ def explain(
         methods: names as in a settings file (`dea@alpha=0.8`), or `Method` objects.
         k, occlusion: of the deletions in `.scores` and `.figure()`, see `evaluate`.
         seed: the seed of the random controls and operators.
+        batch_size: images a model pass, at most; None: 16, or as many as `memory` allows.
+        memory: what the model's passes may take beyond what is in use now, such as "4GB"; see docs/settings.md.
 
     Returns:
         A mapping of maps (H, W) in [0, 1], float32, on the model's device. Shared evidence is computed once. It also
@@ -80,6 +83,7 @@ def explain(
         occlusion=occlusion,
         seed=seed,
         batch_size=batch_size,
+        memory=memory,
     )
 
 
@@ -92,21 +96,22 @@ def explain_by(
     k: float,
     occlusion: str,
     seed: int,
-    batch_size: int,
+    batch_size: int | None,
+    memory: str | None,
 ) -> Explanation:
     """`explain` by methods with their parameters, as `resolve_method` gives them."""
     _evaluation(k, occlusion)
     if not instances:
         raise SettingsError("methods = []: expected at least one method, as in ['ria', 'ega']")
     refuse_repeated(instances)
-    image, resolved = _prepared(model, image, target, batch_size)
+    image, resolved, batch = _prepared(model, image, target, batch_size, memory)
     rng = sample_rng(seed, "image", resolved.name)
     clean = gather(
         model,
         clean_variant(image, resolved.region),
         resolved,
         instances,
-        BatchSize(batch_size),
+        batch,
         rng,
         score=False,
     )
@@ -117,11 +122,10 @@ def explain_by(
 
     def measure(given: Mapping[str, Map]) -> pd.DataFrame:
         chosen: dict[str, Any] = {"k": k, "occlusion": occlusion, "seed": seed, "batch_size": batch_size}
+        chosen["memory"] = memory
         return evaluate(model, image, resolved, given, thorough=False, **chosen)
 
-    return Explanation(
-        Subject(model, "image", image, resolved, seed, BatchSize(batch_size)), maps, k, occlusion, measure
-    )
+    return Explanation(Subject(model, "image", image, resolved, seed, batch), maps, k, occlusion, measure)
 
 
 def evaluate(
@@ -135,12 +139,13 @@ def evaluate(
     stability: bool = False,
     thorough: bool = True,
     seed: int = 0,
-    batch_size: int = 16,
+    batch_size: int | None = None,
+    memory: str | None = None,
 ) -> pd.DataFrame:
     """Measures methods, or maps that you already have, on one image.
 
     Args:
-        model, image, target, seed: see `explain`.
+        model, image, target, seed, batch_size, memory: see `explain`.
         methods: names or `Method` objects, whose maps are computed and measured; or a mapping from names to finished
             maps (H, W), which are measured without stability and runtime.
         k: the fraction of the region's pixels that deletion removes and insertion restores.
@@ -154,12 +159,13 @@ def evaluate(
         which `tdd_gain` is measured, is always among them. `runtime_s` is the time in this call, with no warm-up. The
         frame's `attrs` say where the model's weights come from (`weights`), what its outputs are taken for (`head`),
         why its images did not share a batch (`one_by_one`, "" if they did), and what a reader must know of the feature
-        layers by name (`layers`): which was chosen, how it was reshaped, and that its maps repeat the prediction.
+        layers by name (`layers`): which was chosen, how it was reshaped, and that its maps repeat the prediction; and
+        that one image took more than `memory` (`memory`, "" if it did not).
 
     Raises:
         SampleError, SettingsError: see `explain`. A method that fails has a row that says why.
     """
-    image, resolved = _prepared(model, image, target, batch_size)
+    image, resolved, batch = _prepared(model, image, target, batch_size, memory)
     if isinstance(methods, Mapping):
         instances = [given_map(name, heatmap) for name, heatmap in methods.items()]
         if "random_cells" in methods:
@@ -169,11 +175,12 @@ def evaluate(
         instances = resolve_methods(_named(methods), {})
     settings = _evaluation(k, occlusion, thorough=thorough)
     check_partition(instances, settings, in_python=True)
-    subject = Subject(model, "image", image, resolved, seed, BatchSize(batch_size))
+    subject = Subject(model, "image", image, resolved, seed, batch)
     result = evaluate_sample(subject, instances, settings, stability=stability)
     frame = pd.DataFrame(result.records).reindex(columns=list(RECORD_COLUMNS)).set_index("method")
     frame.attrs |= {"weights": model.weights, "head": model.head_words, "one_by_one": model.one_by_one}
     frame.attrs["layers"] = dict(model.layer_notes)
+    frame.attrs["memory"] = "" if batch.memory is None else batch.memory.short(subject.size)
     return frame
 
 
@@ -197,11 +204,11 @@ def predicted_target(model: SegmentationModel, image: Image, class_name: str | i
     return find_targets(nothing, predicted, choice, background=background, classes=model.classes)[0]
 
 
-def _checked(model: SegmentationModel, image: Image, batch_size: int = 16) -> Image:
+def _checked(model: SegmentationModel, image: Image, batch_size: int | None = None, memory: str | None = None) -> Image:
     """The image in float32. A model that is new is tested first."""
     if not isinstance(model, SegmentationModel):
         raise SettingsError(f"expected a model of segfaith.wrap or load_model, got a {type(model).__name__}; wrap it")
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise SettingsError(f"the batch size must be a whole number of at least 1, got {batch_size!r}")
     shape = f"a float image ({model.input_channels}, H, W)"
     if not isinstance(image, torch.Tensor):
@@ -214,13 +221,17 @@ def _checked(model: SegmentationModel, image: Image, batch_size: int = 16) -> Im
             "before normalisation, divided by 255 if it is 8-bit"
         )
     image = image.float()
-    probe(model, image.to(model.device), batch_size)
+    probe(model, image.to(model.device), batch_size or (DEFAULT_BATCH if memory is None else TRIED))
     return image
 
 
-def _prepared(model: SegmentationModel, image: Image, target: TargetLike, batch_size: int) -> tuple[Image, Target]:
-    """Image and target, checked and on the model's device; see `explain` for what a target may be."""
-    image = _checked(model, image, batch_size)
+def _prepared(
+    model: SegmentationModel, image: Image, target: TargetLike, batch_size: int | None, memory: str | None
+) -> tuple[Image, Target, BatchSize]:
+    """Image and target, checked and on the model's device, and the batches; see `explain` for what a target may be."""
+    image = _checked(model, image, batch_size, memory)
+    batch = batches(batch_size, memory, model.device)
+    model.memory = None if batch.memory is None else batch.memory.limit
     if isinstance(target, torch.Tensor):
         raise SettingsError("a mask alone names no class; give segfaith.Target(class_index, mask)")
     if not isinstance(target, Target):
@@ -230,7 +241,7 @@ def _prepared(model: SegmentationModel, image: Image, target: TargetLike, batch_
             f"the target region is {target.region.dtype} {tuple(target.region.shape)}; expected a boolean mask "
             f"{tuple(image.shape[1:])}, the image's (H, W)"
         )
-    return to_device(model, image, target)
+    return *to_device(model, image, target), batch
 
 
 def _evaluation(k: float, occlusion: str, *, thorough: bool = True) -> EvaluationSettings:

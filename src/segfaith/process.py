@@ -74,6 +74,30 @@ def own_memory() -> int | None:
     return _kilobytes(Path("/proc/self/status"), "VmRSS")
 
 
+def own_peak() -> int | None:
+    """The most bytes of memory that this process had since `forget_peak`; None: unknown."""
+    return _kilobytes(Path("/proc/self/status"), "VmHWM")
+
+
+def forget_peak() -> bool:
+    """Lets `own_peak` count from what the process has now.
+
+    Returns:
+        Whether the system did: True on Linux; elsewhere False, and `own_peak` means nothing.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def return_memory() -> None:
+    """Lets the C library return freed memory to the system: glibc's does, others are left alone."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _kilobytes(file: Path, name: str) -> int | None:
     """A line "NAME: N kB" of a file of /proc, in bytes; None where there is none."""
     try:

@@ -12,12 +12,12 @@ import torch
 import segfaith
 from folder_runs import command, content, make_project, write_settings
 from segfaith.benchmark import executors
+from segfaith.benchmark.execution_settings import ExecutionSettings
 from segfaith.benchmark.executors import Executors, calibrate, of_suite, powers_of_two
 from segfaith.benchmark.lock import RunIsBusyError, at_work
 from segfaith.benchmark.pool import Pool
 from segfaith.benchmark.prepared import Prepared, prepare
 from segfaith.benchmark.runner import open_directory
-from segfaith.benchmark.setting_tables import ExecutionSettings
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.suites import find_suite, read_suite
 from segfaith.errors import SettingsError
@@ -56,7 +56,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, bool]]:
 
     monkeypatch.setattr(executors, "Pool", Noted)
     monkeypatch.setattr(executors, "cores_here", lambda: 8)
-    monkeypatch.setattr(executors, "places", lambda wanted: wanted)
+    monkeypatch.setattr(executors, "places", lambda wanted, memory: wanted)
     return hired
 
 

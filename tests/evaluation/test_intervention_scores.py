@@ -113,9 +113,9 @@ def test_each_operator_at_the_first_k_and_each_k_at_the_first_operator() -> None
 def test_maps_share_the_image_in_which_a_whole_region_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
 
-    def counted(score: Any, build: Any, count: int, batch: BatchSize) -> torch.Tensor:
+    def counted(score: Any, build: Any, count: int, batch: BatchSize, **more: Any) -> torch.Tensor:
         counts.append(count)
-        return score_images(score, build, count, batch)
+        return score_images(score, build, count, batch, **more)
 
     monkeypatch.setattr(intervention_scores, "score_images", counted)
     _, curves, _ = evaluated(torch.rand(SIZE), target(), k=[0.5, 1.0], whole=False, fidelity=0)

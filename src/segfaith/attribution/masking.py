@@ -6,7 +6,7 @@ import torch
 
 from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, masked_mean, scalar_of, score_images
+from segfaith.scores import BatchSize, masked_mean, on_target, scalar_of, score_images
 from segfaith.types import Float, Image, Int, Target, Tensor
 
 Masks = Callable[[Int[Tensor, "B"]], Float[Tensor, "B H W"]]
@@ -40,4 +40,4 @@ def scores_through(
         scalar = scalar_of(model, target)  # known once the model has run
         clean = float(masked_mean(logits, target.region[None], scalar)[0])
     scorer = scorer_for(model, image, target.region, scalar, expected=clean)
-    return score_images(scorer.score, seen, count, batch)
+    return score_images(scorer.score, seen, count, batch, stage=on_target("masks", target.region))

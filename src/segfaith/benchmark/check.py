@@ -17,9 +17,11 @@ from segfaith.benchmark.targeting import target_choice, targets_of
 from segfaith.benchmark.warm_up import chosen_model, warm_up
 from segfaith.errors import SegfaithError, SettingsError, words_of
 from segfaith.evidence.layer import CHOSEN, REPEATS
+from segfaith.memory import SHORT
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.randomness import generator
+from segfaith.scores import BatchSize
 from segfaith.target_choice import TargetChoice
 from segfaith.types import Image, Sample, Target
 
@@ -76,8 +78,9 @@ def examine(
     """
     lines: list[Line] = []
     choice: TargetChoice | None = None
+    batch: BatchSize | None = None
     if model is not None:
-        path, usable = _warmed(model, plan, path, lines)
+        path, usable, batch = _warmed(model, plan, path, lines)
         choice = _choice(model, plan, lines) if usable else None
     seen = read_all(plan, model, _targets(plan, model, choice), on_sample)
     if model is not None:
@@ -93,17 +96,20 @@ def examine(
         yield from _one_pass(model, seen)
         yield from _operators(plan, seen.kept[0][0].image)
         yield from fit_lines(model, seen.kept, whole_classes=plan.settings.target.whole_classes)
-    if path is None:
+    if path is None or batch is None:
         return
     yield Line("ok", "scored", path)
     for fine, words in precision_lines(plan.methods, model.device):
         yield Line("ok" if fine else "warn", "precision", words)
     if forecast:
-        yield from _cost(Prepared(plan, model, choice, path), seen)
+        yield from _cost(Prepared(plan, model, choice, path, batch), seen)
 
 
-def _warmed(model: SegmentationModel, plan: Plan, path: str | None, lines: list[Line]) -> tuple[str | None, bool]:
-    """How altered images are scored, and whether the model can be used; what is wrong is added to `lines`."""
+def _warmed(
+    model: SegmentationModel, plan: Plan, path: str | None, lines: list[Line]
+) -> tuple[str | None, bool, BatchSize | None]:
+    """How altered images are scored, whether the model can be used, and the run's batches; what is wrong is added to
+    `lines`."""
     try:
         check_classes(model, plan.dataset)
     except SettingsError as error:
@@ -113,13 +119,14 @@ def _warmed(model: SegmentationModel, plan: Plan, path: str | None, lines: list[
     except SettingsError as error:
         lines.append(Line("fail", "occlusion", str(error)))
     try:
-        path = warm_up(model, plan) if path is None else path
+        batch = plan.settings.execution.batches(model.device)
+        path = warm_up(model, plan, batch) if path is None else path
     except SettingsError as error:
         lines.append(Line("fail", "model", str(error)))
-        return None, model.channels is not None
+        return None, model.channels is not None, None
     if path.startswith("unknown"):
         lines.append(Line("warn", "model", path))
-    return path, True
+    return path, True, batch
 
 
 def _choice(model: SegmentationModel, plan: Plan, lines: list[Line]) -> TargetChoice | None:
@@ -220,6 +227,11 @@ def _cost(prepared: Prepared, seen: Seen) -> Iterator[Line]:
         counts = len(plan.ids), len(plan.stability_ids)
         seconds = timed.seconds(*counts)
         yield Line("ok", "time", f"about {seconds:,.0f} s: {timed.words(*counts)} (timed on {timed.sample_id})")
+    if prepared.batch.memory is not None:
+        memory = prepared.batch.memory
+        yield Line("ok", "memory", memory.words(prepared.batch.images))
+        yield from (Line("warn", "memory", words.removeprefix(SHORT)) for words in prepared.short_of_memory)
+        return
     if prepared.model.device.type == "cuda":
         used, where = torch.cuda.max_memory_allocated(prepared.model.device), "the GPU"
     elif sys.platform == "win32":
@@ -229,7 +241,7 @@ def _cost(prepared: Prepared, seen: Seen) -> Iterator[Line]:
 
         unit = 1 if sys.platform == "darwin" else 1024
         used, where = getrusage(RUSAGE_SELF).ru_maxrss * unit, "the process"
-    batch = plan.settings.execution.batch_size
+    most = prepared.batch.images
     yield Line(
-        "ok", "memory", f"{where} has held up to {used / 2**30:.1f} GiB so far, with batches of at most {batch} images"
+        "ok", "memory", f"{where} has held up to {used / 2**30:.1f} GiB so far, with batches of at most {most} images"
     )

@@ -12,10 +12,10 @@ from statistics import median
 
 import torch
 
+from segfaith.benchmark.execution_settings import ExecutionSettings
 from segfaith.benchmark.measuring import Measure, Measured, serial
 from segfaith.benchmark.pool import INSTALL, Pace, Pool, cores_here
 from segfaith.benchmark.prepared import Prepared
-from segfaith.benchmark.setting_tables import ExecutionSettings
 from segfaith.benchmark.suites import Suite
 from segfaith.benchmark.warm_up import noise
 from segfaith.errors import SettingsError
@@ -23,8 +23,9 @@ from segfaith.evidence.gradient import clock
 from segfaith.evidence.intervention import bounding_boxes
 from segfaith.evidence.regions import grid_cells
 from segfaith.incremental.scoring import scorer_for
+from segfaith.memory import Memory
 from segfaith.process import free_memory, own_memory
-from segfaith.scores import BatchSize, Scalar, score_images
+from segfaith.scores import DEFAULT_BATCH, BatchSize, Scalar, on_target, score_images
 from segfaith.types import Tensor
 
 SMALL = 120.0
@@ -121,7 +122,7 @@ class Executors:
         count, cores = pool.places(self.cores, gpu=gpu)
         if not gpu and self.settings.address is None:
             if self.room is None:
-                self.room = places(count)
+                self.room = places(count, prepared.batch.memory)
             count = min(count, self.room)
         count = max(1, min(count, samples, self.settings.workers or samples))
         pool.hire(count, cores, gpu=gpu)
@@ -219,7 +220,9 @@ def _seconds_of_an_image(prepared: Prepared, deadline: float) -> float:
     scorer = scorer_for(model, image, region, Scalar(1, independent=model.independent), "fp32")
     cells = grid_cells((image.shape[1], image.shape[2]), GRID, mirrored=False, wired=model.wired)
     start, stop = bounding_boxes(cells, GRID * GRID * (1 + model.wired))
-    count = min(settings.execution.batch_size, GRID * GRID)
+    batch = prepared.batch
+    count = min(batch.images if batch.memory is None else min(batch.images, DEFAULT_BATCH), GRID * GRID)
+    own, stage = BatchSize(count, batch.memory), on_target("calibration", region)
     chosen = torch.linspace(0, GRID * GRID - 1, count).long()  # small windows at the border, large ones within
 
     def build(numbers: Tensor) -> Tensor:
@@ -229,7 +232,7 @@ def _seconds_of_an_image(prepared: Prepared, deadline: float) -> float:
 
     def once() -> float:
         begun = clock(model.device)
-        score_images(scorer.score, build, count, BatchSize(count), (start[chosen], stop[chosen]))
+        score_images(scorer.score, build, count, own, (start[chosen], stop[chosen]), stage)
         return clock(model.device) - begun
 
     timed = [once()]
@@ -238,10 +241,14 @@ def _seconds_of_an_image(prepared: Prepared, deadline: float) -> float:
     return median(timed[1:] or timed) / count
 
 
-def places(wanted: int) -> int:
+def places(wanted: int, memory: Memory | None = None) -> int:
     """How many of the workers have room in the free memory of this machine, each as large as this process; at least 1.
 
     All of them where the system does not say how much is free.
+
+    Args:
+        memory: what this process had when its model was loaded, and the limit of what comes on top: where it is given,
+            a worker takes both.
     """
-    free, own = free_memory(), own_memory()
+    free, own = free_memory(), own_memory() if memory is None else memory.base + memory.limit
     return wanted if free is None or own is None else max(1, min(wanted, int(USABLE * free / own)))

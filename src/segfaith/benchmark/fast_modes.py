@@ -120,10 +120,8 @@ def verify_precision(
 
 def _subject(prepared: Prepared, sample: Sample, target: Target) -> Subject:
     """A target of a sample, on the model's device."""
-    settings = prepared.plan.settings
     image, target = to_device(prepared.model, sample.image, target)
-    batch = BatchSize(settings.execution.batch_size)
-    return Subject(prepared.model, sample.id, image, target, settings.seed, batch)
+    return Subject(prepared.model, sample.id, image, target, prepared.plan.settings.seed, prepared.batch)
 
 
 def _measure(prepared: Prepared, mode: Mode, subject: Subject, stability: bool) -> dict[str, Any]:
@@ -132,7 +130,7 @@ def _measure(prepared: Prepared, mode: Mode, subject: Subject, stability: bool) 
     for name in ("ria", "dea", "random_cells"):
         tables[name] = tables.get(name, {}) | {"precision": mode.precision, "regions": mode.regions}
     methods = [resolve_method(name, tables) for name in ("ria", "dea", "random_cells")]
-    batch = BatchSize(1 if mode is PLAIN else settings.execution.batch_size)
+    batch = BatchSize(1) if mode is PLAIN else prepared.batch
     image, target = subject.image, subject.target
     before = model.incremental, model.compile
     model.incremental, model.compile = mode.incremental, mode.compile

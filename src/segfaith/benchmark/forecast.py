@@ -31,7 +31,7 @@ from segfaith.incremental.scoring import scorer_for
 from segfaith.incremental.wired import WiredScorer
 from segfaith.occlusion import occluder
 from segfaith.perturbation import PERTURBATIONS, Variants, clean_variant, perturbed_variants
-from segfaith.scores import BatchSize, Boxes, scalar_of, score_images, sent
+from segfaith.scores import BatchSize, Boxes, on_target, scalar_of, score_images, sent
 from segfaith.types import Image, Sample, Target, Tensor
 
 BUDGET = 3.0
@@ -93,7 +93,7 @@ def _timed(prepared: Prepared, sample_id: str, sample: Sample, image: Image, tar
     """
     plan, model = prepared.plan, prepared.model
     settings, rng = plan.settings, sample_rng(plan.settings.seed, sample_id)
-    batch = BatchSize(settings.execution.batch_size)
+    batch = prepared.batch
     clean = clean_variant(image, target.region)
     perturbed = perturbed_variants(
         image,
@@ -162,17 +162,18 @@ def _occlusion_seconds(
     cells, count = grid_cells(size, asked.grid, mirrored=False, wired=model.wired), asked.count * (1 + model.wired)
     boxes, cells = bounding_boxes(cells, count), cells.to(image.device)
     set_up = clock(model.device) - start
-    seconds, images, calls, every = 0.0, 0, 0, 1
+    seconds, images, calls, every, largest = 0.0, 0, 0, 1, 0
 
     def build(numbers: Tensor) -> Tensor:
         occluded: Tensor = occlude(cells == sent(numbers, cells.device)[:, None, None])
         return occluded
 
     def timed(altered: Tensor, where: Boxes | None) -> Tensor:
-        nonlocal seconds, images, calls, every
+        nonlocal seconds, images, calls, every, largest
         calls += 1
-        if (calls - 1) % every:
+        if (calls - 1) % every and len(altered) <= largest:  # of a larger batch the memory may be measured
             return torch.zeros(len(altered), dtype=torch.float64, device=altered.device)
+        largest = max(largest, len(altered))
         begun = clock(model.device)
         scores = scorer.score(altered, where)
         took = clock(model.device) - begun
@@ -182,7 +183,7 @@ def _occlusion_seconds(
         return scores
 
     begun = clock(model.device)
-    score_images(timed, build, count, batch, boxes)
+    score_images(timed, build, count, batch, boxes, on_target("occlusions", target.region, asked.precision))
     building = clock(model.device) - begun - seconds
     return set_up + building + seconds * count / images
 
@@ -192,8 +193,8 @@ def _own_seconds(prepared: Prepared, sample_id: str, clean: Variants, target: Ta
     if "model" not in method.method.needs:
         return 0.0
     settings, model = prepared.plan.settings, prepared.model
-    rng, batch = sample_rng(settings.seed, sample_id), BatchSize(settings.execution.batch_size)
-    gathered = gather(model, clean, target, [method], batch, rng)
+    rng = sample_rng(settings.seed, sample_id)
+    gathered = gather(model, clean, target, [method], prepared.batch, rng)
     start = clock(model.device)
     try:
         with guarded(model, method):
@@ -214,7 +215,7 @@ def _metric_seconds(prepared: Prepared, sample_id: str, sample: Sample) -> float
     alone = replace(prepared, plan=replace(plan, methods=controls, stability_ids=frozenset()))
     load: Callable[[], Sample] = lambda: sample  # noqa: E731
     start = clock(prepared.model.device)
-    result = run_sample(alone, sample_id, load, BatchSize(plan.settings.execution.batch_size))
+    result = run_sample(alone, sample_id, load, prepared.batch)
     seconds = clock(prepared.model.device) - start
     targets = len({row["target"] for row in result.records})
     bad = [row["reason"] for row in result.records if row["status"] != "ok"]

@@ -49,13 +49,14 @@ Measure = Callable[[Prepared, Sequence[str]], Iterator[Measured]]
 
 def serial(prepared: Prepared, ids: Sequence[str]) -> Iterator[Measured]:
     """Measures in this process, in the order of the ids."""
-    batch, machine = BatchSize(prepared.plan.settings.execution.batch_size), machine_words(prepared.model)
+    machine = machine_words(prepared.model)
     with ThreadPoolExecutor(1) as reader:  # reads and resizes the next sample while the model is at work
         coming = [reader.submit(load_sample, prepared.plan, prepared.model, one) for one in ids[:1]]
         for number, sample_id in enumerate(ids):
             following = ids[number + 1 : number + 2]
             coming += [reader.submit(load_sample, prepared.plan, prepared.model, one) for one in following]
-            yield replace(run_sample(prepared, sample_id, coming.pop(0).result, batch), machine=machine)
+            measured = run_sample(prepared, sample_id, coming.pop(0).result, prepared.batch)
+            yield replace(measured, machine=machine)
 
 
 def run_sample(prepared: Prepared, sample_id: str, load: Callable[[], Sample], batch: BatchSize) -> Measured:
@@ -97,7 +98,11 @@ def _run_target(prepared: Prepared, sample_id: str, sample: Sample, target: Targ
     try:
         subject = subject_of(prepared, sample_id, sample, target, batch)
         stability = sample_id in plan.stability_ids
-        return evaluate_sample(subject, plan.methods, plan.settings.evaluation, stability=stability)
+        result = evaluate_sample(subject, plan.methods, plan.settings.evaluation, stability=stability)
+        short = "" if batch.memory is None else batch.memory.short(subject.size)
+        for row in result.records if short else ():
+            row["reason"] = "; ".join(filter(None, (row["reason"], short)))
+        return result
     except (Exception, SystemExit) as error:
         return unmeasured(sample_id, plan.methods, error, target, prepared.model.head_name)
 

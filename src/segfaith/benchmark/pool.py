@@ -278,7 +278,7 @@ class _Round:
         self.waiting.extendleft(reversed(given[1:]))
         reason = SampleError(
             f"the worker process died while it measured this sample, {TRIES} times ({_words(error)}); it may need "
-            "more memory: try a smaller execution.batch_size, or fewer workers"
+            "more memory: set execution.memory, a smaller execution.batch_size, or fewer workers"
         )
         return [lost(self.prepared, given[0], reason)]
 

@@ -17,7 +17,6 @@ from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import load_sample
 from segfaith.errors import SettingsError
 from segfaith.process import keep_memory
-from segfaith.scores import BatchSize
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ class Worker:
         with suppress(ValueError):  # Ray would raise SystemExit in the middle of a sample, which would become its rows
             signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
         self.prepared: Prepared | None = None
-        self.batch = BatchSize(1)
 
     def take(self, job: Job) -> str:
         """Loads the model of a run, and says the name of this machine.
@@ -69,7 +67,7 @@ class Worker:
         if job.settings.data.wired is not None and prepared.plan.dataset.ids != job.known:
             raise SettingsError(f"the data set has other samples on {host}; give all machines the same data")
         prepared.replan(replace(prepared.plan, ids=job.ids, stability_ids=job.stability_ids))
-        self.prepared, self.batch = prepared, BatchSize(job.settings.execution.batch_size)
+        self.prepared = prepared
         return host
 
     def measure(self, sample_id: str, expected: dict[str, Any]) -> Measured:
@@ -92,7 +90,8 @@ class Worker:
                 f"the worker on {socket.gethostname()} would measure another run; give all machines the same code, "
                 "weights and data.\nHere -> there:\n  " + "\n  ".join(differences(expected, here))
             )
-        measured = run_sample(prepared, sample_id, partial(load_sample, plan, prepared.model, sample_id), self.batch)
+        load = partial(load_sample, plan, prepared.model, sample_id)
+        measured = run_sample(prepared, sample_id, load, prepared.batch)
         if any("CUDA error" in str(row["reason"]) for row in measured.records):
             os._exit(BROKEN)  # every later sample would fail here too; others measure this one
         return replace(measured, machine=machine_words(prepared.model))

@@ -12,6 +12,7 @@ from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import target_choice, targets_of
 from segfaith.benchmark.warm_up import chosen_model, warm_up
 from segfaith.models.segmentation import SegmentationModel
+from segfaith.scores import BatchSize
 from segfaith.target_choice import TargetChoice
 from segfaith.types import Sample, Target
 
@@ -20,6 +21,7 @@ from segfaith.types import Sample, Target
 class Prepared:
     """A plan with its model loaded: ready to run. `path` is how the warm-up's image was scored: see `warm_up`.
 
+    `batch` serves all samples, so that what is learnt of the memory of one serves the others.
     `open_directory` changes the plan where the directory holds this run, with the same samples, under another `data.n`.
     """
 
@@ -27,11 +29,19 @@ class Prepared:
     model: SegmentationModel
     choice: TargetChoice
     path: str
+    batch: BatchSize
 
     @cached_property
     def description(self) -> dict[str, Any]:
         """The content of `run.json`; reads the data for its digest, once."""
-        return describe(self.plan, self.model, self.path)
+        short = self.short_of_memory
+        return describe(self.plan, self.model, self.path) | ({"memory": short} if short else {})
+
+    @property
+    def short_of_memory(self) -> list[str]:
+        """Sentences on the sizes of which one image took more than `execution.memory`, as far as it is known."""
+        memory = self.batch.memory
+        return [] if memory is None else [memory.short(size) for size in memory.over]
 
     @property
     def identity(self) -> str:
@@ -61,5 +71,6 @@ def prepare(settings: Settings) -> Prepared:
     plan = with_names(plan, model)
     check_classes(model, plan.dataset)
     check_bands(model, plan)
-    path = warm_up(model, plan)
-    return Prepared(plan, model, target_choice(settings, model, plan.dataset), path)
+    batch = settings.execution.batches(model.device)
+    path = warm_up(model, plan, batch)
+    return Prepared(plan, model, target_choice(settings, model, plan.dataset), path, batch)

@@ -34,7 +34,6 @@ from segfaith.perturbation import clean_variant
 from segfaith.randomness import generator
 from segfaith.results.records.files import write_rows
 from segfaith.results.records.schema import RANDOMISATION_COLUMNS
-from segfaith.scores import BatchSize
 from segfaith.types import Image, Map, Target, Tensor
 
 LEAST_PARTS = 5
@@ -210,10 +209,9 @@ def _maps(prepared: Prepared, sample_id: str, image: Image, target: Target) -> t
     plan = prepared.plan
     rng = sample_rng(plan.settings.seed, sample_id, target.name)
     methods = _methods(prepared)
-    batch = BatchSize(plan.settings.execution.batch_size)
     maps: dict[str, Map | Exception] = {}
     try:
-        clean = gather(prepared.model, clean_variant(image, target.region), target, methods, batch, rng)
+        clean = gather(prepared.model, clean_variant(image, target.region), target, methods, prepared.batch, rng)
     except Exception as error:
         return nan, dict.fromkeys((method.name for method in methods), error)
     for method in methods:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StrictInt, ValidationErr
 from segfaith.attribution.libraries import LIBRARIES
 from segfaith.attribution.methods import DEFAULT_METHODS, METHODS, OPTIONAL
 from segfaith.benchmark.evaluation_settings import LARGEST, EvaluationSettings, Section
+from segfaith.benchmark.execution_settings import ExecutionSettings
 from segfaith.data.reading import Reading
 from segfaith.halves import Wiring
 from segfaith.lookup import nearest
@@ -260,21 +261,6 @@ class OutputSettings(Section):
     """What is kept beside the records."""
 
     maps: bool = False
-
-
-class ExecutionSettings(Section):
-    """How the work is done; none of it changes results beyond 1e-5."""
-
-    device: str = "auto"
-    batch_size: int = Field(default=16, ge=1)
-    shard_size: int = Field(default=8, ge=1)
-    threads: int | None = Field(default=None, ge=1, le=1024)
-    incremental: bool = True
-    compile: bool = False
-    executor: Literal["auto", "serial", "ray"] = "auto"
-    address: str | None = Field(default=None, min_length=1)
-    workers: int | None = Field(default=None, ge=1)
-    cores_per_worker: int | None = Field(default=None, ge=1)
 
 
 def folder_name(name: str) -> str:

@@ -16,11 +16,12 @@ from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.regions import superpixels
 from segfaith.incremental.precision import Asked
 from segfaith.incremental.scoring import scorer_for
+from segfaith.memory import bytes_of
 from segfaith.models import load_model
 from segfaith.models.probe import ModelFails, probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import PERTURBATIONS, clean_variant
-from segfaith.scores import BatchSize, Scalar, in_batches
+from segfaith.scores import BatchSize, Scalar, in_batches, on_target
 from segfaith.types import Image, Tensor
 
 
@@ -50,7 +51,9 @@ def chosen_model(settings: Settings) -> SegmentationModel:
         tokens=chosen.tokens,
         reshape=chosen.reshape,
     )
-    model.incremental, model.compile = settings.execution.incremental, settings.execution.compile
+    execution = settings.execution
+    model.incremental, model.compile = execution.incremental, execution.compile
+    model.memory = None if execution.memory is None else bytes_of(execution.memory)
     model.wiring = settings.data.wiring
     return model
 
@@ -63,11 +66,14 @@ def noise(model: SegmentationModel, settings: Settings) -> Image:
     return torch.from_numpy(values).to(model.device)
 
 
-def warm_up(model: SegmentationModel, plan: Plan) -> str:
+def warm_up(model: SegmentationModel, plan: Plan, batch: BatchSize) -> str:
     """Tests the model and runs it as the run will, on an artificial image, before anything is timed.
 
     A model that can be run neither on the artificial image nor on a sample is refused: every row would be `failed`.
     Any other failure that is not a fault of the settings is ignored here. It fails the samples, whose rows report it.
+
+    Args:
+        batch: of the run; where it has a limit of memory, one image of each kind is measured.
 
     Returns:
         How altered images of the run's size are scored: "incremental", or "plain" with the reason. With native sizes,
@@ -80,19 +86,22 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
     image = noise(model, settings)
     path = ""
     try:
-        probe(model, image, settings.execution.batch_size)
+        probe(model, image, batch.tried)
     except ModelFails:
         sample = _first_image(plan, model)  # perhaps it fails only on the artificial image, or its size
         if sample is None:
             raise
-        probe(model, sample.to(model.device), settings.execution.batch_size)
+        probe(model, sample.to(model.device), batch.tried)
     try:
         gradients, interventions = evidence_keys(plan.methods)
         counts = [asked.count * (1 + model.wired) for asked in interventions]
-        most = min(settings.execution.batch_size, max(len(PERTURBATIONS), settings.evaluation.fidelity, *counts))
-        batch, scalar = BatchSize(most), Scalar(1, independent=model.independent)
+        most = min(batch.images, max(len(PERTURBATIONS), settings.evaluation.fidelity, *counts))
+        if batch.memory is not None:
+            most = 1  # larger batches follow from what one image takes
+        batch, scalar = BatchSize(most, batch.memory), Scalar(1, independent=model.independent)
         with torch.no_grad():  # tensors that a model caches in its first pass must allow gradients
-            in_batches(most, lambda part: (model.logits(_copies(image, part)).amax((1, 2, 3)),), batch)
+            logits = "logits", (image.shape[1], image.shape[2]), None
+            in_batches(most, lambda part: (model.logits(_copies(image, part)).amax((1, 2, 3)),), batch, logits)
         region = torch.ones(image.shape[1:], dtype=torch.bool, device=model.device)
         if model.wired:  # as the targets of samples, it lies in the left half
             region[:, region.shape[1] // 2 :] = False
@@ -112,7 +121,8 @@ def warm_up(model: SegmentationModel, plan: Plan) -> str:
                 path = scorer.path
             sizes = (most, max(1, most - 1)) if model.compile else (most,)  # two sizes: torch compiles for any size
             for count in sizes:
-                in_batches(count, partial(_scores, scorer, image), batch)
+                whole = on_target("whole images", variant.regions[0], precision)
+                in_batches(count, partial(_scores, scorer, image), batch, whole)
     except SettingsError:
         raise
     except Exception as error:  # if it fails on samples too, their rows record it

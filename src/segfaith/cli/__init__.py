@@ -53,7 +53,7 @@ def main() -> None:
         raise
 
 
-LESS_MEMORY = "choose a smaller data.size or execution.batch_size, or set model.tile"
+LESS_MEMORY = "choose a smaller data.size, set execution.memory or a smaller execution.batch_size, or set model.tile"
 
 
 def _end(words: str, status: int) -> NoReturn:

@@ -10,6 +10,7 @@ from segfaith.cli.screen import (
     ADDRESS,
     COLUMNS,
     EXECUTOR,
+    MEMORY,
     OUTPUT,
     app,
     duration,
@@ -36,6 +37,7 @@ def run_command(
     seed: Annotated[int | None, typer.Option(help="Seed of the run (seed).")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto (execution.device).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per model pass (execution.batch_size).")] = None,
+    memory: Annotated[str | None, typer.Option(help=MEMORY)] = None,
     executor: Annotated[str | None, typer.Option(help=EXECUTOR)] = None,
     address: Annotated[str | None, typer.Option(help=ADDRESS)] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also measure again what failed.")] = False,
@@ -54,7 +56,7 @@ def run_command(
     from segfaith.benchmark.status import forget_failed
 
     flags = {"data.n": n, "seed": seed, "execution.device": device, "execution.batch_size": batch_size}
-    flags |= {"execution.executor": executor, "execution.address": address}
+    flags |= {"execution.executor": executor, "execution.address": address, "execution.memory": memory}
     chosen = read_settings(find_settings(config), overrides(flags, settings))
     directory = output or Path("runs") / chosen.name
     if not dry_run:
@@ -68,6 +70,8 @@ def run_command(
         todo = runner.open_directory(directory, prepared, on_the_way)
     if todo:
         _tell_assumed(prepared.model)
+        for words in prepared.short_of_memory:
+            on_the_way(words)
         _run_with_progress(prepared, directory, todo)
     first = "" if todo else f"{directory} is finished: all {len(prepared.plan.ids)} samples are there."
     raise typer.Exit(_summarise(directory, first))
@@ -101,6 +105,10 @@ def _print_plan(prepared: Any) -> None:
         where += f", {timed.size[0]} x {timed.size[1]}: as if all samples had this size"
     about = "at least" if several else "about"
     say(f"time      {about} {duration(timed.seconds(*counts))}: {timed.words(*counts)} (timed on {where})")
+    if (memory := prepared.batch.memory) is not None:
+        say(f"memory    {memory.words(prepared.batch.images)}")
+        for words in prepared.short_of_memory:
+            say(f"          {words}")
 
 
 def _print_check(prepared: Any) -> int:
@@ -198,6 +206,7 @@ def _summarise(directory: Path, first: str = "") -> int:
         say(f"{to_go} of {planned} samples are still to go: give the same command again.")
     say(f"model {description['model']['name']}, weights {description['model']['weights']}")
     _say_paths(records)
+    _say_memory(records)
     if not len(ok):
         say(f"0 of {planned} samples measured, {len(bad)} rows not ok.")
         return 1
@@ -232,6 +241,15 @@ def _say_paths(records: Any) -> None:
     if list(paths.index) != ["incremental"]:
         for path, count in paths.items():
             say(f"scored {path}: {count} sample(s)")
+
+
+def _say_memory(records: Any) -> None:
+    """Of each size of images of which one took more than `execution.memory`, the sentence that says so."""
+    from segfaith.memory import SHORT
+
+    told = records["reason"].fillna("").str.extract(rf"({SHORT}.*)", expand=False).dropna()
+    for words in {words.partition(" took ")[0]: words for words in told}.values():
+        say(words)
 
 
 @app.command("randomise")

@@ -118,6 +118,7 @@ COLUMNS = (
 )
 
 
+MEMORY = "What the model's passes may take, as 4GB (execution.memory; docs/settings.md)."
 EXECUTOR = "serial (this process), ray (worker processes), or auto (execution.executor; docs/scaling.md)."
 
 

@@ -13,6 +13,7 @@ from segfaith.cli.screen import (
     ADDRESS,
     COLUMNS,
     EXECUTOR,
+    MEMORY,
     OUTPUT,
     app,
     duration,
@@ -41,6 +42,7 @@ def suite_command(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto (execution.device).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a model pass (execution.batch_size).")] = None,
+    memory: Annotated[str | None, typer.Option(help=MEMORY)] = None,
     executor: Annotated[str | None, typer.Option(help=EXECUTOR)] = None,
     address: Annotated[str | None, typer.Option(help=ADDRESS)] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also measure again what failed.")] = False,
@@ -55,6 +57,7 @@ def suite_command(
         typer.echo(find_suite(config).read_text(encoding="utf-8"), nl=False)
         return
     flags = {"data.n": n, "execution.device": device, "execution.batch_size": batch_size}
+    flags["execution.memory"] = memory
     flags |= {"execution.executor": executor, "execution.address": address}
     suite = read_suite(find_suite(config), overrides(flags, settings))
     if models is not None:

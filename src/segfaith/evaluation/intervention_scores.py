@@ -12,7 +12,7 @@ from segfaith.evaluation.subject import Subject
 from segfaith.incremental.scorers import INCREMENTAL
 from segfaith.incremental.scoring import OTHERWISE, agree, plain_scorer, scorer_for
 from segfaith.occlusion import Occluder
-from segfaith.scores import scalar_of, score_images
+from segfaith.scores import on_target, scalar_of, score_images
 from segfaith.types import Float, Image, Int, Tensor
 
 
@@ -130,11 +130,15 @@ def _scored(
     model, region, scalar = subject.model, subject.target.region, scalar_of(subject.model, subject.target)
     count = 1 + len(operators) + interventions
     scorer = scorer_for(model, subject.image, region, scalar)
-    scores = score_images(scorer.score, build, count, subject.batch).tolist()
+    stage = on_target("metrics", region)
+    scores = score_images(scorer.score, build, count, subject.batch, stage=stage).tolist()
     if scorer.path != INCREMENTAL:
         return scorer.path, scores
     plain = plain_scorer(model, subject.image, region, scalar, "as asked")
-    baselines = score_images(plain.score, lambda numbers: build(numbers + 1), len(operators), subject.batch)
+    by_model = on_target("metrics by the model itself", region)
+    baselines = score_images(
+        plain.score, lambda numbers: build(numbers + 1), len(operators), subject.batch, stage=by_model
+    )
     names = ["this image", *(f"the baseline of {name}" for name in operators)]
     own = [expected, *baselines.tolist()]
     pairs = zip(names, scores, own, strict=False)
@@ -142,7 +146,7 @@ def _scored(
     if not differ:
         return scorer.path, scores
     plain = plain_scorer(model, subject.image, region, scalar, OTHERWISE.format(differ[0]))
-    return plain.path, score_images(plain.score, build, count, subject.batch).tolist()
+    return plain.path, score_images(plain.score, build, count, subject.batch, stage=by_model).tolist()
 
 
 def taken(item: Altered, ranking: Ranking) -> Int[Tensor, "P"]:

@@ -21,6 +21,7 @@ from segfaith.evidence.layer import altered, check_layer, gradient_at
 from segfaith.evidence.layers import choose_layer
 from segfaith.evidence.tiles import tiled_maps
 from segfaith.halves import halves, side_by_side
+from segfaith.memory import Stage
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import BatchSize, Scalar, in_batches, masked_mean, prediction
 from segfaith.types import Bool, Float, GradientEvidence, Int, Tensor
@@ -66,8 +67,12 @@ def forward_pass(
             return masked_mean(logits, regions[part], scalar), *_predictions(logits, scalar)
 
     start = clock(model.device)
-    score, classes, predicted = in_batches(len(images), compute, batch)
+    score, classes, predicted = in_batches(len(images), compute, batch, _stage("predictions", images))
     return ForwardPass(score, classes, predicted, clock(model.device) - start)
+
+
+def _stage(words: str, images: Float[Tensor, "N bands H W"], *others: str) -> Stage:
+    return words, (images.shape[-2], images.shape[-1]), others
 
 
 def _predictions(logits: Tensor, scalar: Scalar) -> tuple[Tensor, Tensor]:
@@ -149,7 +154,10 @@ def _of_layer(
 
     start = clock(model.device)
     activation, gradient, score, classes, predicted = in_batches(
-        len(images), compute, BatchSize(1) if model.one_by_one else batch
+        len(images),
+        compute,
+        BatchSize(1, batch.memory) if model.one_by_one else batch,
+        _stage("gradients", images, name, objective),
     )
     seconds = clock(model.device) - start
     if not bool(activation.isfinite().all() & gradient.isfinite().all()):

@@ -14,7 +14,7 @@ from segfaith.incremental.wired import WiredScorer
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.perturbation import Variants
-from segfaith.scores import BatchSize, Boxes, Scalar, score_images, sent
+from segfaith.scores import BatchSize, Boxes, Scalar, on_target, score_images, sent
 from segfaith.types import Float, Int, InterventionEvidence, Tensor
 
 
@@ -46,14 +46,15 @@ def intervention_evidence(
         clean = scorer.clean_score()[0] if isinstance(scorer, IncrementalScorer | WiredScorer) else score[n]
         occlude = occluder(regions.occlusion, image, rng(), wired=wired)
         mirrored, size = variants.flipped[n], (image.shape[1], image.shape[2])
+        stage = on_target("occlusions", region, regions.precision)
         if regions.kind == "adaptive":
 
-            def drops(masks: Tensor, boxes: Boxes, scorer=scorer, occlude=occlude, clean=clean) -> Tensor:  # type: ignore[no-untyped-def]
+            def drops(masks: Tensor, boxes: Boxes, scorer=scorer, occlude=occlude, clean=clean, stage=stage) -> Tensor:  # type: ignore[no-untyped-def]
                 def build(numbers: Tensor) -> Tensor:
                     occluded: Tensor = occlude(masks[sent(numbers, masks.device)])
                     return occluded
 
-                drop: Tensor = clean - score_images(scorer.score, build, len(masks), batch, boxes)
+                drop: Tensor = clean - score_images(scorer.score, build, len(masks), batch, boxes, stage)
                 return drop
 
             hint = None if guide is None else guide[n]
@@ -71,7 +72,7 @@ def intervention_evidence(
             occluded: Tensor = occlude(cells == sent(numbers, cells.device)[:, None, None])
             return occluded
 
-        drop = clean - score_images(scorer.score, build, count, batch, boxes)
+        drop = clean - score_images(scorer.score, build, count, batch, boxes, stage)
         measured.append((cells, drop, drop.clamp(min=0)))
     partitions, dropped, painted = zip(*measured, strict=True)
     return InterventionEvidence(torch.stack(partitions), _padded(dropped, nan), _padded(painted, 0.0))

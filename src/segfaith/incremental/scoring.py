@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from segfaith.errors import SampleError, SettingsError
 from segfaith.halves import side_of
@@ -18,6 +19,7 @@ from segfaith.incremental.precision import Asked, chosen
 from segfaith.incremental.scorers import INCREMENTAL, IncrementalScorer, PlainScorer, extent
 from segfaith.incremental.tiles import TiledScorer
 from segfaith.incremental.wired import WiredScorer, wired_scorer
+from segfaith.memory import in_words
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import Scalar, out_of_memory
 from segfaith.types import Float, Image, Int, Mask, Tensor
@@ -30,6 +32,10 @@ SIZES = 64
 """How many sizes of images a graph's verdicts are kept for."""
 THOROUGH = 4
 """How many sizes get the whole check; later sizes get a shorter check, since photographs come in ever new sizes."""
+SMALLER = 4
+"""The sides of the image on which a graph's memory is estimated are this many times smaller."""
+CHECK = 32
+"""In what was measured, a graph's check took the memory of the clean features and of 25 to 35 images' logits."""
 OTHERWISE = "its graph scores {} otherwise than the model itself"
 
 
@@ -161,7 +167,7 @@ def _state(model: SegmentationModel) -> Any:
     products = [tensor.to(factors) @ factors[: len(tensor)] for tensor in tensors]
     sums = [str(total) for total in torch.stack(products).tolist()] if products else []  # as text NaN equals itself
     hooks = [(len(part._forward_hooks), len(part._forward_pre_hooks)) for part in model.module.modules()]
-    return sums, repr(model.module), hooks, model.mean, model.std, model.head, model.pad, model.device
+    return sums, repr(model.module), hooks, model.mean, model.std, model.head, model.pad, model.device, model.memory
 
 
 def _verdict(model: SegmentationModel, traced: _Traced, image: Image) -> str:
@@ -173,6 +179,8 @@ def _verdict(model: SegmentationModel, traced: _Traced, image: Image) -> str:
             with model.evaluating():
                 traced.graph = Graph(model.module, model.padded(image)[None], place=model.place or ())
         graph, thorough = traced.graph, len(traced.verdicts) < THOROUGH
+        if model.memory is not None and (expected := _expected_bytes(model, graph, image)) > model.memory:
+            return f"its graph would take about {in_words(expected)}, and execution.memory is {in_words(model.memory)}"
         difference = _difference(model, graph, image, thorough)
         if difference and graph.uses_winograd:  # the model may amplify its rounding
             graph.allow_winograd(False)
@@ -187,6 +195,26 @@ def _verdict(model: SegmentationModel, traced: _Traced, image: Image) -> str:
             raise
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
     return difference
+
+
+@torch.inference_mode()
+def _expected_bytes(model: SegmentationModel, graph: Graph, image: Image) -> float:
+    """What the check of a graph is expected to take: the features of the clean image, and `CHECK` times its logits.
+
+    The features are counted on an image of a quarter of the sides, and grow with the pixels. 0 where the model takes no
+    such image: then the check itself shows what it takes.
+    """
+    small = F.interpolate(image[None], scale_factor=1 / SMALLER, mode="bilinear")
+    padded = model.padded(small).contiguous(memory_format=torch.channels_last)
+    try:
+        with model.evaluating():
+            values = graph.clean(model.normalise(padded)).values()
+    except Exception:  # a model may take images of one size alone
+        return 0.0
+    storages = {value.untyped_storage()._cdata: value for value in values if isinstance(value, Tensor)}
+    counted = sum(value.untyped_storage().nbytes() for value in storages.values())
+    logits = 4 * (model.class_count or 2) * image[0].numel()
+    return counted * model.padded(image).numel() / padded.numel() + CHECK * logits
 
 
 @torch.inference_mode()

@@ -56,11 +56,13 @@ class SegmentationModel:
         tiling: the tiles in which images go through the module; None: whole images. See `tiling`.
         wiring: how the logits of two photographs side by side are exchanged, see `halves`; None: images are whole.
         compile: whether interventions run whole images through `torch.compile` instead.
+        memory: bytes that passes may take; a model whose graph would take more is run without one. None: no limit.
         why_no_layer: why a library's model has no default feature layer, in words; "" for all others.
     """
 
     incremental = True
     compile = False
+    memory: int | None = None
     why_no_layer = ""
     wiring: Wiring | None = None
     at_halves = False

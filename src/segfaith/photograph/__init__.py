@@ -113,7 +113,8 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
     if model.classes is None:
         model.classes = read_classes(settings.data.classes)
     image = resize_image(fit_channels(read.image, model.input_channels), settings.data.size)
-    probe(model, image.to(model.device), settings.execution.batch_size)
+    execution = settings.execution
+    probe(model, image.to(model.device), execution.batches(model.device).tried)
     predicted = predicted_classes(model, image).cpu()
     shares = predicted_shares(model, predicted)
     target, chosen = choose(settings, wanted, model, read.image, read.orientation, predicted, shares)
@@ -126,7 +127,8 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
         k=evaluation.fractions[0],
         occlusion=evaluation.occlusion[0],
         seed=settings.seed,
-        batch_size=settings.execution.batch_size,
+        batch_size=execution.batch_size,
+        memory=execution.memory,
     )
     return Explained(photo, replace(told, display=_display(settings, image)), chosen, shares)
 

@@ -30,7 +30,6 @@ from segfaith.evaluation.subject import Subject
 from segfaith.planted.known_maps import FORMS, STYLES, doses
 from segfaith.results.records.select import is_control
 from segfaith.results.statistics.judgement import ASKED, SEED
-from segfaith.scores import BatchSize
 from segfaith.types import Map
 
 BASIC = ("gpa", "ega", "ria", "dea", "mask")
@@ -76,8 +75,7 @@ def _measured(prepared: Prepared, sample_id: str) -> pd.DataFrame:
     """The rows of one sample."""
     plan = prepared.plan
     sample = load_sample(plan, prepared.model, sample_id)
-    batch = BatchSize(plan.settings.execution.batch_size)
-    subject = subject_of(prepared, sample_id, sample, prepared.targets(sample)[0], batch)
+    subject = subject_of(prepared, sample_id, sample, prepared.targets(sample)[0], prepared.batch)
     settings = plan.settings.evaluation
     methods = [method for method in plan.methods if method.name != TRUTH]  # it is the dose 1
     first = evaluate_sample(subject, methods, settings, stability=False)

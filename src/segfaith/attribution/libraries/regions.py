@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from segfaith.attribution.libraries.entry import FAST, Cost, Entry, Question, Scale, SignParameters
-from segfaith.attribution.libraries.running import boxes_of, drawing, fast_score
+from segfaith.attribution.libraries.running import at_once, boxes_of, drawing, fast_score
 from segfaith.attribution.parameters import CellParameters, Fill, RiaParameters
 from segfaith.errors import SampleError
 from segfaith.evidence.regions import Regions
@@ -66,7 +66,7 @@ def _sets(question: Question, cells: Int[Tensor, "H W"]) -> Sets:
 
     def scores(there: Float[Tensor, "B R"]) -> Float[Tensor, "B"]:
         parts = []
-        for part in torch.split(there, question.batch.images):
+        for part in torch.split(there, at_once(question)):
             masks = (part == 0)[:, cells]
             parts.append(score(occlude(masks), boxes_of(masks)))
         return torch.cat(parts)
@@ -84,7 +84,7 @@ def _over_cells(attribute: Callable[[Question, Any, Sets, dict[str, Any]], Tenso
         numbers, cells = torch.unique(question.cells, return_inverse=True)  # small images leave cells without pixels
         with drawing(question), torch.inference_mode(False), torch.no_grad():
             ones = torch.ones(1, len(numbers), device=question.image.device)
-            given = {"baselines": 0, "perturbations_per_eval": question.batch.images}
+            given = {"baselines": 0, "perturbations_per_eval": at_once(question)}
             values = attribute(question, attr, _sets(question, cells), {"inputs": ones, **given})
             return values[0].double()[cells]
 
@@ -130,7 +130,7 @@ def _occlusion(question: Question) -> Float[Tensor, "H W"]:
             sliding_window_shapes=(len(image), own.window, own.window),
             strides=(len(image), own.stride, own.stride),
             baselines=question.filled(own.occlusion)[None],
-            perturbations_per_eval=question.batch.images,
+            perturbations_per_eval=at_once(question),
         )
         return attribution[0, 0].double()  # type: ignore[no-any-return]
 

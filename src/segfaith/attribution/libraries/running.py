@@ -17,8 +17,9 @@ from segfaith.evidence.gradient import Objective
 from segfaith.evidence.layer import check_layer
 from segfaith.evidence.layers import choose_layer
 from segfaith.incremental.scoring import scorer_for
+from segfaith.memory import Stage
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import Boxes, Scorer, masked_mean, out_of_memory, scalar_of, score_images, sent
+from segfaith.scores import Boxes, Scorer, masked_mean, on_target, out_of_memory, scalar_of, score_images, sent
 from segfaith.types import Float, Image, Target, Tensor
 
 
@@ -126,11 +127,11 @@ def halving(question: Question, compute: Callable[[int], Tensor]) -> Tensor:
 
     Images go one by one where the model must not see several at once.
     """
-    state = question.rng.bit_generator.state
+    state, stage = question.rng.bit_generator.state, (question.name, question.size, None)
     while True:
-        images = 1 if question.model.one_by_one else question.batch.images
+        images = 1 if question.model.one_by_one else question.batch.of(stage)
         try:
-            with kept(question):
+            with kept(question), question.batch.watched(stage, images):
                 return compute(images).detach()
         except RuntimeError as error:
             if images == 1 or not out_of_memory(error):
@@ -173,7 +174,7 @@ def fast_score(question: Question) -> Callable[[Float[Tensor, "B bands H W"], Bo
     Of wired photographs whole canvases run, since a method may run the module through `logits` alone.
     """
     model, image, target = question.model, question.image, question.target
-    whole = Score(model, target)
+    whole, stage = Score(model, target), altered_images(question)
     scorer: Scorer = lambda images, boxes: whole(images)  # noqa: E731
     if not model.wired:
         with torch.inference_mode():
@@ -184,9 +185,19 @@ def fast_score(question: Question) -> Callable[[Float[Tensor, "B bands H W"], Bo
         def build(numbers: Tensor) -> Tensor:
             return images[sent(numbers, images.device)]
 
-        return score_images(scorer, build, len(images), question.batch, boxes).clone()
+        return score_images(scorer, build, len(images), question.batch, boxes, stage).clone()
 
     return score
+
+
+def at_once(question: Question) -> int:
+    """How many altered images may exist, and be scored, at once."""
+    return question.batch.of(altered_images(question))
+
+
+def altered_images(question: Question) -> Stage:
+    """The stage of the altered images of a question."""
+    return on_target(question.name, question.target.region)
 
 
 def boxes_of(masks: Tensor) -> Boxes:

@@ -117,6 +117,7 @@ SETTINGS: dict[str, Matters] = {
     "execution.device": DIRECTORY,
     "execution.shard_size": DIRECTORY,
     "execution.batch_size": NOWHERE,
+    "execution.memory": NOWHERE,
     "execution.threads": NOWHERE,
     "execution.incremental": NOWHERE,
     "execution.compile": NOWHERE,

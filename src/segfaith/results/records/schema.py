@@ -48,7 +48,7 @@ def _record_columns() -> dict[str, tuple[Any, str]]:
         "tied_share_off": (REAL, "fraction of S_o that is there by the tie-break alone"),
         "path": (TEXT, "how the interventions were scored: incremental, or plain and why; null where they were not"),
         "status": (TEXT, "ok, skipped or failed"),
-        "reason": (TEXT, "why a row is not ok, or which of its values are undefined (NaN)"),
+        "reason": (TEXT, "why a row is not ok, which of its values are undefined (NaN), or that memory was too small"),
     }
 
 

@@ -204,6 +204,23 @@ def squeeze_excitation() -> nn.Module:
     return Of(forward, first=unit(3, 8, stride=2), attend=SqueezeExcitation(8), second=unit(8, 8), head=head())
 
 
+def gates_in_place() -> nn.Module:
+    """Maps of one pixel and of one channel, whose memory is contiguous in either order, overwritten by methods."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x * self.gate(F.adaptive_avg_pool2d(x, 1)).sigmoid_()
+        return self.head(x * self.one(x).mul_(1.5).clamp_(-2.0, 3.0))
+
+    return Of(forward, stem=unit(3, 8, stride=2), gate=conv(8, 8, 1), one=conv(8, 1), head=head())
+
+
+def norms_first() -> nn.Module:
+    """Batch norms before convolutions, which do not fold into them."""
+    middle = [nn.BatchNorm2d(8), nn.ReLU(), conv(8, 8), nn.BatchNorm2d(8), conv(8, 8), nn.BatchNorm2d(8), nn.SiLU()]
+    return nn.Sequential(conv(3, 8, stride=2), nn.ReLU(), *middle, head())
+
+
 def aspp() -> nn.Module:
     """As torchvision's DeepLabV3, down to the resizing inside."""
 
@@ -531,7 +548,7 @@ TRACED: dict[str, Callable[[], nn.Module]] = {
         other_pooling, squeeze_excitation, aspp, unet, norms, attention, channels_last_blocks, split_and_shuffled,
         arithmetic, concatenated_rows, own_weights, comparing, padded_otherwise, one_channel, as_tuple,
         as_nested_list, coarse, resized_with_corners, double, used_for_its_size, Branching,
-        asking_for_sizes,
+        asking_for_sizes, gates_in_place, norms_first,
     ]
 } | {
     "resized nearest": resized,

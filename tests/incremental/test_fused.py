@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 import zoo
 from drops import evidence
-from exactness import photograph, target
+from exactness import check_exact_on, photograph, target
 from segfaith.evidence.regions import Regions
-from segfaith.incremental import fused
+from segfaith.incremental import bfloat16, fused
 from segfaith.incremental.fused import Compiler, difference, product_difference
 from toys import plain
 
@@ -91,6 +91,44 @@ def test_a_missing_compiler_is_asked_once_and_changes_no_drop(
     assert "\n" not in compiler.missing
     np.testing.assert_array_equal(evidence(subject, image, region, 1, regions), found)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("name", zoo.TRACED)
+def test_functions_to_compile_are_those_of_the_single_steps(
+    name: str, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compiled, without its compilation and without the rounding of bfloat16."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    monkeypatch.setattr(bfloat16, "SMALL", torch.float32)
+    subject, size = plain(zoo.randomised(zoo.TRACED[name]())), (37, 53)
+    image, region = photograph(size), target(size, "patch")
+    class_index = 1 if subject.logits(image[None]).shape[1] == 2 else 2
+    check_exact_on(subject, image, region, class_index, 3, "bf16")
+    assert compiler.missing is None
+
+
+@pytest.mark.parametrize("error", [OSError("no place for files"), KeyError("no name for this user")])
+def test_whatever_keeps_code_from_being_compiled_it_goes_step_by_step(
+    error: Exception, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(function: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(torch, "compile", fail)
+    assert compiler.call("sum", lambda change: change + 1, torch.zeros(4, 4)) is None
+    assert compiler.missing == f"{type(error).__name__}: {error}"
+
+
+def test_memory_that_ran_out_is_no_missing_compiler(compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smaller batches may go on."""
+
+    def fail(change: Tensor) -> Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        compiler.call("fail", fail, torch.zeros(4, 4))
+    assert compiler.missing is None
 
 
 def test_small_tensors_are_not_worth_a_call() -> None:

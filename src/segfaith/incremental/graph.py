@@ -117,7 +117,10 @@ class Graph:
     def call(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
         """What the node computes from the plain values of the nodes that it reads."""
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-        if self.callee(node) not in CHANNELS_LAST:
+        callee = self.callee(node)
+        if _works_in_place(callee):
+            args, kwargs = _copied(args), _copied(kwargs)
+        elif callee not in CHANNELS_LAST:
             args, kwargs = _contiguous(args), _contiguous(kwargs)
         module = self.module(node)
         return getattr(self._owner, node.op)(node.target, args, kwargs) if module is None else module(*args, **kwargs)
@@ -148,6 +151,20 @@ def _refuse_hooks(module: nn.Module) -> None:
 def _contiguous(values: Any) -> Any:
     """Arguments of a node, with each tensor among them contiguous in memory."""
     return fx.node.map_aggregate(values, lambda value: value.contiguous() if isinstance(value, Tensor) else value)
+
+
+def _works_in_place(callee: Any) -> bool:
+    """Whether a function or method changes what it reads, such as `relu_`."""
+    name = callee if isinstance(callee, str) else getattr(callee, "__name__", "")
+    return name.endswith("_") and not name.endswith("__")
+
+
+def _copied(values: Any) -> Any:
+    """Arguments of a node, with a contiguous copy of each tensor among them."""
+    return fx.node.map_aggregate(
+        values,
+        lambda value: value.clone(memory_format=torch.contiguous_format) if isinstance(value, Tensor) else value,
+    )
 
 
 def _logits_node(output: Any, place: tuple[Step, ...]) -> fx.Node:

@@ -217,7 +217,8 @@ def _pointwise(
 ) -> Pointwise | Convolve:
     """A function of each pixel; together with the convolution before it where nothing else reads that."""
     (source,) = function.node.all_input_nodes
-    if function.node.args == (source,) and not function.node.kwargs:
+    alone = function.node.args == (source,) and not function.node.kwargs
+    if alone and type(callee) is not nn.BatchNorm2d:  # its function differs from channel to channel
         function = replace(function, of_each=callee)
     convolution = graph.convolutions.get(str(source.target)) if source.op == "call_module" else None
     activation = _activation(callee)

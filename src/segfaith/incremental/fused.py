@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch._dynamo.exc import BackendCompilerFailed
 
+from segfaith.scores import out_of_memory
 from segfaith.types import Float, Int, Tensor
 
 LEAST = 1 << 14
@@ -60,12 +60,14 @@ class Compiler:
         """function(change, *others) in one pass; None where that cannot be compiled or is not worth it."""
         if self.missing is not None or change.device.type != "cpu" or change.numel() < LEAST:
             return None
-        if name not in self.made:
-            self.made[name] = torch.compile(function, dynamic=True)
         try:
+            if name not in self.made:
+                self.made[name] = torch.compile(function, dynamic=True)
             return self.made[name](change, *others)
-        except BackendCompilerFailed as error:
-            self.missing = " ".join(str(error).split("\n\n")[0].split())
+        except Exception as error:  # no compiler, no place for its files, no name for this user, and more
+            if type(error) is RuntimeError and out_of_memory(error):
+                raise
+            self.missing = f"{type(error).__name__}: " + " ".join(str(error).split("\n\n")[0].split())
             return None
 
 

@@ -135,3 +135,14 @@ def test_small_tensors_are_not_worth_a_call() -> None:
     compiler = Compiler()
     assert compiler.call("sum", lambda change: change + 1, torch.zeros(4, 4)) is None
     assert compiler.made == {}
+
+
+def test_each_function_is_compiled_under_code_of_its_own(compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamo gives up on code that it has compiled eight times."""
+    given: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: given.append(function) or function)
+    for number in range(9):
+        found = compiler.call(str(number), lambda change, number=number: change + number, torch.zeros(2, 2))
+        assert found is not None
+        assert float(found.mean()) == number
+    assert len({id(function.__code__) for function in given}) == 9

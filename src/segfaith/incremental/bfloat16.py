@@ -100,10 +100,11 @@ class Differences:
     def _scaled(self, inputs: Values) -> Tensor | None:
         """A whole map times a factor for each channel, by compiled code; None for other maps, or without such code."""
         (factor, factors), (source, windows) = sorted(inputs.items(), key=lambda item: item[1].map_size.prod())
-        if factors.map_size.prod() > 1 or not windows.is_whole or windows.map_size.prod() == 1:
+        sizes = windows.map_size.prod(), factors.map_size.prod()
+        if min(len(windows.data), sizes[0]) == 1 or sizes[1] > 1 or not windows.is_whole:  # 1 would be compiled anew
             return None
         maps = windows.data, self.clean[source], factors.data, self.clean[factor]
-        rows = [data.permute(0, 2, 3, 1).flatten(1, 2) for data in maps]
+        rows = [data.permute(0, 2, 3, 1).flatten(1, 2).contiguous() for data in maps]
         changed = COMPILER.call("product", product_difference, *rows)
         height, width = windows.map_size.tolist()
         return None if changed is None else changed.view(len(changed), height, width, -1).permute(0, 3, 1, 2)

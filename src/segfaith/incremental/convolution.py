@@ -114,8 +114,16 @@ def convolve(
             convolution.row_weights = winograd.transformed(weight)
         rows = winograd.convolve_rows(kernel, convolution.row_weights, bias, part, before, size)
         return _activated(rows, activation)
-    stride, dilation = kernel.stride.tolist(), kernel.dilation.tolist()
-    return _conv2d(part, weight, bias, stride, before.tolist(), dilation, convolution.groups, activation)
+    stride = kernel.stride
+    if part.dtype == torch.bfloat16 and size[1] == 1 and stride[1] > 1:  # there oneDNN may read beyond the map (AMX)
+        if padded and before.any():
+            part, before = pad(part, before, after), np.zeros_like(before)
+        rows, columns = ((size - 1) * stride + kernel.reach + 1).tolist()
+        part = part[:, :, :rows, :columns].contiguous(memory_format=torch.channels_last)
+        stride = np.array([stride[0], 1])
+    return _conv2d(
+        part, weight, bias, stride.tolist(), before.tolist(), kernel.dilation.tolist(), convolution.groups, activation
+    )
 
 
 def _activated(result: Tensor, activation: Activation | None) -> Tensor:

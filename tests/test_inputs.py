@@ -612,7 +612,7 @@ def test_a_command_that_has_no_memory_left_says_so(
     monkeypatch.setattr(cli, "app", fail)
     assert command(monkeypatch, "run") == 3
     shown = capsys.readouterr().err
-    assert re.match(r"error: memory ran out \(.* allocate .*\); choose a smaller data.size or", shown)
+    assert re.match(r"error: memory ran out \(.* allocate .*\); choose a smaller data.size, set execution.memory", shown)
     assert len(shown.splitlines()) == 1
 
 

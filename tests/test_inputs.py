@@ -612,7 +612,9 @@ def test_a_command_that_has_no_memory_left_says_so(
     monkeypatch.setattr(cli, "app", fail)
     assert command(monkeypatch, "run") == 3
     shown = capsys.readouterr().err
-    assert re.match(r"error: memory ran out \(.* allocate .*\); choose a smaller data.size, set execution.memory", shown)
+    assert re.match(
+        r"error: memory ran out \(.* allocate .*\); choose a smaller data.size, set execution.memory", shown
+    )
     assert len(shown.splitlines()) == 1
 
 
@@ -660,3 +662,19 @@ def test_hostile_members_of_archives_are_refused(name: str, tmp_path: Path) -> N
     with pytest.raises(SettingsError, match="nothing was extracted") as caught:
         refuse_members(tmp_path / "a.tar")
     assert f"has the member {name!r}: {why}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("1,truth,marker,0.6,0.5,0.7,21,yes,why", "judges 1, which are no metrics"),
+        ("tdd,truth,marker,high,0.5,0.7,21,yes,why", "cannot be read as a judgement of metrics"),
+    ],
+)
+def test_a_damaged_judgement_is_told(tmp_path: Path, row: str, words: str) -> None:
+    from segfaith.results.statistics.judgement import read
+
+    file = tmp_path / "judgement.csv"
+    file.write_text(f"metric,property,kind,value,low,high,n,verdict,why\n{row}\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=words):
+        read(file)

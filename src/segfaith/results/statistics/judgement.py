@@ -89,7 +89,8 @@ def read(file: Path) -> pd.DataFrame:
         SettingsError: a file that cannot be read, or that is no such table.
     """
     try:
-        table = pd.read_csv(file, keep_default_na=False, na_values={name: ["", "nan"] for name in NUMBERS})
+        kinds = {name: float if name in NUMBERS else str for name in COLUMNS if name != "n"}
+        table = pd.read_csv(file, keep_default_na=False, na_values={name: ["", "nan"] for name in NUMBERS}, dtype=kinds)
     except (OSError, ValueError) as error:
         raise SettingsError(f"{file} cannot be read as a judgement of metrics: {error}") from error
     missing = [name for name in COLUMNS if name not in table]

@@ -60,7 +60,7 @@ class Differences:
         """By the list above, from windows of differences and values that are not maps."""
         if function.linear:
             return function(inputs)
-        if function.of_each is not None:
+        if function.of_each is not None and COMPILER.serves(next(iter(inputs.values())).data):
             ((source, windows),) = inputs.items()
             changed = self._at_once(function.of_each, source, windows)
             if changed is not None:

@@ -91,8 +91,7 @@ def convolve(
     """The convolution of a part of a map and what follows it, by the fastest way.
 
     Tap by tap where few products meet the map; by Winograd's rows where these take half of the multiplications; else
-    by torch or oneDNN. Differences in bfloat16 differ in nothing but their
-    weights (`Convolution.linear`).
+    by torch or oneDNN. Differences in bfloat16 differ in nothing but their weights (`Convolution.linear`).
 
     Args:
         part: the input inside the map.
@@ -198,9 +197,10 @@ def _live(kernel: Kernel, extent: Pairs, before: Pairs, size: Pairs, axis: int) 
 def tap_by_tap(convolution: Convolution, part: Tensor, before: Pairs, size: Pairs) -> Tensor:
     """The convolution as one with a 1 x 1 kernel for each tap, over the outputs where the tap meets the map."""
     kernel, weight, extent = convolution.kernel, convolution.weight, np.array(part.shape[2:])
-    shape, bias = (len(part), len(weight), *size.tolist()), convolution.bias
-    result = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=torch.channels_last)
-    result.copy_(torch.zeros_like(weight[:, 0, 0, 0])[:, None, None] if bias is None else bias[:, None, None])
+    shape = len(part), len(weight), *size.tolist()
+    result = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=torch.channels_last).zero_()
+    if convolution.bias is not None:
+        result += convolution.bias[:, None, None]
     for i, (top, bottom, y) in enumerate(_live(kernel, extent, before, size, 0)):
         for j, (left, right, x) in enumerate(_live(kernel, extent, before, size, 1)):
             if bottom > top and right > left:

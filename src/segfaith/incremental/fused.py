@@ -58,9 +58,13 @@ class Compiler:
     missing: str | None = None
     made: dict[str, Callable[..., Tensor]] = field(default_factory=dict)
 
+    def serves(self, change: Tensor) -> bool:
+        """Whether compiled code may be called for such a tensor, and is worth it."""
+        return self.missing is None and change.device.type == "cpu" and change.numel() >= LEAST
+
     def call(self, name: str, function: Callable[..., Tensor], change: Tensor, *others: Tensor) -> Tensor | None:
         """function(change, *others) in one pass; None where that cannot be compiled or is not worth it."""
-        if self.missing is not None or change.device.type != "cpu" or change.numel() < LEAST:
+        if not self.serves(change):
             return None
         try:
             if name not in self.made:

@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 
 from segfaith.attribution.explain import gather, heatmaps
+from segfaith.batching import BatchSize, score_images
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.partition import fidelity_sets
 from segfaith.benchmark.prepared import Prepared, prepare
@@ -40,7 +41,7 @@ from segfaith.evaluation.subject import Subject
 from segfaith.incremental.scoring import scorer_for
 from segfaith.occlusion import occluder
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize, scalar_of, score_images
+from segfaith.scores import scalar_of
 from segfaith.types import Map
 
 METHODS = ("gpa", "ega", "ria", "dea", "ria@regions=adaptive", "gamed", "mask", "random", "random_cells")

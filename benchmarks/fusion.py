@@ -28,6 +28,7 @@ from segfaith.attribution.cam import ega
 from segfaith.attribution.explain import gather
 from segfaith.attribution.heatmap import minmax, upsample
 from segfaith.attribution.methods import resolve_method
+from segfaith.batching import BatchSize, score_images
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.prepared import Prepared, prepare
 from segfaith.benchmark.settings import find_settings, read_settings
@@ -42,7 +43,7 @@ from segfaith.evidence.intervention import bounding_boxes
 from segfaith.incremental.scoring import scorer_for
 from segfaith.occlusion import occluder
 from segfaith.perturbation import PERTURBATIONS, Variants, clean_variant, perturbed_variants
-from segfaith.scores import BatchSize, scalar_of, score_images
+from segfaith.scores import scalar_of
 
 LEAST_S = 0.05
 SCENES = 32

@@ -21,6 +21,7 @@ from workload import GRID, MASKS, SAMPLE, SEED, SIZE, Output, Workload, make_cas
 
 from segfaith.attribution.explain import Gathered, gather, heatmaps, sample_rng
 from segfaith.attribution.methods import MethodInstance, resolve_method
+from segfaith.batching import BatchSize, batches, out_of_memory
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.plan import resolve_methods
 from segfaith.benchmark.settings import find_settings, read_settings
@@ -29,7 +30,6 @@ from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.gradient import clock
 from segfaith.perturbation import clean_variant
-from segfaith.scores import DEFAULT_BATCH, BatchSize, out_of_memory
 from segfaith.types import Target
 
 BATCHES = {"cpu": (1, 2, 4, 8, 16), "cuda": (16, 49, 98, 196)}
@@ -47,7 +47,7 @@ def evidence(case: Workload, instance: MethodInstance, batch: BatchSize | None =
         clean_variant(case.image, case.region),
         Target(case.class_index, case.region),
         [instance],
-        batch or BatchSize(DEFAULT_BATCH),
+        batch or batches(None, None, case.model.device),
         sample_rng(SEED, SAMPLE),
     )
 
@@ -69,7 +69,7 @@ def explain(case: Workload, batch: int, count: int, *, method: str) -> Output:
 
 def measure_sample(case: Workload, methods: list[MethodInstance], settings: EvaluationSettings) -> Output:
     """The whole sample with stability, as a run computes it."""
-    target, batch_size = Target(case.class_index, case.region), BatchSize(DEFAULT_BATCH)
+    target, batch_size = Target(case.class_index, case.region), batches(None, None, case.model.device)
     subject = Subject(case.model, SAMPLE, case.image, target, SEED, batch_size)
     records = evaluate_sample(subject, methods, settings).records
     failed = [row["reason"] for row in records if row["status"] != "ok"]

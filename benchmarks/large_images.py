@@ -34,6 +34,7 @@ from workload import CELLS, GRID, MASKS, PHOTOGRAPH, SAMPLE, SEED, SHARED, Workl
 from segfaith import load_image
 from segfaith.attribution.explain import gather, sample_rng
 from segfaith.attribution.methods import resolve_method
+from segfaith.batching import batches
 from segfaith.data.datasets import open_dataset
 from segfaith.evidence.gradient import clock
 from segfaith.incremental.scoring import scorer_for
@@ -42,7 +43,7 @@ from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import grid_partition
 from segfaith.perturbation import clean_variant
 from segfaith.process import forget_peak, keep_memory, own_memory, own_peak, return_memory
-from segfaith.scores import Scalar, batches
+from segfaith.scores import Scalar
 from segfaith.types import Target
 
 MODELS = ("lraspp_mobilenet_v3_large", "trained")

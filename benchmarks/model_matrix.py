@@ -34,6 +34,7 @@ from small_models import CLASSES, QUERY_MODELS, SIZES, SMALL, Given
 
 import segfaith
 from segfaith import Target, load_model
+from segfaith.batching import BatchSize
 from segfaith.errors import SegfaithError
 from segfaith.evidence.gradient import forward_pass
 from segfaith.evidence.intervention import intervention_evidence
@@ -42,7 +43,7 @@ from segfaith.incremental.scorers import INCREMENTAL
 from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize, Scalar
+from segfaith.scores import Scalar
 from segfaith.types import Image, Mask
 
 GRID = 4

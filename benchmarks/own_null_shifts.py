@@ -31,13 +31,14 @@ from fidelity_defaults import Case, cases
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from segfaith.batching import score_images
 from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.settings import find_settings, read_settings
 from segfaith.constants import EPS
 from segfaith.evaluation.ranking import draw_shifts, rank, tie_ranks, top_count, top_pixels
 from segfaith.incremental.scoring import scorer_for
 from segfaith.occlusion import occluder
-from segfaith.scores import scalar_of, score_images
+from segfaith.scores import scalar_of
 
 METHODS = ("gpa", "ega", "ria", "dea")
 MOST = 24

@@ -14,9 +14,9 @@ from torch.profiler import profile
 from workload import MASKS, MODELS, make_case, read_model
 
 from segfaith.attribution.methods import resolve_method
+from segfaith.batching import batches
 from segfaith.evidence.gradient import clock
 from segfaith.process import keep_memory
-from segfaith.scores import DEFAULT_BATCH, BatchSize
 
 
 def main() -> None:
@@ -24,21 +24,25 @@ def main() -> None:
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("method", help="as in `[methods] names`")
     parser.add_argument("--mask", choices=list(MASKS), default="medium")
-    parser.add_argument("--batch", type=int, default=DEFAULT_BATCH, help="images a pass")
+    parser.add_argument("--batch", type=int, help="images a pass; left out: as in a run")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rows", type=int, default=20)
     given = parser.parse_args()
     keep_memory()
     case = make_case(read_model(given.model, "cpu"), MASKS[given.mask])
     instance, seconds = resolve_method(given.method, {}), []
+    batch = batches(given.batch, None, case.model.device)
     for _ in range(given.rounds + 1):  # the first one compiles and fills caches
         begun = clock(case.model.device)
-        evidence(case, instance, BatchSize(given.batch))
+        evidence(case, instance, batch)
         seconds.append(clock(case.model.device) - begun)
-    print(f"{given.model}, {given.method}, batches of {given.batch}: {median(seconds[1:]):.3f} s", flush=True)
+    print(
+        f"{given.model}, {given.method}, batches of {given.batch or 'the default'}: {median(seconds[1:]):.3f} s",
+        flush=True,
+    )
     if given.rows:
         with profile() as found:
-            evidence(case, instance, BatchSize(given.batch))
+            evidence(case, instance, batch)
         print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=given.rows))
 
 

@@ -5,12 +5,13 @@ import torch
 from torch import Tensor
 
 from rederived import cells, pixel_numbers
+from segfaith.batching import BatchSize
 from segfaith.evidence.gradient import forward_pass
 from segfaith.evidence.intervention import intervention_evidence
 from segfaith.evidence.regions import Regions
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize, Scalar
+from segfaith.scores import Scalar
 
 
 def single(model: SegmentationModel, image: Tensor, region: Tensor, explained: int | Scalar) -> float:

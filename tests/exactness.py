@@ -9,11 +9,12 @@ from torch.nn import functional as F
 
 from drops import evidence, loop, occluded, single
 from segfaith import Target, evaluate
+from segfaith.batching import BatchSize, score_images
 from segfaith.evidence.regions import Regions
 from segfaith.incremental.scorers import Precision
 from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, Scalar, score_images
+from segfaith.scores import Scalar
 
 TIGHT = 2e-6
 """What float32 leaves of the 1e-5 that is promised."""

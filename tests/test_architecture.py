@@ -35,7 +35,7 @@ FLOORS = [
         "stores",
     },
     {"models", "data"},
-    {"scores", "incremental", "occlusion", "perturbation", "target_choice", "targets"},
+    {"scores", "batching", "incremental", "occlusion", "perturbation", "target_choice", "targets"},
     {"evidence"},
     {"evaluation", "attribution"},
     {"api", "benchmark", "explanation", "results"},

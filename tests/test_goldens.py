@@ -21,12 +21,13 @@ from rederived import cells
 from segfaith.attribution.cam import elementwise_cam, pooled_cam
 from segfaith.attribution.explain import gather, sample_rng
 from segfaith.attribution.methods import resolve_method
+from segfaith.batching import BatchSize
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.regions import Regions
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import ROAD_NOISE, gaussian_blur, occluder
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize, Scalar
+from segfaith.scores import Scalar
 from segfaith.types import GradientEvidence, Target
 from toys import SmallCNN, plain
 

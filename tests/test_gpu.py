@@ -13,6 +13,7 @@ from drops import evidence, loop, single
 from folder_runs import assert_same_records, content, make_project, run_records
 from segfaith.attribution.explain import sample_rng
 from segfaith.attribution.methods import DEFAULT_METHODS, resolve_method
+from segfaith.batching import BatchSize, score_images
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.pool import Pool
 from segfaith.benchmark.prepared import prepare
@@ -28,7 +29,7 @@ from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import grid_partition, occluder
 from segfaith.results.records.runs import load_run
-from segfaith.scores import BatchSize, Scalar, score_images, sent
+from segfaith.scores import Scalar, sent
 from segfaith.types import Target
 from toys import SmallCNN, plain
 

@@ -7,6 +7,7 @@ import torch
 import segfaith
 from segfaith.attribution.cam import ega, gpa
 from segfaith.attribution.heatmap import minmax
+from segfaith.batching import BatchSize
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.regions import grid_cells, superpixels
 from segfaith.halves import Wiring, halves, side_of
@@ -14,7 +15,7 @@ from segfaith.incremental.scoring import plain_scorer, scorer_for
 from segfaith.incremental.wired import WiredScorer
 from segfaith.occlusion import OPERATORS, occluder
 from segfaith.perturbation import PERTURBATIONS, perturbed_variants
-from segfaith.scores import BatchSize, Scalar
+from segfaith.scores import Scalar
 from segfaith.types import GradientEvidence, Tensor
 from wired_canvas import SIDE, canvas, photograph, region, target, wired_model
 

@@ -22,6 +22,7 @@ from folder_runs import command, content, make_project, toml, write_settings
 from made_runs import edit_description, make_run
 from segfaith import process
 from segfaith.attribution.methods import refuse_repeated, resolve_method
+from segfaith.batching import BatchSize, in_batches
 from segfaith.benchmark.plan import resolve_methods
 from segfaith.benchmark.settings import make_settings, read_settings
 from segfaith.benchmark.suites import read_suite
@@ -36,7 +37,6 @@ from segfaith.models.weights import read_state_dict
 from segfaith.results.records.files import write_csv
 from segfaith.results.records.runs import load_runs
 from segfaith.results.report.markdown import table_lines
-from segfaith.scores import BatchSize, in_batches
 
 HUGE = 10**30
 
@@ -574,7 +574,7 @@ import resource
 from pathlib import Path
 import torch
 from segfaith.process import _kilobytes, bound_memory
-from segfaith.scores import BatchSize, in_batches
+from segfaith.batching import BatchSize, in_batches
 bound = _kilobytes(Path("/proc/self/status"), "VmData") + 400 * 2**20
 resource.setrlimit(resource.RLIMIT_DATA, (bound, resource.RLIM_INFINITY))
 bound_memory()

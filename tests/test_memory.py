@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import segfaith
+from segfaith.batching import BatchSize, score_images
 from segfaith.incremental import scoring
-from segfaith.scores import BatchSize, score_images
 from toys import SmallCNN, plain
 
 EXPLAIN_200 = """

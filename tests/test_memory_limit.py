@@ -14,6 +14,7 @@ import torch
 import segfaith
 from folder_runs import assert_same_records, command, content, make_project, run_records, write_settings
 from segfaith import memory
+from segfaith.batching import DEFAULT_BATCH, MOST, BatchSize, Boxes, batches, in_batches, on_target, score_images
 from segfaith.benchmark import executors
 from segfaith.benchmark.prepared import prepare
 from segfaith.benchmark.settings import make_settings
@@ -21,7 +22,6 @@ from segfaith.errors import SettingsError
 from segfaith.incremental.scoring import graph_of
 from segfaith.memory import SHARE, Memory, bytes_of, in_words
 from segfaith.results.records.runs import load_run, read_description
-from segfaith.scores import DEFAULT_BATCH, MOST, BatchSize, Boxes, batches, in_batches, on_target, score_images
 from toys import SmallCNN, plain
 
 CPU = torch.device("cpu")
@@ -192,7 +192,8 @@ def test_a_pass_that_fails_is_not_taken_for_a_measurement(process: Any) -> None:
 
 def test_without_a_limit_the_batch_size_is_16_and_with_one_at_most_64(process: Any) -> None:
     process(0, 1)
-    assert batches(None, None, CPU) == BatchSize(DEFAULT_BATCH)
+    assert batches(None, None, CPU) == BatchSize(DEFAULT_BATCH, follows=True)
+    assert batches(20, None, CPU) == BatchSize(20)
     assert (batches(None, "1GB", CPU).images, batches(3, "1GB", CPU).images) == (MOST, 3)
     assert (batches(None, "1GB", CPU).tried, batches(1, "1GB", CPU).tried, BatchSize(5).tried) == (2, 1, 5)
 
@@ -275,7 +276,7 @@ def test_a_run_that_is_short_of_memory_is_measured_and_says_so(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One byte is too little for any image."""
-    monkeypatch.setattr("segfaith.scores.bytes_of", lambda text: 1)
+    monkeypatch.setattr("segfaith.batching.bytes_of", lambda text: 1)
     settings = write_settings(project, **KEPT, execution={"device": "cpu", "memory": "1kB"})
     status = command(monkeypatch, "run", settings, "-o", tmp_path / "run")
     said = " ".join(capsys.readouterr().out.split())
@@ -332,7 +333,7 @@ def test_workers_have_room_for_the_model_and_the_limit(project: Path, monkeypatc
 
 @on_linux
 def test_python_says_that_an_image_takes_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segfaith.scores.bytes_of", lambda text: 1)
+    monkeypatch.setattr("segfaith.batching.bytes_of", lambda text: 1)
     model, image = plain(SmallCNN(), layer="backbone.4"), torch.rand(3, 28, 28)
     region = torch.zeros(28, 28, dtype=torch.bool)
     region[8:20, 8:20] = True

@@ -1,5 +1,7 @@
 """Equation 1 by loops for each score, scoring in batches, and what happens when memory runs out."""
 
+from math import ceil
+
 import numpy as np
 import pytest
 import torch
@@ -7,18 +9,11 @@ from torch import Tensor, nn
 
 from rederived import bilinear, pixel_numbers, score
 from segfaith import Target, wrap
+from segfaith.batching import BatchSize, batches, in_batches, score_images
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
 from segfaith.incremental.scorers import PlainScorer
 from segfaith.incremental.scoring import scorer_for
-from segfaith.scores import (
-    BatchSize,
-    Scalar,
-    in_batches,
-    masked_mean,
-    scalar_of,
-    score_images,
-    versus_predicted,
-)
+from segfaith.scores import Scalar, masked_mean, scalar_of, versus_predicted
 from toys import SmallCNN, plain
 
 
@@ -170,6 +165,34 @@ def test_out_of_memory_halves_the_batch_and_repeats_the_slice(device: str) -> No
     calls.clear()
     in_batches(7, refusing(OUT_OF_MEMORY[device], 4, calls), batch)  # the batch stays halved
     assert calls == [(0, 3), (3, 5), (5, 7)]
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(("features", "images"), [(0, 16), (GB // 20, 49), (GB // 10, 40), (GB // 5, 20), (GB, 16)])
+def test_where_nobody_asks_for_a_batch_size_small_features_give_large_batches(features: int, images: int) -> None:
+    """As many images as have 4 GB of features in all layers, between 16 and 49."""
+    sizes: list[int] = []
+
+    def compute(part: slice) -> tuple[Tensor]:
+        sizes.append(part.stop - part.start)
+        return (torch.arange(part.start, part.stop),)
+
+    cpu = torch.device("cpu")
+    in_batches(196, compute, batches(None, None, cpu), features=features)
+    assert sizes[0] == ceil(196 / ceil(196 / images))
+    sizes.clear()
+    in_batches(196, compute, batches(16, None, cpu), features=features)
+    assert sizes[0] == ceil(196 / ceil(196 / 16)), "asked for"
+
+
+def test_after_memory_ran_out_no_batch_is_larger() -> None:
+    calls: list[tuple[int, int]] = []
+    batch = batches(None, None, torch.device("cpu"))
+    for _ in range(2):
+        in_batches(49, refusing(OUT_OF_MEMORY["linux"], 24, calls), batch, features=GB // 20)
+    assert calls == [(0, 49), (0, 17), (17, 33), (33, 49), (0, 17), (17, 33), (33, 49)]
 
 
 @pytest.mark.parametrize("device", OUT_OF_MEMORY)

@@ -19,6 +19,7 @@ from segfaith.attribution.methods import (
     resolve_method,
 )
 from segfaith.attribution.parameters import Parameters
+from segfaith.batching import DEFAULT_BATCH, TRIED, BatchSize, batches
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.partition import check_partition
 from segfaith.benchmark.plan import resolve_methods
@@ -31,7 +32,6 @@ from segfaith.models.probe import probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import clean_variant
 from segfaith.results.records.schema import RECORD_COLUMNS
-from segfaith.scores import DEFAULT_BATCH, TRIED, BatchSize, batches
 from segfaith.target_choice import TargetChoice
 from segfaith.targets import find_targets
 from segfaith.types import Image, Map, Target
@@ -61,7 +61,7 @@ def explain(
         methods: names as in a settings file (`dea@alpha=0.8`), or `Method` objects.
         k, occlusion: of the deletions in `.scores` and `.figure()`, see `evaluate`.
         seed: the seed of the random controls and operators.
-        batch_size: images a model pass, at most; None: 16, or as many as `memory` allows.
+        batch_size: images a model pass, at most; None: 16, for small networks up to 49, or as many as `memory` allows.
         memory: what the model's passes may take beyond what is in use now, such as "4GB"; see docs/settings.md.
 
     Returns:

@@ -18,10 +18,10 @@ from segfaith.attribution import cam, controls, fusion, heatmap, region
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.maps import read_map
 from segfaith.attribution.methods import METHODS, resolve_method
+from segfaith.batching import BatchSize
 from segfaith.errors import SampleError
 from segfaith.evidence.regions import Regions
 from segfaith.perturbation import perturbed_variants
-from segfaith.scores import BatchSize
 from segfaith.types import GradientEvidence, InterventionEvidence, Target
 from segmenters import Symmetric
 from toys import SmallCNN, plain

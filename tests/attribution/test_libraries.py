@@ -322,7 +322,7 @@ def test_model_and_random_states_are_left_as_found(name: str) -> None:
     asked = target()
     explained(model, "ega")  # what segfaith itself learns of a model at its first use
     before, given = state(model), image()
-    more: dict[str, Any] = {"batch": segfaith.scores.BatchSize(4), "rng": np.random.default_rng(1)}
+    more: dict[str, Any] = {"batch": segfaith.batching.BatchSize(4), "rng": np.random.default_rng(1)}
     if "partition" in resolve_method(name, {}).method.needs:
         more["partition"] = segfaith.occlusion.grid_partition(SIZE, 3)
     resolve_method(name, {}).method.combine(model, given, asked, **more)
@@ -427,7 +427,7 @@ def test_a_method_that_fails_halfway_leaves_the_model_as_found() -> None:
     module = Failing(seed=3)
     module.words = "broken"
     model, method = plain(module, layer=LAYER), resolve_method("gradcam:AblationCAM", {}).method
-    more: dict[str, Any] = {"batch": segfaith.scores.BatchSize(4), "rng": np.random.default_rng(1)}
+    more: dict[str, Any] = {"batch": segfaith.batching.BatchSize(4), "rng": np.random.default_rng(1)}
     method.combine(model, image(), target(), **more)
     before = [*module.named_modules()], state(model)
     module.at = module.passes + 4
@@ -443,7 +443,7 @@ def test_memory_that_runs_out_halfway_changes_no_map() -> None:
     module = Failing(seed=3)
     module.words = "CPU: out of memory"
     model, method = plain(module, layer=LAYER), resolve_method("gradcam:AblationCAM", {}).method
-    maps, batch = [], segfaith.scores.BatchSize(4)
+    maps, batch = [], segfaith.batching.BatchSize(4)
     for _ in range(2):
         maps.append(method.combine(model, image(), target(), batch=batch, rng=np.random.default_rng(1)).numpy())
         module.at = module.passes + 4

@@ -8,9 +8,9 @@ from torch import Tensor
 import segfaith
 from segfaith import Target
 from segfaith.attribution.rise import rise
+from segfaith.batching import BatchSize
 from segfaith.errors import SampleError
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize
 from toys import PixelScorer, SmallCNN, plain
 
 SIZE = (21, 26)

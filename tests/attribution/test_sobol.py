@@ -16,12 +16,12 @@ import segfaith
 from segfaith import Target
 from segfaith.attribution.methods import DEFAULT_METHODS, resolve_method
 from segfaith.attribution.sobol import _total_order, sobol
+from segfaith.batching import BatchSize
 from segfaith.benchmark.settings import read_settings
 from segfaith.cli import app
 from segfaith.errors import SampleError, SettingsError
 from segfaith.halves import Wiring
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize
 from toys import SmallCNN, plain
 
 SIZE = (21, 26)

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 from folder_runs import add_sample, command, content, make_project, write_settings
 from segfaith.attribution.explain import gather, sample_rng
 from segfaith.attribution.methods import resolve_method
+from segfaith.batching import BatchSize
 from segfaith.benchmark import fast_modes as precision
 from segfaith.benchmark import measuring
 from segfaith.benchmark.fast_modes import verify_precision
@@ -18,7 +19,6 @@ from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
 from segfaith.occlusion import grid_partition
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize
 from segfaith.types import InterventionEvidence
 
 

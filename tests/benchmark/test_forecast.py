@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from folder_runs import add_sample, content, make_project, sample_arrays
+from segfaith.batching import BatchSize
 from segfaith.benchmark import forecast, measuring, runner
 from segfaith.benchmark.forecast import Pace, pace
 from segfaith.benchmark.prepared import prepare
@@ -15,7 +16,6 @@ from segfaith.benchmark.settings import make_settings
 from segfaith.evidence import gradient
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.window_plan import WindowPlan
-from segfaith.scores import BatchSize
 
 FOUR = ["gpa", "ega", "ria", "dea"]
 OWN = """

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 import zoo
 from segfaith import Target, evaluate
+from segfaith.batching import BatchSize
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.plan import resolve_methods
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.evaluation.metrics import METRICS, is_relative
 from segfaith.evaluation.subject import Subject
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, Score
+from segfaith.scores import Score
 from toys import SmallCNN, plain
 
 SIZE = (24, 28)

@@ -24,6 +24,7 @@ from folder_runs import (
     sample_arrays,
 )
 from segfaith.attribution.methods import DEFAULT_METHODS, resolve_method
+from segfaith.batching import BatchSize
 from segfaith.benchmark import measuring, runner
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.passes import passes_per_sample
@@ -34,7 +35,6 @@ from segfaith.errors import SettingsError
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.window_plan import WindowPlan
 from segfaith.results.records.runs import load_run
-from segfaith.scores import BatchSize
 
 # Samples and methods
 

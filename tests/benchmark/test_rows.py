@@ -26,6 +26,7 @@ from folder_runs import (
 )
 from rederived import best_by_loops, cells, mean_occluded, order, pixels, score, top_count
 from segfaith.attribution.methods import Method, resolve_method
+from segfaith.batching import BatchSize
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.passes import passes_per_sample
 from segfaith.benchmark.worker import SampleResult, evaluate_sample
@@ -40,7 +41,6 @@ from segfaith.evidence.layer import check_layer
 from segfaith.randomness import generator
 from segfaith.results.records.files import write_rows
 from segfaith.results.records.schema import RECORD_COLUMNS
-from segfaith.scores import BatchSize
 from segfaith.types import Planted, Target
 from toys import SmallCNN, plain
 

@@ -35,6 +35,7 @@ from folder_runs import (
     sample_arrays,
     write_settings,
 )
+from segfaith.batching import BatchSize
 from segfaith.benchmark import measuring, targeting
 from segfaith.benchmark import prepared as prepared_module
 from segfaith.benchmark.prepared import Prepared, prepare
@@ -42,7 +43,6 @@ from segfaith.benchmark.settings import make_settings
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
 from segfaith.results.records.runs import load_run
-from segfaith.scores import BatchSize
 from segfaith.storage import temporary_name
 from segfaith.targets import find_targets
 

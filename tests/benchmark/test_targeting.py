@@ -28,6 +28,7 @@ from folder_runs import (
     write_settings,
 )
 from segfaith.attribution import maps
+from segfaith.batching import BatchSize
 from segfaith.benchmark import measuring
 from segfaith.benchmark.fast_modes import verify_precision
 from segfaith.benchmark.pool_worker import sample_identity
@@ -46,7 +47,6 @@ from segfaith.results.records.schema import RECORD_COLUMNS
 from segfaith.results.records.seals import DamagedFileError
 from segfaith.results.report import gallery
 from segfaith.results.statistics.analysis import analyse
-from segfaith.scores import BatchSize
 from segfaith.types import Target
 
 METHODS = ["ega", "random", "random_cells"]

@@ -35,6 +35,7 @@ from rederived import (
     top_count,
 )
 from segfaith.attribution.methods import resolve_method
+from segfaith.batching import BatchSize
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.constants import LEAST_TDD
@@ -43,7 +44,6 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.evaluation.subject import Subject
 from segfaith.randomness import generator
 from segfaith.results.records.runs import load_run
-from segfaith.scores import BatchSize
 from toys import SmallCNN, plain
 
 # One image, end to end

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 import segfaith
 from segfaith.attribution.methods import resolve_method
+from segfaith.batching import BatchSize
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.partition import check_partition, fidelity_sets
 from segfaith.benchmark.worker import evaluate_sample
@@ -20,7 +21,6 @@ from segfaith.evaluation.fidelity import LEAST_SETS, Per, Sets, draw_sets, fidel
 from segfaith.evaluation.subject import Subject
 from segfaith.occlusion import grid_partition
 from segfaith.randomness import generator
-from segfaith.scores import BatchSize
 from segfaith.types import Target
 from toys import SmallCNN, plain
 

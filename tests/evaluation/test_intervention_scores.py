@@ -10,13 +10,13 @@ import torch
 
 import segfaith
 from segfaith.attribution.methods import resolve_method
+from segfaith.batching import BatchSize, score_images
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.worker import evaluate_sample
 from segfaith.evaluation import intervention_scores
 from segfaith.evaluation.ranking import tie_ranks, top_count
 from segfaith.evaluation.subject import Subject
 from segfaith.randomness import generator
-from segfaith.scores import BatchSize, score_images
 from segfaith.types import Target
 from toys import SmallCNN, plain
 

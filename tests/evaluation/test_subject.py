@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from segfaith.batching import BatchSize
 from segfaith.evaluation.interventions import INTERVENTIONS
 from segfaith.evaluation.subject import Subject
-from segfaith.scores import BatchSize
 from segfaith.types import Planted, Target
 from toys import SmallCNN, plain
 

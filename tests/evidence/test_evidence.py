@@ -14,6 +14,7 @@ import zoo
 from rederived import cells, mean_occluded, pixel_numbers, region_drops, score
 from segfaith.attribution.explain import Gathered, gather, sample_rng
 from segfaith.attribution.methods import resolve_method
+from segfaith.batching import BatchSize
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evidence.gradient import forward_pass, gradient_evidence
 from segfaith.evidence.intervention import intervention_evidence
@@ -22,7 +23,7 @@ from segfaith.evidence.regions import Regions
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import OPERATORS, occluder
 from segfaith.perturbation import Variants, clean_variant
-from segfaith.scores import BatchSize, Scalar
+from segfaith.scores import Scalar
 from segfaith.types import Target
 from segmenters import LinearScore, Symmetric
 from toys import SmallCNN, plain

@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from torchvision.models.swin_transformer import SwinTransformer
 
 import zoo
+from segfaith.batching import BatchSize
 from segfaith.errors import SettingsError
 from segfaith.evidence.forms import Form, convolves, form_of
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.layer import check_layer
 from segfaith.models.wrapping import wrap
-from segfaith.scores import BatchSize, Scalar
+from segfaith.scores import Scalar
 from toys import plain
 
 

@@ -17,13 +17,14 @@ from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.ops import Permute
 
 import zoo
+from segfaith.batching import BatchSize
 from segfaith.errors import SettingsError
 from segfaith.evidence.forms import form_of
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.layer import check_layer
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.scoring import graph_of
-from segfaith.scores import BatchSize, Scalar
+from segfaith.scores import Scalar
 from toys import plain
 
 SIZE = (64, 64)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import segfaith
 import zoo
 from segfaith.attribution.heatmap import minmax
+from segfaith.batching import BatchSize
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.passes import passes_per_sample
 from segfaith.benchmark.plan import resolve_methods
@@ -21,7 +22,7 @@ from segfaith.evidence.layer import CHOSEN, REPEATS
 from segfaith.evidence.layers import LayerInfo, layers_of
 from segfaith.models import MODELS, load_model
 from segfaith.models.wrapping import wrap
-from segfaith.scores import BatchSize, Scalar
+from segfaith.scores import Scalar
 from segfaith.types import Target
 from toys import PixelScorer, SmallCNN, plain
 

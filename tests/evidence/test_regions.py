@@ -15,13 +15,14 @@ from folder_runs import prepared_scenes
 from rederived import cells, minmax, score
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.methods import resolve_method
+from segfaith.batching import BatchSize
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import forward_pass
 from segfaith.evidence.intervention import bounding_boxes, intervention_evidence
 from segfaith.evidence.regions import Refine, Regions, superpixels
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import Variants, clean_variant
-from segfaith.scores import BatchSize, Scalar
+from segfaith.scores import Scalar
 from segfaith.types import InterventionEvidence, Target
 from segmenters import Symmetric
 from toys import PixelScorer, SmallCNN, plain

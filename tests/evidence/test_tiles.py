@@ -11,10 +11,11 @@ from exactness import photograph, target
 from segfaith import Target, explain, wrap
 from segfaith.attribution.cam import elementwise_cam
 from segfaith.attribution.heatmap import minmax, upsample
+from segfaith.batching import BatchSize
 from segfaith.evidence.gradient import Objective, gradient_evidence
 from segfaith.evidence.layer import altered, check_layer
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, Scalar
+from segfaith.scores import Scalar
 from segfaith.types import GradientEvidence
 from toys import PixelScorer, SmallCNN
 

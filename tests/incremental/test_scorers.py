@@ -13,13 +13,14 @@ import zoo
 from drops import evidence, loop, single
 from exactness import SIZES, TIGHT, check_exact, check_exact_on, photograph, scattered_images, target
 from segfaith import wrap
+from segfaith.batching import BatchSize, score_images
 from segfaith.data.images import load_image
 from segfaith.evidence.regions import Regions
 from segfaith.incremental.graph import Graph
 from segfaith.incremental.scorers import IncrementalScorer, PlainScorer
 from segfaith.incremental.scoring import graph_of, scorer_for
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, Scalar, score_images
+from segfaith.scores import Scalar
 from toys import plain
 
 
@@ -174,6 +175,15 @@ def test_a_trained_model_scores_as_the_loop(trained_model: SegmentationModel, sh
     assert np.abs(drops).max() > 0.01
     got = evidence(trained_model, image, region, class_index, Regions(7))
     np.testing.assert_allclose(got, drops, rtol=0, atol=TIGHT)
+
+
+def test_a_graph_knows_the_bytes_of_an_images_features() -> None:
+    """Of the image, (3, 24, 24), and of two layers, (8, 12, 12) and (4, 12, 12), in float32."""
+    model = plain(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 4, 1)))
+    image, region = photograph((24, 24)), target((24, 24), "patch")
+    assert scorer_for(model, image, region, Scalar(1)).features == 4 * (3 * 24 * 24 + (8 + 4) * 12 * 12)
+    model.incremental = False
+    assert scorer_for(model, image, region, Scalar(1)).features == 0
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")

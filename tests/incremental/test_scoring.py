@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import zoo
 from drops import evidence, single
 from exactness import TIGHT, check_exact, check_exact_on, evaluated, photograph, scattered_images, target
+from segfaith.batching import BatchSize, score_images
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evidence.regions import Regions
 from segfaith.incremental import scoring
@@ -22,7 +23,7 @@ from segfaith.incremental.scorers import IncrementalScorer, PlainScorer, Precisi
 from segfaith.incremental.scoring import graph_of, scorer_for
 from segfaith.incremental.window_plan import WindowPlan
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, Scalar, score_images
+from segfaith.scores import Scalar
 from toys import plain
 
 

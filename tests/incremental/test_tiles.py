@@ -11,13 +11,14 @@ import zoo
 from drops import evidence, loop
 from exactness import photograph, scattered_images, target
 from segfaith import wrap
+from segfaith.batching import BatchSize, score_images
 from segfaith.errors import SettingsError
 from segfaith.evidence.regions import Regions
 from segfaith.incremental.scorers import PlainScorer
 from segfaith.incremental.scoring import scorer_for
 from segfaith.incremental.tiles import TiledScorer
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, Scalar, score_images
+from segfaith.scores import Scalar
 from toys import PixelScorer
 
 NETS = {"strided": zoo.plain_cnn, "residual": zoo.residual, "wide": zoo.aspp}

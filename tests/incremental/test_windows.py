@@ -1,13 +1,14 @@
 """Windows and kernels against brute force."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from segfaith.incremental.windows import Box, Kernel, Windows, crop, pad, place, view
+from segfaith.incremental.windows import NEARLY_ALL, Box, Kernel, Windows, crop, pad, place, view
 
 geometry = st.builds(
     lambda size, stride, padding, dilation: (size, stride, padding, dilation),
@@ -58,7 +59,18 @@ def test_place_keeps_what_it_is_given_inside_the_box(seed: int) -> None:
         if (high[n] > low[n]).all():
             assert (placed[n] <= low[n]).all()
             assert (placed[n] + size >= high[n]).all()
-    assert (size == np.maximum((high - low).max(0), 1)).all()
+    hull = np.maximum((high - low).max(0), 1)
+    nearly_all = hull.prod() >= NEARLY_ALL * within.size.prod()
+    assert (size == (within.size if nearly_all else hull)).all()
+
+
+@pytest.mark.parametrize(("rows", "whole"), [(6, False), (7, True), (10, True)])
+def test_windows_of_nearly_all_become_all(rows: int, whole: bool) -> None:
+    within = Box(np.array([2, 3]), np.array([12, 13]))
+    start = np.array([[2, 3], [12 - rows, 3]])
+    placed, size = place(start, start + np.array([rows, 10]), within)
+    assert size.tolist() == [10 if whole else rows, 10]
+    assert placed.tolist() == ([[2, 3]] * 2 if whole else start.tolist())
 
 
 def pasted(data: Tensor, start: np.ndarray, clean: Tensor) -> Tensor:

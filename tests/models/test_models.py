@@ -22,6 +22,7 @@ from torchvision.models.segmentation import fcn_resnet50
 
 import segfaith
 from segfaith import Target, load_model, wrap
+from segfaith.batching import BatchSize
 from segfaith.errors import SampleError, SettingsError
 from segfaith.evidence.gradient import forward_pass, gradient_evidence
 from segfaith.evidence.intervention import intervention_evidence
@@ -32,7 +33,7 @@ from segfaith.models.probe import probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.models.weights import state_digest
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize, Scalar
+from segfaith.scores import Scalar
 from servers import FileServer, serve, unreachable_url
 from toys import PixelScorer, SmallCNN, plain
 

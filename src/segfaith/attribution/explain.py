@@ -12,6 +12,7 @@ from segfaith.attribution.cam import ega
 from segfaith.attribution.guard import foreign
 from segfaith.attribution.heatmap import minmax, zero_where_constant
 from segfaith.attribution.methods import MethodInstance
+from segfaith.batching import BatchSize
 from segfaith.errors import SampleError
 from segfaith.evidence.gradient import ForwardPass, Objective, clock, forward_pass, gradient_evidence
 from segfaith.evidence.intervention import intervention_evidence
@@ -20,7 +21,7 @@ from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import map_folder
 from segfaith.perturbation import Variants
 from segfaith.randomness import generator
-from segfaith.scores import BatchSize, scalar_of
+from segfaith.scores import scalar_of
 from segfaith.types import Float, GradientEvidence, Int, InterventionEvidence, Target, Tensor
 
 Key = tuple[Any, ...] | Regions

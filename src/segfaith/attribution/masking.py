@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import torch
 
+from segfaith.batching import BatchSize, on_target, score_images
 from segfaith.incremental.scoring import scorer_for
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, masked_mean, on_target, scalar_of, score_images
+from segfaith.scores import masked_mean, scalar_of
 from segfaith.types import Float, Image, Int, Target, Tensor
 
 Masks = Callable[[Int[Tensor, "B"]], Float[Tensor, "B H W"]]
@@ -40,4 +41,5 @@ def scores_through(
         scalar = scalar_of(model, target)  # known once the model has run
         clean = float(masked_mean(logits, target.region[None], scalar)[0])
     scorer = scorer_for(model, image, target.region, scalar, expected=clean)
-    return score_images(scorer.score, seen, count, batch, stage=on_target("masks", target.region))
+    stage = on_target("masks", target.region)
+    return score_images(scorer.score, seen, count, batch, stage=stage, features=scorer.features)

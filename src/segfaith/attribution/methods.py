@@ -31,6 +31,7 @@ from segfaith.attribution.parameters import (
 )
 from segfaith.attribution.rise import rise
 from segfaith.attribution.sobol import sobol
+from segfaith.batching import BatchSize
 from segfaith.constants import TRUTH
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import Objective
@@ -39,7 +40,6 @@ from segfaith.lookup import lookup
 from segfaith.models.building import import_function
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import absolute
-from segfaith.scores import BatchSize
 from segfaith.types import Float, Image, Int, InterventionEvidence, Map, Target, Tensor
 
 Need = Literal["gradient", "intervention", "region", "partition", "rng", "model", "batch", "file", "evidence"]

@@ -13,10 +13,10 @@ import torch
 from torch.nn import functional as F
 
 from segfaith.attribution.masking import scores_through
+from segfaith.batching import BatchSize
 from segfaith.errors import SampleError
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
-from segfaith.scores import BatchSize
 from segfaith.types import Float, Image, Int, Map, Target, Tensor
 
 

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from segfaith.attribution.masking import scores_through
+from segfaith.batching import BatchSize
 from segfaith.constants import EPS
 from segfaith.errors import SampleError
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import grid_partition, occluder
-from segfaith.scores import BatchSize
 from segfaith.types import Float, Image, Int, Map, Target, Tensor
 
 

@@ -6,6 +6,7 @@ from time import perf_counter
 
 import torch
 
+from segfaith.batching import BatchSize
 from segfaith.benchmark.check_data import Line, Seen, data_lines, read_all
 from segfaith.benchmark.check_fit import fit_lines
 from segfaith.benchmark.forecast import pace
@@ -21,7 +22,6 @@ from segfaith.memory import SHORT
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.randomness import generator
-from segfaith.scores import BatchSize
 from segfaith.target_choice import TargetChoice
 from segfaith.types import Image, Sample, Target
 

@@ -5,9 +5,9 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, field_validator
 
+from segfaith.batching import BatchSize, batches
 from segfaith.benchmark.evaluation_settings import Section
 from segfaith.memory import bytes_of
-from segfaith.scores import BatchSize, batches
 
 
 class ExecutionSettings(Section):

@@ -12,6 +12,7 @@ from statistics import median
 
 import torch
 
+from segfaith.batching import DEFAULT_BATCH, BatchSize, on_target, score_images
 from segfaith.benchmark.execution_settings import ExecutionSettings
 from segfaith.benchmark.measuring import Measure, Measured, serial
 from segfaith.benchmark.pool import INSTALL, Pace, Pool, cores_here
@@ -25,7 +26,7 @@ from segfaith.evidence.regions import grid_cells
 from segfaith.incremental.scoring import scorer_for
 from segfaith.memory import Memory
 from segfaith.process import free_memory, own_memory
-from segfaith.scores import DEFAULT_BATCH, BatchSize, Scalar, on_target, score_images
+from segfaith.scores import Scalar
 from segfaith.types import Tensor
 
 SMALL = 120.0
@@ -220,9 +221,10 @@ def _seconds_of_an_image(prepared: Prepared, deadline: float) -> float:
     scorer = scorer_for(model, image, region, Scalar(1, independent=model.independent), "fp32")
     cells = grid_cells((image.shape[1], image.shape[2]), GRID, mirrored=False, wired=model.wired)
     start, stop = bounding_boxes(cells, GRID * GRID * (1 + model.wired))
-    batch = prepared.batch
-    count = min(batch.images if batch.memory is None else min(batch.images, DEFAULT_BATCH), GRID * GRID)
-    own, stage = BatchSize(count, batch.memory), on_target("calibration", region)
+    batch, stage = prepared.batch, on_target("calibration", region)
+    at_once = batch.of(stage, features=scorer.features) if batch.memory is None else min(batch.images, DEFAULT_BATCH)
+    count = min(at_once, GRID * GRID)
+    own = BatchSize(count, batch.memory)
     chosen = torch.linspace(0, GRID * GRID - 1, count).long()  # small windows at the border, large ones within
 
     def build(numbers: Tensor) -> Tensor:

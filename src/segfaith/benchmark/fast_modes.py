@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 
 from segfaith.attribution.explain import gather
 from segfaith.attribution.methods import resolve_method
+from segfaith.batching import BatchSize
 from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.targeting import load_sample
 from segfaith.benchmark.worker import evaluate_sample, to_device
@@ -22,7 +23,6 @@ from segfaith.evaluation.subject import Subject
 from segfaith.evidence.regions import RegionKind, grid_cells
 from segfaith.paths import map_folder
 from segfaith.perturbation import clean_variant
-from segfaith.scores import BatchSize
 from segfaith.types import Float, InterventionEvidence, Sample, Target, Tensor
 
 LEAST_DROP = 1e-3

@@ -17,6 +17,7 @@ import torch
 from segfaith.attribution.explain import evidence_keys, gather, heatmaps, sample_rng
 from segfaith.attribution.guard import guarded
 from segfaith.attribution.methods import MethodInstance, resolve_method
+from segfaith.batching import BatchSize, Boxes, on_target, score_images
 from segfaith.benchmark.measuring import run_sample
 from segfaith.benchmark.passes import map_passes
 from segfaith.benchmark.prepared import Prepared
@@ -31,7 +32,7 @@ from segfaith.incremental.scoring import scorer_for
 from segfaith.incremental.wired import WiredScorer
 from segfaith.occlusion import occluder
 from segfaith.perturbation import PERTURBATIONS, Variants, clean_variant, perturbed_variants
-from segfaith.scores import BatchSize, Boxes, on_target, scalar_of, score_images, sent
+from segfaith.scores import scalar_of, sent
 from segfaith.types import Image, Sample, Target, Tensor
 
 BUDGET = 3.0
@@ -183,7 +184,8 @@ def _occlusion_seconds(
         return scores
 
     begun = clock(model.device)
-    score_images(timed, build, count, batch, boxes, on_target("occlusions", target.region, asked.precision))
+    stage = on_target("occlusions", target.region, asked.precision)
+    score_images(timed, build, count, batch, boxes, stage, scorer.features)
     building = clock(model.device) - begun - seconds
     return set_up + building + seconds * count / images
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from segfaith.batching import BatchSize
 from segfaith.benchmark.description import machine_words
 from segfaith.benchmark.prepared import Prepared
 from segfaith.benchmark.targeting import all_targets, load_sample, planted_of
@@ -19,7 +20,6 @@ from segfaith.benchmark.worker import SampleResult, evaluate_sample, to_device, 
 from segfaith.evaluation.subject import Subject
 from segfaith.paths import map_folder, map_name
 from segfaith.results.figures.overlay import picture
-from segfaith.scores import BatchSize
 from segfaith.types import Sample, Target
 
 Files = dict[str, dict[str, bytes]]

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
+from segfaith.batching import BatchSize
 from segfaith.benchmark.description import describe
 from segfaith.benchmark.plan import Plan, check_bands, check_classes, make_plan, with_names
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import target_choice, targets_of
 from segfaith.benchmark.warm_up import chosen_model, warm_up
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize
 from segfaith.target_choice import TargetChoice
 from segfaith.types import Sample, Target
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from segfaith.attribution.explain import evidence_keys
+from segfaith.batching import BatchSize, in_batches, on_target
 from segfaith.benchmark.plan import Plan
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.targeting import load_sample
@@ -21,7 +22,7 @@ from segfaith.models import load_model
 from segfaith.models.probe import ModelFails, probe
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.perturbation import PERTURBATIONS, clean_variant
-from segfaith.scores import BatchSize, Scalar, in_batches, on_target
+from segfaith.scores import Scalar
 from segfaith.types import Image, Tensor
 
 

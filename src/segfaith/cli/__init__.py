@@ -38,7 +38,7 @@ def main() -> None:
         _end(f"{place}{error.strerror}; {remedy}", 3)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError):
-            from segfaith.scores import out_of_memory
+            from segfaith.batching import out_of_memory
 
             if not out_of_memory(error):
                 raise

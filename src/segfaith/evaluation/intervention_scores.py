@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from segfaith.batching import on_target, score_images
 from segfaith.evaluation.fidelity import Sets
 from segfaith.evaluation.interventions import INTERVENTIONS, asked_for
 from segfaith.evaluation.ranking import Ranking, top_pixels
@@ -12,7 +13,7 @@ from segfaith.evaluation.subject import Subject
 from segfaith.incremental.scorers import INCREMENTAL
 from segfaith.incremental.scoring import OTHERWISE, agree, plain_scorer, scorer_for
 from segfaith.occlusion import Occluder
-from segfaith.scores import on_target, scalar_of, score_images
+from segfaith.scores import scalar_of
 from segfaith.types import Float, Image, Int, Tensor
 
 
@@ -131,7 +132,7 @@ def _scored(
     count = 1 + len(operators) + interventions
     scorer = scorer_for(model, subject.image, region, scalar)
     stage = on_target("metrics", region)
-    scores = score_images(scorer.score, build, count, subject.batch, stage=stage).tolist()
+    scores = score_images(scorer.score, build, count, subject.batch, stage=stage, features=scorer.features).tolist()
     if scorer.path != INCREMENTAL:
         return scorer.path, scores
     plain = plain_scorer(model, subject.image, region, scalar, "as asked")

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 
+from segfaith.batching import BatchSize
 from segfaith.halves import halves, side_of
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.randomness import generator
-from segfaith.scores import BatchSize
 from segfaith.types import Float, Image, Labels, Mask, Planted, Target, Tensor
 
 REFERENCE_HEIGHT = 224

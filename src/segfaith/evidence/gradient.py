@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 
+from segfaith.batching import BatchSize, in_batches
 from segfaith.errors import SampleError
 from segfaith.evidence.forms import Form
 from segfaith.evidence.layer import altered, check_layer, gradient_at
@@ -23,7 +24,7 @@ from segfaith.evidence.tiles import tiled_maps
 from segfaith.halves import halves, side_by_side
 from segfaith.memory import Stage
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import BatchSize, Scalar, in_batches, masked_mean, prediction
+from segfaith.scores import Scalar, masked_mean, prediction
 from segfaith.types import Bool, Float, GradientEvidence, Int, Tensor
 
 Objective = Literal["logits", "prob"]

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from segfaith.batching import BatchSize, Boxes, on_target, score_images
 from segfaith.evidence.regions import Regions, adaptive_cells, adaptive_halves, grid_cells, superpixels
 from segfaith.incremental.scorers import IncrementalScorer
 from segfaith.incremental.scoring import scorer_for
@@ -14,7 +15,7 @@ from segfaith.incremental.wired import WiredScorer
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
 from segfaith.perturbation import Variants
-from segfaith.scores import BatchSize, Boxes, Scalar, on_target, score_images, sent
+from segfaith.scores import Scalar, sent
 from segfaith.types import Float, Int, InterventionEvidence, Tensor
 
 
@@ -54,7 +55,9 @@ def intervention_evidence(
                     occluded: Tensor = occlude(masks[sent(numbers, masks.device)])
                     return occluded
 
-                drop: Tensor = clean - score_images(scorer.score, build, len(masks), batch, boxes, stage)
+                drop: Tensor = clean - score_images(
+                    scorer.score, build, len(masks), batch, boxes, stage, scorer.features
+                )
                 return drop
 
             hint = None if guide is None else guide[n]
@@ -72,7 +75,7 @@ def intervention_evidence(
             occluded: Tensor = occlude(cells == sent(numbers, cells.device)[:, None, None])
             return occluded
 
-        drop = clean - score_images(scorer.score, build, count, batch, boxes, stage)
+        drop = clean - score_images(scorer.score, build, count, batch, boxes, stage, scorer.features)
         measured.append((cells, drop, drop.clamp(min=0)))
     partitions, dropped, painted = zip(*measured, strict=True)
     return InterventionEvidence(torch.stack(partitions), _padded(dropped, nan), _padded(painted, 0.0))

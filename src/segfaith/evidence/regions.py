@@ -19,12 +19,12 @@ from typing import Literal
 import numpy as np
 import torch
 
+from segfaith.batching import Boxes
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import Objective
 from segfaith.halves import halves, side_by_side
 from segfaith.incremental.precision import Asked
 from segfaith.occlusion import grid_partition
-from segfaith.scores import Boxes
 from segfaith.types import Bool, Float, Image, Int, Mask, Tensor
 
 RegionKind = Literal["grid", "adaptive", "superpixels"]

@@ -11,7 +11,7 @@ from itertools import count
 
 import torch
 
-from segfaith.scores import out_of_memory
+from segfaith.batching import out_of_memory
 from segfaith.types import Float, Int, Tensor
 
 _NUMBERS = count()

@@ -5,6 +5,7 @@ Either way the logits are resized to the image's size and become scores at the t
 
 from collections.abc import Callable
 from functools import cached_property
+from math import prod
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ import torch
 from torch import fx
 from torch.nn import functional as F
 
+from segfaith.batching import Boxes
 from segfaith.constants import EPS
 from segfaith.incremental.arithmetic import Exact, Values
 from segfaith.incremental.bfloat16 import Differences
@@ -22,7 +24,7 @@ from segfaith.incremental.window_plan import WindowPlan
 from segfaith.incremental.windows import Box, Windows, cut, view, whole
 from segfaith.models.padding import reached
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import Boxes, Scalar, check_class
+from segfaith.scores import Scalar, check_class
 from segfaith.types import Float, Image, Int, Mask, Tensor
 
 INCREMENTAL = "incremental"
@@ -44,6 +46,8 @@ def extent(region: Mask) -> tuple[slice, slice, Int[Tensor, "P"]]:
 class PlainScorer:
     """Scores whole images by the model itself, or by its compiled form; `path` says why not by a graph."""
 
+    features = 0
+
     def __init__(self, model: SegmentationModel, region: Mask, scalar: Scalar, reason: str = "as asked") -> None:
         self.model, self.scalar, self.path = model, scalar, f"plain: {reason}"
         self.rows, self.columns, self.pixels = extent(region)
@@ -60,7 +64,11 @@ class PlainScorer:
 
 
 class IncrementalScorer:
-    """Scores altered copies of an image by a traced graph, which computes only what was altered and the score reads."""
+    """Scores altered copies of an image by a traced graph, which computes only what was altered and the score reads.
+
+    Attributes:
+        features: bytes of an image's features in all layers.
+    """
 
     path = INCREMENTAL
 
@@ -80,6 +88,7 @@ class IncrementalScorer:
         if size not in graph.shapes:
             graph.shapes[size] = graph.map_shapes(self.clean)
         shapes, output = graph.shapes[size], graph.output
+        self.features = 4 * sum(prod(shape) for shape in shapes.values() if shape is not None)
         if model.head != "probabilities":  # their logarithms do not commute with resizing
             output = _before_upsampling(output, shapes, tuple(size))
         shape = shapes[output]

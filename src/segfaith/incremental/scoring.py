@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from segfaith.batching import out_of_memory
 from segfaith.errors import SampleError, SettingsError
 from segfaith.halves import side_of
 from segfaith.incremental.graph import Graph, NoGraph
@@ -21,7 +22,7 @@ from segfaith.incremental.tiles import TiledScorer
 from segfaith.incremental.wired import WiredScorer, wired_scorer
 from segfaith.memory import in_words
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import Scalar, out_of_memory
+from segfaith.scores import Scalar
 from segfaith.types import Float, Image, Int, Mask, Tensor
 
 TOLERANCE = 1e-5

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from segfaith.batching import Boxes
 from segfaith.incremental.scorers import compiled, extent, region_mean
 from segfaith.models.padding import reached
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.models.tiling import Tile
-from segfaith.scores import Boxes, Scalar
+from segfaith.scores import Scalar
 from segfaith.types import Float, Image, Mask, Tensor
 
 
@@ -36,6 +37,8 @@ class TiledScorer:
     It keeps the clean image's logits of every tile on the target's box: C x h x w float32 values for each tile that
     meets the box, of which h x w are the pixels that both share. Tiles run in batches of as many as there are copies.
     """
+
+    features = 0
 
     def __init__(self, model: SegmentationModel, image: Image, region: Mask, scalar: Scalar) -> None:
         assert model.tiling is not None

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from segfaith.scores import sent
 from segfaith.types import Float, Tensor
 
+NEARLY_ALL = 0.7
+"""Windows that cover this share of what a layer must compute become all of it. Then they need no gathering."""
+
 Pairs = NDArray[np.int64]
 """Integers of shape (2,) or, with a pair for each image, (B, 2)."""
 
@@ -108,9 +111,14 @@ def common(start: Pairs) -> bool:
 
 
 def place(start: Pairs, stop: Pairs, within: Box) -> tuple[Pairs, Pairs]:
-    """Windows of one size that cover the part of [start, stop) inside `within`: their starts (B, 2) and that size."""
+    """Windows of one size that cover the part of [start, stop) inside `within`: their starts (B, 2) and that size.
+
+    Where they would cover `NEARLY_ALL` of it, they are all of `within`.
+    """
     start, stop = np.maximum(start, within.start), np.minimum(stop, within.stop)
     size = np.maximum((stop - start).max(0), 1)
+    if size.prod() >= NEARLY_ALL * within.size.prod():
+        size = within.size
     return np.clip(start, within.start, within.stop - size), size
 
 

@@ -10,10 +10,11 @@ from functools import cached_property
 
 import torch
 
+from segfaith.batching import Boxes
 from segfaith.halves import Wiring, halves, side_of
 from segfaith.incremental.scorers import INCREMENTAL, IncrementalScorer, PlainScorer, extent, region_mean
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import Boxes, Scalar
+from segfaith.scores import Scalar
 from segfaith.types import Float, Image, Int, Mask, Tensor
 
 HalfScorer = IncrementalScorer | PlainScorer
@@ -78,6 +79,11 @@ class WiredScorer:
         """How the photographs are scored: that of the first one that is not incremental, or else "incremental"."""
         paths = [photograph.scorer.path for photograph in self.photographs]
         return next((path for path in paths if path != INCREMENTAL), INCREMENTAL)
+
+    @property
+    def features(self) -> int:
+        """Bytes of the features of all photographs in all layers."""
+        return sum(photograph.scorer.features for photograph in self.photographs)
 
     @torch.inference_mode()
     def score(self, images: Float[Tensor, "B bands H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:

@@ -19,6 +19,7 @@ from segfaith.attribution.explain import gather, heatmaps, sample_rng
 from segfaith.attribution.guard import global_state_kept
 from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.methods import Method, MethodInstance, resolve_method
+from segfaith.batching import BatchSize
 from segfaith.benchmark.worker import predicted_classes
 from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
 from segfaith.data.scenes import open_scenes
@@ -29,7 +30,6 @@ from segfaith.perturbation import clean_variant
 from segfaith.planted.closed_form import Question, block_cases, corner_case, misplaced, told_apart
 from segfaith.planted.traces import edited, left_behind, listed
 from segfaith.randomness import generator
-from segfaith.scores import BatchSize
 from segfaith.targets import find_targets, majority_class
 from segfaith.types import Image, Map, Planted, Sample, Target, Tensor
 

@@ -15,10 +15,11 @@ from small_models import HF, QUERY_MODELS, SIZES, SMALL
 
 import segfaith
 from segfaith import Target, load_model
+from segfaith.batching import BatchSize
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.layer import check_layer
-from segfaith.scores import BatchSize, Scalar
+from segfaith.scores import Scalar
 
 LAYERS = {
     "smp Unet": "encoder.layer4",

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from segfaith.attribution.parameters import Fill, Parameters
+from segfaith.batching import BatchSize
 from segfaith.evidence.gradient import Objective
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.occlusion import occluder
-from segfaith.scores import BatchSize
 from segfaith.types import Float, Image, Int, Target, Tensor
 
 Sign = Literal["positive", "absolute"]

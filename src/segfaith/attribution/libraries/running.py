@@ -11,6 +11,7 @@ from torch import nn
 
 from segfaith.attribution.heatmap import upsample
 from segfaith.attribution.libraries.entry import Question
+from segfaith.batching import Boxes, Scorer, on_target, out_of_memory, score_images
 from segfaith.errors import SampleError, SegfaithError, words_of
 from segfaith.evidence.forms import Form
 from segfaith.evidence.gradient import Objective
@@ -19,7 +20,7 @@ from segfaith.evidence.layers import choose_layer
 from segfaith.incremental.scoring import scorer_for
 from segfaith.memory import Stage
 from segfaith.models.segmentation import SegmentationModel
-from segfaith.scores import Boxes, Scorer, masked_mean, on_target, out_of_memory, scalar_of, score_images, sent
+from segfaith.scores import masked_mean, scalar_of, sent
 from segfaith.types import Float, Image, Target, Tensor
 
 

@@ -260,7 +260,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--dresses", nargs="+", help="captum's, all if not given")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batches", nargs="+", type=int, default=[16, 49, 98, 196], help="of the switches")
-    parser.add_argument("--modes", nargs="*", default=["default", "max-autotune"], help="of torch.compile, likewise")
+    parser.add_argument(
+        "--modes", nargs="*", default=["default", "reduce-overhead", "max-autotune"], help="of torch.compile, likewise"
+    )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--grid", type=int, default=14)

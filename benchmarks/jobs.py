@@ -29,6 +29,7 @@ from segfaith.benchmark.worker import evaluate_sample
 from segfaith.errors import SettingsError
 from segfaith.evaluation.subject import Subject
 from segfaith.evidence.gradient import clock
+from segfaith.incremental import windows
 from segfaith.perturbation import clean_variant
 from segfaith.types import Target
 
@@ -180,12 +181,15 @@ class Worker:
         """Images a pass by dress, as `best_batch` found them."""
         return self.batches
 
-    def variant(self, mask: str, batch: int, *, incremental: bool, mode: str | None) -> Run:
+    def variant(
+        self, mask: str, batch: int, *, incremental: bool, mode: str | None, whole_from: float = windows.NEARLY_ALL
+    ) -> Run:
         """RIA's drops, timed once they have been computed: exact, in float32.
 
         Args:
             incremental: whether only what a cell changes is computed.
             mode: of `torch.compile`, for whole images; None: not compiled.
+            whole_from: the share of what a layer must compute from which windows become all of it.
 
         Raises:
             SettingsError: it cannot be compiled here, or memory is too small.
@@ -195,6 +199,7 @@ class Worker:
         case, model, own = self.cases[mask], self.model, BatchSize(batch)
         work = partial(intervene, case, batch, case.count, method="ria", own=own)
         model.incremental, model.compile = incremental, mode is not None
+        before, windows.NEARLY_ALL = windows.NEARLY_ALL, whole_from
         try:
             with config.patch(list_mode_options(mode)) if mode else nullcontext():
                 for _ in range(2):  # the first run traces, compiles and tunes
@@ -204,7 +209,7 @@ class Worker:
                 raise
             raise SettingsError(_words(error)) from error
         finally:
-            model.incremental, model.compile = True, False
+            model.incremental, model.compile, windows.NEARLY_ALL = True, False, before
         if own.images < batch:
             raise SettingsError(f"memory is too small for {batch} images a batch: {own.images} were used")
         return found

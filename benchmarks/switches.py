@@ -1,13 +1,18 @@
 r"""Which way of computing RIA's exact drops is fastest on a device: windows or whole images, batches, compiled or not.
 
-    python benchmarks/switches.py [--model deeplabv3_resnet50] [--batches 16 49 98 196] [--modes default max-autotune]
-        [--device cuda] [--size 224] [--grid 14] [--json FILE]
+    python benchmarks/switches.py [--model deeplabv3_resnet50] [--batches 16 49 98 196] [--whole-from 0.1 0.3]
+        [--modes default reduce-overhead max-autotune] [--device cuda] [--size 224] [--grid 14] [--json FILE]
 
 | way | what runs |
 |---|---|
 | windows | only what a cell changes is computed (`incremental = true`, the default) |
 | whole images | plain batches of whole images (`incremental = false`) |
-| compiled | the same through `torch.compile`, in a mode of its own, at the best batch of whole images |
+| windows below 30 % | windows in the early layers, whole batches later: see below; at the best batch of windows |
+| compiled | whole images through `torch.compile`, in a mode of its own, at their best batch |
+
+"Windows below 30 %": a layer whose windows cover 30 % of what it must compute computes all of it, and so do the layers
+after it. Elsewhere that share is `incremental.windows.NEARLY_ALL`. On a GPU, `reduce-overhead` and `max-autotune` run
+compiled images as CUDA graphs.
 
 Each way is timed once it has run: what it traces, compiles or tunes is not counted. `difference` is the largest one
 from the drops of whole images in batches of one.
@@ -26,6 +31,8 @@ from timing import Process
 from workload import GRID, MODELS, SIZE
 
 MASK = "medium"
+MODES = ("default", "reduce-overhead", "max-autotune")
+"""Of `torch.compile`."""
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
@@ -52,13 +59,18 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     for batch in options.batches:
         add("windows", batch, incremental=True, mode=None)
         add("whole images", batch, incremental=False, mode=None)
-    whole = {
-        one["seconds"]: one["batch"] for one in content["switches"] if one["way"] == "whole images" and "seconds" in one
-    }
+
+    def best(way: str) -> int:
+        timed = (one for one in content["switches"] if one["way"] == way and "seconds" in one)
+        found = [(one["seconds"], one["batch"]) for one in timed]
+        return min(found)[1] if found else options.batches[0]
+
+    for share in options.whole_from:
+        add(f"windows below {share:.0%}", best("windows"), incremental=True, mode=None, whole_from=share)
     for mode in options.modes:
         process.close()
         process = Process(*given, tuned=True)  # torch keeps what it compiled in another mode
-        add(f"compiled, {mode}", whole[min(whole)] if whole else options.batches[0], incremental=False, mode=mode)
+        add(f"compiled, {mode}", best("whole images"), incremental=False, mode=mode)
     process.close()
     return content
 
@@ -67,7 +79,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="ways to compute exact drops; what is measured: this file")
     parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--batches", nargs="+", type=int, default=[16, 49, 98, 196])
-    parser.add_argument("--modes", nargs="*", default=["default", "max-autotune"], help="of torch.compile")
+    parser.add_argument("--whole-from", nargs="*", type=float, default=[0.1, 0.3], help="shares")
+    parser.add_argument("--modes", nargs="*", default=MODES, help="of torch.compile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", type=int, default=SIZE, help="side of the image in pixels")
     parser.add_argument("--grid", type=int, default=GRID, help="cells a side")

@@ -12,6 +12,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import gpu
+import switches
 from gpu import ROOT, Phase, run_logged, run_phases
 from tables import HEAD
 
@@ -191,3 +192,16 @@ def test_the_benchmark_runs_with_the_cpu_in_place_of_the_gpu(tmp_path: Path, mon
     assert [line.count("|") for line in rows] == [len(HEAD) + 1] * 3
     assert f"- switches {MODEL}: left out: 0 s were left" in text
     assert voc in text
+
+
+def test_every_way_gives_the_drops_of_whole_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU; the last way computes whole maps in every layer, at the better of the batches."""
+    given = ["--model", MODEL, "--device", "cpu", "--size", "32", "--grid", "4", "--json", str(tmp_path / "ways.json")]
+    monkeypatch.setattr(sys, "argv", ["switches.py", *given, "--batches", "5", "8", "--whole-from", "0", "--modes"])
+    switches.main()
+    ways = json.loads((tmp_path / "ways.json").read_text())["switches"]
+    assert [one["way"] for one in ways] == ["windows", "whole images"] * 2 + ["windows below 0%"]
+    assert [one["batch"] for one in ways[:4]] == [5, 5, 8, 8]
+    assert ways[4]["batch"] == min(ways[0], ways[2], key=lambda one: one["seconds"])["batch"]
+    assert max(one["difference"] for one in ways) < 1e-6
+    assert min(one["images_per_s"] for one in ways) > 0

@@ -16,7 +16,7 @@ from drops import evidence
 from exactness import check_exact_on, photograph, target
 from segfaith.evidence.regions import Regions
 from segfaith.incremental import bfloat16, fused
-from segfaith.incremental.fused import Compiler, difference, product_difference
+from segfaith.incremental.fused import AS_PRODUCTS, Compiler, difference, hardswish, product_difference
 from toys import plain
 
 
@@ -49,6 +49,13 @@ def test_the_difference_of_a_product_is_that_of_each_value(rng: np.random.Genera
         assert float(found[b, p, k]) == pytest.approx(float(expected), abs=1e-12)
 
 
+@pytest.mark.parametrize("function", [nn.Hardswish(), F.hardswish, nn.Hardsigmoid(), F.hardsigmoid])
+def test_functions_without_their_division_are_the_same(function: Callable[[Tensor], Tensor]) -> None:
+    values = torch.cat([torch.linspace(-7, 7, 281), torch.tensor([torch.nan, torch.inf, -torch.inf, 1e30])])
+    same = AS_PRODUCTS[type(function) if isinstance(function, nn.Module) else function]
+    torch.testing.assert_close(same(values), function(values), rtol=1e-6, atol=1e-7, equal_nan=True)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 @pytest.mark.parametrize("model", [zoo.plain_cnn, zoo.squeeze_excitation])
 def test_compiled_code_gives_the_drops_of_the_single_steps(
@@ -59,7 +66,7 @@ def test_compiled_code_gives_the_drops_of_the_single_steps(
     exact = evidence(subject, image, region, 1, Regions(5))
     compiled = evidence(subject, image, region, 1, regions)
     assert compiler.missing is None
-    expected = {"plain_cnn": {"ReLU6()", "Hardswish()"}, "squeeze_excitation": {"product"}}[model.__name__]
+    expected = {"plain_cnn": {"ReLU6()", repr(hardswish)}, "squeeze_excitation": {"product"}}[model.__name__]
     assert expected <= set(compiler.made)
     compiler.missing = "as asked"
     steps = evidence(subject, image, region, 1, regions)

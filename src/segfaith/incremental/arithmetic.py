@@ -34,6 +34,7 @@ class Function:
         gives_map: whether its result is a map.
         of_each: the function of each value by itself, if it is one of a single map.
         multiplies: whether it is the product of what it reads.
+        averages: whether it is the mean over a whole map.
         activation: the same as a convolution applies it to its outputs, if any does.
     """
 
@@ -45,6 +46,7 @@ class Function:
     gives_map: bool = True
     of_each: Pixelwise | None = None
     multiplies: bool = False
+    averages: bool = False
     activation: Activation | None = None
 
     def __call__(self, inputs: Values) -> Any:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx
+from torch.nn import functional as F
 
 from segfaith.incremental.arithmetic import Function, Part, Values
 from segfaith.incremental.convolution import Convolution, convolve
@@ -58,6 +59,10 @@ class Differences:
 
     def apply(self, function: Function, inputs: Values, start: Pairs) -> Any:
         """By the list above, from windows of differences and values that are not maps."""
+        if function.averages:
+            ((_, windows),) = inputs.items()
+            data: Tensor = windows.data
+            return F.avg_pool2d(data, (data.shape[2], data.shape[3]))  # adaptive pooling copies all to float32
         if function.linear:
             return function(inputs)
         if function.of_each is not None and COMPILER.serves(next(iter(inputs.values())).data):

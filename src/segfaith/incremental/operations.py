@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from segfaith.incremental.arithmetic import Exact, Function, Values
 from segfaith.incremental.bfloat16 import Differences
 from segfaith.incremental.convolution import Activation, Convolution, kernel_of
+from segfaith.incremental.fused import AS_PRODUCTS
 from segfaith.incremental.graph import JOINING_FUNCTIONS, POINTWISE_FUNCTIONS, POINTWISE_MODULES, Graph, Shape
 from segfaith.incremental.windows import Box, Kernel, Pairs, Windows, crop, place, whole
 from segfaith.types import Tensor
@@ -24,7 +25,8 @@ from segfaith.types import Tensor
 Arithmetic = Exact | Differences
 
 ADDING_FUNCTIONS: set[Any] = {operator.add, operator.sub, torch.add, torch.cat}
-LINEAR: set[Any] = {nn.AdaptiveAvgPool2d, nn.Dropout, nn.Dropout2d, nn.Identity, F.adaptive_avg_pool2d}
+AVERAGING: set[Any] = {nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d}
+LINEAR: set[Any] = {*AVERAGING, nn.Dropout, nn.Dropout2d, nn.Identity}
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +210,9 @@ def operation_of(graph: Graph, node: fx.Node, shapes: dict[fx.Node, Shape | None
             if callee in JOINING_FUNCTIONS or (callee is torch.cat and _dim(node, 0) == 1):
                 return Join(Function(node, call, callee in ADDING_FUNCTIONS), sources)
     multiplies = callee in (operator.mul, torch.mul) and len(sources) == len(maps)
-    function = Function(node, call, callee in LINEAR, gives_map=shape is not None, multiplies=multiplies)
+    averages = callee in AVERAGING and shape is not None and shape[2:] == (1, 1)
+    linear, is_map = callee in LINEAR, shape is not None
+    function = Function(node, call, linear, gives_map=is_map, multiplies=multiplies, averages=averages)
     return OnWholeMaps(function, sources, boxes)
 
 
@@ -219,7 +223,8 @@ def _pointwise(
     (source,) = function.node.all_input_nodes
     alone = function.node.args == (source,) and not function.node.kwargs
     if alone and type(callee) is not nn.BatchNorm2d:  # its function differs from channel to channel
-        function = replace(function, of_each=callee)
+        kind = type(callee) if isinstance(callee, nn.Module) else callee
+        function = replace(function, of_each=AS_PRODUCTS.get(kind, callee))
     convolution = graph.convolutions.get(str(source.target)) if source.op == "call_module" else None
     activation = _activation(callee)
     if convolution is None or activation is None or len(source.users) > 1:

@@ -8,13 +8,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("COLUMNS", "LINES"):  # a worker finds them set, and consoles would keep them; tests set their own
         os.environ.pop(name, None)
 
-from jaxtyping import config, install_import_hook
+from jaxtyping import config
+
+from typecheck import install
 
 _TYPED = (
     *("types", "models", "scores", "incremental", "occlusion", "perturbation", "targets", "evidence", "attribution"),
     "evaluation",
 )
-install_import_hook([f"segfaith.{name}" for name in _TYPED], "typecheck.check")
+install([f"segfaith.{name}" for name in _TYPED])
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -87,12 +87,14 @@ def test_other_regions_are_compared_on_the_cells_of_the_grid(
 
 
 def test_metrics_are_means_and_largest_changes_over_the_samples(project: Path) -> None:
-    prepared = prepared_of(project, evaluation={"k": 0.5})
+    two = {"ids": ["s0", "s1"]}
+    prepared = prepared_of(project, data=two, evaluation={"k": 0.5})
     found = verify_precision(prepared, ("exact", "superpixels"))
     runs = {}
     for regions in ("grid", "superpixels"):
         changed = prepared_of(
             project,
+            data=two,
             evaluation={"k": 0.5, "stability": True},
             methods={"names": ["ria", "dea"], "ria": {"grid": 4, "regions": regions}},
         )

@@ -16,6 +16,8 @@ from segfaith.evaluation.metrics import METRICS
 from segfaith.results.records.runs import load_run
 from segfaith.results.statistics.summary import TABLE_METRICS, summarise
 
+pytestmark = pytest.mark.usefixtures("as_users")
+
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 METHODS = ["gpa", "ega", "ria", "dea", "mea", "random", "random_cells", "mask", "gamed"]
 ROWS = [*METHODS, "truth"]

@@ -609,13 +609,16 @@ def colours(image: Tensor, region: Tensor) -> np.ndarray:
 
 @cache
 def histograms() -> dict[str, list[np.ndarray]]:
-    """Colours of the visible regions of each class, from scenes in which every class is the largest equally often."""
+    """Colours of the visible regions of each class, from scenes in which every class is the largest equally often.
+
+    At half the native size, which has the same colours.
+    """
     found: dict[str, list[np.ndarray]] = {name: [] for name in SCENE_CLASSES[1:]}
     number = 0
     while min(map(len, found.values())) < REGIONS:
         for label in range(1, len(SCENE_CLASSES)):
             scene = draw_scene(f"colours-{number}-{label}", label)  # a key of its own: the light follows from it
-            image, labels = render(scene, 224)
+            image, labels = render(scene, NATIVE // 2)
             for one in {scene.label(body) for body in scene.bodies}:
                 found[SCENE_CLASSES[one]].append(colours(image, labels == one))
         number += 1
@@ -649,7 +652,7 @@ def test_the_classifiers_find_colours_that_do_tell(monkeypatch: pytest.MonkeyPat
     darker = []
     for number in range(150):
         scene = draw_scene(f"darker-{number}", level)
-        image, labels = render(scene, 224)
+        image, labels = render(scene, NATIVE // 2)
         darker.append(colours(image, labels == level))
     assert max(accuracies(histograms()["marker_upright"][:150], darker).values()) > 0.6
 

@@ -65,7 +65,7 @@ class BatchSize:
 
 DEFAULT_BATCH, MOST, TRIED = 16, 64, 2
 """The batch size where none is given; with a limit of memory the largest, and that of a new model's test."""
-LARGEST, FEATURES = 49, 5 * 10**9 // 2
+LARGEST, FEATURES = 49, 2_600_000_000
 """Where no batch size is given, as many images go at once as have `FEATURES` bytes of features in all layers, but at
 least `DEFAULT_BATCH` and at most `LARGEST`. Only the features of a few layers are in memory at once."""
 

@@ -1,4 +1,4 @@
-"""A run that is killed (`kill -9`) at twelve moments, and begun again each time, ends as an undisturbed run does."""
+"""A run that is killed (`kill -9`) at twenty moments, and begun again each time, ends as an undisturbed run does."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pandas as pd
 from folder_runs import toml
 from segfaith.results.records.runs import load_run
 
-KILLS = 12
+KILLS = 20
 SETTINGS = {
     "name": "killed",
     "data": {"name": "scenes", "size": 48, "ids": [f"val-{number:04d}" for number in range(4)]},
@@ -59,7 +59,7 @@ print(killed, chain + 1)
 """Forks a process for every start, since each would import torch for seconds; prints the kills and the runs."""
 
 
-def test_a_run_killed_at_twelve_moments_ends_with_the_records_of_a_whole_one(tmp_path: Path) -> None:
+def test_a_run_killed_at_twenty_moments_ends_with_the_records_of_a_whole_one(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text(toml(SETTINGS))
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(tmp_path / "settings.toml"), str(tmp_path), str(KILLS)],

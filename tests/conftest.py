@@ -13,7 +13,18 @@ from jaxtyping import config
 from typecheck import install
 
 _TYPED = (
-    *("types", "models", "scores", "incremental", "occlusion", "perturbation", "targets", "evidence", "attribution"),
+    *(
+        "types",
+        "models",
+        "scores",
+        "batching",
+        "incremental",
+        "occlusion",
+        "perturbation",
+        "targets",
+        "evidence",
+        "attribution",
+    ),
     "evaluation",
 )
 install([f"segfaith.{name}" for name in _TYPED])

@@ -283,9 +283,9 @@ def _activation(callee: Any) -> Activation | None:
 
 
 def _read(kernel: Kernel, box: Box, source_size: Pairs) -> Box:
-    """The part of the input's map that a kernel reads for a box of the output; empty where it reads only padding."""
+    """The part of the input's map that a kernel reads for a box of the output; where it reads only padding, a pixel."""
     start, size = kernel.reads(box.start, box.size)
-    return Box(np.maximum(start, 0), np.minimum(start + size, source_size))
+    return Box(np.clip(start, 0, source_size - 1), np.clip(start + size, 1, source_size))
 
 
 def _changed(kernel: Kernel, windows: Windows, box: Box, arithmetic: Arithmetic) -> tuple[Pairs, Pairs]:

@@ -210,7 +210,7 @@ def operation_of(graph: Graph, node: fx.Node, shapes: dict[fx.Node, Shape | None
             if callee in JOINING_FUNCTIONS or (callee is torch.cat and _dim(node, 0) == 1):
                 return Join(Function(node, call, callee in ADDING_FUNCTIONS), sources)
     multiplies = callee in (operator.mul, torch.mul) and len(sources) == len(maps)
-    averages = callee in AVERAGING and shape is not None and shape[2:] == (1, 1)
+    averages = callee in AVERAGING and len(sources) == 1 and shape is not None and shape[2:] == (1, 1)
     linear, is_map = callee in LINEAR, shape is not None
     function = Function(node, call, linear, gives_map=is_map, multiplies=multiplies, averages=averages)
     return OnWholeMaps(function, sources, boxes)

@@ -188,11 +188,12 @@ def test_where_nobody_asks_for_a_batch_size_small_features_give_large_batches(fe
 
 
 def test_after_memory_ran_out_no_batch_is_larger() -> None:
+    """Neither those of small features nor those whose features are not known."""
     calls: list[tuple[int, int]] = []
     batch = batches(None, None, torch.device("cpu"))
-    for _ in range(2):
-        in_batches(49, refusing(OUT_OF_MEMORY["linux"], 24, calls), batch, features=GB // 20)
-    assert calls == [(0, 49), (0, 17), (17, 33), (33, 49), (0, 17), (17, 33), (33, 49)]
+    for features in (GB // 20, GB // 20, 0):
+        in_batches(32, refusing(OUT_OF_MEMORY["linux"], 24, calls), batch, features=features)
+    assert calls == [(0, 32), (0, 16), (16, 32), (0, 16), (16, 32), (0, 16), (16, 32)]
 
 
 @pytest.mark.parametrize("device", OUT_OF_MEMORY)

@@ -55,8 +55,8 @@ class BatchSize:
         return self.images
 
     def halve(self, images: int) -> None:
-        """From now on at most half of so many, for which memory was not enough."""
-        self.images, self.follows = images // 2, False
+        """From now on at most half of so many, for which memory was not enough; and never more than before."""
+        self.images, self.follows = min(self.images, images // 2), False
 
     def watched(self, stage: Stage, images: int) -> AbstractContextManager[None]:
         """A block in which so many images of a stage go through the model at once; its memory is measured."""

@@ -443,11 +443,12 @@ def test_memory_that_runs_out_halfway_changes_no_map() -> None:
     module = Failing(seed=3)
     module.words = "CPU: out of memory"
     model, method = plain(module, layer=LAYER), resolve_method("gradcam:AblationCAM", {}).method
-    maps, batch = [], segfaith.batching.BatchSize(4)
+    maps, batch = [], segfaith.batching.BatchSize(4, follows=True)
     for _ in range(2):
         maps.append(method.combine(model, image(), target(), batch=batch, rng=np.random.default_rng(1)).numpy())
         module.at = module.passes + 4
     assert batch.images == 2, "it ran out"
+    assert not batch.follows
     np.testing.assert_allclose(*maps, atol=1e-5)
 
 

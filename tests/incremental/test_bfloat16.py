@@ -68,3 +68,16 @@ def test_convolutions_of_what_is_no_map_of_the_image_keep_their_bias_and_precisi
     assert np.abs(exact).max() > 1e-3
     moved = np.abs(evidence(model, image, region, 1, Regions(4, precision="bf16")) - exact)
     assert 0 < moved.max() < 0.02 * np.abs(exact).max()
+
+
+def test_the_size_of_a_mean_may_follow_from_the_size_of_a_map() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(x + self.gate(F.adaptive_avg_pool2d(x, 1 + x.size(2) // 64)))
+
+    module = zoo.Of(forward, stem=zoo.unit(3, 8, stride=2), gate=zoo.conv(8, 8, 1), head=zoo.head())
+    model, size = plain(zoo.randomised(module)), (24, 32)
+    image, region = photograph(size), target(size, "patch")
+    exact = evidence(model, image, region, 1, Regions(4))
+    moved = np.abs(evidence(model, image, region, 1, Regions(4, precision="bf16")) - exact)
+    assert 0 < moved.max() < 0.02 * np.abs(exact).max()

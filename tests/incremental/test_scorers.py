@@ -17,7 +17,7 @@ from segfaith.batching import BatchSize, score_images
 from segfaith.data.images import load_image
 from segfaith.evidence.regions import Regions
 from segfaith.incremental.graph import Graph
-from segfaith.incremental.scorers import IncrementalScorer, PlainScorer
+from segfaith.incremental.scorers import IncrementalScorer, PlainScorer, Precision
 from segfaith.incremental.scoring import graph_of, scorer_for
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.scores import Scalar
@@ -120,6 +120,19 @@ def test_a_target_that_reads_only_padding_has_a_constant_score(corner: tuple[int
     assert check_exact_on(model, image, region, 1, 4) < 1e-6
     region[5, 5] = True
     assert check_exact_on(model, image, region, 1, 4) > 1e-3
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, 10), (10, 0), (-1, -1)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_layer_of_which_only_padding_is_read_changes_no_score(corner: tuple[int, int], precision: Precision) -> None:
+    """At a border no row, at a corner no pixel, of the maps before the margin is read."""
+    margin = zoo.conv(8, 8, 1, padding=3)
+    module = nn.Sequential(zoo.conv(3, 8), nn.MaxPool2d(3, 1, 1), margin, nn.ReLU(), zoo.head())
+    model, size = plain(zoo.randomised(module)), (16, 20)
+    image, region = photograph(size), torch.zeros(size, dtype=torch.bool)
+    region[corner] = True
+    assert type(scorer_for(model, image, region, Scalar(1))) is IncrementalScorer
+    assert check_exact_on(model, image, region, 1, 4, precision) < 1e-6
 
 
 @pytest.mark.parametrize("operator", ["zero", "blur", "noise"])

@@ -210,7 +210,7 @@ def operation_of(graph: Graph, node: fx.Node, shapes: dict[fx.Node, Shape | None
             if callee in JOINING_FUNCTIONS or (callee is torch.cat and _dim(node, 0) == 1):
                 return Join(Function(node, call, callee in ADDING_FUNCTIONS), sources)
     multiplies = callee in (operator.mul, torch.mul) and len(sources) == len(maps)
-    averages = callee in AVERAGING and shape is not None and shape[2:] == (1, 1)
+    averages = callee in AVERAGING and len(sources) == 1 and shape is not None and shape[2:] == (1, 1)
     linear, is_map = callee in LINEAR, shape is not None
     function = Function(node, call, linear, gives_map=is_map, multiplies=multiplies, averages=averages)
     return OnWholeMaps(function, sources, boxes)
@@ -283,9 +283,9 @@ def _activation(callee: Any) -> Activation | None:
 
 
 def _read(kernel: Kernel, box: Box, source_size: Pairs) -> Box:
-    """The part of the input's map that a kernel reads for a box of the output; empty where it reads only padding."""
+    """The part of the input's map that a kernel reads for a box of the output; where it reads only padding, a pixel."""
     start, size = kernel.reads(box.start, box.size)
-    return Box(np.maximum(start, 0), np.minimum(start + size, source_size))
+    return Box(np.clip(start, 0, source_size - 1), np.clip(start + size, 1, source_size))
 
 
 def _changed(kernel: Kernel, windows: Windows, box: Box, arithmetic: Arithmetic) -> tuple[Pairs, Pairs]:

@@ -137,7 +137,7 @@ def halving(question: Question, compute: Callable[[int], Tensor]) -> Tensor:
         except RuntimeError as error:
             if images == 1 or not out_of_memory(error):
                 raise
-            question.batch.images = images // 2
+            question.batch.halve(images)
             question.rng.bit_generator.state = state
 
 

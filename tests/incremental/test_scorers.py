@@ -191,10 +191,10 @@ def test_a_trained_model_scores_as_the_loop(trained_model: SegmentationModel, sh
 
 
 def test_a_graph_knows_the_bytes_of_an_images_features() -> None:
-    """Of the image, (3, 24, 24), and of two layers, (8, 12, 12) and (4, 12, 12), in float32."""
+    """Of the image (3, 24, 24), of two layers (8, 12, 12) and (4, 12, 12), and of the resized logits, in float32."""
     model = plain(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 4, 1)))
     image, region = photograph((24, 24)), target((24, 24), "patch")
-    assert scorer_for(model, image, region, Scalar(1)).features == 4 * (3 * 24 * 24 + (8 + 4) * 12 * 12)
+    assert scorer_for(model, image, region, Scalar(1)).features == 4 * ((3 + 4) * 24 * 24 + (8 + 4) * 12 * 12)
     model.incremental = False
     assert scorer_for(model, image, region, Scalar(1)).features == 0
 

@@ -6,7 +6,7 @@ from time import perf_counter
 
 import torch
 
-from segfaith.batching import BatchSize
+from segfaith.batching import LARGEST, BatchSize
 from segfaith.benchmark.check_data import Line, Seen, data_lines, read_all
 from segfaith.benchmark.check_fit import fit_lines
 from segfaith.benchmark.forecast import pace
@@ -241,7 +241,7 @@ def _cost(prepared: Prepared, seen: Seen) -> Iterator[Line]:
 
         unit = 1 if sys.platform == "darwin" else 1024
         used, where = getrusage(RUSAGE_SELF).ru_maxrss * unit, "the process"
-    most = prepared.batch.images
+    most = LARGEST if prepared.batch.follows else prepared.batch.images
     yield Line(
         "ok", "memory", f"{where} has held up to {used / 2**30:.1f} GiB so far, with batches of at most {most} images"
     )

@@ -80,7 +80,7 @@ WORDS: Mapping[str, str] = {
     "evaluation.fidelity_occlusion": "operator; left out: the first of evaluation.occlusion",
     "output.maps": "keep maps and pictures",
     "execution.device": "cpu, cuda, cuda:1, or auto",
-    "execution.batch_size": "images a model pass, at most; left out: 16, or as memory allows",
+    "execution.batch_size": "images a pass, at most; left out: 16, for small networks up to 49, or as memory allows",
     "execution.memory": 'what the model\'s passes may take, as in "4GB"; batches follow from it',
     "execution.shard_size": "samples a file of records",
     "execution.threads": "of torch; left out: its own choice",

@@ -96,9 +96,10 @@ def warm_up(model: SegmentationModel, plan: Plan, batch: BatchSize) -> str:
     try:
         gradients, interventions = evidence_keys(plan.methods)
         counts = [asked.count * (1 + model.wired) for asked in interventions]
-        most = min(batch.images, max(len(PERTURBATIONS), settings.evaluation.fidelity, *counts))
+        needed = max(len(PERTURBATIONS), settings.evaluation.fidelity, *counts)
         if batch.memory is not None:
-            most = 1  # larger batches follow from what one image takes
+            needed = 1  # larger batches follow from what one image takes
+        run, most = batch, min(batch.images, needed)
         batch, scalar = BatchSize(most, batch.memory), Scalar(1, independent=model.independent)
         with torch.no_grad():  # tensors that a model caches in its first pass must allow gradients
             logits = "logits", (image.shape[1], image.shape[2]), None
@@ -120,10 +121,11 @@ def warm_up(model: SegmentationModel, plan: Plan, batch: BatchSize) -> str:
             scorer = scorer_for(model, image, variant.regions[0], scalar, precision)
             if precision == "fp32":
                 path = scorer.path
-            sizes = (most, max(1, most - 1)) if model.compile else (most,)  # two sizes: torch compiles for any size
+            whole = on_target("whole images", variant.regions[0], precision)
+            at_once = min(needed, run.of(whole, features=scorer.features))
+            sizes = (at_once, max(1, at_once - 1)) if model.compile else (at_once,)  # two: torch compiles for any size
             for count in sizes:
-                whole = on_target("whole images", variant.regions[0], precision)
-                in_batches(count, partial(_scores, scorer, image), batch, whole)
+                in_batches(count, partial(_scores, scorer, image), BatchSize(count, run.memory), whole)
     except SettingsError:
         raise
     except Exception as error:  # if it fails on samples too, their rows record it

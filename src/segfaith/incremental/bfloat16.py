@@ -62,7 +62,8 @@ class Differences:
         if function.averages:
             ((_, windows),) = inputs.items()
             data: Tensor = windows.data
-            return F.avg_pool2d(data, (data.shape[2], data.shape[3]))  # adaptive pooling copies all to float32
+            if data.device.type == "cpu":  # there adaptive pooling copies all to float32
+                return F.avg_pool2d(data, (data.shape[2], data.shape[3]))
         if function.linear:
             return function(inputs)
         if function.of_each is not None and COMPILER.serves(next(iter(inputs.values())).data):

@@ -67,7 +67,7 @@ class IncrementalScorer:
     """Scores altered copies of an image by a traced graph, which computes only what was altered and the score reads.
 
     Attributes:
-        features: bytes of an image's features in all layers.
+        features: bytes of an image's features in all layers, and of its logits.
     """
 
     path = INCREMENTAL
@@ -88,7 +88,10 @@ class IncrementalScorer:
         if size not in graph.shapes:
             graph.shapes[size] = graph.map_shapes(self.clean)
         shapes, output = graph.shapes[size], graph.output
-        self.features = 4 * sum(prod(shape) for shape in shapes.values() if shape is not None)
+        maps = [shape for shape in shapes.values() if shape is not None]
+        if (last := shapes[output]) is not None and last[2:] != size:  # its logits are resized after it
+            maps.append((last[1], *size))
+        self.features = 4 * sum(map(prod, maps))
         if model.head != "probabilities":  # their logarithms do not commute with resizing
             output = _before_upsampling(output, shapes, tuple(size))
         shape = shapes[output]

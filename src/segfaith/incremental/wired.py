@@ -82,8 +82,9 @@ class WiredScorer:
 
     @property
     def features(self) -> int:
-        """Bytes of the features of all photographs in all layers."""
-        return sum(photograph.scorer.features for photograph in self.photographs)
+        """Bytes of the features of all photographs in all layers; 0 where those of one are not known."""
+        features = [photograph.scorer.features for photograph in self.photographs]
+        return sum(features) if all(features) else 0
 
     @torch.inference_mode()
     def score(self, images: Float[Tensor, "B bands H W"], boxes: Boxes | None = None) -> Float[Tensor, "B"]:

@@ -28,7 +28,12 @@ def install(modules: Sequence[str]) -> None:
 
 
 def checked(given: Any) -> Any:
-    """A function, or a class whose `__init__` was made for a dataclass, with checks of arguments and results."""
+    """A function, or a class whose `__init__` was made for a dataclass, with checks of arguments and results.
+
+    Generators are not checked: their arguments would be checked at their first step, amid the sizes of another call.
+    """
+    if inspect.isgeneratorfunction(given):
+        return given
     if not inspect.isclass(given):
         return _checked(given)
     if dataclasses.is_dataclass(given):

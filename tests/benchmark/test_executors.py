@@ -11,6 +11,7 @@ import torch
 
 import segfaith
 from folder_runs import command, content, make_project, write_settings
+from segfaith.batching import LARGEST
 from segfaith.benchmark import executors
 from segfaith.benchmark.execution_settings import ExecutionSettings
 from segfaith.benchmark.executors import Executors, calibrate, of_suite, powers_of_two
@@ -158,8 +159,8 @@ def slow_passes(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
 
 def test_a_calibration_of_a_slow_model_ends(ready: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     ends = slow_passes(monkeypatch, 60)
-    assert calibrate(ready, [1, 2, 4, 8]) == {1: pytest.approx(60 / 16)}
-    assert ends == [0, 60], "one batch of 16 images, after which the limit is over"
+    assert calibrate(ready, [1, 2, 4, 8]) == {1: pytest.approx(60 / LARGEST)}
+    assert ends == [0, 60], "one batch, after which the limit is over"
 
 
 def test_a_calibration_makes_do_with_what_it_measured(
@@ -170,7 +171,7 @@ def test_a_calibration_makes_do_with_what_it_measured(
     _, words = chosen(ready, executor="ray")
     assert ends[-1] == executors.LIMIT
     assert no_ray == [(8, 1, False)], "two threads took as long as one"
-    assert "3.2 images/s on 1 core, 3.2 images/s on 2 cores; more cores were not timed: set execution.cores" in words
+    assert "9.8 images/s on 1 core, 9.8 images/s on 2 cores; more cores were not timed: set execution.cores" in words
 
 
 def test_a_gpu_that_is_named_is_no_gpu_for_workers(

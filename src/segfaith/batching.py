@@ -23,7 +23,7 @@ class BatchSize:
     """How many images go through the model at once; halves itself when memory runs out, and stays halved.
 
     Attributes:
-        images: the most.
+        images: the most; where `follows`, of images whose features are large or not known.
         memory: what the passes may take, from which the number of each stage follows; None: `images`.
         follows: whether nobody asked for a number, so that more images go at once where their features are small.
     """

@@ -30,8 +30,8 @@ def with_flags(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
     ("flags", "device", "auto", "words"),
     [
         (("amx_bf16", "avx512_bf16"), CPU, "bf16", ""),
-        (("avx512_bf16",), CPU, "fp32", "avx512_bf16"),
-        (("avx2",), CPU, "fp32", "no instructions"),
+        (("avx512_bf16",), CPU, "bf16", ""),
+        (("avx2", "avx512f"), CPU, "fp32", "no instructions for it (amx_bf16 or avx512_bf16)"),
         ((), CPU, "fp32", "no instructions"),
         (("amx_bf16",), GPU, "fp32", "GPU"),
     ],
@@ -88,7 +88,9 @@ def test_runs_of_auto_are_the_same_only_where_it_is_the_same(monkeypatch: pytest
 def test_the_check_says_what_auto_is_and_where_bf16_may_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     methods = [resolve_method(f"ria@precision={name}", {}) for name in ("auto", "bf16", "fp32")]
     with_flags(monkeypatch, "amx_bf16")
-    assert list(precision_lines(methods, CPU)) == [(True, "auto is bf16 here: this processor has AMX")]
+    assert list(precision_lines(methods, CPU)) == [(True, "auto is bf16 here: this processor has amx_bf16")]
+    with_flags(monkeypatch, "avx512_bf16")
+    assert list(precision_lines(methods, CPU)) == [(True, "auto is bf16 here: this processor has avx512_bf16")]
     with_flags(monkeypatch)
     lines = list(precision_lines(methods, CPU))
     assert [fine for fine, _ in lines] == [True, False]

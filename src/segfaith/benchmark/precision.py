@@ -7,7 +7,7 @@ import torch
 from segfaith.attribution.methods import MethodInstance
 from segfaith.evidence.regions import Regions
 from segfaith.incremental.fused import COMPILER
-from segfaith.incremental.precision import chosen, slow_bf16
+from segfaith.incremental.precision import bf16_instructions, chosen, slow_bf16
 
 
 def automatic(methods: Sequence[MethodInstance], device: torch.device) -> dict[str, str]:
@@ -20,7 +20,7 @@ def precision_lines(methods: Sequence[MethodInstance], device: torch.device) -> 
     """What "auto" becomes here, and where bf16 is not expected to save time; and whether it is as expected."""
     asked, why = {key.precision for key in _keys(methods)}, slow_bf16(device)
     if "auto" in asked:
-        yield True, f"auto is {chosen('auto', device)} here: {why or 'this processor has AMX'}"
+        yield True, f"auto is {chosen('auto', device)} here: {why or f'this processor has {bf16_instructions()}'}"
     if "bf16" in asked and why:
         yield False, f"bf16 may take longer than fp32: {why}; use 'auto', or see segfaith verify-precision"
 

@@ -25,7 +25,7 @@ from segfaith.results.report import html
 from segfaith.results.report.arrange import arranged
 from segfaith.results.report.blocks import Cards, Prose, Section
 from segfaith.results.report.glossary import glossary, unknown
-from segfaith.results.statistics import paired
+from segfaith.results.statistics import wilcoxon
 from segfaith.results.statistics.analysis import Analysis, Options, analyse
 
 METHODS = ("gpa", "ega", "ria", "dea", "dea@alpha=0.5", "random_cells", "mask")
@@ -53,7 +53,7 @@ def poison(directory: Path) -> None:
 def _few_draws() -> Iterator[None]:
     """A coarse bootstrap: no test here looks at its intervals."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paired, "RESAMPLES", 199)
+        patch.setattr(wilcoxon, "RESAMPLES", 199)
         yield
 
 

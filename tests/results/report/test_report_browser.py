@@ -16,7 +16,7 @@ from made_runs import VARIANTS, make_run
 from made_sections import made_sections
 from segfaith.results.records.runs import Run, load_run
 from segfaith.results.report.html import write_page
-from segfaith.results.statistics import paired
+from segfaith.results.statistics import wilcoxon
 from segfaith.results.statistics.analysis import analyse
 
 pytestmark = pytest.mark.browser
@@ -39,7 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 @pytest.fixture(scope="module")
 def path(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paired, "RESAMPLES", 199)
+        patch.setattr(wilcoxon, "RESAMPLES", 199)
         analysis = analyse(runs)
         folder = tmp_path_factory.mktemp("page")
         return write_page(
@@ -115,7 +115,7 @@ def test_seven_methods_fit_the_first_screen_and_the_leaderboard(
     running: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their checks are folded; the widest leaderboard, with planted evidence and several runs, is not cut."""
-    monkeypatch.setattr(paired, "RESAMPLES", 199)
+    monkeypatch.setattr(wilcoxon, "RESAMPLES", 199)
     ids, seven = tuple(f"img{i:02d}" for i in range(12)), ("gpa", "ega", "ria", *VARIANTS, *CONTROLS)
     made = [make_run(tmp_path / f"run{seed}", seed=seed, samples=ids, maps=1, methods=seven) for seed in (0, 1)]
     analysis = analyse([planted(load_run(directory)) for directory in made])

@@ -36,7 +36,7 @@ from segfaith.results.report.sections import (
     worth,
 )
 from segfaith.results.statistics import evidence as trust
-from segfaith.results.statistics import paired
+from segfaith.results.statistics import wilcoxon
 from segfaith.results.statistics.analysis import Analysis, Options, analyse
 from segfaith.results.statistics.paired import compare
 from segfaith.results.statistics.power import images_needed
@@ -512,7 +512,7 @@ def test_the_section_says_how_many_images_would_tell_the_best_two_apart(
     two_runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ria is ahead of dea by .1 on ten images of fifteen, and as far behind on five."""
-    monkeypatch.setattr(paired, "RESAMPLES", 199)  # no p of these ties is read
+    monkeypatch.setattr(wilcoxon, "RESAMPLES", 199)  # no p of these ties is read
     changed = []
     for run in two_runs:
         behind = run.records["sample_id"].str.removeprefix("img").astype(int) % 3 == 0
@@ -740,7 +740,7 @@ def test_the_judgement_shows_the_metrics_that_were_measured_and_which_may_lead(t
 
 
 def test_a_report_is_the_same_each_time(two_runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paired, "RESAMPLES", 199)
+    monkeypatch.setattr(wilcoxon, "RESAMPLES", 199)
     first, second = (markdown(sections(analyse([planted(run) for run in two_runs]))) for _ in range(2))
     assert first == second
 

@@ -18,9 +18,11 @@ from segfaith.errors import SettingsError
 from segfaith.results.records.runs import Run
 from segfaith.results.records.select import enough, grouped, methods_of
 from segfaith.results.statistics import paired as significance
+from segfaith.results.statistics import wilcoxon as testing
 from segfaith.results.statistics.friedman import Friedman, friedman
-from segfaith.results.statistics.paired import compare, family, holm, over_page, paired, rank_biserial
+from segfaith.results.statistics.paired import compare, family, over_page, paired
 from segfaith.results.statistics.power import images_needed
+from segfaith.results.statistics.wilcoxon import holm, rank_biserial
 
 WORDS = "not testable: "
 
@@ -426,13 +428,13 @@ def test_the_false_positive_rate_under_the_null() -> None:
 
 @pytest.mark.parametrize(("images", "method"), [(14, "permutation"), (80, "asymptotic")])
 def test_the_false_positive_rate_with_ties_and_zeros(images: int, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(significance, "RESAMPLES", 99)
+    monkeypatch.setattr(testing, "RESAMPLES", 99)
     rng, trials = np.random.default_rng(3), 250
     rejected: list[bool] = []
     while len(rejected) < trials:
         differences = rng.choice([-0.2, -0.1, 0.0, 0.0, 0.1, 0.2], images)
         if np.count_nonzero(differences) >= significance.LEAST_DIFFERENCES:
-            name, _, p = significance._wilcoxon(differences, len(rejected))
+            name, _, p = testing.wilcoxon(differences, len(rejected))
             assert name == method
             rejected.append(p < 0.05)
     assert 0 < np.mean(rejected) < 0.05 + 3 * sqrt(0.05 * 0.95 / trials)

@@ -11,7 +11,6 @@ from scipy import stats
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
-from segfaith.results.statistics.intervals import by_image
 from segfaith.results.statistics.paired import ALPHA, DECIMALS, ONE_RUN, Paired, family
 
 LEAST_IMAGES, LEAST_METHODS = 10, 3
@@ -64,10 +63,10 @@ def friedman(images: Paired, methods: Sequence[str] | None = None, *, single_run
     names = family(images.methods, chance=False) if methods is None else list(methods)
     chosen = images.values.reindex(columns=names)
     methods = [name for name in names if chosen[name].notna().any()]
-    complete = chosen[methods].dropna()
-    averages = by_image(complete).round(DECIMALS)
-    badness = averages.to_numpy(float) * (-1 if METRICS[metric].better == "higher" else 1)
-    count, runs = len(averages), complete.index.get_level_values("own").nunique()
+    complete = chosen[methods].notna().all(axis=1).to_numpy()
+    averages = images.by_image.means(chosen[methods].to_numpy(float), complete).round(DECIMALS)
+    badness = averages * (-1 if METRICS[metric].better == "higher" else 1)
+    count, runs = len(averages), chosen.index[complete].get_level_values("own").nunique()
     table = stats.rankdata(badness, axis=1) if badness.size else badness
     ranks = dict(zip(methods, map(float, table.mean(0)), strict=True)) if table.size else {}
     notes = [f"left out, without a value here: {', '.join(name for name in names if name not in methods)}"]

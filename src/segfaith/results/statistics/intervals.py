@@ -85,19 +85,12 @@ def estimate(values: NDArray[np.float64], weights: NDArray[np.float64], of: str)
     return Estimate(of, value, value - half, value + half)
 
 
+def weights_of(s: pd.Series) -> pd.Series:
+    """The weight of each value in a pooled drop: what the drop was divided by, |s| + eps."""
+    return s.abs() + EPS
+
+
 def numerators(values: pd.DataFrame, s: pd.Series, of: str) -> tuple[pd.DataFrame, pd.Series]:
-    """What `by_image` averages: values, and of a pooled drop the drops without the division by s; and the weights."""
-    weights = s.abs() + EPS
+    """The values, of a pooled drop the drops without the division by s; and the weights."""
+    weights = weights_of(s)
     return (values.mul(weights, axis=0) if of == POOLED else values), weights
-
-
-def by_image(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of (own, run, sample_id, target) averaged by image: over targets, over runs that share `own`, over these."""
-    if rows.index.get_level_values("sample_id").is_unique:  # much faster, and a report has thousands of pairs
-        return rows.droplevel([name for name in rows.index.names if name != "sample_id"]).sort_index()
-    levels = [["own", "run", "sample_id"], ["own", "sample_id"], ["sample_id"]]
-    if (rows.index.get_level_values("target") == "").all():  # an image has one target, and each run has it once
-        del levels[0]
-    for level in levels:
-        rows = rows.groupby(level=level).mean()
-    return rows

@@ -14,14 +14,14 @@ holds for that run alone. Spread between runs and win counts need several runs w
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from math import inf, nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from numpy.typing import NDArray
 
 from segfaith.errors import SettingsError
 from segfaith.evaluation.metrics import METRICS
@@ -31,7 +31,9 @@ from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import methods_of, under_test
 from segfaith.results.statistics import power
-from segfaith.results.statistics.intervals import by_image, estimate, numerators, quantity
+from segfaith.results.statistics.averaging import Averages
+from segfaith.results.statistics.intervals import POOLED, estimate, quantity, weights_of
+from segfaith.results.statistics.wilcoxon import holm, rank_biserial, wilcoxon
 
 TESTED = ("fidelity", "fidelity_outside", "tdd", "tdd_gain", "odd_abs", "leak_abs", "insertion_gain", "stability")
 """Metrics of the page; `tdd_gain` subtracts one control from both, so that its pairs differ as those of `tdd` do."""
@@ -40,15 +42,12 @@ REPEATS = {"tdd_gain": "tdd", "tdd_drop_gain": "tdd_drop"}
 ALPHA = power.ALPHA
 LEAST_DIFFERENCES = 6
 """Wilcoxon: with fewer differences that are not zero, no outcome has a two-sided p below .05 (2 / 2^5 = .0625)."""
-EXACT, PERMUTED = 50, 25
-"""Up to so many images the exact distribution; below so many differences that are not zero, permutations."""
 ONE_RUN = (
     "one run, which says nothing of other seeds or models; add runs, or ask with single_run=True (--single-run) "
     "for what holds of this run alone"
 )
 CHANCE, MASK = "random_cells", "mask"
 """The control that is as coarse as RIA's map, and so the fair one."""
-RESAMPLES = 9999
 DECIMALS = 12
 """Differences are rounded to this, so that what floats add in rounding is neither a difference nor breaks a tie."""
 COLUMNS = (
@@ -76,6 +75,29 @@ class Paired:
     values: pd.DataFrame
     s: pd.Series
     methods: tuple[str, ...]
+
+    @cached_property
+    def by_image(self) -> Averages:
+        """How the rows are averaged by image."""
+        return Averages.of(self.values.index)
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """What the drops of each row were divided by, (rows,)."""
+        return weights_of(self.s.reindex(self.values.index)).to_numpy(float)
+
+    @cached_property
+    def _columns(self) -> dict[Any, NDArray[np.float64]]:
+        return {name: self.values[name].to_numpy(float) for name in self.values}
+
+    def column(self, method: str) -> NDArray[np.float64]:
+        """The values of a method, (rows,); all NaN where no run holds it."""
+        return self._columns.get(method, np.full(len(self.values), nan))
+
+    def both(self, first: str, second: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """The values of two methods, (rows, 2), and which rows have both."""
+        values = np.stack([self.column(first), self.column(second)], 1)
+        return values, ~(np.isnan(values[:, 0]) | np.isnan(values[:, 1]))
 
     @property
     def beside_chance(self) -> bool:
@@ -188,31 +210,6 @@ def against(images: Paired, methods: Sequence[str], control: str = CHANCE, *, se
     return pd.DataFrame(_corrected(images, rows), columns=list(COLUMNS))
 
 
-def rank_biserial(differences: NDArray[np.float64]) -> float:
-    """Matched-pairs rank-biserial correlation, (W+ - W-) / (n (n + 1) / 2), in [-1, 1] (Kerby 2014).
-
-    W+ and W- are the sums of the ranks of |d_i| over positive and negative differences, out of all n. Zeros take the
-    lowest ranks, as Pratt's test has it, and enter neither sum but the whole: an image on which methods do not differ
-    speaks for none and draws the effect to 0. Without zeros it is the usual coefficient. NaN where all are zero.
-    """
-    if not np.any(differences):
-        return nan
-    ranks = stats.rankdata(np.abs(differences))
-    return float((ranks * np.sign(differences)).sum() / ranks.sum())
-
-
-def holm(p: ArrayLike) -> NDArray[np.float64]:
-    """p-values corrected by Holm's method (1979), in their order.
-
-    The i-th smallest of n is multiplied by n - i + 1; none is below that of a smaller one, and none above 1.
-    """
-    values = np.asarray(p, dtype=float)
-    order = np.argsort(values)
-    corrected = np.empty_like(values)
-    corrected[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
-    return corrected
-
-
 def family(known: Iterable[str], methods: Sequence[str] | None = None, *, chance: bool = True) -> list[str]:
     """The methods whose pairs are tested together, in the order of `known` or of `methods`.
 
@@ -247,13 +244,14 @@ def difference(images: Paired, first: str, second: str) -> dict[str, Any]:
     Returns:
         images, runs, of, value_first, value_second, difference, low, high, and no_interval (why there is none).
     """
-    both, of = images.values.reindex(columns=[first, second]).dropna(), quantity(images.metric)
-    drops, weights = numerators(both, images.s.reindex(both.index), of)
-    averages = by_image(drops.assign(weights=weights))
-    ours, theirs, weight = (averages[name].to_numpy(float) for name in (first, second, "weights"))
+    of, weights = quantity(images.metric), images.weights
+    values, rows = images.both(first, second)
+    drops = values * weights[:, None] if of == POOLED else values
+    ours, theirs, weight = images.by_image.means(np.column_stack([drops, weights]), rows).T
     estimated = estimate(ours - theirs, weight, of)
+    runs = len(np.unique(images.values.index.get_level_values("own")[rows]))
     return {
-        **{"images": len(averages), "runs": both.index.get_level_values("own").nunique(), "of": of},
+        **{"images": len(ours), "runs": runs, "of": of},
         **{"value_first": estimate(ours, weight, of).value, "value_second": estimate(theirs, weight, of).value},
         **{"difference": estimated.value, "low": estimated.low, "high": estimated.high, "no_interval": estimated.why},
     }
@@ -261,8 +259,8 @@ def difference(images: Paired, first: str, second: str) -> dict[str, Any]:
 
 def image_differences(images: Paired, first: str, second: str) -> NDArray[np.float64]:
     """first - second of each image that has both, (n,), rounded so that no difference is one of rounding alone."""
-    averages = by_image(images.values.reindex(columns=[first, second]).dropna())
-    return (averages[first] - averages[second]).to_numpy(float).round(DECIMALS)
+    means = images.by_image.means(*images.both(first, second))
+    return np.round(means[:, 0] - means[:, 1], DECIMALS)
 
 
 def needed(differences: NDArray[np.float64]) -> float:
@@ -281,7 +279,6 @@ def _corrected(images: Paired, rows: Sequence[dict[str, Any]]) -> list[dict[str,
 
 def _pair(images: Paired, first: str, second: str, *, single_run: bool, seed: int) -> dict[str, Any]:
     """The row of one pair, without p_holm."""
-    values = images.values.reindex(columns=[first, second])
     differences = image_differences(images, first, second)
     estimated = difference(images, first, second)
     no_interval = estimated.pop("no_interval")
@@ -291,7 +288,7 @@ def _pair(images: Paired, first: str, second: str, *, single_run: bool, seed: in
         "images_needed": needed(differences),
     }
     missing = [name for name in (first, second) if name not in images.methods]
-    empty = [name for name in (first, second) if values[name].isna().all()]
+    empty = [name for name in (first, second) if np.isnan(images.column(name)).all()]
     changed = int(np.count_nonzero(differences))
     if missing:
         why = f"no run of these data holds {' or '.join(missing)}"
@@ -308,21 +305,10 @@ def _pair(images: Paired, first: str, second: str, *, single_run: bool, seed: in
     else:
         notes = ["one run: says nothing of other seeds or models"] if row["runs"] == 1 else []
         notes += [no_interval] if no_interval else []
-        method, statistic, p = _wilcoxon(differences, seed)
+        method, statistic, p = wilcoxon(differences, seed)
         effect = rank_biserial(differences)
         if p < ALPHA and effect * row["difference"] < 0:
             notes.append(f"the {row['of']} says the opposite of typical images; a few outliers set it")
         tested = {"effect": effect, "statistic": statistic, "p": p, "p_method": method}
         return row | tested | {"note": "; ".join(notes), "why": ""}
     return row | {"low": nan, "high": nan, "note": "", "why": f"not testable: {why}"}
-
-
-def _wilcoxon(differences: NDArray[np.float64], seed: int) -> tuple[str, float, float]:
-    """How p was found, the smaller sum of ranks, and the two-sided p (see `compare`)."""
-    changed = np.count_nonzero(differences)
-    plain = changed == len(differences) == len(np.unique(np.abs(differences)))
-    name = "exact" if plain and len(differences) <= EXACT else "permutation" if changed < PERMUTED else "asymptotic"
-    draws = stats.PermutationMethod(n_resamples=RESAMPLES, batch=1000, rng=np.random.default_rng(seed))
-    how: Any = draws if name == "permutation" else name  # scipy's stubs do not know "asymptotic"
-    result = stats.wilcoxon(differences, zero_method="pratt", method=how)
-    return name, float(result.statistic), float(result.pvalue)

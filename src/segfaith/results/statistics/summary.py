@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from math import nan
 
+import numpy as np
 import pandas as pd
 
 from segfaith.errors import SettingsError
@@ -12,6 +13,7 @@ from segfaith.results.records.identity import ablation_notes, same_images_notes
 from segfaith.results.records.runs import Run
 from segfaith.results.records.schema import TARGET
 from segfaith.results.records.select import enough, grouped, methods_of
+from segfaith.results.statistics.averaging import Averages
 from segfaith.results.statistics.paired import Paired, paired
 from segfaith.results.statistics.paper import paper_value
 from segfaith.results.statistics.resampled import backbones, quantities
@@ -213,14 +215,14 @@ def wins(values: pd.DataFrame, images: Paired) -> pd.DataFrame:
         raise SettingsError(f"expected a metric that ranks methods, got {metric!r}; choose one of {ranking}")
     rows, sign = [], 1 if better == "higher" else -1
     defined = values[values["metric"] == metric].dropna(subset="value")
-    table = defined.pivot(index="run", columns="method", values="value")
-    if metric.startswith("leak_"):
-        table = images.values
-    for first, second in combinations(dict.fromkeys(defined["method"]), 2):
-        both = table[[first, second]].dropna()
-        if metric.startswith("leak_"):
-            both = both.groupby(level=IMAGE, sort=False).mean().groupby(level="run").mean()
-        sides = [side(mine, theirs, metric) for mine, theirs in zip(both[first], both[second], strict=True)]
+    leakage = metric.startswith("leak_")
+    table = images.values if leakage else defined.pivot(index="run", columns="method", values="value")
+    averages = Averages.of(table.index, (IMAGE, ("run",)) if leakage else ())
+    columns = {method: table[method].to_numpy(float) for method in dict.fromkeys(defined["method"])}
+    for first, second in combinations(columns, 2):
+        both = np.stack([columns[first], columns[second]], 1)
+        both = averages.means(both, ~(np.isnan(columns[first]) | np.isnan(columns[second])))
+        sides = [side(mine, theirs, metric) for mine, theirs in both.tolist()]
         won, lost = sides.count(sign), sides.count(-sign)
         count = f"{won}/{len(both)}"
         if values["run"].nunique() == 1 and sides:

@@ -34,3 +34,4 @@ def test_without_rows_there_are_no_images() -> None:
     assert grouped.means(np.ones((1, 3)), np.array([False])).shape == (0, 3)
     twice = pd.MultiIndex.from_tuples([(0, 0, "a", ""), (0, 1, "a", "")], names=index.names)
     assert Averages.of(twice).means(np.ones((2, 3)), np.array([False, False])).shape == (0, 3)
+    assert Averages.of(twice).means(np.ones((2, 0)), np.array([True, True])).shape == (1, 0), "without columns"

@@ -51,6 +51,7 @@ class Averages:
         values, numbers = values[rows], np.flatnonzero(rows)
         for groups in self.groups:
             numbers, places = np.unique(groups[numbers], return_inverse=True)
-            sums = [np.bincount(places, column, len(numbers)) for column in values.T]
-            values = np.stack(sums, 1) / np.bincount(places, minlength=len(numbers))[:, None]
+            sums = np.zeros((len(numbers), values.shape[1]))
+            np.add.at(sums, places, values)
+            values = sums / np.bincount(places, minlength=len(numbers))[:, None]
         return values

@@ -23,7 +23,9 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def with_flags(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
+    """A processor with these flags, and a C++ compiler."""
     monkeypatch.setattr(precision, "processor_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(precision.shutil, "which", lambda name: f"/bin/{name}")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,18 @@ def test_auto_is_bf16_where_it_was_measured_to_pay(
     assert words in slow_bf16(device)
     assert bool(slow_bf16(device)) == bool(words)
     assert [chosen(asked, device) for asked in ("fp32", "tf32", "bf16")] == ["fp32", "tf32", "bf16"]
+
+
+@pytest.mark.parametrize(("asked", "named"), [(None, "g++"), ("", "g++"), ("ccache clang++ -v", "ccache")])
+def test_without_a_compiler_auto_is_fp32(asked: str | None, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_flags(monkeypatch, "avx512_bf16")
+    monkeypatch.delenv("CXX", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("CXX", asked)
+    assert chosen("auto", CPU) == "bf16"
+    monkeypatch.setattr(precision.shutil, "which", lambda name: None if name == named else f"/bin/{name}")
+    assert chosen("auto", CPU) == "fp32"
+    assert f"no C++ compiler ({named})" in slow_bf16(CPU)
 
 
 def test_the_flags_are_those_of_the_system(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from dress import DRESSES, dress_of, in_dress
 from gauges import Run, Skipped, flops_of, forget_memory, memory_of
 from pytorch_grad_cam import GradCAM, GradCAMElementWise, HiResCAM
+from recorded import recorded
 from workload import GRID, MASKS, SAMPLE, SEED, SIZE, Output, Workload, make_case, read_model
 
 from segfaith.attribution.explain import Gathered, gather, heatmaps, sample_rng
@@ -182,7 +183,14 @@ class Worker:
         return self.batches
 
     def variant(
-        self, mask: str, batch: int, *, incremental: bool, mode: str | None, whole_from: float = windows.NEARLY_ALL
+        self,
+        mask: str,
+        batch: int,
+        *,
+        incremental: bool,
+        mode: str | None,
+        whole_from: float = windows.NEARLY_ALL,
+        graphs: bool = False,
     ) -> Run:
         """RIA's drops, timed once they have been computed: exact, in float32.
 
@@ -190,9 +198,10 @@ class Worker:
             incremental: whether only what a cell changes is computed.
             mode: of `torch.compile`, for whole images; None: not compiled.
             whole_from: the share of what a layer must compute from which windows become all of it.
+            graphs: whether batches of windows are recorded as CUDA graphs.
 
         Raises:
-            SettingsError: it cannot be compiled here, or memory is too small.
+            SettingsError: it cannot be compiled or recorded here, or memory is too small.
         """
         from torch._inductor import config, list_mode_options  # takes seconds, and only this needs it
 
@@ -201,11 +210,12 @@ class Worker:
         model.incremental, model.compile = incremental, mode is not None
         before, windows.NEARLY_ALL = windows.NEARLY_ALL, whole_from
         try:
-            with config.patch(list_mode_options(mode)) if mode else nullcontext():
-                for _ in range(2):  # the first run traces, compiles and tunes
+            compiling = config.patch(list_mode_options(mode)) if mode else nullcontext()
+            with compiling, recorded(model.device) if graphs else nullcontext():
+                for _ in range(2):  # the first run traces, compiles, records and tunes
                     found = self._timed(work, memory=True, flops=False)
         except Exception as error:
-            if mode is None:
+            if (mode is None and not graphs) or isinstance(error, SettingsError):
                 raise
             raise SettingsError(_words(error)) from error
         finally:

@@ -8,6 +8,7 @@ r"""Which way of computing RIA's exact drops is fastest on a device: windows or 
 | windows | only what a cell changes is computed (`incremental = true`, the default) |
 | whole images | plain batches of whole images (`incremental = false`) |
 | windows below 30 % | windows in the early layers, whole batches later: see below; at the best batch of windows |
+| windows as CUDA graphs | each batch of windows is recorded and then repeated: see `recorded.py`; at the same batch |
 | compiled | whole images through `torch.compile`, in a mode of its own, at their best batch |
 
 "Windows below 30 %": a layer whose windows cover 30 % of what it must compute computes all of it, and so do the layers
@@ -67,9 +68,10 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
     for share in options.whole_from:
         add(f"windows below {share:.0%}", best("windows"), incremental=True, mode=None, whole_from=share)
+    add("windows as CUDA graphs", best("windows"), incremental=True, mode=None, graphs=True)
     for mode in options.modes:
-        process.close()
-        process = Process(*given, tuned=True)  # torch keeps what it compiled in another mode
+        process.close()  # torch keeps what it compiled in another mode; a failed recording may spoil the GPU's state
+        process = Process(*given, tuned=True)
         add(f"compiled, {mode}", best("whole images"), incremental=False, mode=mode)
     process.close()
     return content

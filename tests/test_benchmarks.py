@@ -2,6 +2,8 @@
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 
@@ -16,11 +18,15 @@ import peers
 import speed
 from dress import DRESSES, dress_of, dressed, fastest, in_dress
 from jobs import FEW, JOBS, Run, Skipped, Worker, intervene
+from recorded import recorded
 from rows import CAPTUM, GROUPS, Row, Timed, figures, gaps, rows_of
 from tables import markdown, means, performance_rows, voc_val
 from timing import Race, in_race
 from workload import CELLS, SIZE, Workload, make_case
 
+from segfaith.batching import BatchSize
+from segfaith.incremental import windows
+from segfaith.scores import sent
 from toys import SmallCNN, plain
 
 
@@ -141,6 +147,34 @@ def test_the_composed_protocol_measures_what_a_sample_does(case: Workload) -> No
         for method, values in theirs.items():
             for metric, one, other in zip(tolerances, ours[method], values, strict=True):
                 assert one == pytest.approx(other, rel=0, abs=tolerances[metric]), f"{name}, {method}, {metric}"
+
+
+def test_recorded_windows_send_nothing_and_repeat_the_drops(case: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A made-up graph in place of CUDA's, which keeps the scores of the batch that was recorded."""
+    calls: list[str] = []
+
+    class Graph:
+        def replay(self) -> None:
+            calls.append("replay")
+
+    @contextmanager
+    def recording(graph: Graph) -> Iterator[None]:
+        calls.append("record")
+        sending = windows.sent
+        yield
+        assert windows.sent is sending
+        with pytest.raises(StopIteration):
+            sending(torch.zeros(1, dtype=torch.int64), torch.device("cpu"))
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    expected = intervene(case, 0, CELLS, method="ria", own=BatchSize(98)).values["drop"]
+    with recorded(torch.device("cuda")):
+        for _ in range(2):
+            drops = intervene(case, 0, CELLS, method="ria", own=BatchSize(98)).values["drop"]
+            np.testing.assert_allclose(drops, expected, rtol=0, atol=1e-6)
+    assert calls == ["record", "replay"] * 2 + ["replay"] * 2
+    assert windows.sent is sent
 
 
 # What is said of it

@@ -1,5 +1,6 @@
 """On a GPU: the numbers of the CPU, the modes of NVIDIA's cards, memory, whole runs, and no waiting inside batches."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,10 @@ from segfaith.results.records.runs import load_run
 from segfaith.scores import Scalar, sent
 from segfaith.types import Target
 from toys import SmallCNN, plain
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from recorded import recorded
 
 pytestmark = pytest.mark.gpu
 DEVICE = torch.device("cuda")
@@ -78,6 +83,15 @@ def test_drops_are_those_of_the_loop(name: str, scene: tuple[Tensor, Tensor]) ->
     expected = loop(model, *scene, CLASS, GRID)
     assert np.abs(expected).max() > 1e-4
     np.testing.assert_allclose(evidence(model, *scene, CLASS, Regions(GRID)), expected, rtol=0, atol=1e-5)
+
+
+def test_recorded_windows_give_the_same_drops(scene: tuple[Tensor, Tensor]) -> None:
+    """The benchmark's way "windows as CUDA graphs", when it records and when it repeats."""
+    model = torchvision_model(TORCHVISION[2])
+    expected = evidence(model, *scene, CLASS, Regions(grid=GRID))
+    with recorded(DEVICE):
+        for _ in range(2):
+            assert np.abs(evidence(model, *scene, CLASS, Regions(grid=GRID)) - expected).max() < 1e-6
 
 
 def test_a_model_moves_to_the_gpu_and_back() -> None:

@@ -200,6 +200,8 @@ def test_every_way_gives_the_drops_of_whole_images(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sys, "argv", ["switches.py", *given, "--batches", "5", "8", "--whole-from", "0", "--modes"])
     switches.main()
     ways = json.loads((tmp_path / "ways.json").read_text())["switches"]
+    *ways, graphs = ways
+    assert (graphs["way"], graphs["reason"]) == ("windows as CUDA graphs", "CUDA graphs need an NVIDIA GPU")
     assert [one["way"] for one in ways] == ["windows", "whole images"] * 2 + ["windows below 0%"]
     assert [one["batch"] for one in ways[:4]] == [5, 5, 8, 8]
     assert ways[4]["batch"] == min(ways[0], ways[2], key=lambda one: one["seconds"])["batch"]

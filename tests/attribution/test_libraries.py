@@ -676,6 +676,38 @@ def test_every_method_has_its_section_and_is_listed() -> None:
     assert "not available" not in printed
 
 
+def test_a_library_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a system's library that it needs."""
+
+    def fails(name: str) -> None:
+        raise ImportError("libGL.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("segfaith.attribution.libraries.gradcam.import_module", fails)
+    with pytest.raises(SettingsError, match="pytorch_grad_cam cannot be imported: .*libGL"):
+        resolve_method("gradcam:GradCAM", {})
+    assert "not available: pytorch_grad_cam cannot be imported" in CliRunner().invoke(app, ["list", "methods"]).output
+
+
+class OfBatch(SmallCNN):
+    """Its batch norm has no running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=3)
+        self.backbone[1] = nn.BatchNorm2d(8, track_running_stats=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("captum:DeepLift", "runs an image and its baseline at once, and batch norms without running statistics"),
+        ("gradcam:FullGrad", "reads the running statistics of batch norms, and some have none"),
+    ],
+)
+def test_batch_norms_without_statistics_are_a_reason(name: str, words: str) -> None:
+    with pytest.raises(SampleError, match=words):
+        explained(plain(OfBatch(), layer=LAYER), name)
+
+
 def test_the_list_says_why_a_method_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(pytorch_grad_cam, "SegEigenCAM")
     lines = CliRunner().invoke(app, ["list", "methods"]).output.splitlines()

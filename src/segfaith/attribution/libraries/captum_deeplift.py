@@ -85,8 +85,11 @@ def _complete(
     """DeepLift's contributions, which must sum to the difference from the baselines' mean score.
 
     Raises:
-        SampleError: they do not, since the model has steps that captum's rules do not know.
+        SampleError: they do not, since the model has steps that captum's rules do not know; or the model must not see
+            several images at once.
     """
+    if why := question.model.one_by_one:
+        raise SampleError(f"{question.name} runs an image and its baseline at once, and {why}")
     attribution: Tensor = explainer.attribute(inputs, baselines=baselines)
     with torch.no_grad():
         expected = float(score(inputs)[0]) - sum(float(score(fill[None])[0]) for fill in baselines) / len(baselines)

@@ -683,7 +683,7 @@ def test_a_library_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPa
         raise ImportError("libGL.so.1: cannot open shared object file")
 
     monkeypatch.setattr("segfaith.attribution.libraries.gradcam.import_module", fails)
-    with pytest.raises(SettingsError, match="pytorch_grad_cam cannot be imported: .*libGL"):
+    with pytest.raises(SettingsError, match=r"pytorch_grad_cam cannot be imported: .*libGL"):
         resolve_method("gradcam:GradCAM", {})
     assert "not available: pytorch_grad_cam cannot be imported" in CliRunner().invoke(app, ["list", "methods"]).output
 

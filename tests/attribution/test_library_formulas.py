@@ -188,6 +188,7 @@ def test_feature_permutation_exchanges_the_pixels_of_each_region() -> None:
             assert colours[0] == colours[1]
             drops[cell] += (score(network(), x) - score(network(), one)) / 3
     np.testing.assert_allclose(ours, scaled(drops.abs()[cells]), atol=2e-4)
+    np.testing.assert_allclose(ours, explained(network(), name), atol=2e-4)  # by fast passes
 
 
 def test_feature_permutation_of_a_batch_of_one_would_be_zero() -> None:

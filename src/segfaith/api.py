@@ -98,8 +98,13 @@ def explain_by(
     seed: int,
     batch_size: int | None,
     memory: str | None,
+    lenient: bool = False,
 ) -> Explanation:
-    """`explain` by methods with their parameters, as `resolve_method` gives them."""
+    """`explain` by methods with their parameters, as `resolve_method` gives them.
+
+    Args:
+        lenient: a method that the model refuses is left out and said in `refused`, if another gives a map.
+    """
     _evaluation(k, occlusion)
     if not instances:
         raise SettingsError("methods = []: expected at least one method, as in ['ria', 'ega']")
@@ -116,16 +121,24 @@ def explain_by(
         score=False,
     )
     maps: dict[str, Map] = {}
+    refused: dict[str, SampleError] = {}
     for instance in instances:
-        with guarded(model, instance):
-            maps[instance.name] = heatmaps(model, clean, instance, rng, "image")[0]
+        try:
+            with guarded(model, instance):
+                maps[instance.name] = heatmaps(model, clean, instance, rng, "image")[0]
+        except SampleError as error:
+            refused[instance.name] = error
+            if not lenient or len(refused) == len(instances):
+                raise
 
     def measure(given: Mapping[str, Map]) -> pd.DataFrame:
         chosen: dict[str, Any] = {"k": k, "occlusion": occlusion, "seed": seed, "batch_size": batch_size}
         chosen["memory"] = memory
         return evaluate(model, image, resolved, given, thorough=False, **chosen)
 
-    return Explanation(Subject(model, "image", image, resolved, seed, batch), maps, k, occlusion, measure)
+    reasons = {name: str(error).removeprefix(f"{name}: ") for name, error in refused.items()}
+    subject = Subject(model, "image", image, resolved, seed, batch)
+    return Explanation(subject, maps, k, occlusion, measure, refused=reasons)
 
 
 def evaluate(

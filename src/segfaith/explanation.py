@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from io import BytesIO
@@ -52,6 +52,7 @@ class Explanation(Mapping[str, Map]):
         k, occlusion: of the deletions, as in `evaluate`.
         measure: measures maps; gives what `evaluate` gives.
         display: the three channels, counted from 1, that the panel shows as red, green and blue; None: the first ones.
+        refused: why the model gives no map of a method, by method name.
     """
 
     subject: Subject
@@ -60,6 +61,7 @@ class Explanation(Mapping[str, Map]):
     occlusion: str
     measure: Callable[[Mapping[str, Map]], pd.DataFrame]
     display: Sequence[int] | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, method: str) -> Map:
         return self.maps[method]

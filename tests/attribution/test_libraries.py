@@ -38,6 +38,7 @@ FEW = {
     "captum:NoiseTunnel": "n_samples=3",
     "captum:Occlusion": "window=8,stride=5",
     "captum:FeatureAblation": "grid=3",
+    "captum:FeaturePermutation": "grid=3",
     "captum:ShapleyValueSampling": "grid=3,n_samples=2",
     "captum:KernelShap": "grid=3,n_samples=40",
     "captum:Lime": "grid=3,n_samples=40",
@@ -48,7 +49,8 @@ NAMES = [
     name + (f"@{FEW[name]}" if name in FEW else "")
     for name in (f"{prefix}:{one}" for prefix, library in LIBRARIES.items() for one in library.entries)
 ]
-RANDOM = [name for name in NAMES if name.split(":")[1].startswith(("Gradient", "Noise", "Shapley", "Kernel", "Lime"))]
+CHANCE = ("Gradient", "Noise", "FeaturePermutation", "Shapley", "Kernel", "Lime")
+RANDOM = [name for name in NAMES if name.split(":")[1].startswith(CHANCE)]
 
 
 def image(size: tuple[int, int] = SIZE) -> Tensor:
@@ -155,6 +157,21 @@ def test_noise_tunnel_is_captums_with_its_own_noise(kind: str) -> None:
     theirs = attr.NoiseTunnel(attr.Saliency(f)).attribute(x, nt_type=kind, nt_samples=400, stdevs=stdev)
     ours = explained(plain(module, layer=LAYER), f"captum:NoiseTunnel@type={kind},n_samples=400")
     assert np.corrcoef(ours.ravel(), summed(theirs).numpy().ravel())[0, 1] > 0.97
+
+
+@pytest.mark.parametrize("method", ["DeepLift", "DeepLiftShap", "GradientShap"])
+def test_noise_tunnel_of_vanishing_noise_is_the_method_itself(method: str) -> None:
+    """Of those that compare with baselines, of which captum's tunnel would take one for each noisy image."""
+    model = plain(SmallCNN(seed=3), layer=LAYER)
+    more = f"method={method},n_samples=9,objective=logits,sign=positive"
+    ours = explained(model, f"captum:NoiseTunnel@{more},stdev=1e-7")
+    alone = "captum:GradientShap@n_samples=180,objective=logits" if method == "GradientShap" else f"captum:{method}"
+    theirs = explained(model, alone)
+    if method == "GradientShap":
+        assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.99
+    else:
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert abs(explained(model, f"captum:NoiseTunnel@{more},stdev=0.3") - ours).max() > 0.05
 
 
 def test_gradient_shap_is_near_expected_gradients() -> None:
@@ -368,6 +385,7 @@ class Functional(nn.Module):
         ("captum:GuidedBackprop", "of Functional 1 of 1 are functions"),
         ("captum:Deconvolution", "modules of the class torch.nn.ReLU"),
         ("captum:NoiseTunnel@method=GuidedBackprop", "are functions"),
+        ("captum:NoiseTunnel@method=DeepLift,objective=logits", "the contributions sum to"),
         ("captum:GuidedGradCam", "are functions"),
         ("captum:DeepLift", "non-linear steps that captum has no rule for: functional ReLUs"),
         ("captum:DeepLiftShap", "the contributions sum to"),
@@ -524,6 +542,16 @@ def test_a_single_region_is_too_few_for_a_regression() -> None:
         explained(plain(PixelScorer()), "captum:KernelShap@grid=1")
 
 
+@pytest.mark.parametrize("name", ["KernelShap", "Lime", "ShapleyValueSampling"])
+def test_of_a_score_that_does_not_vary_regions_have_no_part(name: str) -> None:
+    """A regression would make a map of rounding."""
+    module = SmallCNN(seed=3)
+    with torch.no_grad():
+        module.head.weight[2] = 0
+    asked = target(class_index=2, score="logit")
+    assert not explained(plain(module, layer=LAYER), f"captum:{name}@grid=4,n_samples=60", asked).any()
+
+
 REGIONAL = ("FeatureAblation@", "ShapleyValueSampling@n_samples=1,", "KernelShap@n_samples=150,")
 
 
@@ -565,7 +593,7 @@ def test_of_wired_photographs_the_other_half_says_nothing(name: str) -> None:
     [
         ("gradcam:GradCAM", "reads a layer, which sees wired photographs as a batch of two"),
         ("captum:LayerGradCam", "reads a layer, which sees wired photographs as a batch of two"),
-        ("captum:Occlusion@window=8", "would run across both of wired photographs"),
+        ("captum:Occlusion@window=8,stride=8", "would run across both of wired photographs"),
     ],
 )
 def test_what_would_mix_wired_photographs_is_refused(name: str, words: str) -> None:
@@ -606,8 +634,12 @@ def test_unknown_names_and_parameters_say_what_there_is() -> None:
         resolve_method("captum:IntegratedGradients@n_steps=0", {})
     with pytest.raises(SettingsError, match=r"parameter baseline: .*unknown fill 'grey'; known: mean, zero"):
         resolve_method("captum:DeepLift@baseline=grey", {})
-    with pytest.raises(SettingsError, match="unknown method for NoiseTunnel 'DeepLift'"):
-        resolve_method("captum:NoiseTunnel@method=DeepLift", {})
+    with pytest.raises(SettingsError, match="unknown method for NoiseTunnel 'Lime'"):
+        resolve_method("captum:NoiseTunnel@method=Lime", {})
+    with pytest.raises(SettingsError, match="stride = 16 would leave pixels between windows of 8; give both"):
+        resolve_method("captum:Occlusion@window=8", {})
+    with pytest.raises(SettingsError, match="pixels are exchanged, not occluded"):
+        resolve_method("captum:FeaturePermutation@occlusion=zero", {})
     with pytest.raises(SettingsError, match="at least two baselines"):
         resolve_method("captum:DeepLiftShap@baselines=zero", {})
 
@@ -642,6 +674,38 @@ def test_every_method_has_its_section_and_is_listed() -> None:
         assert re.search(rf"^{re.escape(name)}\s+\S", printed, re.M), name
     assert "982 fast passes" in printed
     assert "not available" not in printed
+
+
+def test_a_library_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a system's library that it needs."""
+
+    def fails(name: str) -> None:
+        raise ImportError("libGL.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("segfaith.attribution.libraries.gradcam.import_module", fails)
+    with pytest.raises(SettingsError, match=r"pytorch_grad_cam cannot be imported: .*libGL"):
+        resolve_method("gradcam:GradCAM", {})
+    assert "not available: pytorch_grad_cam cannot be imported" in CliRunner().invoke(app, ["list", "methods"]).output
+
+
+class OfBatch(SmallCNN):
+    """Its batch norm has no running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=3)
+        self.backbone[1] = nn.BatchNorm2d(8, track_running_stats=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("captum:DeepLift", "runs an image and its baseline at once, and batch norms without running statistics"),
+        ("gradcam:FullGrad", "reads the running statistics of batch norms, and some have none"),
+    ],
+)
+def test_batch_norms_without_statistics_are_a_reason(name: str, words: str) -> None:
+    with pytest.raises(SampleError, match=words):
+        explained(plain(OfBatch(), layer=LAYER), name)
 
 
 def test_the_list_says_why_a_method_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:

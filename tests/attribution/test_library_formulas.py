@@ -169,18 +169,32 @@ def test_occlusion_is_the_mean_drop_of_the_windows_over_a_pixel() -> None:
     np.testing.assert_allclose(ours, scaled((total / count).clip(min=0)), atol=2e-4)
 
 
-def test_feature_permutation_is_left_out_since_captum_skips_a_single_image() -> None:
-    """Its own `perm_func` is never called; where it is, the method has a place."""
-    called: list[Tensor] = []
+def test_feature_permutation_exchanges_the_pixels_of_each_region() -> None:
+    """Every image that runs has the colours of the image, those of each cell among themselves, in one cell altered."""
+    module, seen = network(), []
+    model = plain(module, layer=LAYER)
+    name = "captum:FeaturePermutation@grid=2,n_samples=3,sign=absolute"
+    segfaith.explain(model, image(), target(), [name])  # tests of the model are over
+    module.register_forward_hook(lambda part, given, output: seen.extend(given[0].clone()))
+    ours = segfaith.explain(model, image(), target(), [name])[name].numpy()
+    cells, x, drops = grid_partition(SIZE, 2), image(), torch.zeros(4, dtype=torch.float64)
+    altered = [one for one in seen if not torch.equal(one, x)]
+    assert len(altered) == 3 * 4
+    with torch.no_grad():
+        for one in altered:
+            (cell,) = cells[(one != x).any(0)].unique().tolist()
+            inside = cells == cell
+            colours = [sorted(map(tuple, image[:, inside].T.tolist())) for image in (one, x)]
+            assert colours[0] == colours[1]
+            drops[cell] += (score(network(), x) - score(network(), one)) / 3
+    np.testing.assert_allclose(ours, scaled(drops.abs()[cells]), atol=2e-4)
+    np.testing.assert_allclose(ours, explained(network(), name), atol=2e-4)  # by fast passes
 
-    def exchanged(images: Tensor, mask: Tensor) -> Tensor:
-        called.append(images)
-        return images.flip(-1)
 
-    cells = grid_partition(SIZE, 2)[None, None]
-    explainer = FeaturePermutation(lambda images: images.sum((1, 2, 3)), perm_func=exchanged)
-    assert not explainer.attribute(image()[None], feature_mask=cells).any()
-    assert not called
+def test_feature_permutation_of_a_batch_of_one_would_be_zero() -> None:
+    """captum skips such a batch, so it gets copies."""
+    explainer = FeaturePermutation(lambda images: images.sum((1, 2, 3)), perm_func=lambda images, mask: images.flip(-1))
+    assert not explainer.attribute(image()[None], feature_mask=grid_partition(SIZE, 2)[None, None]).any()
 
 
 def worth() -> tuple[np.ndarray, Tensor]:

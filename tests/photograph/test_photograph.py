@@ -210,3 +210,14 @@ def test_a_grey_photograph_fits_a_model_of_three_channels(root: Path) -> None:
     chosen = replace(Wanted(), point=None)
     with pytest.raises(SampleError, match="the model predicts background"):
         explain_photo(root / "one.png", given(root), chosen)
+
+
+def test_a_method_that_the_model_refuses_is_told_and_the_others_are_shown(root: Path) -> None:
+    alone = "gradcam:RefineCAM"
+    result = explained(root, methods={"names": ["mask", alone, "ega"]})
+    assert list(result.explanation) == ["mask", "ega"]
+    words = result.content["refused"][alone]
+    assert words.startswith("gradcam:RefineCAM multiplies the maps of several layers")
+    assert set(result.content["scores"]) == {"mask", "ega", "random_cells"}
+    with pytest.raises(SampleError, match="multiplies the maps of several layers"):
+        explained(root, methods={"names": [alone]})

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -12,6 +12,9 @@ from rich.table import Table
 
 import segfaith
 from segfaith.cli.screen import COLUMNS, app, err, folder, out, overrides, say
+
+if TYPE_CHECKING:
+    from segfaith.attribution.methods import Method
 
 LISTS = {
     "models": ("segfaith.models", "MODELS"),
@@ -78,10 +81,11 @@ def _list_methods(config: str | None, changes: list[str]) -> None:
         say(f"{method.name:28}{'; '.join(filter(None, (words, cost_words(method, scale))))}")
 
     for name, entry in METHODS.items():
+        words = entry.paper + _asked(entry)
         if entry.package and entry.package.missing:
-            say(f"{name:28}{entry.paper}; not available: {entry.package.missing}")
+            say(f"{name:28}{words}; not available: {entry.package.missing}")
         else:
-            line(resolve_method(name, tables), entry.paper)
+            line(resolve_method(name, tables), words)
     for name, stem in ALIASES.items():
         say(f"{name:28}another name of {stem}")
     for prefix, library in LIBRARIES.items():
@@ -97,6 +101,13 @@ def _list_methods(config: str | None, changes: list[str]) -> None:
                 line(method := resolve_method(name, tables), method.method.paper)
         size = "sizes of their own" if scale.size is None else "{} x {} pixels".format(*scale.size)
         say(f"Costs are of one map, of images of {size}; shared passes serve all methods that ask for the same.")
+
+
+def _asked(entry: "Method") -> str:
+    """What a method of `METHODS` needs of a model."""
+    if "gradient" in entry.needs:
+        return "; needs a layer"
+    return "; needs no gradients" if {"intervention", "model"} & set(entry.needs) else ""
 
 
 def _list_layers(config: str | None, changes: list[str]) -> None:

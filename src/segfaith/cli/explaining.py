@@ -129,6 +129,8 @@ def _print(explained: Any) -> None:
     for lines in told.sentences.values():
         for line in lines:
             say(line)
+    for name, reason in told.refused.items():
+        say(f"no map of {name}: {reason}")
 
 
 def _broken(name: str, width: int) -> str:

@@ -84,6 +84,7 @@ class Explained:
             "seed": told.subject.seed,
             "scores": {str(name): {key: _plain(value) for key, value in row.items()} for name, row in rows.items()},
             "sentences": told.sentences,
+            "refused": dict(told.refused),
         }
 
 
@@ -129,6 +130,7 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
         seed=settings.seed,
         batch_size=execution.batch_size,
         memory=execution.memory,
+        lenient=True,
     )
     return Explained(photo, replace(told, display=_display(settings, image)), chosen, shares)
 

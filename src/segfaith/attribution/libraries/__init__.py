@@ -3,7 +3,7 @@
 from segfaith.attribution.libraries.captum import CAPTUM
 from segfaith.attribution.libraries.entry import Entry, Library
 from segfaith.attribution.libraries.gradcam import GRADCAM
-from segfaith.errors import SettingsError
+from segfaith.errors import SettingsError, words_of
 from segfaith.lookup import lookup
 
 LIBRARIES: dict[str, Library] = {"captum": CAPTUM, "gradcam": GRADCAM}
@@ -30,6 +30,10 @@ def lacks(library: Library, method: str) -> str:
     """Why a method is not available, in words; "" if it is."""
     if missing := library.package.missing:
         return missing
-    if not library.has(method):
+    try:
+        there = library.has(method)
+    except Exception as error:  # the import fails, such as for want of a system's library
+        return f"{library.package.module} cannot be imported: {words_of(error)}"
+    if not there:
         return f"the installed {library.package.module} has no {method}; install a newer version"
     return ""

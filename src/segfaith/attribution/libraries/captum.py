@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from segfaith.attribution.libraries.captum_deeplift import (
     DeepParameters,
     DeepShapParameters,
+    Explainer,
     SeveralParameters,
     deep_lift,
     deep_lift_shap,
@@ -73,7 +75,7 @@ class TunnelParameters(ScoreParameters):
     @field_validator("method")
     @classmethod
     def _known(cls, value: str) -> str:
-        lookup("method for NoiseTunnel", value, BASES)
+        lookup("method for NoiseTunnel", value, {**BASES, **EXPLAINERS})
         return value
 
 
@@ -112,7 +114,7 @@ BASES: dict[str, Base] = {
     "GuidedBackprop": Base(SaliencyParameters, lambda attr, module: attr.GuidedBackprop(module), check=check_relus),
     "Deconvolution": Base(SaliencyParameters, lambda attr, module: attr.Deconvolution(module), check=check_relus),
 }
-"""The methods that NoiseTunnel may run on noisy images."""
+"""The methods from a single gradient or a line of them, by name."""
 
 
 def _of_input(name: str) -> Callable[[Question], Float[Tensor, "H W"]]:
@@ -132,37 +134,75 @@ def _of_input(name: str) -> Callable[[Question], Float[Tensor, "H W"]]:
     return explain
 
 
+def _of_explainer(name: str) -> Callable[[Question], Float[Tensor, "H W"]]:
+    make = EXPLAINERS[name][1]
+    return lambda question: halving(question, lambda images: pixels(make(question)(question.image[None].clone())))
+
+
+def _gradient_shap(question: Question) -> Explainer:
+    """The mean over points between random baselines and the image."""
+    import captum.attr as attr
+
+    own = question.parameters
+    explainer, several = attr.GradientShap(Score(question.model, question.target, own.objective)), fills(question)
+
+    def mean(inputs: Float[Tensor, "1 bands H W"]) -> Float[Tensor, "1 bands H W"]:
+        total = torch.zeros_like(inputs, dtype=torch.float64)
+        for _ in range(own.n_samples):  # one at a time: captum draws other points for other batches
+            given = inputs.detach().clone()
+            total += explainer.attribute(given, baselines=several, n_samples=1, stdevs=own.stdev).detach()
+        total /= own.n_samples
+        return total
+
+    return mean
+
+
+EXPLAINERS: dict[str, tuple[type[ScoreParameters], Callable[[Question], Explainer]]] = {
+    "GradientShap": (ShapParameters, _gradient_shap),
+    "DeepLift": (DeepParameters, deep_lift),
+    "DeepLiftShap": (DeepShapParameters, deep_lift_shap),
+}
+"""The methods that compare images with baselines of their own, by name."""
+
+
+class _Whole:
+    """One of `EXPLAINERS` as NoiseTunnel takes it; it would read several `baselines` as one for each noisy image."""
+
+    multiplies_by_inputs = True
+
+    def __init__(self, forward_func: nn.Module, explainer: Explainer) -> None:
+        self.forward_func, self.explainer = forward_func, explainer
+
+    def has_convergence_delta(self) -> bool:
+        return False
+
+    def _explained(self, inputs: Tensor) -> Tensor:
+        return self.explainer(inputs)
+
+    @wraps(_explained)  # NoiseTunnel calls what the functions of captum wrap
+    def attribute(self, inputs: Tensor) -> Tensor:
+        return self._explained(inputs)
+
+
 def _tunnel(question: Question) -> Float[Tensor, "H W"]:
     import captum.attr as attr
 
     own = question.parameters
-    base = BASES[own.method]
-    inner = replace(question, parameters=base.parameters(sign=own.sign, objective=own.objective))
+    kind = BASES[own.method].parameters if own.method in BASES else EXPLAINERS[own.method][0]
+    inner = replace(question, parameters=kind(sign=own.sign, objective=own.objective))
     stdev = own.stdev * float(question.image.max() - question.image.min())
 
     def compute(images: int) -> Tensor:
-        base.check(inner)
-        explainer = attr.NoiseTunnel(base.make(attr, Score(question.model, question.target, own.objective)))
+        score, given = Score(question.model, question.target, own.objective), {}
+        if own.method in BASES:
+            base = BASES[own.method]
+            base.check(inner)
+            method, given = base.make(attr, score), base.given(inner, images)
+        else:
+            method = _Whole(score, EXPLAINERS[own.method][1](inner))
         # one noisy image at a time: captum draws other noise for other batches
-        kind = {"nt_type": own.type, "nt_samples": own.n_samples, "nt_samples_batch_size": 1, "stdevs": stdev}
-        return pixels(explainer.attribute(question.image[None].clone(), **kind, **base.given(inner, images)))
-
-    return halving(question, compute)
-
-
-def _gradient_shap(question: Question) -> Float[Tensor, "H W"]:
-    import captum.attr as attr
-
-    own = question.parameters
-
-    def compute(images: int) -> Tensor:
-        explainer = attr.GradientShap(Score(question.model, question.target, own.objective))
-        several, total = fills(question), torch.zeros(question.size, dtype=torch.float64, device=question.image.device)
-        for _ in range(own.n_samples):  # one at a time: captum draws other points for other batches
-            inputs = question.image[None].clone()
-            total += pixels(explainer.attribute(inputs, baselines=several, n_samples=1, stdevs=own.stdev)).detach()
-        mean: Tensor = total / own.n_samples
-        return mean
+        tunnel = {"nt_type": own.type, "nt_samples": own.n_samples, "nt_samples_batch_size": 1, "stdevs": stdev}
+        return pixels(attr.NoiseTunnel(method).attribute(question.image[None].clone(), **tunnel, **given))
 
     return halving(question, compute)
 
@@ -186,6 +226,8 @@ def _base_cost(name: str) -> Cost:
 def _tunnel_passes(parameters: Any, scale: Scale) -> int:
     name: str = parameters.method
     samples: int = parameters.n_samples
+    if name in EXPLAINERS:
+        return samples * (ENTRIES[name].cost.passes(EXPLAINERS[name][0](), scale) or 0)
     return samples * _steps(BASES[name].parameters()) + _counts(name)
 
 
@@ -211,20 +253,20 @@ ENTRIES: dict[str, Entry] = {
     },
     "GradientShap": Entry(
         "Lundberg and Lee 2017; Erion et al. 2021",
-        _gradient_shap,
+        _of_explainer("GradientShap"),
         ShapParameters,
         Cost(lambda own, scale: own.n_samples, GRADIENTS),
     ),
     "DeepLift": Entry(
         "Shrikumar et al. 2017",
-        deep_lift,
+        _of_explainer("DeepLift"),
         DeepParameters,
         Cost(lambda own, scale: 4, "passes, 2 with gradients"),
         asks=_MODULES,
     ),
     "DeepLiftShap": Entry(
         "Lundberg and Lee 2017",
-        deep_lift_shap,
+        _of_explainer("DeepLiftShap"),
         DeepShapParameters,
         Cost(lambda own, scale: 3 * len(own.baselines.split("+")) + 1, "passes, most with gradients"),
         asks=_MODULES,

@@ -182,12 +182,15 @@ def _check_biases(question: Question, score: nn.Module) -> None:
     """FullGrad pairs biases with gradients by the order in the module, so that must be the order in which parts run.
 
     Raises:
-        SampleError: the model has no such biases, or runs their layers in another order, or not once each.
+        SampleError: the model has no such biases or no running statistics, or runs their layers in another order, or
+            not once each.
     """
     parts = [part for _, part in question.model.module.named_modules(remove_duplicate=False)]  # as the library goes
     layers = [part for part in parts if type(part) in BIASED and part.bias is not None]
     if not layers:
         raise SampleError(f"{question.name} reads the biases of Conv2d and BatchNorm2d; {question.model.name} has none")
+    if any(isinstance(part, nn.BatchNorm2d) and part.running_mean is None for part in layers):
+        raise SampleError(f"{question.name} reads the running statistics of batch norms, and some have none")
     ran: list[nn.Module] = []
     handles = [
         part.register_forward_hook(lambda part, given, output: ran.append(part)) for part in dict.fromkeys(layers)

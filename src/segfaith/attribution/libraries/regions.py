@@ -8,15 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from segfaith.attribution.libraries.entry import FAST, Cost, Entry, Question, Scale, SignParameters
 from segfaith.attribution.libraries.running import at_once, boxes_of, drawing, fast_score
 from segfaith.attribution.parameters import CellParameters, Fill, RiaParameters
+from segfaith.constants import EPS
 from segfaith.errors import SampleError
 from segfaith.evidence.regions import Regions
 from segfaith.occlusion import occluder
-from segfaith.types import Float, Int, InterventionEvidence, Tensor
+from segfaith.types import Bool, Float, Int, InterventionEvidence, Tensor
 
 
 class AblationParameters(SignParameters, RiaParameters):
@@ -30,11 +31,29 @@ class WindowParameters(SignParameters):
     stride: int = Field(default=16, ge=1)
     occlusion: Fill = "mean"
 
+    @model_validator(mode="after")
+    def _covers(self) -> "WindowParameters":
+        if self.stride > self.window:
+            raise ValueError(f"stride = {self.stride} would leave pixels between windows of {self.window}; give both")
+        return self
+
 
 class ShapleyParameters(SignParameters, CellParameters):
     """`n_samples` random orders in which the regions come back."""
 
     n_samples: int = Field(default=5, ge=1)
+
+
+class PermutationParameters(SignParameters, CellParameters):
+    """`n_samples` random orders of a region's pixels. Only adaptive regions are occluded, to find them."""
+
+    n_samples: int = Field(default=2, ge=2)
+
+    @model_validator(mode="after")
+    def _moves(self) -> "PermutationParameters":
+        if "occlusion" in self.model_fields_set and self.regions != "adaptive":
+            raise ValueError("pixels are exchanged, not occluded; leave occlusion out")
+        return self
 
 
 class KernelParameters(SignParameters, CellParameters):
@@ -95,10 +114,28 @@ def _shapley(question: Question, attr: Any, sets: Sets, given: dict[str, Any]) -
     return attr.ShapleyValueSampling(sets).attribute(**given, n_samples=question.parameters.n_samples)  # type: ignore[no-any-return]
 
 
+def _fitted(make: Callable[[Sets], Any], sets: Sets, given: dict[str, Any], samples: int) -> Tensor:
+    """The coefficients of a regression; all 0 where the scores do not vary, since a fit makes noise of their rounding.
+
+    Args:
+        make: captum's object, from the function of sets.
+    """
+    seen: list[Tensor] = []
+
+    def noted(there: Float[Tensor, "B R"]) -> Float[Tensor, "B"]:
+        seen.append(sets(there))
+        return seen[-1]
+
+    values: Tensor = make(noted).attribute(**given, n_samples=samples)
+    scores = torch.cat(seen)
+    varied = float(scores.max() - scores.min()) > EPS * float(scores.abs().max())
+    return values if varied else torch.zeros_like(values)
+
+
 def _kernel_shap(question: Question, attr: Any, sets: Sets, given: dict[str, Any]) -> Tensor:
     if given["inputs"].shape[1] < 2:
         raise SampleError(f"{question.name}: the image is a single region; give it at least two")
-    return attr.KernelShap(sets).attribute(**given, n_samples=question.parameters.n_samples)  # type: ignore[no-any-return]
+    return _fitted(attr.KernelShap, sets, given, question.parameters.n_samples)
 
 
 def _lime(question: Question, attr: Any, sets: Sets, given: dict[str, Any]) -> Tensor:
@@ -107,8 +144,10 @@ def _lime(question: Question, attr: Any, sets: Sets, given: dict[str, Any]) -> T
 
     own = question.parameters
     near = get_exp_kernel_similarity_function("cosine", kernel_width=own.width)
-    lime = attr.Lime(sets, interpretable_model=SkLearnRidge(alpha=own.alpha), similarity_func=near)
-    return lime.attribute(**given, n_samples=own.n_samples)  # type: ignore[no-any-return]
+    model = SkLearnRidge(alpha=own.alpha)
+    return _fitted(
+        lambda scores: attr.Lime(scores, interpretable_model=model, similarity_func=near), sets, given, own.n_samples
+    )
 
 
 def _occlusion(question: Question) -> Float[Tensor, "H W"]:
@@ -133,6 +172,37 @@ def _occlusion(question: Question) -> Float[Tensor, "H W"]:
             perturbations_per_eval=at_once(question),
         )
         return attribution[0, 0].double()  # type: ignore[no-any-return]
+
+
+def _permutation(question: Question) -> Float[Tensor, "H W"]:
+    """The mean drop of s when the pixels of a region are exchanged among themselves.
+
+    captum exchanges features between the images of a batch, and skips a batch of one. So it gets `n_samples` copies of
+    the image, and its `perm_func` orders the pixels of each anew.
+    """
+    import captum.attr as attr
+
+    assert question.cells is not None
+    own, image, cells = question.parameters, question.image, question.cells
+    with drawing(question), torch.inference_mode(False), torch.no_grad():
+        score = fast_score(question)
+
+        def scores(images: Float[Tensor, "B bands H W"]) -> Float[Tensor, "B"]:
+            return score(images, boxes_of((images != image).any(1)))
+
+        def exchanged(images: Float[Tensor, "B bands H W"], mask: Bool[Tensor, "1 bands H W"]) -> Tensor:
+            inside, moved = mask[0, 0], images.clone()
+            for one in moved:
+                order = torch.randperm(int(inside.sum())).to(image.device)  # drawn on the CPU, as everywhere
+                one[:, inside] = one[:, inside][:, order]
+            return moved
+
+        attribution = attr.FeaturePermutation(scores, perm_func=exchanged).attribute(
+            image.expand(own.n_samples, *image.shape).clone(),
+            feature_mask=cells.expand(1, *image.shape),
+            perturbations_per_eval=max(1, at_once(question) // own.n_samples),
+        )
+        return attribution[:, 0].double().mean(0)  # type: ignore[no-any-return]
 
 
 def _windows(own: Any, scale: Scale) -> int | None:
@@ -165,6 +235,14 @@ ENTRIES: dict[str, Entry] = {
         AblationParameters,
         Cost(lambda own, scale: 0),
         asks="no gradients",
+    ),
+    "FeaturePermutation": Entry(
+        "Breiman 2001; Fisher et al. 2019",
+        _permutation,
+        PermutationParameters,
+        Cost(lambda own, scale: own.n_samples * (_count(own) + 1) + 1, FAST),
+        asks="no gradients",
+        cells=True,
     ),
     "ShapleyValueSampling": Entry(
         "Castro et al. 2009",

@@ -83,7 +83,10 @@ def run_phases(
             one |= {"outcome": "left out", "words": f"{max(limit, 0):.0f} s were left"}
         else:
             start = monotonic()
-            words = phase.run(limit)
+            try:
+                words = phase.run(limit)
+            except (OSError, subprocess.SubprocessError) as error:  # a full disk, an interpreter without ensurepip
+                words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             outcome = "stopped" if words.startswith("stopped") else "failed" if words else "done"
             one |= {"outcome": outcome, "words": words, "seconds": round(monotonic() - start, 1)}
         told.append(one)
@@ -131,7 +134,7 @@ def wanted() -> tuple[list[str], list[str]]:
         try:
             here = version(name)
         except PackageNotFoundError:
-            constraints.append(pin)
+            constraints += [pin] if name != "torchvision" else []  # pip finds the one that fits the machine's torch
         else:
             constraints += [f"{name}=={here}"] if name in ("torch", "torchvision") else []
     return asked, constraints
@@ -140,9 +143,8 @@ def wanted() -> tuple[list[str], list[str]]:
 def make_environment(folder: Path, wheels: Path | None, log: Path, limit: float) -> str:
     """An environment with this interpreter's packages, what they lack, and segfaith; "" or what failed."""
     began = monotonic()
-    for name in ("torch", "torchvision"):
-        if find_spec(name) is None:
-            return f"{sys.executable} has no {name}; give the interpreter that has it: make gpu PYTHON=..."
+    if find_spec("torch") is None:
+        return f"{sys.executable} has no torch; give the interpreter that has it: make gpu PYTHON=..."
     with_pip = find_spec("pip") is None
     venv.create(folder, system_site_packages=True, clear=True, symlinks=True, with_pip=with_pip)
     python = folder / "bin" / "python"

@@ -75,6 +75,15 @@ def test_without_an_environment_nothing_else_runs() -> None:
     assert told[1] == {"phase": "tests", "budget": 90, "outcome": "left out", "words": "there is no environment"}
 
 
+def test_what_an_environment_fails_of_is_told() -> None:
+    def broken(limit: float) -> str:
+        raise OSError(28, "No space left on device")
+
+    told = phases(99, {}, Phase("environment", broken), Phase("tests", lambda limit: ""))
+    assert [one["outcome"] for one in told] == ["failed", "left out"]
+    assert told[0]["words"] == "OSError: [Errno 28] No space left on device"
+
+
 def test_all_phases_fit_into_eight_minutes() -> None:
     names = ["environment", "tests", *gpu.MODELS, "switches deeplabv3_resnet50"]
     assert sum(gpu.budget(name, {}) for name in names) <= 470 < 480
@@ -118,6 +127,10 @@ def test_pip_is_asked_for_everything_but_torch(monkeypatch: pytest.MonkeyPatch) 
     assert "numpy" not in pinned, "what is there stays"
     pins = dict(one.split("==") for one in (ROOT / "requirements-dev.txt").read_text().split())
     assert pinned["captum"] == pins["captum"]
+    del here["torchvision"]
+    asked, constraints = gpu.wanted()
+    assert any(one.startswith("torchvision>=") for one in asked)
+    assert not any(one.startswith("torchvision==") for one in constraints), "that of the machine's torch is found"
 
 
 def test_without_torch_it_says_what_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,7 @@ def captum(case: Workload, limit: str, *, cells: int, dress: Dress) -> Found:
     peers.feature_ablation(case, 1, 1, dress)
     taken = max(1, (own_peak() or 0) - before)
     batch = max(1, min(cells, int(SHARE * bytes_of(limit) / taken)))
+    peers.feature_ablation(case, batch, cells, dress)  # what the first batch of a size prepares would be scaled too
     begun = clock(case.model.device)
     output = peers.feature_ablation(case, batch, cells, dress)
     return Found(clock(case.model.device) - begun + output.left_out, None, str(batch), "")

@@ -75,6 +75,37 @@ def test_without_an_environment_nothing_else_runs() -> None:
     assert told[1] == {"phase": "tests", "budget": 90, "outcome": "left out", "words": "there is no environment"}
 
 
+def test_the_environment_may_take_the_time_of_other_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, limits = [0.0], []
+    monkeypatch.setattr(gpu, "monotonic", lambda: now[0])
+
+    def make(limit: float) -> str:
+        limits.append(limit)
+        now[0] += 120
+        return ""
+
+    def run(limit: float) -> str:
+        limits.append(limit)
+        return ""
+
+    running = [Phase("environment", make), Phase("tests", run), Phase(MODEL, run)]
+    told = phases(470, {}, *running)
+    assert limits == [150, 20, 80], "tests: 50 + 90 - 120 s"
+    limits.clear()
+    phases(470, {"environment": 40.0}, running[0])
+    assert limits == [40], "what is asked for"
+    assert [one["outcome"] for one in told] == ["done"] * 3
+
+
+def test_what_an_environment_fails_of_is_told() -> None:
+    def broken(limit: float) -> str:
+        raise OSError(28, "No space left on device")
+
+    told = phases(99, {}, Phase("environment", broken), Phase("tests", lambda limit: ""))
+    assert [one["outcome"] for one in told] == ["failed", "left out"]
+    assert told[0]["words"] == "OSError: [Errno 28] No space left on device"
+
+
 def test_all_phases_fit_into_eight_minutes() -> None:
     names = ["environment", "tests", *gpu.MODELS, "switches deeplabv3_resnet50"]
     assert sum(gpu.budget(name, {}) for name in names) <= 470 < 480
@@ -118,6 +149,10 @@ def test_pip_is_asked_for_everything_but_torch(monkeypatch: pytest.MonkeyPatch) 
     assert "numpy" not in pinned, "what is there stays"
     pins = dict(one.split("==") for one in (ROOT / "requirements-dev.txt").read_text().split())
     assert pinned["captum"] == pins["captum"]
+    del here["torchvision"]
+    asked, constraints = gpu.wanted()
+    assert any(one.startswith("torchvision>=") for one in asked)
+    assert not any(one.startswith("torchvision==") for one in constraints), "that of the machine's torch is found"
 
 
 def test_without_torch_it_says_what_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import segfaith
 from segfaith.attribution.cam import ega, gpa
 from segfaith.attribution.heatmap import minmax
 from segfaith.batching import BatchSize
+from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import gradient_evidence
 from segfaith.evidence.regions import grid_cells, superpixels
 from segfaith.halves import Wiring, halves, side_of
@@ -125,6 +126,14 @@ def test_altered_canvases_get_the_scores_of_a_plain_loop(own: float, incremental
     np.testing.assert_allclose(scorer.clean_score().numpy(), loop[:1], atol=1e-6)
     by_model = plain_scorer(model, image, mask, Scalar(1), "as asked").score(altered).numpy()
     np.testing.assert_allclose(by_model, loop[1:], atol=1e-6)
+
+
+def test_a_canvas_that_the_graphs_score_otherwise_is_left_to_the_model_or_refused() -> None:
+    model, image, mask = wired_model(0.7), canvas(), target().region
+    scorer = scorer_for(model, image, mask, Scalar(1), "auto", expected=2.0)
+    assert scorer.path == "plain: its graph scores this image otherwise than the model itself"
+    with pytest.raises(SettingsError, match=r"precision 'bf16' needs .*its graph scores this image otherwise"):
+        scorer_for(model, image, mask, Scalar(1), "bf16", expected=2.0)
 
 
 @pytest.mark.parametrize("own", [1.0, 0.0])

@@ -15,6 +15,7 @@ import re
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -48,8 +49,8 @@ def bytes_of(text: Any) -> int:
         ValueError: it is something else, with words for it.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?b)\s*", text, re.IGNORECASE) if isinstance(text, str) else None
-    size = int(float(found[1]) * UNITS[found[2].lower()]) if found else 0
-    if size < 1:
+    size = int(Fraction(found[1]) * UNITS[found[2].lower()]) if found else 0
+    if not 1 <= size < 2**63:
         raise ValueError(EXPECTED)
     return size
 

@@ -96,6 +96,35 @@ def test_a_model_that_cannot_be_timed_runs_in_this_process(
 
 
 @pytest.mark.parametrize(
+    ("cores", "room", "asked", "seconds", "expected"),
+    [
+        (8, 8, {}, {1: 1.0, 2: 0.6, 4: 0.4, 8: 0.3}, (8, 1)),
+        (8, 8, {"workers": 2}, {1: 1.0, 2: 0.6, 4: 0.4, 8: 0.3}, (2, 4)),
+        (8, 1, {}, {1: 1.0, 2: 0.6, 4: 0.4, 8: 0.3}, (1, 8)),
+        (6, 6, {}, {1: 1.0, 2: 0.49, 4: 0.24}, (3, 2)),
+        (8, 8, {}, {}, (8, 1)),
+    ],
+    ids=["all cores", "few workers", "little memory", "cores that would be left over", "nothing could be timed"],
+)
+def test_workers_have_the_cores_with_which_all_together_measure_most(
+    ready: Prepared,
+    no_ray: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    room: int,
+    asked: dict[str, Any],
+    seconds: dict[int, float],
+    expected: tuple[int, int],
+) -> None:
+    monkeypatch.setattr(executors, "cores_here", lambda: cores)
+    monkeypatch.setattr(executors, "places", lambda wanted, memory: room)
+    monkeypatch.setattr(executors.Pool, "places", lambda self, each, *, gpu: (cores // each, each))
+    monkeypatch.setattr(executors, "calibrate", lambda prepared, threads: seconds)
+    chosen(ready, executor="ray", **asked)
+    assert no_ray == [(*expected, False)]
+
+
+@pytest.mark.parametrize(
     ("asked", "samples", "expected"),
     [
         ({"cores_per_worker": 1}, 100, (8, 1, False)),

@@ -105,6 +105,8 @@ def test_the_check_says_what_auto_is_and_where_bf16_may_not_pay(monkeypatch: pyt
     assert list(precision_lines(methods, CPU)) == [(True, "auto is bf16 here: this processor has amx_bf16")]
     with_flags(monkeypatch, "avx512_bf16")
     assert list(precision_lines(methods, CPU)) == [(True, "auto is bf16 here: this processor has avx512_bf16")]
+    plain = list(precision_lines(methods, CPU, "plain: incremental = false"))
+    assert plain == [(True, "auto is fp32 here: the model is not run by a graph")]
     with_flags(monkeypatch)
     lines = list(precision_lines(methods, CPU))
     assert [fine for fine, _ in lines] == [True, False]

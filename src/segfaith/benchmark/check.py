@@ -99,7 +99,7 @@ def examine(
     if path is None or batch is None:
         return
     yield Line("ok", "scored", path)
-    for fine, words in precision_lines(plan.methods, model.device):
+    for fine, words in precision_lines(plan.methods, model.device, path):
         yield Line("ok" if fine else "warn", "precision", words)
     if forecast:
         yield from _cost(Prepared(plan, model, choice, path, batch), seen)

@@ -119,13 +119,9 @@ class Executors:
             )
         pool = self._open()
         if self.cores is None:  # of all runs of the command, which share the workers
-            self.cores, self.told = self._cores_per_worker(prepared, gpu=gpu)
+            self.cores, self.told = self._cores_per_worker(prepared, pool, gpu=gpu)
         count, cores = pool.places(self.cores, gpu=gpu)
-        if not gpu and self.settings.address is None:
-            if self.room is None:
-                self.room = places(count, prepared.batch.memory)
-            count = min(count, self.room)
-        count = max(1, min(count, samples, self.settings.workers or samples))
+        count = max(1, min(samples, self._allowed(count, prepared, gpu=gpu)))
         pool.hire(count, cores, gpu=gpu)
         each = f"each with {'a GPU and ' * gpu}{_cores(cores)}"
         self.say(f"executor  ray: {count} worker{'s' * (count != 1)}, {each}{self.told}")
@@ -140,8 +136,17 @@ class Executors:
             self.pool = Pool(self.settings.address, self.on_pace)
         return self.pool
 
-    def _cores_per_worker(self, prepared: Prepared, *, gpu: bool) -> tuple[int, str]:
-        """As asked for, else that with the most altered images a second of the whole machine; and words for it."""
+    def _allowed(self, count: int, prepared: Prepared, *, gpu: bool) -> int:
+        """How many of so many workers the settings allow, and on this machine its free memory."""
+        count = min(count, self.settings.workers or count)
+        if gpu or self.settings.address is not None:
+            return count
+        if self.room is None:  # before there are workers, which take of it
+            self.room = places(cores_here(), prepared.batch.memory)
+        return min(count, self.room)
+
+    def _cores_per_worker(self, prepared: Prepared, pool: Pool, *, gpu: bool) -> tuple[int, str]:
+        """As asked for, else that with which all workers together score the most altered images a second; and words."""
         asked = self.settings.cores_per_worker or self.settings.threads
         if asked is not None:
             return asked, ""
@@ -149,8 +154,12 @@ class Executors:
             return cores_here(), ""  # no more than the machine has for each GPU
         wanted = powers_of_two(cores_here())
         seconds = calibrate(prepared, wanted)
-        best = min(seconds, key=lambda threads: threads * seconds[threads], default=1)
-        return best, _told(seconds, complete=len(seconds) in (0, len(wanted)))
+
+        def images_a_second(threads: int) -> float:
+            return self._allowed(pool.places(threads, gpu=False)[0], prepared, gpu=False) / seconds[threads]
+
+        best = max(seconds, key=images_a_second, default=1)
+        return best, _told(seconds, complete=len(seconds) == len(wanted))
 
 
 def of_suite(suite: Suite) -> ExecutionSettings:
@@ -176,6 +185,8 @@ def _cores(count: int) -> str:
 
 def _told(seconds: dict[int, float], *, complete: bool) -> str:
     """What was measured, for the words of the choice: images a second of one process, by its number of threads."""
+    if not seconds:
+        return " (the model could not be timed on an artificial image)"
     if len(seconds) < 2 and complete:
         return ""
     told = ", ".join(f"{1 / one:.{1 if one < 10 else 3}f} images/s on {_cores(n)}" for n, one in seconds.items())

@@ -8,6 +8,7 @@ from segfaith.attribution.methods import MethodInstance
 from segfaith.evidence.regions import Regions
 from segfaith.incremental.fused import COMPILER
 from segfaith.incremental.precision import bf16_instructions, chosen, slow_bf16
+from segfaith.incremental.scorers import INCREMENTAL
 
 
 def automatic(methods: Sequence[MethodInstance], device: torch.device) -> dict[str, str]:
@@ -16,10 +17,18 @@ def automatic(methods: Sequence[MethodInstance], device: torch.device) -> dict[s
     return {"precision auto": chosen("auto", device)} if asks else {}
 
 
-def precision_lines(methods: Sequence[MethodInstance], device: torch.device) -> Iterator[tuple[bool, str]]:
-    """What "auto" becomes here, and where bf16 is not expected to save time; and whether it is as expected."""
+def precision_lines(
+    methods: Sequence[MethodInstance], device: torch.device, path: str = INCREMENTAL
+) -> Iterator[tuple[bool, str]]:
+    """What "auto" becomes here, and where bf16 is not expected to save time; and whether it is as expected.
+
+    Args:
+        path: how the model scores altered images.
+    """
     asked, why = {key.precision for key in _keys(methods)}, slow_bf16(device)
-    if "auto" in asked:
+    if "auto" in asked and path != INCREMENTAL:
+        yield True, "auto is fp32 here: the model is not run by a graph"
+    elif "auto" in asked:
         yield True, f"auto is {chosen('auto', device)} here: {why or f'this processor has {bf16_instructions()}'}"
     if "bf16" in asked and why:
         yield False, f"bf16 may take longer than fp32: {why}; use 'auto', or see segfaith verify-precision"

@@ -16,7 +16,7 @@ from segfaith.batching import out_of_memory
 from segfaith.errors import SampleError, SettingsError
 from segfaith.halves import side_of
 from segfaith.incremental.graph import Graph, NoGraph
-from segfaith.incremental.precision import Asked, chosen
+from segfaith.incremental.precision import Asked, Precision, chosen
 from segfaith.incremental.scorers import INCREMENTAL, IncrementalScorer, PlainScorer, extent
 from segfaith.incremental.tiles import TiledScorer
 from segfaith.incremental.wired import WiredScorer, wired_scorer
@@ -100,13 +100,18 @@ def scorer_for(
             return scorer
         graph = OTHERWISE.format("this image")
     if precision != "fp32" and asked != "auto":
-        raise SettingsError(
-            f"precision {precision!r} needs incremental = true, compile = false and a model that torch.fx can "
-            f"trace; {model.name} is not run that way ({graph}), so use 'fp32'"
-        )
+        raise _refusal(model, precision, graph)
     if model.tiling is not None:
         return TiledScorer(model, image, region, scalar)
     return PlainScorer(model, region, scalar, graph)
+
+
+def _refusal(model: SegmentationModel, precision: Precision, why: str) -> SettingsError:
+    """That a precision needs a graph, and why there is none."""
+    return SettingsError(
+        f"precision {precision!r} needs incremental = true, compile = false and a model that torch.fx can trace; "
+        f"{model.name} is not run that way ({why}), so use 'fp32'"
+    )
 
 
 def _wired_scorer(
@@ -122,7 +127,10 @@ def _wired_scorer(
     scorer = wired_scorer(model, image, region, scalar, of_half)
     incremental = scorer.path == INCREMENTAL and asked != "tf32"
     if incremental and expected is not None and not agree(float(scorer.clean_score()), expected):
-        return plain_scorer(model, image, region, scalar, OTHERWISE.format("this image"))
+        why = OTHERWISE.format("this image")
+        if asked == "bf16":
+            raise _refusal(model, asked, why)
+        return plain_scorer(model, image, region, scalar, why)
     return scorer
 
 

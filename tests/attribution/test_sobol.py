@@ -193,7 +193,7 @@ def test_without_salib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
         resolve_method("sobol@grid=3", {})
     lines = CliRunner().invoke(app, ["list", "methods"]).output.splitlines()
     (line,) = [line for line in lines if line.split()[0] == "sobol"]
-    assert line.endswith(f"Fel et al. 2021; not available: {words}")
+    assert line.endswith(f"Fel et al. 2021; needs no gradients; not available: {words}")
 
 
 def test_it_has_a_table_and_a_cost_and_is_no_default(tmp_path: Path) -> None:
@@ -204,5 +204,5 @@ def test_it_has_a_table_and_a_cost_and_is_no_default(tmp_path: Path) -> None:
     settings = read_settings(file, ["methods.sobol.samples=4"])
     assert resolve_method("sobol", settings.methods.tables()).options == {"grid": 5, "samples": 4, "fill": "mean"}
     printed = CliRunner().invoke(app, ["list", "methods", str(file)]).output
-    assert "Fel et al. 2021; 217 passes\n" in printed  # 8 (25 + 2) + 1
+    assert "Fel et al. 2021; needs no gradients; 217 passes\n" in printed  # 8 (25 + 2) + 1
     assert "sobol" not in DEFAULT_METHODS

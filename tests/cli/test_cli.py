@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import segfaith
@@ -111,6 +112,12 @@ def test_each_verb_has_help(verb: str) -> None:
     shown = CliRunner().invoke(app, [verb, "--help"])
     assert shown.exit_code == 0
     assert "Usage" in shown.output
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_help_has_brackets_which_rich_would_leave_out(verb: str) -> None:
+    one = get_command(app).commands[verb]  # type: ignore[attr-defined]
+    assert not [words for words in (one.help, *(getattr(part, "help", "") for part in one.params)) if "[" in words]
 
 
 def test_no_verb_shows_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

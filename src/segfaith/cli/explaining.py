@@ -24,7 +24,7 @@ def explain_command(
         str | None, typer.Option("--model", help="A name of `list models`, or FILE.py:FUNCTION (model.name).")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="Settings file with [model], for your own models.")
+        Path | None, typer.Option("--config", help="Settings file that describes your own model.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help='Weights file, or "random" for a trial (model.weights).')] = None,
     layer: Annotated[str | None, typer.Option(help="Feature layer of gradient methods (model.layer).")] = None,

@@ -48,7 +48,7 @@ def run_command(
     """Run the benchmark that CONFIG describes, or resume it.
 
     Before it: `segfaith check CONFIG` reads all data and tries the model; `segfaith list settings` names every key.
-    Your own model is [model] name = "FILE.py:FUNCTION" (docs/extending.md).
+    Your own model is model.name = "FILE.py:FUNCTION" (docs/extending.md).
     """
     from segfaith.benchmark import runner
     from segfaith.benchmark.prepared import prepare

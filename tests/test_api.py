@@ -247,6 +247,23 @@ def test_a_failing_method_has_a_row_that_says_why(model: SegmentationModel) -> N
     assert np.isnan(scores.loc["broken", "tdd"])
 
 
+@pytest.mark.parametrize(("factor", "shift", "came"), [(2, 0, "0 to 2"), (1, -1, "-1 to 0"), (1e14, 0, "0 to 1e\\+14")])
+def test_a_pure_method_of_ones_own_gives_maps_in_0_1(
+    factor: float, shift: float, came: str, model: SegmentationModel
+) -> None:
+    """Ranks are of steps of 1e-6, and shares are of sums of what is at least 0."""
+    method = Method("wide", "nobody", ("gradient",), lambda gradient: gpa(gradient) * factor + shift)
+    scores = segfaith.evaluate(model, photograph(), box(), [method], thorough=False)
+    assert scores.loc["wide", "status"] == "failed"
+    assert re.search(rf"'wide' returned values from {came}; expected maps in \[0, 1\]", scores.loc["wide", "reason"])
+
+
+def test_a_ready_map_of_complex_numbers_is_refused(model: SegmentationModel) -> None:
+    for values in (torch.fft.fft2(photograph()[0]), np.fft.fft2(photograph()[0].numpy())):
+        with pytest.raises(SettingsError, match=r"map 'spectrum' holds torch.complex\d+; expected real numbers"):
+            segfaith.evaluate(model, photograph(), box(), {"spectrum": values})
+
+
 def test_ready_maps_may_be_tensors_or_arrays_and_fail_alone(model: SegmentationModel) -> None:
     values = photograph(3).mean(0)
     scores = segfaith.evaluate(

@@ -284,10 +284,12 @@ def given_map(name: str, heatmap: Any) -> MethodInstance:
         SettingsError: it is no array of numbers.
     """
     try:
-        values = heatmap if isinstance(heatmap, torch.Tensor) else torch.as_tensor(np.asarray(heatmap))
-        values = values.detach().double()
+        values = (heatmap if isinstance(heatmap, torch.Tensor) else torch.as_tensor(np.asarray(heatmap))).detach()
+        values = values if values.is_complex() else values.double()
     except (TypeError, ValueError) as error:
         raise SettingsError(f"map {name!r} is not an array of numbers (H, W) but a {type(heatmap).__name__}") from error
+    if values.is_complex():
+        raise SettingsError(f"map {name!r} holds {values.dtype}; expected real numbers, such as absolute values")
 
     def combine(sample_id: str, size: tuple[int, int]) -> Map:
         if tuple(values.shape) != size or not bool(values.isfinite().all()):

@@ -70,6 +70,14 @@ def test_from_a_photograph_to_an_overlay_and_a_tdd(model: SegmentationModel, tmp
     assert Image.open(tmp_path / "dea.png").size == (32, 32)
 
 
+def test_an_image_that_asks_for_gradients_is_explained_as_any_other(model: SegmentationModel) -> None:
+    names = ["ega", "gradcam:GradCAM"]
+    maps = segfaith.explain(model, photograph().requires_grad_(), box(), names)
+    expected = segfaith.explain(model, photograph(), box(), names)
+    assert all(torch.equal(maps[name], expected[name]) for name in names)
+    assert not any(one.requires_grad for one in maps.values())
+
+
 def test_ready_maps_score_as_the_methods_that_made_them(model: SegmentationModel) -> None:
     """Evaluating the maps and evaluating the names give the same figures, but for stability and runtime.
 

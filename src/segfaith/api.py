@@ -233,7 +233,7 @@ def _checked(model: SegmentationModel, image: Image, batch_size: int | None = No
             f"expected an image in [0, 1], got values {float(image.min()):g} to {float(image.max()):g}; give the image "
             "before normalisation, divided by 255 if it is 8-bit"
         )
-    image = image.float()
+    image = image.detach().float()
     probe(model, image.to(model.device), batch_size or (DEFAULT_BATCH if memory is None else TRIED))
     return image
 

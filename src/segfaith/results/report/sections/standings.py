@@ -69,7 +69,8 @@ def _table(part: DataAnalysis, models: str, table: pd.DataFrame) -> list[Block]:
     several = models.count(", ") + 1
     of = words("{} ({})", count(several, "model"), models) if several > 1 else words("{}", models)
     caption = words("{}: {}; up to {}", part.label, of, count(most, "image"))
-    return [Table(f"standings-{slug(part.label)}", caption, columns, tuple(rows)), *_failures(table, called)]
+    board = Table(f"standings-{slug(part.label)}", caption, columns, tuple(rows))
+    return [board, *_reversed(table, called), *_failures(table, called)]
 
 
 def _led(line: Mapping[Hashable, Any], lead: str, most: int) -> Cell:
@@ -84,6 +85,13 @@ def _column(metric: str) -> Column:
 
 def _share(line: dict[object, object]) -> str:
     return f"{line['failed']} of {line['rows']}" if line["failed"] else "0"
+
+
+def _reversed(table: pd.DataFrame, called: dict[str, str]) -> list[Block]:
+    """The pairs of lines of which the test favours the lower one."""
+    pairs = [words("{} over {}", called[lower], called[upper]) for lower, upper in table.attrs["reversed"]]
+    text = words("Over the images that both have, the test favours the lower of two lines: {}.", listed(pairs))
+    return [Prose(text)] if pairs else []
 
 
 def _failures(table: pd.DataFrame, called: dict[str, str]) -> list[Block]:

@@ -284,8 +284,8 @@ def given_map(name: str, heatmap: Any) -> MethodInstance:
         SettingsError: it is no array of numbers.
     """
     try:
-        values = (heatmap if isinstance(heatmap, torch.Tensor) else torch.as_tensor(np.asarray(heatmap))).detach()
-        values = values if values.is_complex() else values.double()
+        known = heatmap if isinstance(heatmap, torch.Tensor) else torch.as_tensor(np.ascontiguousarray(heatmap))
+        values = known.detach() if known.is_complex() else known.detach().double()
     except (TypeError, ValueError) as error:
         raise SettingsError(f"map {name!r} is not an array of numbers (H, W) but a {type(heatmap).__name__}") from error
     if values.is_complex():

@@ -70,6 +70,14 @@ def test_from_a_photograph_to_an_overlay_and_a_tdd(model: SegmentationModel, tmp
     assert Image.open(tmp_path / "dea.png").size == (32, 32)
 
 
+def test_an_image_that_asks_for_gradients_is_explained_as_any_other(model: SegmentationModel) -> None:
+    names = ["ega", "gradcam:GradCAM"]
+    maps = segfaith.explain(model, photograph().requires_grad_(), box(), names)
+    expected = segfaith.explain(model, photograph(), box(), names)
+    assert all(torch.equal(maps[name], expected[name]) for name in names)
+    assert not any(one.requires_grad for one in maps.values())
+
+
 def test_ready_maps_score_as_the_methods_that_made_them(model: SegmentationModel) -> None:
     """Evaluating the maps and evaluating the names give the same figures, but for stability and runtime.
 
@@ -247,6 +255,23 @@ def test_a_failing_method_has_a_row_that_says_why(model: SegmentationModel) -> N
     assert np.isnan(scores.loc["broken", "tdd"])
 
 
+@pytest.mark.parametrize(("factor", "shift", "came"), [(2, 0, "0 to 2"), (1, -1, "-1 to 0"), (1e14, 0, "0 to 1e\\+14")])
+def test_a_pure_method_of_ones_own_gives_maps_in_0_1(
+    factor: float, shift: float, came: str, model: SegmentationModel
+) -> None:
+    """Ranks are of steps of 1e-6, and shares are of sums of what is at least 0."""
+    method = Method("wide", "nobody", ("gradient",), lambda gradient: gpa(gradient) * factor + shift)
+    scores = segfaith.evaluate(model, photograph(), box(), [method], thorough=False)
+    assert scores.loc["wide", "status"] == "failed"
+    assert re.search(rf"'wide' returned values from {came}; expected maps in \[0, 1\]", scores.loc["wide", "reason"])
+
+
+def test_a_ready_map_of_complex_numbers_is_refused(model: SegmentationModel) -> None:
+    for values in (torch.fft.fft2(photograph()[0]), np.fft.fft2(photograph()[0].numpy())):
+        with pytest.raises(SettingsError, match=r"map 'spectrum' holds torch.complex\d+; expected real numbers"):
+            segfaith.evaluate(model, photograph(), box(), {"spectrum": values})
+
+
 def test_ready_maps_may_be_tensors_or_arrays_and_fail_alone(model: SegmentationModel) -> None:
     values = photograph(3).mean(0)
     scores = segfaith.evaluate(
@@ -257,12 +282,13 @@ def test_ready_maps_may_be_tensors_or_arrays_and_fail_alone(model: SegmentationM
             "tensor": values,
             "array": values.numpy().astype(np.float64),
             "list": values.tolist(),
+            "backwards": values.numpy()[::-1, ::-1].copy()[::-1, ::-1],
             "small": values[:5],
             "nan": values * torch.nan,
         },
     )
-    assert list(scores["status"]) == ["ok", "ok", "ok", "failed", "failed", "ok"]
-    assert scores.loc["tensor", "tdd"] == scores.loc["array", "tdd"] == scores.loc["list", "tdd"]
+    assert list(scores["status"]) == ["ok", "ok", "ok", "ok", "failed", "failed", "ok"]
+    assert scores["tdd"][:4].nunique() == 1
     for name, came in (("small", r"\(5, 36\)"), ("nan", r"\(28, 36\)")):
         assert re.search(
             rf"map '{name}' .*{came}.*expected finite values of shape \(28, 36\)", scores.loc[name, "reason"]

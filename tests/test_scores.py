@@ -192,6 +192,7 @@ def test_a_comparison_of_classes_that_do_not_compete_is_refused(score: str) -> N
         ("conditional", 1, "versus = 1 with score = 'conditional' of class 1: expected another class"),
         ("probability", 0, "versus = 0 with score = 'probability'"),
         ("margin", 1, "versus = 1 with score = 'margin' of class 1: expected another class"),
+        ("margin", -2, "versus = -2 with score = 'margin' of class 1: expected another class"),
     ],
 )
 def test_a_target_of_a_score_that_is_none_is_refused(score: str, versus: int | None, message: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from segfaith.errors import SampleError, SampleSkipped, SettingsError
-from segfaith.target_choice import TargetChoice
+from segfaith.target_choice import TargetChoice, TargetSource
 from segfaith.targets import boundary, components, find_targets, intersection_over_union, majority_class, overlap
 from segfaith.types import Target, Tensor
 
@@ -99,6 +99,17 @@ def test_no_foreground_is_skipped() -> None:
 def test_no_foreground_but_255_hints_at_masks_that_use_it_as_foreground() -> None:
     with pytest.raises(SampleSkipped, match=r"it holds 255.*if 255 is the foreground here, set .data. f"):
         find_targets(grid(".x", ".x"))
+
+
+@pytest.mark.parametrize("source", ["prediction", "hit", "false_alarm"])
+def test_a_model_of_many_classes_predicts_class_255_and_no_ignored_pixels(source: TargetSource) -> None:
+    predicted, labels = torch.tensor([[255, 255, 255, 7]]), torch.tensor([[0, 0, 0, 7]])
+    if source == "hit":
+        with pytest.raises(SampleSkipped, match="class 255 does not occur in the true positives"):
+            find_targets(labels, predicted, TargetChoice(source, 255))
+        return
+    (target,) = find_targets(labels, predicted, TargetChoice(source))
+    assert (target.class_index, target.region.tolist()) == (255, [[True, True, True, False]])
 
 
 def test_another_class_or_none_is_the_background() -> None:

@@ -233,7 +233,7 @@ def _checked(model: SegmentationModel, image: Image, batch_size: int | None = No
             f"expected an image in [0, 1], got values {float(image.min()):g} to {float(image.max()):g}; give the image "
             "before normalisation, divided by 255 if it is 8-bit"
         )
-    image = image.float()
+    image = image.detach().float()
     probe(model, image.to(model.device), batch_size or (DEFAULT_BATCH if memory is None else TRIED))
     return image
 
@@ -284,10 +284,12 @@ def given_map(name: str, heatmap: Any) -> MethodInstance:
         SettingsError: it is no array of numbers.
     """
     try:
-        values = heatmap if isinstance(heatmap, torch.Tensor) else torch.as_tensor(np.asarray(heatmap))
-        values = values.detach().double()
+        known = heatmap if isinstance(heatmap, torch.Tensor) else torch.as_tensor(np.ascontiguousarray(heatmap))
+        values = known.detach() if known.is_complex() else known.detach().double()
     except (TypeError, ValueError) as error:
         raise SettingsError(f"map {name!r} is not an array of numbers (H, W) but a {type(heatmap).__name__}") from error
+    if values.is_complex():
+        raise SettingsError(f"map {name!r} holds {values.dtype}; expected real numbers, such as absolute values")
 
     def combine(sample_id: str, size: tuple[int, int]) -> Map:
         if tuple(values.shape) != size or not bool(values.isfinite().all()):

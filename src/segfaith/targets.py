@@ -126,7 +126,7 @@ def _by_source(
             f"the prediction is {tuple(predicted.shape)} and the ground truth {tuple(labels.shape)}; expected one size"
         )
     else:
-        model, none = _by_class(predicted.cpu()), torch.zeros_like(ignored)
+        model, none = _by_class(predicted.cpu(), None), torch.zeros_like(ignored)
         join: Callable[[Mask, Mask], Mask] = {
             "prediction": lambda there, seen: seen,
             "hit": lambda there, seen: there & seen,
@@ -143,14 +143,14 @@ def _whole(
     """All pixels of each class, on the side that a source's regions are parts of: the truth or the prediction."""
     if predicted is None or choice.source in ("ground_truth", "missed"):
         return {index: mask.cpu() for index, mask in masks.items()} if masks else _by_class(labels)
-    return _by_class(predicted.cpu())
+    return _by_class(predicted.cpu(), None)
 
 
-def _by_class(values: Prediction) -> dict[int, Mask]:
-    """The mask of each class that occurs."""
+def _by_class(values: Prediction, ignored: int | None = IGNORE) -> dict[int, Mask]:
+    """The mask of each class that occurs. A model predicts no ignored pixels: there 255 is a class like any other."""
     if values.ndim == 3:
         return {index: mask for index, mask in enumerate(values) if bool(mask.any())}
-    return {int(value): values == value for value in torch.unique(values) if value != IGNORE}
+    return {int(value): values == value for value in torch.unique(values) if value != ignored}
 
 
 def _chosen(

@@ -116,7 +116,8 @@ class Target:
             raise SettingsError(f"class_index must be 0 or more, got {self.class_index!r}; expected a whole number")
         if self.score not in get_args(Score):
             raise SettingsError(f"score = {self.score!r}: expected {', '.join(get_args(Score))}")
-        if self.versus is not None and (self.score not in COMPARING or self.versus == self.class_index):
+        known = self.versus is None or (isinstance(self.versus, Integral) and self.versus >= 0)
+        if not known or (self.versus is not None and (self.score not in COMPARING or self.versus == self.class_index)):
             raise SettingsError(
                 f"versus = {self.versus!r} with score = {self.score!r} of class {self.class_index}: expected another "
                 "class, and score = 'conditional' or 'margin'"

@@ -72,6 +72,14 @@ def test_a_range_below_1e_12_is_degenerate(span: float, degenerate: bool) -> Non
     assert float(got.max()) == (0 if degenerate else 1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_range_that_is_beyond_the_float_type_is_no_nan(dtype: torch.dtype) -> None:
+    """As of infinities that `numpy.nan_to_num` made finite."""
+    most = torch.finfo(dtype).max
+    maps = torch.tensor([[[-most, 0, most / 2, most]], [[0, 1, 2, 4]]], dtype=dtype)
+    torch.testing.assert_close(heatmap.minmax(maps), torch.tensor([[[0, 0.5, 0.75, 1]], [[0, 0.25, 0.5, 1]]]).to(dtype))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (7, 9), (20, 27), (30, 40)])
 def test_upsampling_is_bilinear_without_aligned_corners(shape: tuple[int, int], rng: np.random.Generator) -> None:
     coarse = rng.normal(size=shape)
@@ -451,6 +459,9 @@ def test_a_method_of_ones_own_is_checked_and_normalised() -> None:
         values[:2, 0] = np.nan
         return values
 
+    def spectrum(model: segfaith.SegmentationModel, image: Tensor, target: Target) -> Tensor:
+        return torch.fft.fft2(image[0])
+
     def own(function) -> segfaith.Method:
         return segfaith.Method(function.__name__, "here", ("model",), function)
 
@@ -460,6 +471,8 @@ def test_a_method_of_ones_own_is_checked_and_normalised() -> None:
         segfaith.explain(model, image, target, [own(transposed)])
     with pytest.raises(SampleError, match="'broken' returned 2 values that are NaN or infinite"):
         segfaith.explain(model, image, target, [own(broken)])
+    with pytest.raises(SampleError, match=r"'spectrum' returned torch.complex64; expected real numbers"):
+        segfaith.explain(model, image, target, [own(spectrum)])
 
 
 def test_a_map_stored_as_a_palettes_indices_is_refused(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_gradients_of_the_callers_own_keep_their_values() -> None:
 
 def test_a_method_cannot_write_into_shared_evidence(undisturbed: pd.DataFrame) -> None:
     def combine(gradient: Any, intervention: Any, region: Tensor, partition: Tensor) -> Tensor:
-        heatmap = intervention.drop.mean() * region.float()
+        heatmap = intervention.drop.mean().sigmoid() * region.float()
         for tensor in (
             gradient.activation,
             gradient.gradient,

@@ -155,6 +155,20 @@ def test_meanings_that_contradict_themselves(
         opened(root, classes, **keys)
 
 
+MANY = [f"class {index}" for index in range(300)]
+
+
+@pytest.mark.parametrize("keys", [{"ignore": [299]}, {"ignore": []}, {"labels": {"0": 0, "9": "class 255"}}])
+def test_class_255_is_not_taken_for_ignored_pixels(keys: dict[str, Any], root: Path) -> None:
+    with pytest.raises(SettingsError, match="class 255, 'class 255', cannot be told from ignored pixels"):
+        opened(root, MANY, **keys)
+
+
+@pytest.mark.parametrize("keys", [{}, {"ignore": [255, 299]}, {"labels": {"0": 0, "255": 255, "9": 299}}])
+def test_more_than_255_classes(keys: dict[str, Any], root: Path) -> None:
+    assert loaded(root, HALVES, MANY, **keys).labels.unique().tolist() == [int(HALVES.min()), 255]
+
+
 @pytest.mark.parametrize("ignore", [[254, 255], [254]])
 def test_a_list_of_ignored_values(ignore: list[int], root: Path) -> None:
     mask = np.where(HALVES == 255, 254, 1).astype(np.uint8)

@@ -65,6 +65,13 @@ def test_labels_stand_where_the_logits_for_them_are(own: float, kind: str | None
     assert wired.content(sample.id) == "".join(sample.id.split("+")).encode()
 
 
+def test_the_share_that_was_clipped_is_that_of_both() -> None:
+    whole = numbered(IDS)
+    some = replace(whole, load=lambda one, size: replace(whole.load(one, size), clipped=0.5 * (one == "s0")))
+    wired = wire_samples(some, Wiring(1.0), 0)
+    assert [wired.load(one, 2).clipped for one in wired.ids] == [0.25 * ("s0" in one.split("+")) for one in wired.ids]
+
+
 def test_grey_is_repeated_beside_colour_and_other_sizes_are_refused() -> None:
     def changed(name: str, image: torch.Tensor) -> Dataset:
         whole = numbered(IDS)

@@ -25,6 +25,8 @@ from segfaith.scores import scalar_of
 from segfaith.types import Float, GradientEvidence, Int, InterventionEvidence, Target, Tensor
 
 Key = tuple[Any, ...] | Regions
+RANGE_SLACK = 1e-6
+"""How far rounding may take a map beyond [0, 1]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,8 @@ def heatmaps(
     `guarded`, which undoes whatever else the method changes.
 
     Raises:
-        SampleError: the method did not return a map of the image's size with finite values.
+        SampleError: the method did not return a map of the image's size with finite values, or one in [0, 1] where it
+            does not run the model itself.
     """
     variants, method = gathered.variants, instance.method
     size = (variants.images.shape[-2], variants.images.shape[-1])
@@ -159,7 +162,10 @@ def heatmaps(
         inputs = deepcopy(inputs)
     maps_of_all: Tensor = method.combine(**inputs, **instance.options)
     checked = [_checked(heatmap, size, instance.name).to(variants.images.device) for heatmap in maps_of_all]
-    return zero_where_constant(torch.stack(checked))
+    maps = torch.stack(checked)
+    if foreign(method):
+        _check_range(maps, instance.name)
+    return zero_where_constant(maps)
 
 
 def _of_model(
@@ -213,11 +219,23 @@ def _checked(heatmap: Any, size: tuple[int, int], name: str) -> Float[Tensor, "H
     if not isinstance(heatmap, Tensor) or tuple(heatmap.shape) != size:
         came = tuple(heatmap.shape) if isinstance(heatmap, Tensor) else type(heatmap).__name__
         raise SampleError(f"method {name!r} returned {came}; expected a map of shape {size}, the image's (H, W)")
+    if heatmap.is_complex():
+        raise SampleError(f"method {name!r} returned {heatmap.dtype}; expected real numbers, such as absolute values")
     values: Tensor = heatmap.detach().to(torch.float32, copy=True)
     bad = int((~values.isfinite()).sum())
     if bad:
         raise SampleError(f"method {name!r} returned {bad} values that are NaN or infinite")
     return values
+
+
+def _check_range(maps: Float[Tensor, "N H W"], name: str) -> None:
+    """Raises SampleError for values beyond [0, 1], of which ranks, sums and shares would mean nothing."""
+    low, high = float(maps.min()), float(maps.max())
+    if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
+        raise SampleError(
+            f"method {name!r} returned values from {low:g} to {high:g}; expected maps in [0, 1]: normalise each, as "
+            "segfaith.attribution.heatmap.minmax does"
+        )
 
 
 def sample_rng(seed: int, sample_id: str, target: str = "") -> Callable[[str], np.random.Generator]:

@@ -8,8 +8,10 @@ from segfaith.types import Float, Tensor
 
 
 def minmax(maps: Float[Tensor, "N H W"]) -> Float[Tensor, "N H W"]:
-    """(A - min A) / (max A - min A) of each map; all zeros where the range is below 1e-12."""
+    """(A - min A) / (max A - min A) of each finite map; all zeros where the range is below 1e-12."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    part = torch.where((high - low).isinf(), 0.5, 1.0).to(maps)  # the range of finite values may be infinite
+    maps, low, high = maps * part, low * part, high * part
     span = high - low
     flat = span < DEGENERATE_RANGE
     return torch.where(flat, 0.0, (maps - low) / torch.where(flat, 1.0, span)).clamp(0, 1)

@@ -68,6 +68,12 @@ def meaning_of(reading: Reading, classes: Sequence[str] | None) -> Meaning:
         classes = _classes_of(table, reading)
     indices = None if table is None else {value: _index(name, classes) for value, name in table.items()}
     background, ignored = background_of(reading, classes), _ignored(reading, indices, colours)
+    asked = {_index(name, classes) for name in (table or {}).values() if name != IGNORE}
+    if len(classes) > IGNORE and (IGNORE not in ignored if table is None else IGNORE in asked):
+        raise SettingsError(
+            f"class {IGNORE}, {classes[IGNORE]!r}, cannot be told from ignored pixels, whose label is {IGNORE}; leave "
+            "it out: name its value in [data] ignore, or give it another class in [data] labels"
+        )
     return Meaning(classes, background, ignored, indices, key, colours, named)
 
 

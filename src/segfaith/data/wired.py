@@ -47,7 +47,8 @@ def _canvas(sample_id: str, one: Sample, other: Sample, wiring: Wiring) -> Sampl
         index: side_by_side(*(sample.masks.get(index, _nothing(sample.labels)) for sample in (first, second)))
         for index in sorted({*first.masks, *second.masks})
     }
-    return Sample(sample_id, image, labels, masks=masks, wired=_evidence(labels, wiring))
+    clipped = (one.clipped + other.clipped) / 2
+    return Sample(sample_id, image, labels, masks=masks, clipped=clipped, wired=_evidence(labels, wiring))
 
 
 def _alike(one: Sample, other: Sample) -> list[Image]:

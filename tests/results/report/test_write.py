@@ -94,6 +94,8 @@ def test_the_leaderboard_has_a_line_a_method_the_best_first(tmp_path: Path) -> N
         assert [float(line[2].split(" ")[0]) for line in cells] == pytest.approx(list(of_models["tdd"]), abs=6e-4)
         assert cells[0][0] == "ria"
         assert cells[0][1].startswith("a")
+        fewer = {line[0]: line[2].rpartition(" ")[2] for line in cells if line[2].endswith(")")}
+        assert fewer == ({"gpa": "(22)"} if models == "netA netA.pth" else {}), "over how many images, where fewer"
     assert {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in tables[0]}["gpa"] == "1 of 48"
     assert page.count("- gpa: ValueError: made to fail") == 2
 

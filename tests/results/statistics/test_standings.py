@@ -10,6 +10,9 @@ from scipy import stats
 
 from hand_runs import bad, row, run_of_rows
 from segfaith.results.records.runs import Run
+from segfaith.results.report.blocks import Prose
+from segfaith.results.report.sections.standings import section
+from segfaith.results.statistics.analysis import analyse
 from segfaith.results.statistics.standings import by_models, letters, standings
 
 IMAGES = 24
@@ -129,6 +132,25 @@ def test_a_method_with_few_images_stands_below_the_others() -> None:
     assert known[0] == "ria"
     assert known[-1] == "captum:DeepLiftShap"
     assert list(table["method"])[-1] == "captum:DeepLift"
+
+
+@pytest.mark.parametrize(("lead", "sign"), [("fidelity", 1), ("odd_drop_abs", -1)])
+def test_a_method_that_failed_where_it_is_hard_is_named_if_the_test_is_against_it(lead: str, sign: int) -> None:
+    """It is worse on every image that both have, and its mean is better, over the easy images alone."""
+    rows = []
+    for place in range(IMAGES):
+        hard, value = place % 2, 0.5 - sign * (0.3 * (place % 2)) + place / 1000
+        rows.append(row(f"i{place}", "ria", 0.5, **{lead: value}))
+        worse = row(f"i{place}", "ega", 0.5, **{lead: value - sign * (0.05 + place / 900)})
+        rows.append(bad(f"i{place}", "ega", "failed") if hard else worse)
+        rows.append(row(f"i{place}", "random_cells", 0.5, **{lead: value - sign * (0.4 + place / 800)}))
+    run = run_of_rows(*rows)
+    table = standings([run], lead)
+    assert list(table["method"]) == ["ega", "ria", "random_cells"]
+    assert table.attrs["reversed"] == [("ria", "ega")]
+    blocks = section(analyse([run])).blocks() if lead == "fidelity" else ()
+    told = "Over the images that both have, the test favours the lower of two lines: ria over ega."
+    assert lead != "fidelity" or told in [str(block.text) for block in blocks if isinstance(block, Prose)]
 
 
 def test_a_metric_of_which_less_is_better_sorts_upwards_and_the_truth_has_no_letters() -> None:

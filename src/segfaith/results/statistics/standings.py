@@ -51,7 +51,8 @@ def standings(runs: Sequence[Run], lead: str, metrics: Sequence[str] = SHOWN) ->
         (the median of a map), cost (model passes of a map, in words; "" where the run does not say), rows (all rows of
         the method), failed (of them), reason (the most frequent one, without the method's name), the leading metric,
         its low and high (95 %, NaN below 20 images), each other metric that has a value, and groups (the letters; ""
-        of the truth, and without a value).
+        of the truth, and without a value). `attrs["reversed"]` lists the pairs (lower, upper) of which the test favours
+        the lower line: its images are those that both have, and ranks are not means.
     """
     numbers = backbones(runs)
     led = paired(runs, lead)
@@ -72,8 +73,11 @@ def standings(runs: Sequence[Run], lead: str, metrics: Sequence[str] = SHOWN) ->
     few = 2 * found["images"] < found["images"].max()  # a value over other images, which may be easier
     found = pd.DataFrame(pd.concat([found[~few], found[few]], ignore_index=True))
     order = [name for name in found.loc[found[lead].notna(), "method"] if name != TRUTH]
-    groups = letters(order, differences(led, order))
+    apart = differences(led, order)
+    groups = letters(order, apart)
     found["groups"] = [groups.get(name, "") for name in found["method"]]
+    pairs = ((lower, upper) for upper, lower in combinations(order, 2))
+    found.attrs["reversed"] = [pair for pair in pairs if apart.get(frozenset(pair)) == pair[0]]
     return found
 
 
@@ -97,13 +101,16 @@ def model_name(run: Run) -> str:
     return f"{model['name']} {Path(str(model['weights'])).name}"
 
 
-def differences(images: Paired, methods: Sequence[str]) -> set[frozenset[str]]:
-    """The pairs of methods that the test tells apart, see `paired.compare`."""
+def differences(images: Paired, methods: Sequence[str]) -> dict[frozenset[str], str]:
+    """The pairs of methods that the test tells apart, see `paired.compare`, and which one it favours."""
     if len(methods) < 2:
-        return set()
+        return {}
     pairs = compare(images, methods, single_run=True)
-    apart = pairs[pairs["significant"]]
-    return {frozenset(pair) for pair in zip(apart["first"], apart["second"], strict=True)}
+    apart, higher = pairs[pairs["significant"]], METRICS[images.metric].better == "higher"
+    return {
+        frozenset((first, second)): first if (effect > 0) == higher else second
+        for first, second, effect in zip(apart["first"], apart["second"], apart["effect"], strict=True)
+    }
 
 
 def letters(order: Sequence[str], apart: Collection[frozenset[str]]) -> dict[str, str]:

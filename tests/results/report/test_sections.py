@@ -321,6 +321,19 @@ def test_the_verdict_calls_means_that_hardly_differ_a_draw(gpa: float, words_: s
     assert words_ in line
 
 
+def test_the_verdict_says_where_the_best_mean_is_of_easier_images() -> None:
+    """GPA failed on the hard image y: its mean of .3 is below EGA's .45, but EGA leaks less on x."""
+    values = {("x", "ega"): 0.2, ("y", "ega"): 0.7, ("x", "gpa"): 0.3}
+    rows = [
+        dict.fromkeys(TABLE_METRICS, nan)
+        | {"sample_id": image, "method": name, "status": "ok", "reason": "", "s": 0.5, "odd_abs": value}
+        for (image, name), value in values.items()
+    ]
+    run = run_of(description(0, ["x", "y"], "voc2012", "netA", ["ega", "gpa"]), pd.DataFrame(rows))
+    (line,) = leaders(analyse([run]))
+    assert "gpa has the best mean OT abs 0.300, but over the images that both have ega is ahead." in line
+
+
 def test_gains_that_are_not_above_zero_in_every_run_are_named() -> None:
     values = {"ega": (0.2, 0.4), "gpa": (-0.3, 0.1), "ria": (-0.1, 0.3), "dea": (0.0, 0.0)}
     runs = []

@@ -139,3 +139,17 @@ def test_targets_that_were_asked_for_as_missed_are_not_counted(target: dict[str,
     assert missed(runs) == (2, 2)
     runs[0].description["settings"]["target"] = target
     assert missed(runs) == (0, 0)
+
+
+def test_a_method_that_fails_on_hard_images_is_not_best() -> None:
+    """EGA has a value on easy images alone; on these RIA is ahead."""
+    ria = {"easy1": 0.9, "easy2": 0.8, "hard1": 0.1, "hard2": 0.2}
+    table = {"ria": ria, "ega": {"easy1": 0.8, "easy2": 0.7}}
+    found = named(made(table), "tdd", ["ria", "ega"])
+    assert found.method == ""
+    assert (found.easier, found.ahead) == ("ega", "ria")
+    assert found.why == "over the images that both have, ria is ahead of ega"
+    table["ega"] = {"easy1": 0.95, "easy2": 0.85}
+    assert named(made(table), "tdd", ["ria", "ega"]).method == "ega", "it is ahead on the images of both"
+    table["ega"] = {"other": 0.95}
+    assert named(made(table), "tdd", ["ria", "ega"]).method == "ega", "no image of both says anything else"

@@ -41,7 +41,9 @@ class Best:
         control: a control whose mean is better still, or "".
         flipped: an image without which another method would be best, which `instead` names, or without which the best
             two would be a draw (`instead` is then ""); "" where there is no such image.
-        why: why no method is best: a draw, one method alone, or no run with all of them.
+        easier: the method with the best mean, where none is best since `ahead` beats it over the images that both have;
+            else "".
+        why: why no method is best: a draw, one method alone, no run with all of them, or `ahead`.
     """
 
     metric: str
@@ -54,6 +56,8 @@ class Best:
     control: str = ""
     flipped: str = ""
     instead: str = ""
+    easier: str = ""
+    ahead: str = ""
     why: str = ""
 
 
@@ -83,8 +87,9 @@ def best(images: Paired, own: Sequence[str], every: int) -> Best:
     """The method with the best mean by a metric, among the methods under test.
 
     Means are over the runs that have a value of all methods under test, so that no method is ahead by an easier run. A
-    difference that counts as a draw (`summary.side`) leaves none best. Leakages have none: their means rest on other
-    images for each method, those on which its TDD is high enough.
+    difference that counts as a draw (`summary.side`) leaves none best. Nor is a method best that another one beats over
+    the images that both have: its own are easier. Leakages have none: their means rest on other images for each method,
+    those on which its TDD is high enough.
 
     Args:
         images: the metric's values, as `paired.paired` gives them.
@@ -112,6 +117,11 @@ def best(images: Paired, own: Sequence[str], every: int) -> Best:
     known = Best(metric, first, means[first], second, means[second], len(shared), every)
     if side(means[first], means[second], metric) == 0:
         return replace(known, method="", why=f"{first} and {second} are a draw")
+    for name in (name for name in names if name != first):
+        theirs, ours = _shared(chosen[name], chosen[first])
+        if _beats(theirs, ours, metric):
+            why = f"over the images that both have, {name} is ahead of {first}"
+            return replace(known, method="", easier=first, ahead=name, why=why)
     controls = [name for name in means if is_control(name)]
     ahead = [name for name in controls if _beats(means[name], means[first], metric)]
     control = _ordered(means, ahead, better)[0] if ahead else ""
@@ -138,6 +148,13 @@ def _by_method(images: Paired) -> dict[str, pd.DataFrame]:
     columns = {name: values[name].dropna() for name in images.methods if name in values}
     tables = {name: column.groupby(level=IMAGE, sort=False).mean() for name, column in columns.items()}
     return {name: table.unstack("sample_id", sort=False) for name, table in tables.items() if len(table)}
+
+
+def _shared(one: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float]:
+    """The mean over runs of both methods' run-level means over the images that both have; NaN where there are none."""
+    first, second = one.align(other, join="inner")
+    both = first.notna() & second.notna()
+    return float(first.where(both).mean(axis=1).mean()), float(second.where(both).mean(axis=1).mean())
 
 
 def _without_each(values: pd.DataFrame) -> NDArray[np.float64]:

@@ -113,8 +113,8 @@ def _means(part: DataAnalysis) -> list[str]:
 def _remarks(part: DataAnalysis) -> list[Block]:
     sentences = [
         words(
-            "{}Bold: the best method by the mean, unless the best two are a {}; {} and variants (names with @) are not "
-            "considered.{}",
+            "{}Bold: the best method by the mean, unless the best two are a {} or another one is ahead over the images "
+            "that both have; {} and variants (names with @) are not considered.{}",
             _no_bold(part),
             ref("claim", "draw"),
             ref("control", "controls"),

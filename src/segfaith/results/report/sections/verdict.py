@@ -34,13 +34,7 @@ from segfaith.results.statistics.judgement import leaders
 from segfaith.results.statistics.paired import ALPHA, CHANCE
 from segfaith.results.statistics.verdicts import CROSSED, NO_MORE, RULES, Finding, Verdict
 
-NAMES = {
-    "chance": "Chance",
-    "model": "Model",
-    "stability": "Stability",
-    "evidence": "Truth",
-    "time": "Time",
-}
+NAMES = {"chance": "Chance", "model": "Model", "stability": "Stability", "evidence": "Truth", "time": "Time"}
 """The questions, as the cards name them."""
 DETAILS = {
     "chance": "significance",
@@ -279,7 +273,10 @@ def _leader(part: DataAnalysis, best: Best) -> Markup:
     (telling,) = (words for name, words in TOLD.items() if best.metric in part.leading(name))
     metric, called = words("{}: ", telling), labels(part)
     value = words("mean {} {}", metric_ref(best.metric), number(best.mean))
-    if not best.method:
+    if best.easier:
+        names = (called[best.easier], value, called[best.ahead])
+        sentence = words("{}{} has the best {}, but over the images that both have {} is ahead.", metric, *names)
+    elif not best.method:
         sentence = words("{}the best two are a {} ({}).", metric, ref("claim", "draw"), value)
     else:
         sentence = words(

@@ -219,5 +219,7 @@ def test_a_method_that_the_model_refuses_is_told_and_the_others_are_shown(root: 
     words = result.content["refused"][alone]
     assert words.startswith("gradcam:RefineCAM multiplies the maps of several layers")
     assert set(result.content["scores"]) == {"mask", "ega", "random_cells"}
+    below = result.explanation.figure()._supxlabel.get_text()  # type: ignore[attr-defined]
+    assert below.replace("\n", " ") == f"No map of {alone}: {words}"
     with pytest.raises(SampleError, match="multiplies the maps of several layers"):
         explained(root, methods={"names": [alone]})

@@ -128,15 +128,18 @@ def explain_by(
                 maps[instance.name] = heatmaps(model, clean, instance, rng, "image")[0]
         except SampleError as error:
             refused[instance.name] = error
-            if not lenient or len(refused) == len(instances):
+            if not lenient or len(instances) == 1:
                 raise
+    reasons = {name: str(error).removeprefix(f"{name}: ") for name, error in refused.items()}
+    if not maps:
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise SampleError(f"no method gives a map of this model and image. {told}")
 
     def measure(given: Mapping[str, Map]) -> pd.DataFrame:
         chosen: dict[str, Any] = {"k": k, "occlusion": occlusion, "seed": seed, "batch_size": batch_size}
         chosen["memory"] = memory
         return evaluate(model, image, resolved, given, thorough=False, **chosen)
 
-    reasons = {name: str(error).removeprefix(f"{name}: ") for name, error in refused.items()}
     subject = Subject(model, "image", image, resolved, seed, batch)
     return Explanation(subject, maps, k, occlusion, measure, refused=reasons)
 

@@ -223,3 +223,8 @@ def test_a_method_that_the_model_refuses_is_told_and_the_others_are_shown(root: 
     assert below.replace("\n", " ") == f"No map of {alone}: {words}"
     with pytest.raises(SampleError, match="multiplies the maps of several layers"):
         explained(root, methods={"names": [alone]})
+    with pytest.raises(
+        SampleError, match=r"no method gives a map .*RefineCAM: .*layers.*RefineCAM@layer=head: "
+    ) as all_:
+        explained(root, methods={"names": [alone, f"{alone}@layer=head"]})
+    assert str(all_.value).count("multiplies the maps of several layers") == 2

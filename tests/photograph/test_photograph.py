@@ -228,3 +228,17 @@ def test_a_method_that_the_model_refuses_is_told_and_the_others_are_shown(root: 
     ) as all_:
         explained(root, methods={"names": [alone, f"{alone}@layer=head"]})
     assert str(all_.value).count("multiplies the maps of several layers") == 2
+
+
+def test_a_method_of_ones_own_that_fails_is_told_with_its_line_and_the_others_are_shown(root: Path) -> None:
+    (root / "own.py").write_text("def fails(model, image, target):\n    raise ValueError('no map')\n")
+    name = f"{root / 'own.py'}:fails"
+    result = explained(root, methods={"names": [name, "mask"]})
+    assert result.content["refused"] == {"own.py:fails": "ValueError: no map (own.py, line 2)"}
+    with pytest.raises(SampleError, match=r"own.py:fails: ValueError: no map \(own.py, line 2\)"):
+        explained(root, methods={"names": [name]})
+
+
+def test_a_grid_of_more_cells_than_pixels_is_refused(root: Path) -> None:
+    with pytest.raises(SettingsError, match="'ria@grid=64' has 64 cells a side, more than the images have pixels at"):
+        explained(root, methods={"names": ["ria@grid=64"]})

@@ -81,7 +81,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "true as a share": ("evaluation.k", True, "evaluation.k.* = True: Input should be a valid number"),
     "true as a class": ("target.class", True, "target.class.* = True: Input should be a valid"),
     "true in a list": ("model.std", [True, 1.0, 1.0], "model.std.0 = True: Input should be a valid number"),
-    "true as a grid": ("methods.ria", {"grid": True}, "parameter grid: Value error, expected int, got True"),
+    "true as a grid": ("methods.ria", {"grid": True}, "parameter grid: expected int, got True"),
     "text as a number": ("execution.batch_size", "4", "execution.batch_size = '4': Input should be a valid integer"),
     "a number as truth": ("output.maps", 1, "output.maps = 1: Input should be a valid boolean"),
     # names

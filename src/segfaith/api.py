@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from segfaith.attribution.explain import gather, heatmaps, sample_rng
-from segfaith.attribution.guard import guarded
+from segfaith.attribution.guard import foreign, guarded
 from segfaith.attribution.heatmap import minmax
 from segfaith.attribution.methods import (
     DEFAULT_METHODS,
@@ -19,13 +19,13 @@ from segfaith.attribution.methods import (
     resolve_method,
 )
 from segfaith.attribution.parameters import Parameters
-from segfaith.batching import DEFAULT_BATCH, TRIED, BatchSize, batches
+from segfaith.batching import DEFAULT_BATCH, TRIED, BatchSize, batches, out_of_memory
 from segfaith.benchmark.evaluation_settings import EvaluationSettings
 from segfaith.benchmark.partition import check_partition
 from segfaith.benchmark.plan import resolve_methods
 from segfaith.benchmark.worker import evaluate_sample, predicted_classes, to_device
 from segfaith.classes import class_index
-from segfaith.errors import SampleError, SettingsError
+from segfaith.errors import SampleError, SegfaithError, SettingsError, placed
 from segfaith.evaluation.subject import Subject
 from segfaith.explanation import Explanation
 from segfaith.models.probe import probe
@@ -103,7 +103,8 @@ def explain_by(
     """`explain` by methods with their parameters, as `resolve_method` gives them.
 
     Args:
-        lenient: a method that the model refuses is left out and said in `refused`, if another gives a map.
+        lenient: a method that the model refuses, or whose code fails, is left out and said in `refused`, if another
+            gives a map.
     """
     _evaluation(k, occlusion)
     if not instances:
@@ -121,24 +122,27 @@ def explain_by(
         score=False,
     )
     maps: dict[str, Map] = {}
-    refused: dict[str, SampleError] = {}
+    refused: dict[str, str] = {}
     for instance in instances:
         try:
             with guarded(model, instance):
                 maps[instance.name] = heatmaps(model, clean, instance, rng, "image")[0]
-        except SampleError as error:
-            refused[instance.name] = error
-            if not lenient or len(refused) == len(instances):
+        except Exception as error:
+            own = foreign(instance.method) and not isinstance(error, SegfaithError | MemoryError)
+            if not lenient or out_of_memory(error) or not (own or isinstance(error, SampleError)):
                 raise
+            refused[instance.name] = placed(error) if own else str(error).removeprefix(f"{instance.name}: ")
+    if not maps:
+        told = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise SampleError(f"no method gives a map of this model and image. {told}")
 
     def measure(given: Mapping[str, Map]) -> pd.DataFrame:
         chosen: dict[str, Any] = {"k": k, "occlusion": occlusion, "seed": seed, "batch_size": batch_size}
         chosen["memory"] = memory
         return evaluate(model, image, resolved, given, thorough=False, **chosen)
 
-    reasons = {name: str(error).removeprefix(f"{name}: ") for name, error in refused.items()}
     subject = Subject(model, "image", image, resolved, seed, batch)
-    return Explanation(subject, maps, k, occlusion, measure, refused=reasons)
+    return Explanation(subject, maps, k, occlusion, measure, refused=refused)
 
 
 def evaluate(

@@ -130,7 +130,7 @@ def in_batches(
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Whether torch says that memory ran out: its own class on a GPU, a plain RuntimeError on the CPU."""
     words = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or any(

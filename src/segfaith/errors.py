@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from traceback import extract_tb
 
 
 class SegfaithError(Exception):
@@ -30,6 +32,12 @@ def words_of(error: BaseException) -> str:
         return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def placed(error: BaseException) -> str:
+    """`words_of`, with the file and the line that raised: "ValueError: no map (mine.py, line 7)"."""
+    where = extract_tb(error.__traceback__)[-1:]
+    return words_of(error) + "".join(f" ({Path(one.filename).name}, line {one.lineno})" for one in where)
 
 
 @contextmanager

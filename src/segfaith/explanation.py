@@ -164,6 +164,7 @@ class Explanation(Mapping[str, Map]):
             words=f"{self.class_name}: s = {number(s)}",
             deleted=f"Lower row: the top {100 * self.k:g} % of each map inside the target became "
             f"{FILLS.get(self.occlusion, self.occlusion)}; below it, the mean {what} before and after.",
+            refused={method_label(name): reason for name, reason in self.refused.items()},
         )
 
     def png(self) -> bytes:

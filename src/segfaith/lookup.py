@@ -10,8 +10,12 @@ T = TypeVar("T")
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The `count` names of `known` that look most like `name`, best first; may be empty."""
-    return get_close_matches(name, list(known), n=count, cutoff=0.4)
+    """The `count` names of `known` that look most like `name` whatever the case, best first; may be empty."""
+    spelled: dict[str, list[str]] = {}
+    for one in known:
+        spelled.setdefault(one.lower(), []).append(one)
+    close = get_close_matches(name.lower(), list(spelled), n=count, cutoff=0.4)
+    return [one for lowered in close for one in spelled[lowered]][:count]
 
 
 def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:

@@ -628,12 +628,17 @@ def test_unknown_names_and_parameters_say_what_there_is() -> None:
         SettingsError, match=r"unknown method of captum 'Salience'; did you mean 'Saliency'.*known: .*Occlusion"
     ):
         resolve_method("captum:Salience", {})
-    with pytest.raises(SettingsError, match=r"n_step: Extra inputs.*it has sign, objective, baseline, n_steps"):
+    with pytest.raises(SettingsError, match=r"n_step: unknown; did you mean 'n_steps'\?; it has sign, .* n_steps"):
         resolve_method("captum:IntegratedGradients@n_step=3", {})
     with pytest.raises(SettingsError, match="n_steps: Input should be greater"):
         resolve_method("captum:IntegratedGradients@n_steps=0", {})
     with pytest.raises(SettingsError, match=r"parameter baseline: .*unknown fill 'grey'; known: mean, zero"):
         resolve_method("captum:DeepLift@baseline=grey", {})
+    with pytest.raises(SettingsError, match=r"unknown method 'gradcam'; expected gradcam:NAME, of GradCAM, .*Refine"):
+        resolve_method("gradcam", {})
+    for name, whole in (("Saliency", "captum:Saliency"), ("GradCam", "gradcam:GradCAM"), ("LIME", "captum:Lime")):
+        with pytest.raises(SettingsError, match=rf"unknown method '{name}'; did you mean '{whole}'\?"):
+            resolve_method(name, {})
     with pytest.raises(SettingsError, match="unknown method for NoiseTunnel 'Lime'"):
         resolve_method("captum:NoiseTunnel@method=Lime", {})
     with pytest.raises(SettingsError, match="stride = 16 would leave pixels between windows of 8; give both"):

@@ -171,7 +171,7 @@ def test_what_it_cannot_explain_is_refused() -> None:
         ("samples=6", "parameter samples: .*expected a power of 2, as Sobol sequences need, got 6"),
         ("samples=0", "parameter samples: Input should be greater"),
         ("grid=103", "parameter grid: Input should be less than or equal to 102"),
-        ("cells=7", "parameter cells: Extra inputs.*it has grid, samples, fill"),
+        ("cells=7", "parameter cells: unknown.*; it has grid, samples, fill"),
     ],
 )
 def test_parameters_out_of_range_are_refused(parameter: str, words: str) -> None:

@@ -48,7 +48,7 @@ def test_the_seed_changes_the_subset(project: Path) -> None:
 
 
 def test_more_samples_than_there_are_and_unknown_ids_are_errors(project: Path) -> None:
-    with pytest.raises(SettingsError, match=r"n = 7 samples asked for; folder val has 6"):
+    with pytest.raises(SettingsError, match=r"n = 7 samples asked for; folder val has 6: give at most that many"):
         make_plan(make_settings(content(project, data={"n": 7})))
     with pytest.raises(SettingsError, match=r"folder val has no sample 's9'; the nearest are s"):
         make_plan(make_settings(content(project, data={"ids": ["s0", "s9"]})))

@@ -281,7 +281,7 @@ def test_a_run_in_which_nothing_succeeded_exits_1(
     assert command(monkeypatch, "run", settings, "-o", tmp_path / "run") == 1, "as before: nothing is better now"
     said = capsys.readouterr().out
     assert "is finished: all 2 samples are there" in said
-    assert "The same command with --retry-failed measures again what failed." in said
+    assert "The same command with --retry-failed measures again what failed: of use once the cause is gone." in said
 
 
 # Files are whole or not there

@@ -410,6 +410,9 @@ def test_report_with_a_lowest_score_says_so(
     assert f"Only samples with s >= {limit:g} entered." in capsys.readouterr().out
     with (tmp_path / "table.csv").open(newline="") as file:
         assert {row["n"] for row in csv.DictReader(file) if row["metric"] == "tdd"} == {"2"}
+    assert command(monkeypatch, "report", finished, "-o", tmp_path, "--min-s", "1.5") == 2
+    words = f"no target is left with s >= 1.5, of which the highest is {scores[-1]:.3g}; give a lower limit"
+    assert words in capsys.readouterr().err
 
 
 def test_report_of_what_is_no_run_is_an_error(

@@ -84,8 +84,10 @@ def test_a_point_is_x_from_the_left_and_y_from_the_top_of_the_file(root: Path) -
     assert bool(region[27, 33 * 32 // 40])
     with pytest.raises(SampleError, match="--point 40,3 lies outside the photograph, which is 40 px wide and 32"):
         explained(root, Wanted(point=(40, 3)))
-    with pytest.raises(SampleError, match=r"not chosen; the model predicts background"):
-        explained(root, Wanted(point=(0, 0)))
+    with pytest.raises(
+        SampleError, match=r"--point 1,0 is class 0 \(background\).*not chosen; the model predicts backgr"
+    ):
+        explained(root, Wanted(point=(1, 0)))
 
 
 def test_the_panel_shows_the_bands_that_the_settings_name(root: Path) -> None:
@@ -219,5 +221,26 @@ def test_a_method_that_the_model_refuses_is_told_and_the_others_are_shown(root: 
     words = result.content["refused"][alone]
     assert words.startswith("gradcam:RefineCAM multiplies the maps of several layers")
     assert set(result.content["scores"]) == {"mask", "ega", "random_cells"}
+    below = result.explanation.figure()._supxlabel.get_text()  # type: ignore[attr-defined]
+    assert below.replace("\n", " ") == f"No map of {alone}: {words}"
     with pytest.raises(SampleError, match="multiplies the maps of several layers"):
         explained(root, methods={"names": [alone]})
+    with pytest.raises(
+        SampleError, match=r"no method gives a map .*RefineCAM: .*layers.*RefineCAM@layer=head: "
+    ) as all_:
+        explained(root, methods={"names": [alone, f"{alone}@layer=head"]})
+    assert str(all_.value).count("multiplies the maps of several layers") == 2
+
+
+def test_a_method_of_ones_own_that_fails_is_told_with_its_line_and_the_others_are_shown(root: Path) -> None:
+    (root / "own.py").write_text("def fails(model, image, target):\n    raise ValueError('no map')\n")
+    name = f"{root / 'own.py'}:fails"
+    result = explained(root, methods={"names": [name, "mask"]})
+    assert result.content["refused"] == {"own.py:fails": "ValueError: no map (own.py, line 2)"}
+    with pytest.raises(SampleError, match=r"own.py:fails: ValueError: no map \(own.py, line 2\)"):
+        explained(root, methods={"names": [name]})
+
+
+def test_a_grid_of_more_cells_than_pixels_is_refused(root: Path) -> None:
+    with pytest.raises(SettingsError, match="'ria@grid=64' has 64 cells a side, more than the images have pixels at"):
+        explained(root, methods={"names": ["ria@grid=64"]})

@@ -354,7 +354,7 @@ def test_a_method_that_cannot_be_imported(tmp_path: Path, text: str, words: str)
 
 def test_names_that_are_no_function(tmp_path: Path) -> None:
     (unknown,) = check_method("egaa")
-    assert re.search(r"unknown method 'egaa'; did you mean 'ega'", unknown.words)
+    assert re.search(r"can be imported; unknown method 'egaa'; did you mean 'ega'", unknown.words)
     (files,) = check_method(f"maps:{tmp_path}")
     assert (files.check, files.passed) == ("import", False)
     assert "reads maps from files; name the function that made them" in files.words

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from segfaith.attribution import cam, controls, fusion, region
 from segfaith.attribution.heatmap import minmax
-from segfaith.attribution.libraries import LIBRARIES, library_entry
+from segfaith.attribution.libraries import LIBRARIES, library_entry, refuse_without_prefix
 from segfaith.attribution.libraries.entry import Cost, Entry, Package, Question, SignParameters, signed
 from segfaith.attribution.libraries.regions import ablation
 from segfaith.attribution.maps import read_map
@@ -36,7 +36,7 @@ from segfaith.constants import TRUTH
 from segfaith.errors import SettingsError
 from segfaith.evidence.gradient import Objective
 from segfaith.evidence.regions import Regions
-from segfaith.lookup import lookup
+from segfaith.lookup import lookup, nearest
 from segfaith.models.building import import_function
 from segfaith.models.segmentation import SegmentationModel
 from segfaith.paths import absolute
@@ -212,6 +212,9 @@ def resolve_method(name: str | Method, settings: Mapping[str, Mapping[str, Any]]
             "whose evidence is known; leave it out"
         )
     stem = ALIASES.get(stem, stem)
+    if stem.endswith(".py"):
+        raise SettingsError(f"method {name!r} names a file; expected FILE.py:FUNCTION, as in {stem}:explain")
+    refuse_without_prefix(stem)
     method = lookup("method", stem, METHODS)
     if method.package and method.package.missing:
         raise SettingsError(f"method {name!r}: {method.package.missing}")
@@ -240,7 +243,11 @@ def _parameters(name: str, kind: type[Parameters], values: dict[str, Any]) -> Pa
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "value"
         known = ", ".join(kind.model_fields) or "no parameters"
-        raise SettingsError(f"method {name!r}, parameter {place}: {first['msg']}; it has {known}") from error
+        words = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            close = nearest(place, kind.model_fields, 1)
+            words = "unknown" + (f"; did you mean {close[0]!r}?" if close else "")
+        raise SettingsError(f"method {name!r}, parameter {place}: {words}; it has {known}") from error
 
 
 def refuse_repeated(methods: Sequence[MethodInstance], tables: Mapping[str, Mapping[str, Any]] | None = None) -> None:

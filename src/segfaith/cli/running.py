@@ -200,7 +200,7 @@ def _summarise(directory: Path, first: str = "") -> int:
         )
     failed = bool((bad["status"] == "failed").any())
     if failed:
-        say("The same command with --retry-failed measures again what failed.")
+        say("The same command with --retry-failed measures again what failed: of use once the cause is gone.")
     ok, planned = records[records["status"] == "ok"], len(description["data"]["samples"])
     if to_go := planned - records["sample_id"].nunique():
         say(f"{to_go} of {planned} samples are still to go: give the same command again.")

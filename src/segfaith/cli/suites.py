@@ -29,7 +29,10 @@ from segfaith.cli.screen import (
 
 @app.command("suite")
 def suite_command(
-    config: Annotated[str, typer.Argument(help="Suite file (TOML), or leaderboard, paper-voc, paper-sbd, paper.")],
+    config: Annotated[
+        str,
+        typer.Argument(help="Suite file (TOML), or leaderboard, leaderboard-scenes, paper-voc, paper-sbd, paper."),
+    ],
     output: Annotated[Path | None, OUTPUT] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print runs, samples, passes and time; run nothing.")
@@ -205,7 +208,8 @@ def _say_failed_samples(states: Sequence[Any]) -> None:
     if bad:
         count = sum(one.failed + one.partly for one in bad)
         names = _few([one.name for one in bad])
-        say(f"{count} sample(s) failed, wholly or in part, in {names}; --retry-failed measures them again.")
+        again = "--retry-failed measures them again: of use once the cause is gone."
+        say(f"{count} sample(s) failed, wholly or in part, in {names}; {again}")
 
 
 @app.command()

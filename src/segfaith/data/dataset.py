@@ -64,7 +64,8 @@ class Dataset:
         if n is None:
             return known
         if n > len(known):
-            raise SettingsError(f"n = {n} samples asked for; {self.name} {self.split} has {len(known)}")
+            have = f"{self.name} {self.split} has {len(known)}"
+            raise SettingsError(f"n = {n} samples asked for; {have}: give at most that many, or none for all")
         drawn = generator(seed, "", "subset").permutation(len(known))[:n]
         return [known[i] for i in sorted(drawn)]
 

@@ -15,6 +15,7 @@ from torch import set_num_threads
 
 from segfaith.api import explain_by
 from segfaith.attribution.methods import refuse_repeated, resolve_method
+from segfaith.benchmark.partition import check_grids
 from segfaith.benchmark.setting_tables import Settings
 from segfaith.benchmark.settings import make_settings
 from segfaith.benchmark.warm_up import chosen_model
@@ -107,6 +108,7 @@ def explain_photo(photo: Path, settings: Settings, wanted: Wanted | None = None)
     tables = settings.methods.tables()
     methods = [resolve_method(name, tables) for name in settings.methods.names]
     refuse_repeated(methods)
+    check_grids(methods, settings.evaluation, settings.data.size)
     read = read_image(photo, settings.data.reading)
     if settings.execution.threads:
         set_num_threads(settings.execution.threads)

@@ -114,7 +114,10 @@ def choose(
         found = find_targets(nothing, predicted, choice, background=background, classes=model.classes)[0]
         target = _against(found, settings, predicted)
     except SampleSkipped as error:
-        raise SampleSkipped(f"{error}; the model predicts {listed(shares)}") from error
+        words = str(error)
+        if point is not None and wanted.point is not None:  # as it was given: in pixels of the file
+            words = words.replace(f"the point {list(point)}", f"--point {wanted.point[0]},{wanted.point[1]}")
+        raise SampleSkipped(f"{words}; the model predicts {listed(shares)}") from error
     name = name_of(model, target.class_index)
     if wanted.point is not None:
         x, y = wanted.point

@@ -23,6 +23,7 @@ from segfaith.batching import BatchSize
 from segfaith.benchmark.worker import predicted_classes
 from segfaith.constants import COUNTERPART, DEGENERATE_RANGE
 from segfaith.data.scenes import open_scenes
+from segfaith.errors import SegfaithError
 from segfaith.evaluation.evidence_score import evidence_ap
 from segfaith.models import load_model
 from segfaith.models.segmentation import SegmentationModel
@@ -155,7 +156,7 @@ def _finding(check: str, log: Sequence[tuple[str, str]]) -> Finding:
 
 
 def _words_of(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, SegfaithError) else f"{type(error).__name__}: {error}"
 
 
 def _ask(

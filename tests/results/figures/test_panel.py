@@ -53,3 +53,32 @@ def test_small_pictures_keep_their_pixels_as_squares() -> None:
     assert drawn.shape[:2] == (224, 224)
     assert (drawn[:28, :28, 0] == 255).all()
     assert (drawn[:28, 28:56, 0] == 0).all()
+
+
+@pytest.mark.parametrize(("count", "shape"), [(1, (60, 24)), (4, (20, 30)), (8, (20, 30))])
+def test_refused_methods_are_named_with_their_whole_reasons_below_the_pictures(
+    count: int, shape: tuple[int, int]
+) -> None:
+    mask = np.zeros(shape, bool)
+    mask[2:8, 2:8] = True
+    long, short = "the model has non-linear steps that captum has no rule for: " + "Hardswish, " * 20, "costs $1 or $2"
+    refused = {"captum:DeepLift": long, "own@" + "x" * 80: short, "captum:DeepLiftShap": long}
+    given, image = columns(count, shape), np.zeros((3, *shape))
+    figure = draw_panel("t", image, mask, mask, given, words="s", deleted="Lower row.", refused=refused)
+    figure.canvas.draw()
+    drawn = figure._supxlabel  # type: ignore[attr-defined]
+    lines = drawn.get_text().replace("\\$", "$").split("\n")
+    said = [f"No map of captum:DeepLift, captum:DeepLiftShap: {long}", f"No map of own@{'x' * 80}: {short}"]
+    assert "".join(lines).replace(" ", "") == "".join(said).replace(" ", "")
+    assert not any(line.endswith("non-") for line in lines)
+    text, whole = drawn.get_window_extent(), figure.bbox
+    assert 0 <= text.x0 < text.x1 <= whole.x1
+    assert text.y0 >= 0
+    shown = [axes for axes in figure.axes if axes.get_images() or axes.texts]
+    lowest = min(box.y0 for axes in shown if (box := axes.get_tightbbox()) is not None)
+    assert text.y1 <= lowest
+    plain = draw_panel("t", image, mask, mask, given, words="s", deleted="Lower row.")
+    plain.canvas.draw()
+    assert plain._supxlabel is None  # type: ignore[attr-defined]
+    sides = [figure.axes[0].get_window_extent().width for figure in (plain, figure)]
+    assert sides[1] > 0.9 * sides[0]  # the figure grows, the pictures do not shrink

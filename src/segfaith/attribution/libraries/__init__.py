@@ -26,6 +26,24 @@ def library_entry(name: str) -> Entry | None:
     return entry
 
 
+def refuse_without_prefix(name: str) -> None:
+    """Refuses the name of a library's method that lacks its prefix, in upper or lower case, and a prefix alone.
+
+    Raises:
+        SettingsError: it is one; the message has the whole name.
+    """
+    if name in LIBRARIES:
+        raise SettingsError(f"unknown method {name!r}; expected {name}:NAME, of {', '.join(LIBRARIES[name].entries)}")
+    meant = [
+        repr(f"{prefix}:{entry}")
+        for prefix, library in LIBRARIES.items()
+        for entry in library.entries
+        if entry.lower() == name.lower()
+    ]
+    if meant:
+        raise SettingsError(f"unknown method {name!r}; did you mean {' or '.join(meant)}?")
+
+
 def lacks(library: Library, method: str) -> str:
     """Why a method is not available, in words; "" if it is."""
     if missing := library.package.missing:

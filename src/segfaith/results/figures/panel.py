@@ -1,6 +1,6 @@
 """The panel of one explained image: the target, each method's map, and what its deletion does to the prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
@@ -47,7 +47,15 @@ class Column:
 
 
 def draw_panel(
-    title: str, image: Any, region: Any, predicted: Any, columns: Sequence[Column], *, words: str, deleted: str
+    title: str,
+    image: Any,
+    region: Any,
+    predicted: Any,
+    columns: Sequence[Column],
+    *,
+    words: str,
+    deleted: str,
+    refused: Mapping[str, str] | None = None,
 ) -> Figure:
     """The figure: on the left the image with the target and the prediction, then a map a method, its deletion below.
 
@@ -57,6 +65,7 @@ def draw_panel(
         predicted: where the model predicts the target's class, a mask (H, W).
         words: below the image.
         deleted: what the lower row shows, as a sentence.
+        refused: why there is no map of a method, by its label: told below the pictures.
     """
     per_block = min(MOST, len(columns))
     blocks = [columns[start : start + per_block] for start in range(0, len(columns), per_block)]
@@ -64,9 +73,13 @@ def draw_panel(
     tile_width, tile_height = (max(0.6 * TILE, TILE * side / max(height, width)) for side in (width, height))
     wide = tile_width * (per_block + 1) + 0.9
     lines = wrap(literal(title, 400), max(30, int(wide * 12)))
+    missing = _missing(refused or {}, int(wide * 15))
     with rc_context(STYLE):
-        figure = canvas(wide, len(blocks) * 2 * (tile_height + 0.42) + 0.16 * len(lines) + 0.4)
+        high = len(blocks) * 2 * (tile_height + 0.42) + 0.16 * len(lines) + 0.13 * len(missing) + 0.4
+        figure = canvas(wide, high)
         figure.suptitle("\n".join(lines), fontsize=9)
+        if missing:
+            figure.supxlabel("\n".join(missing), x=0.01, ha="left", fontsize=7)
         grid = figure.subplots(2 * len(blocks), per_block + 1, squeeze=False)
         for number, block in enumerate(blocks):
             rows = grid[2 * number : 2 * number + 2]
@@ -76,6 +89,17 @@ def draw_panel(
         bar.set_label("attribution (map scaled to 0 to 1)")
         _legend(grid[1, 0], deleted, tile_width)
     return figure
+
+
+def _missing(refused: Mapping[str, str], letters: int) -> list[str]:
+    """Lines of at most `letters` that say of which methods there is no map, and why: a sentence for each reason."""
+    methods: dict[str, list[str]] = {}
+    for label, reason in refused.items():
+        methods.setdefault(reason, []).append(label)
+    sentences = [f"No map of {', '.join(labels)}: {reason}" for reason, labels in methods.items()]
+    return [
+        literal(line, len(line)) for sentence in sentences for line in wrap(sentence, letters, break_on_hyphens=False)
+    ]
 
 
 def _block(

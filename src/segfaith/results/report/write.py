@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from segfaith.errors import SettingsError
 from segfaith.results.figures.drawings import DRAWINGS
 from segfaith.results.figures.save import save_figures
 from segfaith.results.records.files import replace_file, write_csv
@@ -72,9 +73,10 @@ def write(
         The report. Where the directory cannot be written into, it holds the files written before, and `refused`.
 
     Raises:
-        SettingsError: no runs, or methods that no run holds.
+        SettingsError: no runs, methods that no run holds, or the options leave no target that was measured.
     """
     analysis = analyse(runs, options, absent)
+    _refuse_nothing_left(analysis)
     built = topics(analysis)
     report = Written(analysis, gathered(built), directory)
     try:
@@ -227,3 +229,27 @@ FILES: dict[str, Callable[[Analysis], pd.DataFrame]] = {
     "randomisation.csv": lambda analysis: analysis.table("randomisation"),
 }
 """Every CSV file and its table; a table without rows is not written."""
+
+
+def _refuse_nothing_left(analysis: Analysis) -> None:
+    """Refuses limits that leave out every measured target of a data set.
+
+    Raises:
+        SettingsError: they do so; the message has the highest values.
+    """
+    limits = {"s": analysis.options.min_s, "target_iou": analysis.options.min_iou}
+    for part in analysis.parts:
+        every, left = (pd.concat([run.records for run in runs]) for runs in (part.read, part.runs))
+        measured = every[every["status"] == "ok"]
+        if len(measured) and not (left["status"] == "ok").any():
+            asked = " and ".join(
+                f"{name} >= {least:g}, "
+                + (
+                    f"of which the highest is {measured[name].max():.3g}"
+                    if name in measured
+                    else "which is not recorded"
+                )
+                for name, least in limits.items()
+                if least is not None
+            )
+            raise SettingsError(f"{part.label}: no target is left with {asked}; give a lower limit")

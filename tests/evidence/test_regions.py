@@ -244,7 +244,7 @@ def test_a_budget_below_the_first_cells_is_refused(grid: int, passes: int, first
         ):
             resolve_method(f"{name}@regions=adaptive,grid={grid},passes={passes}", {})
         assert resolve_method(f"{name}@regions=adaptive,grid={grid},passes={first}", {}).regions.passes == first
-        assert resolve_method(f"{name}@grid={grid},passes={passes}", {}).regions == Regions(grid), (
+        assert resolve_method(name, {name: {"grid": grid, "passes": passes}}).regions == Regions(grid), (
             "a grid has no budget"
         )
 
@@ -368,7 +368,7 @@ def test_methods_with_the_same_regions_share_their_evidence(kind: str) -> None:
 
 
 def test_other_regions_are_other_evidence() -> None:
-    names = ["ria", "ria@passes=50", "ria@regions=adaptive", "ria@regions=adaptive,passes=60", "ria@precision=bf16"]
+    names = ["ria", "ria@regions=adaptive", "ria@regions=adaptive,passes=60", "ria@precision=bf16"]
     got, _ = gathered_maps([*names, "ria@regions=adaptive,refine=boundary", "dea@regions=adaptive,passes=60"])
     assert list(got.intervention) == [
         Regions(),
@@ -418,3 +418,13 @@ def test_the_count_of_regions_is_what_a_plan_may_rely_on(kind: str, passes: int)
     asked = Regions(6, kind=kind)  # type: ignore[arg-type]
     assert asked.count == passes
     assert Regions(30, kind="adaptive", passes=9).count == floor(31 / 2) ** 2
+
+
+def test_a_budget_that_would_change_nothing_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"'ria@passes=57': passes would change nothing with regions=grid; add reg"):
+        resolve_method("ria@passes=57", {})
+    with pytest.raises(SettingsError, match="passes and refine would change nothing with regions=superpixels"):
+        resolve_method("dea@regions=superpixels,refine=boundary,passes=99", {})
+    table = {"ria": {"regions": "adaptive", "passes": 57}}
+    assert resolve_method("ria@passes=99", table).parameters.passes == 99
+    assert resolve_method("ria@regions=grid", table).parameters.regions == "grid", "the table serves others too"

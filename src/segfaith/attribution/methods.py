@@ -232,13 +232,17 @@ def _parameters(name: str, kind: type[Parameters], values: dict[str, Any]) -> Pa
     Raises:
         SettingsError: an unknown parameter, or a value out of its range.
     """
+    named: dict[str, str] = {}
     for pair in filter(None, name.partition("@")[2].split(",")):
         key, equals, value = pair.partition("=")
         if not equals:
             raise SettingsError(f"method {name!r}: expected name@key=value, got {pair!r} after '@'")
-        values[key] = value
+        named[key] = value
     try:
-        return kind.model_validate(values)
+        found = kind.model_validate(values | named)
+        if isinstance(found, CellParameters):
+            found.check_used(named)
+        return found
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "value"
@@ -248,6 +252,8 @@ def _parameters(name: str, kind: type[Parameters], values: dict[str, Any]) -> Pa
             close = nearest(place, kind.model_fields, 1)
             words = "unknown" + (f"; did you mean {close[0]!r}?" if close else "")
         raise SettingsError(f"method {name!r}, parameter {place}: {words}; it has {known}") from error
+    except ValueError as error:
+        raise SettingsError(f"method {name!r}: {error}") from error
 
 
 def refuse_repeated(methods: Sequence[MethodInstance], tables: Mapping[str, Mapping[str, Any]] | None = None) -> None:

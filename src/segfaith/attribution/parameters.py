@@ -1,5 +1,6 @@
 """The parameters of methods, with their defaults and ranges. Names that a method does not define are refused."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -71,6 +72,19 @@ class CellParameters(Parameters):
                 f"adaptive regions of grid {self.grid} start with {first} cells; passes must be at least that"
             )
         return self
+
+    def check_used(self, named: Collection[str]) -> None:
+        """Refuses `passes` and `refine` named for a method without adaptive regions, which would change nothing.
+
+        A table of settings may hold them for methods of both kinds.
+
+        Raises:
+            ValueError: they are named.
+        """
+        idle = [name for name in ("passes", "refine") if name in named]
+        if idle and self.regions != "adaptive":
+            kinds = f"regions={self.regions}; add regions=adaptive, or leave {' and '.join(idle)} out"
+            raise ValueError(f"{' and '.join(idle)} would change nothing with {kinds}")
 
 
 class RiaParameters(CellParameters):

@@ -161,8 +161,14 @@ def test_old_records_say_what_is_missing_and_why(tmp_path: Path) -> None:
         assert words in page, words
 
 
-def test_a_score_that_no_sample_has_is_the_reason_for_every_empty_table(two_runs: list[Run], tmp_path: Path) -> None:
-    written = write(two_runs, tmp_path, Options(min_s=1.1))
+def test_a_score_that_no_sample_has_is_refused_with_the_highest(two_runs: list[Run], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no target is left with s >= 1\.1, of which the highest is 0\.939; give"):
+        write(two_runs, tmp_path, Options(min_s=1.1))
+
+
+def test_runs_of_failed_samples_are_the_reason_for_every_empty_table(two_runs: list[Run], tmp_path: Path) -> None:
+    failed = [replace(run, records=run.records.assign(status="failed", reason="no memory")) for run in two_runs]
+    written = write(failed, tmp_path, Options())
     page = (tmp_path / "conclusions.md").read_text(encoding="utf-8")
     assert "**Scores**: No sample was measured." in page
     assert "**Leakage**: No sample was measured." in page
